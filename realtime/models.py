@@ -1,0 +1,167 @@
+"""The tables.
+
+Only ``stores/database.py``, ``outbox.py`` and ``layers/`` use them, through ``apps.get_model``, so
+that everything else can be imported before ``django.setup()``.
+
+Times are seconds since 1970 on the database's clock (``stores.clock.DatabaseClock``), as floats:
+they are compared and sent to clients as numbers and never formatted here.
+Text columns that are looked up by equality alone have their index in ``Meta``: ``unique=True`` or
+``db_index=True`` would add a second one on PostgreSQL, for ``LIKE``.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+__all__ = ["LayerMember", "LayerMessage", "Log", "LogEvent", "OutboxEntry", "SeenEvent"]
+
+
+class Log(models.Model):
+    """The log of one topic: where it stands, and where what is kept of it begins.
+
+    The row is the topic's lock: who appends, trims or renews locks it first.
+    It stays when all events are trimmed or deleted.
+    The row with the empty name is no log: its epoch is the store id, the epoch of every new log.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(_("topic"), max_length=200)
+    epoch = models.CharField(_("epoch"), max_length=32)
+    seq = models.BigIntegerField(_("number of the last event"), default=0)
+    tag = models.BigIntegerField(_("tag of the last event"), default=0)
+    time = models.FloatField(_("time of the last event"), default=0.0)
+    floor_seq = models.BigIntegerField(_("number of the last trimmed event"), default=0)
+    floor_tag = models.BigIntegerField(_("tag of the last trimmed event"), default=0)
+
+    class Meta:
+        verbose_name = _("topic")
+        verbose_name_plural = _("topics")
+        default_permissions = ("view", "delete")
+        permissions = [("publish_event", _("Can publish events"))]
+        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_log_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LogEvent(models.Model):
+    """An event that is kept in its topic's log.
+
+    There is no index on the time: it never decreases in a log, so that trimming looks at the
+    oldest rows and "since" at the newest, both in the order of ``seq``.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    # The unique constraint begins with the log: an index of its own would only be written.
+    log = models.ForeignKey(
+        Log, models.CASCADE, related_name="events", db_index=False, verbose_name=_("topic")
+    )
+    seq = models.BigIntegerField(_("number"))
+    tag = models.BigIntegerField(_("tag"))
+    name = models.CharField(_("name"), max_length=100)
+    json = models.TextField(_("data"))
+    origin = models.CharField(_("origin"), max_length=64, null=True)  # noqa: DJ001 - None is a value
+    time = models.FloatField(_("time"))
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["log", "seq"], name="realtime_logevent_log_seq")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.name}"
+
+
+class SeenEvent(models.Model):
+    """The id of an event that was appended within the last hour, so that it is not repeated."""
+
+    id = models.BigAutoField(primary_key=True)
+    log = models.ForeignKey(Log, models.CASCADE, related_name="+", db_index=False)
+    uid = models.CharField(max_length=64)
+    time = models.FloatField()
+
+    class Meta:
+        verbose_name = _("seen event")
+        verbose_name_plural = _("seen events")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["log", "uid"], name="realtime_seenevent_log_uid")
+        ]
+        indexes = [models.Index(fields=["time"], name="realtime_seenevent_time")]
+
+    def __str__(self) -> str:
+        return self.uid
+
+
+class OutboxEntry(models.Model):
+    """An event that waits in its caller's transaction, and after the commit for the relay."""
+
+    id = models.BigAutoField(primary_key=True)
+    uid = models.CharField(max_length=64)
+    topic = models.CharField(_("topic"), max_length=200)
+    name = models.CharField(_("name"), max_length=100)
+    json = models.TextField(_("data"))
+    origin = models.CharField(_("origin"), max_length=64, null=True)  # noqa: DJ001 - None is a value
+    created = models.FloatField(_("created"))
+    lease = models.CharField(max_length=64, null=True)  # noqa: DJ001 - nobody holds it
+    leased_until = models.FloatField(null=True)
+
+    class Meta:
+        verbose_name = _("waiting event")
+        verbose_name_plural = _("waiting events")
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["uid"], name="realtime_outbox_uid")]
+        indexes = [
+            models.Index(fields=["topic", "id"], name="realtime_outbox_topic"),
+            models.Index(fields=["created"], name="realtime_outbox_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.topic} {self.name}"
+
+
+class LayerMessage(models.Model):
+    """A message of the database channel layer, until its reader takes it."""
+
+    id = models.BigAutoField(primary_key=True)
+    inbox = models.CharField(max_length=100)
+    payload = models.BinaryField()
+    expires = models.FloatField()
+
+    class Meta:
+        verbose_name = _("layer message")
+        verbose_name_plural = _("layer messages")
+        default_permissions = ()
+        indexes = [
+            models.Index(fields=["inbox", "id"], name="realtime_layermessage_inbox"),
+            models.Index(fields=["expires"], name="realtime_layermessage_expires"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.inbox} {self.pk}"
+
+
+class LayerMember(models.Model):
+    """A channel that is in a group of the database channel layer."""
+
+    id = models.BigAutoField(primary_key=True)
+    group = models.CharField(max_length=100)
+    channel = models.CharField(max_length=100)
+    inbox = models.CharField(max_length=100)
+    expires = models.FloatField()
+
+    class Meta:
+        verbose_name = _("layer member")
+        verbose_name_plural = _("layer members")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["group", "channel"], name="realtime_layermember_group")
+        ]
+        indexes = [models.Index(fields=["expires"], name="realtime_layermember_expires")]
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.channel}"

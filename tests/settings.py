@@ -1,0 +1,83 @@
+"""Django settings of the test project.
+
+REALTIME_TEST_DB chooses the default database: a `postgres://…` URL or the path of a SQLite file.
+Without it both databases are SQLite files in a folder of this run, which child processes share
+through REALTIME_TEST_DIR.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.support.databases import database_config
+
+
+def _run_folder() -> Path:
+    if inherited := os.environ.get("REALTIME_TEST_DIR"):
+        return Path(inherited)
+    folder = tempfile.mkdtemp(prefix="realtime-tests-")
+    os.environ["REALTIME_TEST_DIR"] = folder
+    owner = os.getpid()  # a forked child inherits the exit hook, not the folder
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(folder)
+
+
+RUN_FOLDER = _run_folder()
+
+SECRET_KEY = "only for tests"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.urls"
+ASGI_APPLICATION = "tests.asgi.application"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+INSTALLED_APPS = [
+    "realtime",
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.admin",
+    "django.contrib.staticfiles",
+    "tests.testapp",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+DATABASES = {
+    "default": database_config(
+        os.environ.get("REALTIME_TEST_DB") or str(RUN_FOLDER / "default.sqlite3")
+    ),
+    "other": database_config(str(RUN_FOLDER / "other.sqlite3")),
+}

@@ -1,0 +1,1 @@
+"""Reusable parts of the tests: real servers, a real browser, databases."""

@@ -1,0 +1,45 @@
+"""Django database settings for the tests: a SQLite file or a PostgreSQL URL."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+
+def database_config(url: str) -> dict[str, Any]:
+    """Return a complete DATABASES entry.
+
+    Args:
+        url: the path of a SQLite file, or `postgres://user@host:port/name`, where `?host=/folder`
+            names a Unix socket's folder and other parameters become OPTIONS.
+    """
+    if url.startswith(("postgres://", "postgresql://")):
+        return _postgres(url)
+    return _sqlite(Path(url))
+
+
+def _postgres(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")) or "postgres",
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", parts.hostname or ""),
+        "PORT": str(options.pop("port", parts.port or "")),
+        "OPTIONS": options,
+    }
+
+
+def _sqlite(path: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "OPTIONS": {
+            "timeout": 20,  # seconds a writer waits for another process
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        # The same file as NAME, so that a process that a test starts sees the tests' rows.
+        "TEST": {"NAME": str(path)},
+    }

@@ -1,0 +1,494 @@
+"""What clients can follow, and who may.
+
+::
+
+    # shop/topics.py
+    from realtime import Topic, action, register
+
+    @register("orders.<int:pk>")
+    class OrderTopic(Topic):
+        pk: int
+
+        def can_subscribe(self, user):
+            return Order.objects.filter(pk=self.pk, customer=user).exists()
+
+Modules named ``topics`` are imported from every installed app, as ``admin.py`` is.
+Nothing is allowed that a topic does not allow.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
+
+from asgiref.sync import iscoroutinefunction
+from channels.db import database_sync_to_async
+from django.core.exceptions import PermissionDenied
+from django.urls.converters import get_converters
+from django.utils.module_loading import autodiscover_modules
+
+from realtime.events import check_event_name
+from realtime.exceptions import InvalidTopicName, UnknownTopic
+from realtime.names import Pattern, check_topic_name, escape_key, nearest
+from realtime.threads import USER_THREADS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
+
+__all__ = [
+    "EveryoneTopic",
+    "Registry",
+    "Topic",
+    "UserTopic",
+    "action",
+    "autodiscover",
+    "find",
+    "isolated",
+    "patterns",
+    "register",
+    "registry",
+    "resolve",
+    "run_user_code",
+    "unregister",
+    "user_topic",
+]
+
+logger = logging.getLogger("realtime")
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound="type[Topic]")
+
+_MARK = "_realtime_action"
+
+
+def action(method: F) -> F:
+    """Let clients call a topic's method: ``topic.call("rename", data)`` in the browser.
+
+    The method, sync or async, takes the user and the data and returns what JSON can hold.
+    It runs for clients that may subscribe; for anything finer it raises ``PermissionDenied``, and
+    ``ValidationError`` for data that it does not take.
+    """
+    if not inspect.isfunction(method):
+        raise TypeError(f"@action goes on a method, above other decorators, not on {method!r}")
+    if method.__name__.startswith("_"):
+        raise TypeError(f"clients cannot call {method.__name__}(): its name begins with _")
+    setattr(method, _MARK, True)
+    return method
+
+
+async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function of the project's, sync or async, and return its result.
+
+    A sync one runs in ``USER_THREADS``, with old database connections closed around it.
+    Whatever it raises is raised.
+    """
+    if not iscoroutinefunction(function):
+        in_thread = database_sync_to_async(
+            function, thread_sensitive=False, executor=USER_THREADS.executor
+        )
+        result = await in_thread(*args)
+    else:
+        result = function(*args)
+    # A sync function may return a coroutine that it was given: a partial, a decorated method.
+    return await result if inspect.isawaitable(result) else result
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Topic:
+    """Something that clients can follow.
+
+    A subclass is registered with a pattern and annotates the pattern's values, which are filled
+    from the name: of ``resolve("orders.42")`` and of ``OrderTopic(pk=42)`` alike, ``pk`` is 42 and
+    ``str()`` is ``"orders.42"``.
+    Two topics of one name are equal.
+
+    Attributes:
+        max_events: how many of the newest events the log keeps.
+        max_age: how long the log keeps an event.
+        client_events: names of the events that clients may publish to one another without a log.
+        stored_client_events: the same, but appended to the log.
+        anonymous: True lets the methods below see users who are not signed in; otherwise those
+            are refused without being asked about.
+        history: False lets subscribers resume, but not read what was published long before.
+
+    Raises:
+        TypeError: a value is missing or unknown, or the class is not registered.
+        InvalidTopicName: no name has these values, or it belongs to a more specific pattern.
+    """
+
+    max_events: ClassVar[int] = 1000
+    max_age: ClassVar[timedelta] = timedelta(days=1)  # a laptop closed overnight still resumes
+    client_events: ClassVar[AbstractSet[str]] = frozenset()
+    stored_client_events: ClassVar[AbstractSet[str]] = frozenset()
+    anonymous: ClassVar[bool] = False
+    history: ClassVar[bool] = True
+
+    _actions: ClassVar[frozenset[str]] = frozenset()
+    _fields: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_attributes(cls)
+        marks: dict[str, bool] = {}
+        for base in reversed(cls.__mro__):
+            # An override without the mark takes the action away.
+            marks |= {name: getattr(value, _MARK, False) for name, value in vars(base).items()}
+        cls._actions = frozenset(name for name, marked in marks.items() if marked is True)
+
+    def __init__(self, **fields: Any) -> None:
+        pattern, rivals = registry.lookup(type(self))
+        name, values = pattern.fill(fields)
+        for rival in rivals:
+            if rival.match(name) is not None:
+                raise InvalidTopicName(name, f"it belongs to the more specific {rival.text!r}")
+        vars(self).update(values, _name=name)
+
+    @classmethod
+    def _from_name(cls, name: str, values: Mapping[str, Any]) -> Topic:
+        """Return the topic of a name that the pattern has matched already."""
+        topic = cls.__new__(cls)
+        vars(topic).update(values, _name=name)
+        return topic
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        if attribute in self._fields or attribute == "_name":
+            raise AttributeError(f"{attribute} of {self!r} is part of its name; make another topic")
+        super().__setattr__(attribute, value)
+
+    def __str__(self) -> str:
+        name: str = vars(self)["_name"]
+        return name
+
+    def __repr__(self) -> str:
+        fields = (f"{field}={vars(self).get(field)!r}" for field in sorted(self._fields))
+        return f"{type(self).__qualname__}({', '.join(fields)})"
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, Topic) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def can_subscribe(self, user: Any) -> bool | Awaitable[bool]:
+        """Return whether a user may follow this topic; sync or async. By default nobody may.
+
+        It is asked again whenever permissions may have changed, so it tells what is, not what was.
+        """
+        return False
+
+    def can_publish(self, user: Any, event: str) -> bool | Awaitable[bool]:
+        """Return whether a user may publish one of the client events; sync or async.
+
+        By default nobody may.
+        ``event`` is its name, one of ``client_events`` and ``stored_client_events``.
+        """
+        return False
+
+    async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
+        """Ask ``can_subscribe()``; an exception in it denies and is logged."""
+        return await self._allows(self.can_subscribe, user)
+
+    async def may_publish(self, user: AbstractBaseUser | AnonymousUser, event: str) -> bool:
+        """Ask ``can_publish()`` about a client event; no other event may be published.
+
+        An exception in it denies and is logged.
+        """
+        if event not in self.client_events and event not in self.stored_client_events:
+            return False
+        return await self._allows(self.can_publish, user, event)
+
+    def get_action(self, name: str) -> Callable[[Any, Any], Any] | None:
+        """Return the method that clients call by this name, or None.
+
+        It takes the user and the data and is run by ``run_user_code()``, after ``may_subscribe()``.
+        """
+        return getattr(self, name) if name in self._actions else None
+
+    async def _allows(self, method: Callable[..., Any], user: Any, *args: Any) -> bool:
+        try:
+            if not self.anonymous and not getattr(user, "is_authenticated", False):
+                return False
+            return bool(await run_user_code(_truth(method), user, *args))
+        except PermissionDenied:
+            return False  # a way to say no
+        except Exception:
+            logger.exception("%s() of %r failed, which denies", method.__name__, self)
+            return False
+
+
+def _truth(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a sync authoriser that judges its result in its own thread.
+
+    A queryset is asked for its truth there, where it may use the database.
+    """
+    if iscoroutinefunction(method):
+        return method
+
+    def judged(*args: Any) -> Any:
+        result = method(*args)
+        return result if inspect.isawaitable(result) else bool(result)
+
+    return judged
+
+
+def _check_attributes(cls: type[Topic]) -> None:
+    """Refuse what a subclass sets wrongly, when it is defined."""
+    where = cls.__qualname__
+    if isinstance(cls.max_events, bool) or not isinstance(cls.max_events, int):
+        raise TypeError(f"{where}.max_events is {cls.max_events!r}, not a whole number")
+    if cls.max_events < 0:
+        raise ValueError(f"{where}.max_events is {cls.max_events}; 0 keeps no event")
+    if not isinstance(cls.max_age, timedelta):
+        raise TypeError(f"{where}.max_age is {cls.max_age!r}, not a timedelta")
+    if cls.max_age <= timedelta(0):
+        raise ValueError(f"{where}.max_age is {cls.max_age}; it must be more than nothing")
+    for attribute in ("client_events", "stored_client_events"):
+        events = getattr(cls, attribute)
+        if not isinstance(events, set | frozenset | list | tuple):
+            raise TypeError(f'{where}.{attribute} is {events!r}, not a set such as {{"typing"}}')
+        setattr(cls, attribute, frozenset(map(check_event_name, events)))
+    both = cls.client_events & cls.stored_client_events
+    if both:
+        raise ValueError(
+            f"{where}.client_events and .stored_client_events share {', '.join(sorted(both))}"
+        )
+
+
+class Registry:
+    """The topics of a process: which pattern belongs to which class."""
+
+    def __init__(self) -> None:
+        self._entries: dict[type[Topic], Pattern] = {}
+        self._index: _Index | None = None
+
+    def register(self, pattern: str) -> Callable[[T], T]:
+        """Return a class decorator that gives a topic its names.
+
+        Raises:
+            InvalidPattern: the text is no pattern.
+            TypeError: (the decorator) the class is no Topic, has a pattern already, or its
+                annotations are not the pattern's values.
+        """
+        parsed = Pattern(pattern, get_converters())
+
+        def decorator(cls: T) -> T:
+            if not (isinstance(cls, type) and issubclass(cls, Topic) and cls is not Topic):
+                raise TypeError(
+                    f"@register({pattern!r}) goes on a subclass of Topic, not on {cls!r}"
+                )
+            if cls in self._entries:
+                raise TypeError(
+                    f"{cls.__qualname__} is registered as {self._entries[cls].text!r} already; "
+                    "make a subclass for another pattern"
+                )
+            _check_fields(cls, parsed)
+            for other in list(self._entries):
+                if (other.__module__, other.__qualname__) == (
+                    cls.__module__,
+                    cls.__qualname__,
+                ) and (self._entries[other].text == pattern):
+                    del self._entries[other]  # its module was reloaded
+            cls._fields = frozenset(parsed.params)
+            self._entries[cls] = parsed
+            self._index = None
+            return cls
+
+        return decorator
+
+    def unregister(self, cls: type[Topic]) -> None:
+        """Forget a class; raise LookupError if it is not registered."""
+        if self._entries.pop(cls, None) is None:
+            raise LookupError(f"{cls.__qualname__} is not registered")
+        self._index = None
+
+    def find(self, name: str) -> Topic | None:
+        """Return the topic of a name, or None if no pattern matches.
+
+        Raises:
+            InvalidTopicName: the name breaks the grammar.
+        """
+        parts = check_topic_name(name).split(".")
+        candidates = self._indexed().candidates
+        count = len(parts)
+        # Those with a literal first segment are more specific than all others.
+        for key in ((count, parts[0]), (count, None)):
+            for pattern, cls in candidates.get(key, ()):
+                values = pattern.match_parts(parts)
+                if values is not None:
+                    return cls._from_name(name, values)
+        return None
+
+    def resolve(self, name: str) -> Topic:
+        """Return the topic of a name.
+
+        Raises:
+            InvalidTopicName: the name breaks the grammar.
+            UnknownTopic: no pattern matches; the error lists the nearest ones.
+        """
+        topic = self.find(name)
+        if topic is None:
+            raise UnknownTopic(name, nearest(name, self._entries.values()))
+        return topic
+
+    def patterns(self) -> list[tuple[Pattern, type[Topic]]]:
+        """Return all patterns with their classes, the more specific first."""
+        pairs = ((pattern, cls) for cls, pattern in self._entries.items())
+        return sorted(pairs, key=lambda pair: pair[0].specificity)
+
+    def lookup(self, cls: type[Topic]) -> tuple[Pattern, tuple[Pattern, ...]]:
+        """Return a class's pattern and the more specific ones that may match names of it.
+
+        Raises:
+            TypeError: the class is not registered.
+        """
+        pattern = self._entries.get(cls)
+        if pattern is None:
+            raise TypeError(
+                f'{cls.__qualname__} has no pattern: put @register("…") above it, and have its app '
+                "in INSTALLED_APPS"
+            )
+        return pattern, self._indexed().rivals[cls]
+
+    @contextmanager
+    def isolated(self) -> Iterator[Registry]:
+        """Forget at its end what was registered in this context; for tests."""
+        entries = dict(self._entries)
+        try:
+            yield self
+        finally:
+            self._entries, self._index = entries, None
+
+    def _indexed(self) -> _Index:
+        index = self._index
+        if index is None:
+            index = self._index = _Index(self.patterns())
+        return index
+
+
+class _Index:
+    """What the registry looks names up in; made anew after a registration.
+
+    Attributes:
+        candidates: by the number of segments and the literal first one (None where it is no
+            literal), the more specific first.
+        rivals: by class, the more specific patterns that may match names of its own.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Pattern, type[Topic]]]) -> None:
+        self.candidates: dict[tuple[int, str | None], list[tuple[Pattern, type[Topic]]]] = {}
+        self.rivals: dict[type[Topic], tuple[Pattern, ...]] = {}
+        before: list[Pattern] = []
+        for pattern, cls in pairs:
+            first = pattern.segments[0]
+            key = (len(pattern.segments), first.prefix if first.param is None else None)
+            self.candidates.setdefault(key, []).append((pattern, cls))
+            self.rivals[cls] = tuple(rival for rival in before if rival.overlaps(pattern))
+            before.append(pattern)
+
+
+def _annotated(cls: type[Topic]) -> dict[str, Any]:
+    """Return the annotations of a topic's own classes, unevaluated where they are text."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[: cls.__mro__.index(Topic)]):
+        if sys.version_info >= (3, 14):
+            import annotationlib
+
+            # Names that only a type checker imports need not exist.
+            form = annotationlib.Format.FORWARDREF
+            found |= annotationlib.get_annotations(base, format=form)
+        else:
+            found |= inspect.get_annotations(base)
+    return found
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", "")
+    return (
+        annotation is ClassVar
+        or typing.get_origin(annotation) is ClassVar
+        or text.partition("[")[0].rpartition(".")[2] == "ClassVar"
+    )
+
+
+def _check_fields(cls: type[Topic], pattern: Pattern) -> None:
+    """Refuse a class whose annotations are not the values of its pattern."""
+    where = f"{cls.__qualname__} ({pattern.text!r})"
+    annotations = {
+        name
+        for name, annotation in _annotated(cls).items()
+        if not _is_class_variable(annotation) and not hasattr(Topic, name)
+    }
+    for param in pattern.params:
+        if hasattr(Topic, param):
+            raise TypeError(f"{where}: {param!r} is an attribute of every Topic; rename the value")
+        if param not in annotations:
+            raise TypeError(
+                f"{where} has no annotation for {param!r}: add `{param}: …`, with the type that "
+                "its converter makes"
+            )
+        if hasattr(cls, param):
+            raise TypeError(f"{where}: {param!r} comes from the name and has no default")
+    unknown = sorted(annotations - set(pattern.params))
+    if unknown:
+        raise TypeError(
+            f"{where} annotates {', '.join(map(repr, unknown))}, which its pattern does not fill: "
+            "add it to the pattern, or annotate it as ClassVar"
+        )
+
+
+#: The registry that ``register()`` and ``publish()`` use.
+registry = Registry()
+register = registry.register
+unregister = registry.unregister
+find = registry.find
+resolve = registry.resolve
+patterns = registry.patterns
+isolated = registry.isolated
+
+
+def autodiscover() -> None:
+    """Import the module ``topics`` of every installed app that has one."""
+    autodiscover_modules("topics")
+
+
+@register("user.<str:key>")
+class UserTopic(Topic):
+    """What concerns one user, who alone may follow it."""
+
+    key: str
+
+    async def can_subscribe(self, user: Any) -> bool:
+        """Allow the user whose primary key it is."""
+        return self.key == escape_key(str(user.pk))
+
+
+@register("everyone")
+class EveryoneTopic(Topic):
+    """What concerns every user who is signed in."""
+
+    async def can_subscribe(self, user: Any) -> bool:
+        """Allow them all."""
+        return True
+
+
+def user_topic(user: AbstractBaseUser) -> UserTopic:
+    """Return the topic that only this user may follow: ``user.<primary key>``.
+
+    Characters of the key that a name cannot have are written with ``~``.
+
+    Raises:
+        ValueError: the user has no primary key: is anonymous, or not saved yet.
+    """
+    if user.pk is None:
+        raise ValueError(f"{user!r} has no primary key, so there is no topic of its own")
+    return UserTopic(key=escape_key(str(user.pk)))

@@ -1,0 +1,1 @@
+"""System checks: what would fail later, found by ``manage.py check``."""

@@ -1,0 +1,96 @@
+"""The topics that the tests follow and publish to."""
+
+import asyncio
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, ValidationError
+
+from realtime import Topic, action, register
+
+
+@register("orders.<int:pk>")
+class OrderTopic(Topic):
+    """Any signed-in user may follow and publish."""
+
+    pk: int
+    client_events = {"typing"}
+    stored_client_events = {"comment"}
+
+    def can_subscribe(self, user: Any) -> bool:
+        return bool(user.is_authenticated)
+
+    def can_publish(self, user: Any, event: str) -> bool:
+        return bool(user.is_authenticated)
+
+    @action
+    def rename(self, user: Any, data: Any) -> dict[str, Any]:
+        """Answer with what a view would have saved."""
+        return {"pk": self.pk, "name": data, "by": user.get_username()}
+
+    @action
+    def boom(self, user: Any, data: Any) -> None:
+        """Fail in the way that the data asks for."""
+        match data:
+            case "denied":
+                raise PermissionDenied("not yours")
+            case "invalid":
+                raise ValidationError("not a name")
+            case "invalid fields":
+                raise ValidationError({"name": ["too long", "too loud"]})
+            case _:
+                raise RuntimeError("a fault of the project, which no client may read")
+
+    @action
+    async def echo(self, user: Any, data: Any) -> Any:
+        """Answer with the data, on the event loop."""
+        await asyncio.sleep(0)
+        return data
+
+    def not_an_action(self, user: Any, data: Any) -> None:
+        raise AssertionError("a client called a method without @action")
+
+
+@register("public.<slug:name>")
+class PublicTopic(Topic):
+    """Everybody may follow, signed in or not."""
+
+    name: str
+    anonymous = True
+
+    async def can_subscribe(self, user: Any) -> bool:
+        return True
+
+
+@register("private.<int:pk>")
+class PrivateTopic(Topic):
+    """Nobody may follow: it says nothing about it."""
+
+    pk: int
+
+
+@register("tiny.<slug:name>")
+class TinyTopic(PublicTopic):
+    """Its log keeps five events."""
+
+    max_events = 5
+
+
+@register("crash.<int:pk>")
+class CrashTopic(Topic):
+    """Its authorisers fail."""
+
+    pk: int
+    client_events = {"typing"}
+
+    def can_subscribe(self, user: Any) -> bool:
+        raise RuntimeError("the authoriser is broken")
+
+    async def can_publish(self, user: Any, event: str) -> bool:
+        raise RuntimeError("the authoriser is broken")
+
+
+@register("recent.<slug:name>")
+class RecentTopic(PublicTopic):
+    """Subscribers may resume, but not read what was before them."""
+
+    history = False

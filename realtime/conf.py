@@ -1,8 +1,8 @@
 """The settings: ``settings.REALTIME``, and the few of Django's that are read.
 
 No other module reads ``django.conf``.
-Everything is read lazily and anew after ``override_settings``, so this module can be imported before
-the settings exist.
+Everything is read lazily, and anew after ``override_settings``, so that this module can be imported
+before the settings exist.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.encoding import force_bytes
 
 __all__ = [
     "DEFAULT_STORE",
@@ -281,8 +282,7 @@ def secret(salt: bytes) -> bytes:
 
     The same in every process of the site; a new ``SECRET_KEY`` makes new ones.
     """
-    key = settings.SECRET_KEY
-    return _derive(key if isinstance(key, bytes) else key.encode(), salt)
+    return _derive(force_bytes(settings.SECRET_KEY), salt)
 
 
 @lru_cache(maxsize=16)
@@ -296,7 +296,7 @@ def debug() -> bool:
 
 
 def allowed_hosts() -> list[str]:
-    """Return ``ALLOWED_HOSTS``, with the hosts that Django allows under ``DEBUG`` if it is empty."""
+    """Return ``ALLOWED_HOSTS``; if it is empty, the hosts that Django allows under ``DEBUG``."""
     if settings.DEBUG and not settings.ALLOWED_HOSTS:
         return [".localhost", "127.0.0.1", "[::1]"]
     return list(settings.ALLOWED_HOSTS)

@@ -5,13 +5,13 @@ A topic name is 1 to 200 characters: segments of ``A-Z a-z 0-9 _ ~ @ + : -`` joi
 A pattern is a name in which a segment may hold one converter, as in ``orders.<int:pk>`` or
 ``room-<slug:name>.chat``; ``<name>`` alone is ``<str:name>``.
 Each segment is matched by itself, so no converter goes over a dot and matching takes time in
-proportion to the name's length, whatever a client sends (a converter of the project's own takes what
-its regex takes).
+proportion to the name's length, whatever a client sends (a converter of the project's own
+takes what its regex takes).
 A name matches only if its values, written back, give the same name: ``orders.007`` is not
 ``orders.<int:pk>``, or two names would be one topic.
 
-Converters are handed in as a mapping of names to objects with ``regex``, ``to_python`` and ``to_url``,
-which are Django's path converters and the project's own.
+Converters are handed in as a mapping of names to objects with ``regex``, ``to_python`` and
+``to_url``, which are Django's path converters and the project's own.
 """
 
 from __future__ import annotations
@@ -77,14 +77,17 @@ def check_topic_name(name: str) -> str:
     Raises:
         InvalidTopicName: it is not; the text says why.
     """
-    if isinstance(name, str) and len(name) <= MAX_LENGTH and _NAME.fullmatch(name):
-        return name
-    raise InvalidTopicName(str(name), _fault(name))
+    fault = _fault(name)
+    if fault is not None:
+        raise InvalidTopicName(str(name), fault)
+    return name
 
 
-def _fault(name: object) -> str:
+def _fault(name: object) -> str | None:
     if not isinstance(name, str):
         return f"it is {type(name).__name__}, not text"
+    if len(name) <= MAX_LENGTH and _NAME.fullmatch(name):
+        return None
     if not name:
         return "it is empty"
     if len(name) > MAX_LENGTH:
@@ -206,6 +209,12 @@ class Segment:
         return all(one.startswith(two) or two.startswith(one) for one, two in (before, after))
 
 
+def _checked_text(pattern: object) -> str:
+    if not isinstance(pattern, str) or not pattern:
+        raise InvalidPattern(str(pattern), "write one such as 'orders.<int:pk>'")
+    return pattern
+
+
 def _parse_segment(pattern: str, text: str, converters: Mapping[str, Converter]) -> Segment:
     if "<" not in text and ">" not in text:
         if not text:
@@ -267,9 +276,7 @@ class Pattern:
     __slots__ = ("_wanted", "params", "segments", "shape", "specificity", "text")
 
     def __init__(self, text: str, converters: Mapping[str, Converter]) -> None:
-        if not isinstance(text, str) or not text:
-            raise InvalidPattern(str(text), "write one such as 'orders.<int:pk>'")
-        self.text = text
+        self.text = _checked_text(text)
         self.segments = tuple(_parse_segment(text, part, converters) for part in text.split("."))
         self.params = tuple(part.param for part in self.segments if part.param is not None)
         self._wanted = frozenset(self.params)

@@ -24,7 +24,6 @@ import sys
 import typing
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -36,18 +35,19 @@ from django.utils.module_loading import autodiscover_modules
 
 from realtime.events import check_event_name
 from realtime.exceptions import InvalidTopicName, UnknownTopic
-from realtime.names import Pattern, check_topic_name, escape_key, nearest
+from realtime.names import Pattern, escape_key
+from realtime.registry import Registry
 from realtime.threads import USER_THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
 __all__ = [
     "EveryoneTopic",
-    "Registry",
     "Topic",
     "UserTopic",
     "action",
@@ -146,9 +146,15 @@ class Topic:
         cls._actions = frozenset(name for name, marked in marks.items() if marked is True)
 
     def __init__(self, **fields: Any) -> None:
-        pattern, rivals = registry.lookup(type(self))
+        cls = type(self)
+        pattern = registry.get(cls)
+        if pattern is None:
+            raise TypeError(
+                f'{cls.__qualname__} has no pattern: put @register("…") above it, and have its app '
+                "in INSTALLED_APPS"
+            )
         name, values = pattern.fill(fields)
-        for rival in rivals:
+        for rival in registry.rivals(cls):
             if rival.match(name) is not None:
                 raise InvalidTopicName(name, f"it belongs to the more specific {rival.text!r}")
         vars(self).update(values, _name=name)
@@ -264,138 +270,6 @@ def _check_attributes(cls: type[Topic]) -> None:
         )
 
 
-class Registry:
-    """The topics of a process: which pattern belongs to which class."""
-
-    def __init__(self) -> None:
-        self._entries: dict[type[Topic], Pattern] = {}
-        self._index: _Index | None = None
-
-    def register(self, pattern: str) -> Callable[[T], T]:
-        """Return a class decorator that gives a topic its names.
-
-        Raises:
-            InvalidPattern: the text is no pattern.
-            TypeError: (the decorator) the class is no Topic, has a pattern already, or its
-                annotations are not the pattern's values.
-        """
-        parsed = Pattern(pattern, get_converters())
-
-        def decorator(cls: T) -> T:
-            if not (isinstance(cls, type) and issubclass(cls, Topic) and cls is not Topic):
-                raise TypeError(
-                    f"@register({pattern!r}) goes on a subclass of Topic, not on {cls!r}"
-                )
-            if cls in self._entries:
-                raise TypeError(
-                    f"{cls.__qualname__} is registered as {self._entries[cls].text!r} already; "
-                    "make a subclass for another pattern"
-                )
-            _check_fields(cls, parsed)
-            for other in list(self._entries):
-                if (other.__module__, other.__qualname__) == (
-                    cls.__module__,
-                    cls.__qualname__,
-                ) and (self._entries[other].text == pattern):
-                    del self._entries[other]  # its module was reloaded
-            cls._fields = frozenset(parsed.params)
-            self._entries[cls] = parsed
-            self._index = None
-            return cls
-
-        return decorator
-
-    def unregister(self, cls: type[Topic]) -> None:
-        """Forget a class; raise LookupError if it is not registered."""
-        if self._entries.pop(cls, None) is None:
-            raise LookupError(f"{cls.__qualname__} is not registered")
-        self._index = None
-
-    def find(self, name: str) -> Topic | None:
-        """Return the topic of a name, or None if no pattern matches.
-
-        Raises:
-            InvalidTopicName: the name breaks the grammar.
-        """
-        parts = check_topic_name(name).split(".")
-        candidates = self._indexed().candidates
-        count = len(parts)
-        # Those with a literal first segment are more specific than all others.
-        for key in ((count, parts[0]), (count, None)):
-            for pattern, cls in candidates.get(key, ()):
-                values = pattern.match_parts(parts)
-                if values is not None:
-                    return cls._from_name(name, values)
-        return None
-
-    def resolve(self, name: str) -> Topic:
-        """Return the topic of a name.
-
-        Raises:
-            InvalidTopicName: the name breaks the grammar.
-            UnknownTopic: no pattern matches; the error lists the nearest ones.
-        """
-        topic = self.find(name)
-        if topic is None:
-            raise UnknownTopic(name, nearest(name, self._entries.values()))
-        return topic
-
-    def patterns(self) -> list[tuple[Pattern, type[Topic]]]:
-        """Return all patterns with their classes, the more specific first."""
-        pairs = ((pattern, cls) for cls, pattern in self._entries.items())
-        return sorted(pairs, key=lambda pair: pair[0].specificity)
-
-    def lookup(self, cls: type[Topic]) -> tuple[Pattern, tuple[Pattern, ...]]:
-        """Return a class's pattern and the more specific ones that may match names of it.
-
-        Raises:
-            TypeError: the class is not registered.
-        """
-        pattern = self._entries.get(cls)
-        if pattern is None:
-            raise TypeError(
-                f'{cls.__qualname__} has no pattern: put @register("…") above it, and have its app '
-                "in INSTALLED_APPS"
-            )
-        return pattern, self._indexed().rivals[cls]
-
-    @contextmanager
-    def isolated(self) -> Iterator[Registry]:
-        """Forget at its end what was registered in this context; for tests."""
-        entries = dict(self._entries)
-        try:
-            yield self
-        finally:
-            self._entries, self._index = entries, None
-
-    def _indexed(self) -> _Index:
-        index = self._index
-        if index is None:
-            index = self._index = _Index(self.patterns())
-        return index
-
-
-class _Index:
-    """What the registry looks names up in; made anew after a registration.
-
-    Attributes:
-        candidates: by the number of segments and the literal first one (None where it is no
-            literal), the more specific first.
-        rivals: by class, the more specific patterns that may match names of its own.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[Pattern, type[Topic]]]) -> None:
-        self.candidates: dict[tuple[int, str | None], list[tuple[Pattern, type[Topic]]]] = {}
-        self.rivals: dict[type[Topic], tuple[Pattern, ...]] = {}
-        before: list[Pattern] = []
-        for pattern, cls in pairs:
-            first = pattern.segments[0]
-            key = (len(pattern.segments), first.prefix if first.param is None else None)
-            self.candidates.setdefault(key, []).append((pattern, cls))
-            self.rivals[cls] = tuple(rival for rival in before if rival.overlaps(pattern))
-            before.append(pattern)
-
-
 def _annotated(cls: type[Topic]) -> dict[str, Any]:
     """Return the annotations of a topic's own classes, unevaluated where they are text."""
     found: dict[str, Any] = {}
@@ -418,6 +292,11 @@ def _is_class_variable(annotation: Any) -> bool:
         or typing.get_origin(annotation) is ClassVar
         or text.partition("[")[0].rpartition(".")[2] == "ClassVar"
     )
+
+
+def _check_class(cls: object) -> None:
+    if not inspect.isclass(cls) or not issubclass(cls, Topic) or cls is Topic:
+        raise TypeError(f"@register goes on a subclass of Topic, not on {cls!r}")
 
 
 def _check_fields(cls: type[Topic], pattern: Pattern) -> None:
@@ -446,14 +325,87 @@ def _check_fields(cls: type[Topic], pattern: Pattern) -> None:
         )
 
 
-#: The registry that ``register()`` and ``publish()`` use.
-registry = Registry()
-register = registry.register
-unregister = registry.unregister
-find = registry.find
-resolve = registry.resolve
-patterns = registry.patterns
-isolated = registry.isolated
+#: Every topic of the process.
+registry: Registry[type[Topic]] = Registry()
+
+
+def register(pattern: str) -> Callable[[T], T]:
+    """Return a class decorator that gives a topic its names.
+
+    Args:
+        pattern: such as ``orders.<int:pk>``; see ``realtime.names``. The converters are Django's
+            path converters and those of ``register_converter()``.
+
+    Raises:
+        InvalidPattern: the text is no pattern.
+        TypeError: (the decorator) the class is no Topic, has a pattern already, or its annotations
+            are not the pattern's values.
+    """
+    parsed = Pattern(pattern, get_converters())
+
+    def decorator(cls: T) -> T:
+        _check_class(cls)
+        present = registry.get(cls)
+        if present is not None:
+            raise TypeError(
+                f"{cls.__qualname__} is registered as {present.text!r} already; make a subclass "
+                "for another pattern"
+            )
+        _check_fields(cls, parsed)
+        for other_pattern, other in registry.patterns():
+            if other_pattern.text == pattern and _path(other) == _path(cls):
+                registry.remove(other)  # its module was reloaded
+        cls._fields = frozenset(parsed.params)
+        registry.add(cls, parsed)
+        return cls
+
+    return decorator
+
+
+def _path(cls: type[Topic]) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
+def unregister(cls: type[Topic]) -> None:
+    """Forget a topic; raise KeyError if it is not registered."""
+    registry.remove(cls)
+
+
+def isolated() -> AbstractContextManager[None]:
+    """Return a context whose registrations end with it; for tests."""
+    return registry.isolated()
+
+
+def patterns() -> list[tuple[Pattern, type[Topic]]]:
+    """Return all patterns with their topics, the more specific first."""
+    return registry.patterns()
+
+
+def find(name: str) -> Topic | None:
+    """Return the topic of a name, or None if no pattern matches.
+
+    Raises:
+        InvalidTopicName: the name breaks the grammar.
+    """
+    found = registry.find(name)
+    if found is None:
+        return None
+    cls, values = found
+    return cls._from_name(name, values)
+
+
+def resolve(name: str) -> Topic:
+    """Return the topic of a name.
+
+    Raises:
+        InvalidTopicName: the name breaks the grammar.
+        UnknownTopic: no pattern matches; the error lists the nearest ones, which takes a
+            millisecond for a hundred patterns: ``find()`` asks on behalf of clients.
+    """
+    topic = find(name)
+    if topic is None:
+        raise UnknownTopic(name, registry.nearest(name))
+    return topic
 
 
 def autodiscover() -> None:

@@ -98,7 +98,7 @@ class _Bucket:
     def take(self, now: float) -> bool:
         """Take a token if one is there; ``now`` is any clock in seconds that does not go back."""
         self.level = min(self.burst, self.level + max(0.0, now - self.filled) * self.rate)
-        self.filled = now
+        self.filled = max(self.filled, now)
         if self.level < 1:
             return False
         self.level -= 1
@@ -253,6 +253,7 @@ class Dialogue:
         """Answer a subscribe that succeeded; the replay, if there is one, comes after this frame.
 
         Args:
+            command: the subscribe.
             cursor: where the replay begins; with ``recovered=False``, where the log stands.
             recovered: whether nothing after ``since`` is missing; left out unless it was sent.
             replayed: how many events follow that are older than the subscription.
@@ -312,6 +313,7 @@ class Dialogue:
         """Announce a close; what the client sends from now on is passed over.
 
         Args:
+            code: the code that the socket is closed with next.
             retry_after: seconds to wait before coming back, another one for every client.
         """
         self.is_closing = True

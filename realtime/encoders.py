@@ -113,13 +113,9 @@ def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializa
 
 
 def _check(value: Any, default: Default, path: str, parents: tuple[int, ...]) -> None:
-    """Walk a value as json does.
+    """Walk a value as json does, and raise at the first one that cannot be sent.
 
-    Args:
-        parents: identities of the values that hold this one, outermost first.
-
-    Raises:
-        DataNotSerializable: at the first value that cannot be sent.
+    ``parents`` are the identities of the values that hold this one.
     """
     if value is None or isinstance(value, str):
         return

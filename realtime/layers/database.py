@@ -1,0 +1,306 @@
+"""A Channels layer over the Django database: no other server is needed.
+
+::
+
+    CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layers.database.DatabaseChannelLayer"}}
+
+**In one process** a message goes straight to its readers, from any thread and any event loop; no
+row is written and nothing is polled for them.
+
+**Between processes** a message is a row that the reading process deletes.
+Each process has an inbox, named at random and anew after a fork; the channels that it makes are
+``specific.<inbox>!<random>``.
+A group message costs one row for each other process with members, however many members they are;
+processes that died are passed over once their lease of a minute has ended (``layers.tables``).
+A channel that is not a process's, such as ``worker``, is read by whichever process asks first.
+
+**One thread a process** (``layers.courier``), with its own connection, writes and polls, so that no
+event loop waits for the database.
+It polls only while somebody in the process waits or is in a group; a process that only sends polls
+nothing.
+A database that is gone or locked makes ``send()``, ``group_send()``, ``group_add()`` and
+``group_discard()`` raise ``StoreUnavailable`` within about five seconds; readers wait on and are
+served when it is back.
+
+An in-memory SQLite database has one process, so that nothing is written to it at all: the layer
+works unchanged in a project's tests.
+
+Guarantees: at most once; in order from one sender to one process; a message waits unread for
+``expiry`` seconds at least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+import time
+import weakref
+from concurrent.futures import Future
+from typing import Any, ClassVar, cast
+
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from realtime.exceptions import StoreUnavailable
+from realtime.layers.courier import Courier, Task
+from realtime.layers.letters import (
+    Flush,
+    Join,
+    Leave,
+    Letter,
+    address_of,
+    is_inbox,
+    new_inbox,
+    pack,
+    unpack,
+)
+from realtime.layers.local import LocalChannels
+from realtime.layers.tables import LayerTables
+
+__all__ = ["DatabaseChannelLayer"]
+
+ANSWER_SECONDS = 5.0  # the longest that a caller waits for the database
+GOODBYE_SECONDS = 1.0  # the longest that a process which exits waits for it
+
+_layers: weakref.WeakSet[DatabaseChannelLayer] = weakref.WeakSet()
+
+
+class DatabaseChannelLayer(BaseChannelLayer):
+    """Channels, groups and their messages, in memory and in a Django database.
+
+    Args:
+        expiry: seconds that an unread message is kept.
+        capacity: unread messages that a channel holds, in its process's memory and, as an address
+            (a process, or a channel such as ``worker``), in the database.
+        channel_capacity: capacities of channels by glob or compiled pattern.
+        using: the database alias.
+        group_expiry: seconds that a membership lasts after the last ``group_add()``.
+        polling_interval: seconds between two looks for messages of other processes; less than half
+            of it while messages arrive.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush"]
+
+    def __init__(
+        self,
+        expiry: int = 60,
+        capacity: int = 1000,
+        channel_capacity: dict[Any, int] | None = None,
+        using: str = "default",
+        group_expiry: int = 86_400,
+        polling_interval: float = 0.05,
+    ) -> None:
+        super().__init__(expiry=expiry, capacity=capacity)
+        # The base class declares the form of its argument and uses the compiled one.
+        self.channel_capacity = cast("Any", self.compile_capacities(channel_capacity or {}))
+        self.using = using
+        self.group_expiry = group_expiry
+        self.polling_interval = polling_interval
+        self._begin()
+        _layers.add(self)
+
+    def _begin(self) -> None:
+        """Become a process of its own, in no group and with an inbox that nobody knows."""
+        self.inbox = new_inbox()
+        self._local = LocalChannels(self.expiry, self.group_expiry, self.get_capacity)
+        tables = LayerTables(
+            self.using, self.inbox, self.expiry, self.group_expiry, self.get_capacity
+        )
+        self._courier = Courier(tables, self._local, self.polling_interval)
+        # A layer that is dropped without close() (settings changed in a test) must not poll on.
+        self._finalizer = weakref.finalize(self, self._courier.stop)
+        self._finalizer.atexit = False
+
+    # Channels
+
+    async def send(self, channel: str, message: dict[str, Any]) -> None:
+        """Put a message on a channel; it is read once, by one reader.
+
+        Raises:
+            ChannelFull: the channel holds ``capacity`` unread messages; this one is dropped.
+            StoreUnavailable: the database did not take it; it may arrive all the same if the
+                answer was what got lost.
+            TypeError: the name is not valid, or a value cannot be packed.
+        """
+        self.require_valid_channel_name(channel)
+        body = _body(message)
+        if address_of(channel) == self.inbox or self._alone():
+            fits = self._local.put(channel, body)
+        else:
+            fits = self._local.offer(channel, body) or await self._have(
+                Letter(body, channel=channel)
+            )
+        if not fits:
+            raise ChannelFull(channel)
+
+    async def receive(self, channel: str) -> dict[str, Any]:
+        """Return the channel's next message; wait for one if there is none.
+
+        Raises:
+            ValueError: ``new_channel()`` made the channel in another process.
+        """
+        self.require_valid_channel_name(channel)
+        address = address_of(channel)
+        shared = not is_inbox(address, channel)
+        if not shared and address != self.inbox:
+            raise ValueError(
+                f"{channel} belongs to another process, or to this one before a fork; receive() "
+                "reads channels that new_channel() made in this process and such as 'worker'"
+            )
+        if self._alone():
+            body = await self._local.get(channel, lambda: None)
+        else:
+            look = self._courier.look
+            body = await self._local.get(channel, lambda: look(now=shared), shared=shared)
+        return cast("dict[str, Any]", unpack(body))
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a new channel that this process reads."""
+        channel = f"{prefix}.{self.inbox}!{secrets.token_hex(8)}"
+        self.require_valid_channel_name(channel)
+        return channel
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Make a channel a member of a group, for ``group_expiry`` seconds from now.
+
+        When it returns, every process sees the member.
+
+        Raises:
+            StoreUnavailable: the database did not take it; the channel is no member.
+        """
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        own = address_of(channel) == self.inbox
+        if self._alone():
+            self._local.join(group, channel)
+            return
+        new = self._local.join(group, channel) if own else False
+        try:
+            await self._have(Join(group, channel, new=new))
+        except BaseException:
+            if new:
+                self._local.leave(group, channel)
+            raise
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a channel from a group if it is a member.
+
+        Raises:
+            StoreUnavailable: the database did not take it; what other processes send to the group
+                may go on arriving.
+        """
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        self._local.leave(group, channel)
+        if not self._alone():
+            await self._have(Leave(group, channel))
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        """Put a message on every channel of a group; channels that are full miss it.
+
+        Raises:
+            StoreUnavailable: the database did not take it; the members in this process have it.
+            TypeError: the name is not valid, or a value cannot be packed.
+        """
+        self.require_valid_group_name(group)
+        body = _body(message)
+        self._local.publish(group, body)
+        if not self._alone():
+            await self._have(Letter(body, group=group))
+
+    # Flush, and the end
+
+    async def flush(self) -> None:
+        """Remove every message and every membership, of all processes.
+
+        Other processes forget what they have in memory within their polling interval.
+        """
+        self._local.clear()
+        if not self._alone():
+            await self._have(Flush())
+
+    async def close(self) -> None:
+        """Leave all groups, drop what is unread and end the thread; the layer can be used again."""
+        self._local.clear()
+        thread = self._courier.stop()
+        if thread is not None:
+            await asyncio.to_thread(thread.join, ANSWER_SECONDS)
+
+    # Names: the pattern of Channels ends in "$" and its "\w" is not ASCII.
+
+    def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
+        """Return True.
+
+        Raises:
+            TypeError: the name is not valid.
+        """
+        super().require_valid_channel_name(name, receive=receive)
+        return self._ascii(str(name), "Channel")
+
+    def require_valid_group_name(self, name: object) -> bool:
+        """Return True.
+
+        Raises:
+            TypeError: the name is not valid.
+        """
+        super().require_valid_group_name(name)
+        return self._ascii(str(name), "Group")
+
+    def _ascii(self, name: str, kind: str) -> bool:
+        if name.endswith("\n") or not name.isascii():
+            raise TypeError(self.invalid_name_error.format(kind))
+        return True
+
+    # Inside
+
+    def _alone(self) -> bool:
+        """Tell whether no other process can use this database, so that nothing is written there."""
+        connection = connections[self.using]
+        return connection.vendor == "sqlite" and cast("Any", connection).is_in_memory_db()
+
+    async def _have(self, task: Task) -> bool:
+        """Have a task done at the database; tell whether there was room."""
+        future: Future[bool] = self._courier.submit(task)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailable(
+                type(self).__name__, f"no answer within {ANSWER_SECONDS:g} seconds"
+            ) from None
+
+
+def _body(message: dict[str, Any]) -> bytes:
+    if not isinstance(message, dict):
+        raise TypeError(f"a message is a dict, not {type(message).__name__}")
+    return pack(message)
+
+
+# Connections of threads that stayed behind in the parent. Closing them here could end the
+# parent's session or drop SQLite's locks; they are kept so that nothing does.
+_abandoned: list[BaseDatabaseWrapper | object] = []
+
+
+def _after_fork() -> None:
+    for layer in list(_layers):
+        layer._finalizer.detach()
+        _abandoned.append(layer._courier)
+        layer._begin()
+
+
+def _at_exit() -> None:
+    """Take back the rows of this process, so that nobody writes to it for another minute."""
+    threads = [layer._courier.stop() for layer in list(_layers)]
+    deadline = time.monotonic() + GOODBYE_SECONDS
+    for thread in threads:
+        if thread is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

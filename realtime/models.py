@@ -16,7 +16,15 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-__all__ = ["LayerMember", "LayerMessage", "Log", "LogEvent", "OutboxEntry", "SeenEvent"]
+__all__ = [
+    "LayerInbox",
+    "LayerMember",
+    "LayerMessage",
+    "Log",
+    "LogEvent",
+    "OutboxEntry",
+    "SeenEvent",
+]
 
 
 class Log(models.Model):
@@ -124,6 +132,23 @@ class OutboxEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic} {self.name}"
+
+
+class LayerInbox(models.Model):
+    """A process that reads the database channel layer, and until when it is believed to live."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=100)
+    expires = models.FloatField()
+
+    class Meta:
+        verbose_name = _("layer inbox")
+        verbose_name_plural = _("layer inboxes")
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_layerinbox_name")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class LayerMessage(models.Model):

@@ -19,6 +19,22 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="LayerInbox",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("expires", models.FloatField()),
+            ],
+            options={
+                "verbose_name": "layer inbox",
+                "verbose_name_plural": "layer inboxes",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("name",), name="realtime_layerinbox_name")
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="LayerMember",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),

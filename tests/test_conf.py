@@ -1,0 +1,192 @@
+"""The settings, and what is said about wrong ones."""
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from realtime import conf
+from realtime.conf import Config, Limits
+
+
+@pytest.mark.parametrize("absent", [{}, {"STORE": {}, "LIMITS": {}, "ALLOWED_ORIGINS": []}])
+def test_everything_has_a_default(absent: dict[str, Any]) -> None:
+    with override_settings(REALTIME=absent):
+        config = conf.get()
+    assert config == Config()
+    assert config.store_backend == "realtime.stores.database.DatabaseStore"
+    assert config.prefix == "realtime/"
+    assert config.limits.event_bytes == 65_536
+
+
+def test_the_setting_may_be_absent(settings: Any) -> None:
+    with override_settings(REALTIME={}):
+        del settings.REALTIME
+        assert conf.get() == Config()
+        assert conf.check() == []
+
+
+def test_values_are_read() -> None:
+    value = {
+        "STORE": {"BACKEND": "a.b.Store", "LOCATION": "redis://x", "OPTIONS": {"using": "log"}},
+        "PREFIX": "live/v1/",
+        "ALLOWED_ORIGINS": ["https://a.example", "http://localhost:5173", "https://*.b.example"],
+        "LIMITS": {"topics": 7},
+    }
+    with override_settings(REALTIME=value):
+        assert conf.get() == Config(
+            store_backend="a.b.Store",
+            store_location="redis://x",
+            store_options={"using": "log"},
+            prefix="live/v1/",
+            allowed_origins=tuple(value["ALLOWED_ORIGINS"]),
+            limits=Limits(topics=7),
+        )
+
+
+def test_the_settings_are_read_once_and_again_after_a_change() -> None:
+    with override_settings(REALTIME={"LIMITS": {"topics": 7}}):
+        first = conf.get()
+        assert conf.get() is first
+        with override_settings(REALTIME={"LIMITS": {"topics": 8}}):
+            assert conf.get().limits.topics == 8
+        assert conf.get().limits.topics == 7
+    assert conf.get().limits == Limits()
+
+
+def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> None:
+    options: dict[str, object] = {"using": "log"}
+    with override_settings(REALTIME={"STORE": {"OPTIONS": options}}):
+        config = conf.get()
+        options["using"] = "other"
+        assert config.store_options == {"using": "log"}
+        with pytest.raises(FrozenInstanceError):
+            config.prefix = "x/"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "hint"),
+    [
+        (None, "REALTIME", "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'LIMITS'"),
+        (["STORE"], "REALTIME", "'STORE'"),
+        ({"STORE": "a.b.Store"}, 'REALTIME["STORE"]', "'BACKEND'"),
+        ({"STORE": {"BACKEND": "Store"}}, 'REALTIME["STORE"]["BACKEND"]', "DatabaseStore"),
+        ({"STORE": {"BACKEND": None}}, 'REALTIME["STORE"]["BACKEND"]', "DatabaseStore"),
+        ({"STORE": {"LOCATION": None}}, 'REALTIME["STORE"]["LOCATION"]', "URL"),
+        ({"STORE": {"OPTIONS": "default"}}, 'REALTIME["STORE"]["OPTIONS"]', '{"using": "default"}'),
+        ({"STORE": {"OPTIONS": {1: 2}}}, 'REALTIME["STORE"]["OPTIONS"]', '{"using": "default"}'),
+        ({"PREFIX": "/realtime/"}, 'REALTIME["PREFIX"]', '"realtime/"'),
+        ({"PREFIX": "realtime"}, 'REALTIME["PREFIX"]', '"realtime/"'),
+        ({"PREFIX": ""}, 'REALTIME["PREFIX"]', '"realtime/"'),
+        ({"PREFIX": "a/../b/"}, 'REALTIME["PREFIX"]', '"realtime/"'),
+        ({"PREFIX": "a b/\n"}, 'REALTIME["PREFIX"]', '"realtime/"'),
+        ({"ALLOWED_ORIGINS": "https://a.example"}, 'REALTIME["ALLOWED_ORIGINS"]', "list"),
+        ({"ALLOWED_ORIGINS": ["a.example"]}, 'REALTIME["ALLOWED_ORIGINS"]', "scheme"),
+        ({"ALLOWED_ORIGINS": ["*"]}, 'REALTIME["ALLOWED_ORIGINS"]', "scheme"),
+        ({"ALLOWED_ORIGINS": ["https://a.example/"]}, 'REALTIME["ALLOWED_ORIGINS"]', "path"),
+        ({"ALLOWED_ORIGINS": [None]}, 'REALTIME["ALLOWED_ORIGINS"]', "scheme"),
+        ({"LIMITS": 5}, 'REALTIME["LIMITS"]', "'event_bytes'"),
+        ({"LIMITS": {"topics": 0}}, 'REALTIME["LIMITS"]["topics"]', "100"),
+        ({"LIMITS": {"topics": True}}, 'REALTIME["LIMITS"]["topics"]', "100"),
+        ({"LIMITS": {"topics": "9"}}, 'REALTIME["LIMITS"]["topics"]', "100"),
+        ({"LIMITS": {"pending": 1.5}}, 'REALTIME["LIMITS"]["pending"]', "64"),
+    ],
+)
+def test_a_wrong_value_is_a_problem_that_says_what_to_do(value: Any, where: str, hint: str) -> None:
+    with override_settings(REALTIME=value):
+        (problem,) = conf.check()
+        assert problem.where == where
+        assert problem.message.startswith(where)
+        assert hint in problem.hint
+        assert not problem.unknown
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.get()
+    assert problem.message in str(caught.value)
+    assert problem.hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "meant"),
+    [
+        ({"STOER": {}}, 'REALTIME["STOER"]', "'STORE'"),
+        ({"prefix": "x/"}, 'REALTIME["prefix"]', "'PREFIX'"),
+        ({"ALLOWED_ORIGIN": []}, 'REALTIME["ALLOWED_ORIGIN"]', "'ALLOWED_ORIGINS'"),
+        ({"STORE": {"BACKEN": "x"}}, 'REALTIME["STORE"]["BACKEN"]', "'BACKEND'"),
+        ({"LIMITS": {"topic": 5}}, 'REALTIME["LIMITS"]["topic"]', "'topics'"),
+    ],
+)
+def test_an_unknown_key_is_a_problem_that_names_the_nearest(
+    value: Any, where: str, meant: str
+) -> None:
+    with override_settings(REALTIME=value):
+        (problem,) = conf.check()
+        with pytest.raises(ImproperlyConfigured, match="Did you mean"):
+            conf.get()
+    assert problem.unknown
+    assert problem.where == where
+    assert f"Did you mean {meant}?" in problem.hint
+
+
+def test_an_unknown_key_that_is_like_no_other_gets_the_list() -> None:
+    with override_settings(REALTIME={5: 1}):
+        (problem,) = conf.check()
+    assert problem.hint == "Its keys are 'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'LIMITS'."
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    value = {"X": 1, "PREFIX": "", "STORE": {"LOCATION": 1, "Y": 2}, "LIMITS": {"topics": -1}}
+    with override_settings(REALTIME=value):
+        assert len(conf.check()) == 5
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.get()
+    assert len(str(caught.value).splitlines()) == 5
+
+
+def test_a_secret_depends_on_the_key_and_the_salt() -> None:
+    made = set()
+    for key in ("one", "two", b"two"):
+        with override_settings(SECRET_KEY=key):
+            made |= {conf.secret(b"a"), conf.secret(b"b")}
+    assert len(made) == 4
+    assert {len(secret) for secret in made} == {32}
+
+
+def test_hosts_are_those_that_django_allows() -> None:
+    with override_settings(DEBUG=False, ALLOWED_HOSTS=[]):
+        assert conf.allowed_hosts() == []
+    with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
+        assert conf.allowed_hosts() == [".localhost", "127.0.0.1", "[::1]"]
+    with override_settings(DEBUG=True, ALLOWED_HOSTS=["a.example"]):
+        assert conf.allowed_hosts() == ["a.example"]
+
+
+def test_djangos_settings_are_read() -> None:
+    with override_settings(
+        DEBUG=True,
+        CSRF_TRUSTED_ORIGINS=["https://a.example"],
+        SECURE_PROXY_SSL_HEADER=["HTTP_X_SCHEME", "https"],
+        USE_X_FORWARDED_HOST=True,
+        USE_X_FORWARDED_PORT=True,
+        USE_TZ=False,
+        ASGI_APPLICATION="mysite.asgi.application",
+    ):
+        assert conf.debug()
+        assert conf.csrf_trusted_origins() == ["https://a.example"]
+        assert conf.secure_proxy_ssl_header() == ("HTTP_X_SCHEME", "https")
+        assert conf.use_x_forwarded_host()
+        assert conf.use_x_forwarded_port()
+        assert not conf.use_tz()
+        assert conf.asgi_application() == "mysite.asgi.application"
+    with override_settings(SECURE_PROXY_SSL_HEADER=None, ASGI_APPLICATION=None):
+        assert conf.secure_proxy_ssl_header() is None
+        assert conf.asgi_application() is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "has"), [(None, False), ({}, False), ({"x": {}}, False), ({"default": {}}, True)]
+)
+def test_only_a_default_layer_counts(layers: Any, has: bool) -> None:
+    with override_settings(CHANNEL_LAYERS=layers):
+        assert conf.has_channel_layers() is has

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
-import typing
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
@@ -41,7 +39,6 @@ from realtime.threads import USER_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractContextManager
 
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
@@ -177,7 +174,7 @@ class Topic:
 
     def __repr__(self) -> str:
         fields = (f"{field}={vars(self).get(field)!r}" for field in sorted(self._fields))
-        return f"{type(self).__qualname__}({', '.join(fields)})"
+        return f"{type(self).__name__}({', '.join(fields)})"
 
     def __eq__(self, other: object) -> bool:
         return str(self) == str(other) if isinstance(other, Topic) else NotImplemented
@@ -228,7 +225,8 @@ class Topic:
         except PermissionDenied:
             return False  # a way to say no
         except Exception:
-            logger.exception("%s() of %r failed, which denies", method.__name__, self)
+            name = getattr(method, "__name__", repr(method))
+            logger.exception("%s() of %r failed, which denies", name, self)
             return False
 
 
@@ -250,14 +248,12 @@ def _truth(method: Callable[..., Any]) -> Callable[..., Any]:
 def _check_attributes(cls: type[Topic]) -> None:
     """Refuse what a subclass sets wrongly, when it is defined."""
     where = cls.__qualname__
-    if isinstance(cls.max_events, bool) or not isinstance(cls.max_events, int):
-        raise TypeError(f"{where}.max_events is {cls.max_events!r}, not a whole number")
-    if cls.max_events < 0:
-        raise ValueError(f"{where}.max_events is {cls.max_events}; 0 keeps no event")
-    if not isinstance(cls.max_age, timedelta):
-        raise TypeError(f"{where}.max_age is {cls.max_age!r}, not a timedelta")
-    if cls.max_age <= timedelta(0):
-        raise ValueError(f"{where}.max_age is {cls.max_age}; it must be more than nothing")
+    max_events: Any = cls.max_events
+    max_age: Any = cls.max_age
+    if type(max_events) is not int or max_events < 0:
+        raise TypeError(f"{where}.max_events is {max_events!r}, not a whole number; 0 keeps none")
+    if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
+        raise TypeError(f"{where}.max_age is {max_age!r}, not a positive timedelta")
     for attribute in ("client_events", "stored_client_events"):
         events = getattr(cls, attribute)
         if not isinstance(events, set | frozenset | list | tuple):
@@ -270,63 +266,10 @@ def _check_attributes(cls: type[Topic]) -> None:
         )
 
 
-def _annotated(cls: type[Topic]) -> dict[str, Any]:
-    """Return the annotations of a topic's own classes, unevaluated where they are text."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__[: cls.__mro__.index(Topic)]):
-        if sys.version_info >= (3, 14):
-            import annotationlib
-
-            # Names that only a type checker imports need not exist.
-            form = annotationlib.Format.FORWARDREF
-            found |= annotationlib.get_annotations(base, format=form)
-        else:
-            found |= inspect.get_annotations(base)
-    return found
-
-
-def _is_class_variable(annotation: Any) -> bool:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", "")
-    return (
-        annotation is ClassVar
-        or typing.get_origin(annotation) is ClassVar
-        or text.partition("[")[0].rpartition(".")[2] == "ClassVar"
-    )
-
-
-def _check_class(cls: object) -> None:
-    if not inspect.isclass(cls) or not issubclass(cls, Topic) or cls is Topic:
-        raise TypeError(f"@register goes on a subclass of Topic, not on {cls!r}")
-
-
-def _check_fields(cls: type[Topic], pattern: Pattern) -> None:
-    """Refuse a class whose annotations are not the values of its pattern."""
-    where = f"{cls.__qualname__} ({pattern.text!r})"
-    annotations = {
-        name
-        for name, annotation in _annotated(cls).items()
-        if not _is_class_variable(annotation) and not hasattr(Topic, name)
-    }
-    for param in pattern.params:
-        if hasattr(Topic, param):
-            raise TypeError(f"{where}: {param!r} is an attribute of every Topic; rename the value")
-        if param not in annotations:
-            raise TypeError(
-                f"{where} has no annotation for {param!r}: add `{param}: …`, with the type that "
-                "its converter makes"
-            )
-        if hasattr(cls, param):
-            raise TypeError(f"{where}: {param!r} comes from the name and has no default")
-    unknown = sorted(annotations - set(pattern.params))
-    if unknown:
-        raise TypeError(
-            f"{where} annotates {', '.join(map(repr, unknown))}, which its pattern does not fill: "
-            "add it to the pattern, or annotate it as ClassVar"
-        )
-
-
-#: Every topic of the process.
-registry: Registry[type[Topic]] = Registry()
+registry = Registry(Topic)
+patterns = registry.patterns
+unregister = registry.remove
+isolated = registry.isolated
 
 
 def register(pattern: str) -> Callable[[T], T]:
@@ -344,41 +287,11 @@ def register(pattern: str) -> Callable[[T], T]:
     parsed = Pattern(pattern, get_converters())
 
     def decorator(cls: T) -> T:
-        _check_class(cls)
-        present = registry.get(cls)
-        if present is not None:
-            raise TypeError(
-                f"{cls.__qualname__} is registered as {present.text!r} already; make a subclass "
-                "for another pattern"
-            )
-        _check_fields(cls, parsed)
-        for other_pattern, other in registry.patterns():
-            if other_pattern.text == pattern and _path(other) == _path(cls):
-                registry.remove(other)  # its module was reloaded
-        cls._fields = frozenset(parsed.params)
         registry.add(cls, parsed)
+        cls._fields = frozenset(parsed.params)
         return cls
 
     return decorator
-
-
-def _path(cls: type[Topic]) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
-
-
-def unregister(cls: type[Topic]) -> None:
-    """Forget a topic; raise KeyError if it is not registered."""
-    registry.remove(cls)
-
-
-def isolated() -> AbstractContextManager[None]:
-    """Return a context whose registrations end with it; for tests."""
-    return registry.isolated()
-
-
-def patterns() -> list[tuple[Pattern, type[Topic]]]:
-    """Return all patterns with their topics, the more specific first."""
-    return registry.patterns()
 
 
 def find(name: str) -> Topic | None:

@@ -1,0 +1,237 @@
+"""The system checks: each problem has its id, and a hint that removes it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import get_commands
+from django.db import connections
+from django.test import override_settings
+
+from realtime import checks
+from realtime.topics import Topic, isolated, register
+
+WAL = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+
+
+@pytest.fixture(autouse=True)
+def _registrations_end_with_the_test() -> Iterator[None]:
+    with isolated():
+        yield
+
+
+def found() -> list[str]:
+    return [message.id or "" for message in run_checks(tags=["realtime"])]
+
+
+def test_a_project_that_is_set_up_has_no_problem() -> None:
+    assert found() == []
+
+
+# Settings
+
+
+def test_a_wrong_value_is_reported_with_its_remedy() -> None:
+    with override_settings(REALTIME={"PREFIX": "/x"}):
+        (message,) = checks.check_settings()
+        assert found() == ["realtime.E001"]
+    assert message.id == "realtime.E001"
+    assert 'REALTIME["PREFIX"]' in message.msg
+    assert '"realtime/"' in (message.hint or "")
+
+
+def test_an_unknown_key_is_reported_with_the_nearest() -> None:
+    with override_settings(REALTIME={"LIMITS": {"topic": 5}, "STOER": {}}):
+        messages = checks.check_settings()
+    assert {message.id for message in messages} == {"realtime.E002"}
+    assert [(message.hint or "").partition("?")[0] for message in messages] == [
+        "Did you mean 'STORE'",
+        "Did you mean 'topics'",
+    ]
+
+
+# Patterns
+
+
+def test_two_patterns_of_one_shape_are_reported_with_their_classes() -> None:
+    @register("bills.<int:pk>")
+    class BillTopic(Topic):
+        pk: int
+
+    @register("bills.<slug:name>")
+    class NamedBillTopic(Topic):
+        name: str
+
+    (message,) = checks.check_patterns()
+    assert message.id == "realtime.E003"
+    for text in ("'bills.<int:pk>'", "BillTopic", "'bills.<slug:name>'", "NamedBillTopic"):
+        assert text in message.msg
+
+
+def test_a_more_specific_pattern_is_no_problem() -> None:
+    @register("orders.new")
+    class NewOrderTopic(Topic):
+        pass
+
+    assert checks.check_patterns() == []
+
+
+# Store
+
+
+@pytest.mark.parametrize(
+    ("store", "text"),
+    [
+        ({"BACKEND": "realtime.stores.nowhere.Store"}, "realtime.stores.nowhere"),
+        ({"BACKEND": "realtime.stores.base.Page"}, "realtime.stores.base.Page"),
+        ({"OPTIONS": {"using": "nowhere"}}, "nowhere"),
+    ],
+)
+def test_a_store_that_cannot_be_made_is_reported(store: dict[str, Any], text: str) -> None:
+    with override_settings(REALTIME={"STORE": store}):
+        (message,) = checks.check_store()
+        assert found() == ["realtime.E004"]
+    assert message.id == "realtime.E004"
+    assert text in message.msg
+
+
+def test_a_store_whose_settings_are_wrong_is_reported_once() -> None:
+    with override_settings(REALTIME={"STORE": {"BACKEND": 5}}):
+        assert found() == ["realtime.E001"]
+
+
+# The other package of this name
+
+
+def test_the_other_package_with_this_import_name_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = tmp_path / "realtime-2.4.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: realtime\nVersion: 2.4.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (message,) = checks.check_import_name()
+    assert message.id == "realtime.E005"
+    assert "realtime 2.4.0" in message.msg
+    assert "pip uninstall realtime" in (message.hint or "")
+
+
+# runserver
+
+
+@pytest.fixture
+def _commands_are_looked_up_anew() -> Iterator[None]:
+    yield
+    get_commands.cache_clear()
+
+
+@pytest.mark.usefixtures("_commands_are_looked_up_anew")
+@pytest.mark.parametrize(
+    ("first", "ids"),
+    [
+        (["realtime", "daphne", "django.contrib.staticfiles"], []),
+        (["daphne", "realtime", "django.contrib.staticfiles"], []),
+        (["django.contrib.staticfiles", "realtime"], ["realtime.W001"]),
+        (["tests.testapp", "realtime"], []),
+    ],
+)
+def test_a_runserver_that_is_not_daphne_is_reported(first: list[str], ids: list[str]) -> None:
+    rest = ["django.contrib.contenttypes", "django.contrib.auth"]
+    with override_settings(INSTALLED_APPS=[*first, *rest]):
+        get_commands.cache_clear()
+        messages = checks.check_runserver()
+    assert [message.id for message in messages] == ids
+    for message in messages:
+        assert 'Put "realtime" first' in (message.hint or "")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_asgi_application_is_reported(value: str | None) -> None:
+    with override_settings(ASGI_APPLICATION=value):
+        (message,) = checks.check_asgi_application()
+    assert message.id == "realtime.W002"
+    assert "mysite.asgi.application" in (message.hint or "")
+
+
+# SQLite
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the settings of a SQLite file that stands for `default`."""
+    entry: dict[str, Any] = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": tmp_path / "x.sqlite3",
+        "OPTIONS": {},
+    }
+    monkeypatch.setitem(connections.settings, "default", entry)
+    return entry
+
+
+def test_a_sqlite_file_as_django_sets_it_up_is_reported_with_what_to_paste(
+    database: dict[str, Any],
+) -> None:
+    (message,) = checks.check_sqlite()
+    assert message.id == "realtime.W003"
+    assert "'default'" in message.msg
+    assert "IMMEDIATE" in message.msg
+    assert "WAL" in message.msg
+    pasted = (message.hint or "").partition(":\n")[2]
+    exec(f"database.update({{{pasted}}})", {"database": database})
+    assert database["OPTIONS"]["timeout"] == 20
+    assert checks.check_sqlite() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"transaction_mode": "IMMEDIATE"}, ["WAL"]),
+        ({"transaction_mode": "DEFERRED", "init_command": WAL}, ["IMMEDIATE"]),
+        ({"transaction_mode": "immediate", "init_command": "pragma journal_mode = wal"}, []),
+        ({"transaction_mode": "EXCLUSIVE", "init_command": WAL}, []),
+    ],
+)
+def test_what_a_sqlite_file_lacks_is_named(
+    database: dict[str, Any], options: dict[str, str], missing: list[str]
+) -> None:
+    database["OPTIONS"] = options
+    text = " ".join(message.msg for message in checks.check_sqlite())
+    assert [word for word in ("IMMEDIATE", "WAL") if word in text] == missing
+
+
+def test_a_file_that_is_written_ahead_of_needs_no_command(database: dict[str, Any]) -> None:
+    import sqlite3
+
+    database["OPTIONS"] = {"transaction_mode": "IMMEDIATE"}
+    for mode, ids in [("WAL", []), ("DELETE", ["realtime.W003"])]:
+        connection = sqlite3.connect(database["NAME"])
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute(f"CREATE TABLE {mode}_ (x)")
+        connection.commit()
+        connection.close()
+        assert [message.id for message in checks.check_sqlite()] == ids
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"ENGINE": "django.db.backends.postgresql", "NAME": "x"},
+        {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+        {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:x?mode=memory&cache=shared"},
+    ],
+)
+def test_other_databases_are_left_alone(database: dict[str, Any], entry: dict[str, Any]) -> None:
+    database.update(entry)
+    assert checks.check_sqlite() == []
+
+
+def test_the_database_of_the_store_is_looked_at(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**database, "NAME": database["NAME"].with_name("other.sqlite3")}
+    monkeypatch.setitem(connections.settings, "other", other)
+    with override_settings(REALTIME={"STORE": {"OPTIONS": {"using": "other"}}}):
+        messages = checks.check_sqlite()
+    assert ["'default'" in messages[0].msg, "'other'" in messages[1].msg] == [True, True]

@@ -87,7 +87,10 @@ class DatabaseStore(Store):
 
         def operation(connection: BaseDatabaseWrapper) -> Appended:
             log = self._tables.lock(connection, topic)
-            return self._insert(log, self._unseen(log, drafts))
+            appended = self._insert(log, self._unseen(log, drafts))
+            if not appended.events:
+                connection.set_rollback(True)  # nor is a row made for a topic without events
+            return appended
 
         return self._access.write(operation)
 
@@ -108,7 +111,7 @@ class DatabaseStore(Store):
             log = self._tables.lock(connection, topic)
             drafts = claim()
             if not drafts:
-                connection.set_rollback(True)  # not even a row for a topic without events
+                connection.set_rollback(True)
                 return None
             return self._insert(log, drafts)
 

@@ -85,23 +85,27 @@ class MemoryStore(Store):
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
         """Append events to a topic's log, all or none."""
         with self._lock:
-            log = self._logs.get(topic)
-            if log is None:
-                log = self._logs[topic] = _Log(Standing(topic, self._id))
+            log = self._logs.get(topic) or _Log(Standing(topic, self._id))
             now = self.clock()
-            previous = log.standing.head
-            log.time = max(log.time, now)
             self._forget_seen(log, now)
+            previous = last = log.standing.head
+            moment = max(log.time, now)
             events: list[Event] = []
+            seen: dict[str, float] = {}
             for draft in drafts:
                 if draft.id is not None:
-                    if draft.id in log.seen:
+                    if draft.id in log.seen or draft.id in seen:
                         continue
-                    log.seen[draft.id] = now
-                cursor = Cursor(previous.epoch, previous.seq + len(events) + 1, new_tag())
-                events.append(Event(topic, draft.name, draft.json, cursor, log.time, draft.origin))
-                log.standing = replace(log.standing, seq=cursor.seq, tag=cursor.tag)
-            log.events += events
+                    seen[draft.id] = now
+                last = Cursor(last.epoch, last.seq + 1, new_tag())
+                events.append(Event(topic, draft.name, draft.json, last, moment, draft.origin))
+            # From here on nothing can fail.
+            if events:
+                self._logs[topic] = log
+                log.standing = replace(log.standing, seq=last.seq, tag=last.tag)
+                log.time = moment
+                log.events += events
+                log.seen |= seen
             return Appended(previous, tuple(events), len(log.events))
 
     def _forget_seen(self, log: _Log, now: float) -> None:

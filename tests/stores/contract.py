@@ -1,0 +1,565 @@
+"""What every store does: each sentence of `realtime/stores/base.py` as a test.
+
+A test module subclasses `StoreContract`, gives it a `store` fixture and says how time passes.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import connections
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realtime.events import Cursor, Draft, Event
+from realtime.exceptions import CursorExpired
+from realtime.stores.base import SEEN_SECONDS, Appended, Page, Retention, Store, beginning
+
+DAY = 86_400.0
+
+
+class Subject:
+    """One topic of a store, reached through the methods or through the coroutines."""
+
+    def __init__(self, store: Store, mode: str, topic: str | None = None) -> None:
+        self.store = store
+        self.mode = mode
+        self.topic = topic or f"contract.{uuid.uuid4().hex}"
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.mode == "sync":
+            return getattr(self.store, name)(*args, **kwargs)
+        return asyncio.run(getattr(self.store, f"a{name}")(*args, **kwargs))
+
+    def other(self) -> "Subject":
+        return Subject(self.store, self.mode)
+
+    def append(self, *drafts: str | Draft) -> Appended:
+        full = [Draft(d, '"…"') if isinstance(d, str) else d for d in drafts]
+        return self.call("append", self.topic, full)
+
+    def fill(self, count: int) -> list[Event]:
+        return list(self.append(*(f"e{number}" for number in range(1, count + 1))).events)
+
+    def head(self) -> Cursor:
+        return self.call("heads", [self.topic])[self.topic]
+
+    def read(self, after: Cursor, **limits: int) -> Page:
+        return self.call("read", self.topic, after, **limits)
+
+    def names(self, after: Cursor) -> list[str]:
+        return [event.name for event in self.read(after).events]
+
+    def locate(self, **wanted: Any) -> Cursor:
+        return self.call("locate", self.topic, **wanted)
+
+    def trim(self, max_events: int = 1000, max_age: float = DAY) -> int:
+        return self.call("trim", self.topic, Retention(max_events, max_age))
+
+    def renew(self, epoch: str) -> Cursor:
+        return self.call("renew", self.topic, epoch)
+
+    def delete(self) -> Cursor:
+        return self.call("delete", self.topic)
+
+    def expired(self, after: Cursor) -> CursorExpired:
+        with pytest.raises(CursorExpired) as caught:
+            self.read(after)
+        return caught.value
+
+
+def cursor(event: Event) -> Cursor:
+    assert event.cursor is not None
+    return event.cursor
+
+
+class StoreContract:
+    """The tests; a subclass is one store."""
+
+    #: How many random stories the property test tells.
+    stories = 60
+
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        raise NotImplementedError
+
+    def pass_time(self, store: Store, topic: str, seconds: float) -> None:
+        """Make everything that is stored for the topic older, ids that were seen included."""
+        raise NotImplementedError
+
+    @pytest.fixture(params=["sync", "async"])
+    def log(self, store: Store, request: pytest.FixtureRequest) -> Subject:
+        return Subject(store, request.param)
+
+    # Log and cursors
+
+    def test_events_are_numbered_from_one_without_a_hole(self, log: Subject) -> None:
+        events = [*log.fill(3), *log.append("x").events, *log.fill(2)]
+        assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6]
+
+    def test_an_append_tells_what_a_read_finds(self, log: Subject) -> None:
+        start = log.head()
+        drafts = [Draft("shipped", '{"a": "ü\\n"}', "origin"), Draft("x", "null")]
+        appended = log.append(*drafts)
+        assert appended.previous == start
+        assert appended.kept == 2
+        assert log.read(start) == Page(appended.events, cursor(appended.events[-1]))
+        first = appended.events[0]
+        assert (first.topic, first.name, first.json, first.origin) == (
+            log.topic,
+            "shipped",
+            '{"a": "ü\\n"}',
+            "origin",
+        )
+        assert appended.events[1].origin is None
+
+    def test_previous_is_the_head_before_the_append(self, log: Subject) -> None:
+        last = cursor(log.fill(2)[-1])
+        appended = log.append("x")
+        assert appended.previous == last
+        assert appended.kept == 3
+
+    def test_an_append_of_nothing_changes_nothing(self, log: Subject) -> None:
+        head = cursor(log.fill(1)[0])
+        assert log.append() == Appended(head, (), 1)
+        assert log.head() == head
+
+    def test_an_append_is_all_or_none(self, log: Subject) -> None:
+        head = cursor(log.fill(1)[0])
+        with pytest.raises(Exception):  # noqa: B017, PT011 - each store fails in its own way
+            log.append(Draft("x", "1"), None)  # type: ignore[arg-type]
+        assert log.head() == head
+        assert log.names(head) == []
+
+    def test_tags_differ(self, log: Subject) -> None:
+        assert len({cursor(event).tag for event in log.fill(50)}) >= 49
+
+    def test_a_topic_without_events_is_at_the_beginning(self, log: Subject) -> None:
+        head = log.head()
+        assert head == beginning(head.epoch, log.topic)
+        assert head.epoch == log.other().head().epoch
+        assert log.read(head) == Page((), head)
+
+    def test_no_read_writes(self, log: Subject) -> None:
+        log.read(log.head())
+        log.locate(last=3)
+        log.trim(0)
+        assert log.topic not in set(log.store.topics())
+
+    def test_the_store_id_is_the_epoch_of_a_new_log(self, log: Subject) -> None:
+        head = log.head()
+        assert cursor(log.fill(1)[0]).epoch == head.epoch
+        assert log.names(head) == ["e1"]
+
+    def test_heads_answers_for_every_name_at_once(self, log: Subject) -> None:
+        last = cursor(log.fill(2)[-1])
+        silent = log.other()
+        heads = log.call("heads", [log.topic, silent.topic])
+        assert heads == {log.topic: last, silent.topic: silent.head()}
+        assert log.call("heads", []) == {}
+
+    def test_topics_are_independent(self, log: Subject) -> None:
+        other = log.other()
+        log.fill(2)
+        assert [event.seq for event in other.fill(1)] == [1]
+        assert log.head().seq == 2
+        other.delete()
+        assert log.head().seq == 2
+
+    def test_topics_lists_every_log_once(self, log: Subject) -> None:
+        subjects = [log.other() for _ in range(3)]
+        for subject in subjects:
+            subject.fill(1)
+        names = list(log.store.topics())
+        assert {subject.topic for subject in subjects} <= set(names)
+        assert len(names) == len(set(names))
+        assert "" not in names
+
+    # Reading
+
+    def test_a_read_goes_on_from_any_kept_event(self, log: Subject) -> None:
+        start = log.head()
+        events = log.fill(5)
+        for count, after in enumerate([start, *map(cursor, events)]):
+            assert list(log.read(after).events) == events[count:]
+
+    def test_a_read_stops_at_its_limit_and_comes_to_the_head_in_pages(self, log: Subject) -> None:
+        after = log.head()
+        events = log.fill(200)
+        pages = []
+        while not pages or after != pages[-1].head:
+            pages.append(log.read(after, limit=70))
+            after = cursor(pages[-1].events[-1])
+        assert [len(page.events) for page in pages] == [70, 70, 60]
+        assert [event for page in pages for event in page.events] == events
+
+    def test_a_read_stops_at_its_bytes_but_gives_at_least_one_event(self, log: Subject) -> None:
+        start = log.head()
+        log.append(*(Draft("x", f'"{"ü" * 49}"') for _ in range(150)))  # 100 bytes each
+        assert len(log.read(start, max_bytes=300).events) == 3
+        assert len(log.read(start, max_bytes=399).events) == 3
+        assert len(log.read(start, max_bytes=10_000).events) == 100
+        assert len(log.read(start, max_bytes=1).events) == 1
+        assert len(log.read(start, limit=2, max_bytes=300).events) == 2
+
+    def test_a_forged_beginning_contradicts_the_log(self, log: Subject) -> None:
+        start = log.head()
+        forged = replace(start, tag=start.tag ^ 1)
+        assert log.expired(forged).contradicts
+        log.fill(2)
+        assert log.expired(forged).contradicts
+        assert log.expired(log.other().head()).contradicts  # of another topic
+
+    def test_an_unknown_tag_contradicts_the_log(self, log: Subject) -> None:
+        events = log.fill(3)
+        for event in events:
+            wrong = replace(cursor(event), tag=cursor(event).tag ^ 1)
+            error = log.expired(wrong)
+            assert error.contradicts
+            assert (error.topic, error.cursor, error.head) == (log.topic, wrong, log.head())
+        log.trim(max_events=1)
+        floor = replace(cursor(events[1]), tag=cursor(events[1]).tag ^ 1)
+        assert log.expired(floor).contradicts
+
+    def test_a_cursor_ahead_of_the_head_contradicts_the_log(self, log: Subject) -> None:
+        log.fill(2)
+        assert log.expired(replace(log.head(), seq=3)).contradicts
+        assert log.expired(replace(log.head(), seq=10**18 - 1)).contradicts
+        silent = log.other()
+        assert silent.expired(replace(silent.head(), seq=1)).contradicts
+
+    def test_a_cursor_of_another_epoch_does_not_contradict(self, log: Subject) -> None:
+        log.fill(2)
+        assert not log.expired(replace(log.head(), epoch="other")).contradicts
+        assert not log.expired(replace(log.head(), epoch="other", seq=9)).contradicts
+
+    # Places in a log
+
+    def test_locate_finds_the_newest(self, log: Subject) -> None:
+        start = log.head()
+        events = log.fill(5)
+        assert log.locate(last=2) == cursor(events[2])
+        assert log.locate(last=5) == start
+        assert log.locate(last=10**9) == start
+        assert log.locate(last=0) == log.locate() == log.head()
+
+    def test_locate_finds_what_came_from_a_moment_on(self, log: Subject) -> None:
+        start = log.head()
+        old = log.fill(2)
+        self.pass_time(log.store, log.topic, 100)
+        new = log.fill(2)
+        moment = new[0].time
+        assert moment is not None
+        assert log.locate(since=moment) == cursor(old[1])
+        assert log.locate(since=moment - 50) == cursor(old[1])
+        assert log.locate(since=moment - 1000) == start
+        assert log.locate(since=moment + 1000) == log.head()
+
+    def test_locate_with_both_takes_the_fewer(self, log: Subject) -> None:
+        start = log.head()
+        log.fill(2)
+        self.pass_time(log.store, log.topic, 100)
+        new = log.fill(3)
+        moment = (new[0].time or 0) - 50
+        assert log.locate(last=1, since=moment) == cursor(new[1])
+        assert log.locate(last=4, since=moment).seq == 2
+        assert log.locate(last=9, since=0) == start
+        assert log.locate(last=0, since=0) == log.head()
+
+    def test_locate_leaves_out_what_was_trimmed(self, log: Subject) -> None:
+        events = log.fill(5)
+        log.trim(max_events=2)
+        for place in (log.locate(last=5), log.locate(since=0)):
+            assert place == cursor(events[2])
+            assert list(log.read(place).events) == events[3:]
+
+    def test_locate_in_a_topic_without_events_is_its_head(self, log: Subject) -> None:
+        assert log.locate(last=5) == log.locate(since=0) == log.head()
+
+    # Trimming
+
+    def test_trim_keeps_the_newest(self, log: Subject) -> None:
+        start = log.head()
+        events = log.fill(10)
+        assert log.trim(max_events=4) == 6
+        assert log.trim(max_events=4) == 0
+        assert log.append("x").kept == 5
+        assert list(log.read(cursor(events[5])).events)[:4] == events[6:]
+        for lost in [start, *map(cursor, events[:5])]:
+            assert not log.expired(lost).contradicts
+
+    def test_trim_works_in_pieces_through_a_long_log(self, log: Subject) -> None:
+        events = log.fill(2_500)
+        assert log.trim(max_events=10) == 2_490
+        assert list(log.read(cursor(events[2_489])).events) == events[2_490:]
+
+    def test_trim_removes_what_is_too_old(self, log: Subject) -> None:
+        old = log.fill(3)
+        self.pass_time(log.store, log.topic, 100)
+        log.fill(2)
+        assert log.trim(max_age=50) == 3
+        assert log.names(cursor(old[-1])) == ["e1", "e2"]
+        assert log.trim(max_age=1000) == 0
+
+    def test_the_stricter_limit_counts(self, log: Subject) -> None:
+        log.fill(3)
+        self.pass_time(log.store, log.topic, 100)
+        log.fill(3)
+        assert log.trim(max_events=2, max_age=50) == 4
+
+    def test_head_and_floor_outlive_the_events(self, log: Subject) -> None:
+        last = cursor(log.fill(3)[-1])
+        assert log.trim(max_events=0) == 3
+        assert log.head() == last
+        assert log.read(last) == Page((), last)
+        assert log.locate(last=2) == last
+        assert log.append("x").previous == last
+        assert log.names(last) == ["x"]
+        assert log.head().seq == 4
+
+    # Ids
+
+    def test_an_id_is_appended_once(self, log: Subject) -> None:
+        first = log.append(Draft("x", "1", id="a"), Draft("y", "2", id="b"))
+        again = log.append(Draft("y", "2", id="b"), Draft("z", "3"), Draft("u", "4", id="c"))
+        assert [event.name for event in first.events] == ["x", "y"]
+        assert [event.name for event in again.events] == ["z", "u"]
+        assert [event.seq for event in again.events] == [3, 4]
+        assert log.append(Draft("u", "4", id="c")) == Appended(log.head(), (), 4)
+
+    def test_an_id_that_comes_twice_in_one_call_is_appended_once(self, log: Subject) -> None:
+        assert len(log.append(Draft("x", "1", id="a"), Draft("x", "1", id="a")).events) == 1
+
+    def test_an_id_counts_for_its_topic_alone(self, log: Subject) -> None:
+        log.append(Draft("x", "1", id="a"))
+        assert len(log.other().append(Draft("x", "1", id="a")).events) == 1
+
+    def test_an_id_is_remembered_for_an_hour(self, log: Subject) -> None:
+        log.append(Draft("x", "1", id="a"))
+        self.pass_time(log.store, log.topic, SEEN_SECONDS - 60)
+        log.trim(max_events=0)
+        assert log.append(Draft("x", "1", id="a")).events == ()
+        self.pass_time(log.store, log.topic, 120)
+        assert len(log.append(Draft("x", "1", id="a")).events) == 1
+        self.pass_time(log.store, log.topic, SEEN_SECONDS + 60)
+        log.trim()
+        assert len(log.append(Draft("x", "1", id="a")).events) == 1
+
+    # Epochs
+
+    def test_renew_keeps_the_events_under_a_new_epoch(self, log: Subject) -> None:
+        events = log.fill(3)
+        old = log.head()
+        new = log.renew(old.epoch)
+        assert new == log.head() == replace(old, epoch=new.epoch)
+        assert new.epoch != old.epoch
+        assert not log.expired(old).contradicts
+        assert log.names(log.locate(last=3)) == ["e1", "e2", "e3"]
+        assert log.names(replace(cursor(events[0]), epoch=new.epoch)) == ["e2", "e3"]
+        assert cursor(log.append("x").events[0]).epoch == new.epoch
+
+    def test_renew_of_an_epoch_that_has_passed_changes_nothing(self, log: Subject) -> None:
+        log.fill(1)
+        new = log.renew(log.head().epoch)
+        assert log.renew("other") == log.head() == new
+        silent = log.other()
+        assert silent.renew("other") == silent.head()
+
+    def test_renew_of_a_topic_without_events_ends_its_beginning(self, log: Subject) -> None:
+        start = log.head()
+        new = log.renew(start.epoch)
+        assert new == log.head() == beginning(new.epoch, log.topic)
+        assert new.epoch != start.epoch
+        assert not log.expired(start).contradicts
+        assert log.renew(start.epoch) == new
+
+    def test_many_that_renew_at_once_begin_one_epoch(self, log: Subject) -> None:
+        log.fill(1)
+        epoch = log.head().epoch
+        heads = in_threads(6, lambda _: log.renew(epoch))
+        assert set(heads) == {log.head()}
+        assert log.head().epoch != epoch
+
+    def test_delete_begins_a_new_epoch_at_zero(self, log: Subject) -> None:
+        start = log.head()
+        events = log.fill(3)
+        log.trim(max_events=1)
+        new = log.delete()
+        assert new == log.head() == beginning(new.epoch, log.topic)
+        assert log.read(new) == Page((), new)
+        for lost in [start, *map(cursor, events)]:
+            assert not log.expired(lost).contradicts
+        assert [event.seq for event in log.append("x", "y").events] == [1, 2]
+        assert log.names(new) == ["x", "y"]
+
+    # Time and threads
+
+    def test_time_is_the_clock_of_the_store(self, log: Subject) -> None:
+        before = log.call("clock")
+        time = log.fill(1)[0].time
+        after = log.call("clock")
+        assert before <= (time or 0) <= after
+
+    def test_time_never_decreases(self, log: Subject) -> None:
+        log.fill(1)
+        self.pass_time(log.store, log.topic, -100)  # the clock was set back
+        ahead = log.read(log.locate(last=1)).events[0].time
+        assert ahead is not None
+        assert ahead > log.call("clock") + 50
+        assert log.append("x").events[0].time == ahead
+        log.delete()
+        assert (log.append("y").events[0].time or 0) >= ahead
+
+    def test_threads_that_append_at_once_leave_no_hole(self, log: Subject) -> None:
+        start = log.head()
+
+        def append(number: int) -> list[Event]:
+            return [log.append(f"t{number}", f"t{number}").events[-1] for _ in range(15)]
+
+        lasts = [event for events in in_threads(4, append) for event in events]
+        events = log.read(start).events
+        assert [event.seq for event in events] == list(range(1, 121))
+        assert {event.seq for event in lasts} == set(range(2, 121, 2))  # pairs stay together
+
+    def test_a_page_has_no_hole_while_others_append_and_trim(self, log: Subject) -> None:
+        log.fill(30)
+        done = threading.Event()
+
+        def change(_: int) -> None:
+            try:
+                for _ in range(25):
+                    log.fill(6)
+                    log.trim(max_events=20)
+            finally:
+                done.set()
+                connections.close_all()
+
+        with ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change, 0)
+            highest = 0
+            while not done.is_set():
+                try:
+                    after = log.locate(last=20)
+                    page = log.read(after, limit=7)
+                except CursorExpired as error:
+                    assert not error.contradicts
+                    continue
+                found = [event.seq for event in page.events]
+                assert found == list(range(after.seq + 1, after.seq + 1 + len(found)))
+                assert page.head.seq >= highest
+                highest = page.head.seq
+            changing.result()
+
+    def test_any_story_ends_as_the_model_says(self, store: Store) -> None:
+        @settings(max_examples=self.stories, deadline=None)
+        @given(st.data())
+        def tell(data: st.DataObject) -> None:
+            tell_a_story(Subject(store, "sync"), data)
+
+        tell()
+
+
+def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
+    """Run a function in several threads that start together; return what it returned."""
+    together = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        together.wait(30)
+        try:
+            return function(number)
+        finally:
+            connections.close_all()  # this thread's
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+class Model:
+    """A log as the contract describes it, without any of a store's cleverness."""
+
+    def __init__(self, start: Cursor) -> None:
+        self.events: list[Event] = []  # of this epoch, trimmed ones included
+        self.floor = 0
+        self.start = start
+        self.known = [start]  # every cursor that a client could have
+
+    @property
+    def head(self) -> Cursor:
+        return cursor(self.events[-1]) if self.events else self.start
+
+    def verdict(self, after: Cursor) -> str:
+        if after.epoch != self.start.epoch:
+            return "expired"
+        if after.seq > len(self.events):
+            return "contradicts"
+        own = cursor(self.events[after.seq - 1]) if after.seq else self.start
+        if after.seq == 0 or after.seq >= self.floor:
+            if after != own:
+                return "contradicts"
+        return "kept" if after.seq >= self.floor else "expired"
+
+    def renewed(self, start: Cursor) -> None:
+        self.start = start
+        self.events = [
+            replace(event, cursor=replace(cursor(event), epoch=start.epoch))
+            for event in self.events
+        ]
+
+
+def tell_a_story(log: Subject, data: st.DataObject) -> None:
+    """Do random things to a log and compare it with the model after each."""
+    model = Model(log.head())
+    actions = st.sampled_from(["append", "append", "trim", "renew", "stale renew", "delete"])
+    for action in data.draw(st.lists(actions, max_size=8), "actions"):
+        number = data.draw(st.integers(0, 6), "number")
+        if action == "append":
+            appended = log.append(*(f"e{n}" for n in range(number)))
+            assert appended.previous == model.head
+            model.events += appended.events
+            model.known += map(cursor, appended.events)
+            assert appended.kept == len(model.events) - model.floor
+        elif action == "trim":
+            removed = max(len(model.events) - model.floor - number, 0)
+            assert log.trim(max_events=number) == removed
+            model.floor += removed
+        elif action == "renew":
+            head = log.renew(model.start.epoch)
+            model.renewed(beginning(head.epoch, log.topic))
+            model.known += [head, model.start]
+        elif action == "stale renew":
+            assert log.renew("stale") == model.head
+        else:
+            head = log.delete()
+            model = _after_delete(model, head)
+        check(log, model, data)
+
+
+def _after_delete(model: Model, head: Cursor) -> Model:
+    fresh = Model(head)
+    fresh.known = [*model.known, head]
+    return fresh
+
+
+def check(log: Subject, model: Model, data: st.DataObject) -> None:
+    assert log.head() == model.head
+    after = data.draw(st.sampled_from(model.known), "cursor")
+    change = data.draw(st.sampled_from(["none", "none", "tag", "seq"]), "forgery")
+    if change == "tag":
+        after = replace(after, tag=after.tag ^ 1)
+    elif change == "seq":
+        after = replace(after, seq=after.seq + 1)
+    limit = data.draw(st.integers(1, 8), "limit")
+    verdict = model.verdict(after)
+    if verdict == "kept":
+        page = log.read(after, limit=limit)
+        assert list(page.events) == model.events[after.seq : after.seq + limit]
+        assert page.head == model.head
+    else:
+        assert log.expired(after).contradicts == (verdict == "contradicts")
+    seq = max(len(model.events) - limit, model.floor)
+    assert log.locate(last=limit) == (cursor(model.events[seq - 1]) if seq else model.start)

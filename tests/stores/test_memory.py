@@ -1,0 +1,49 @@
+"""The memory store keeps the contract; and what is its own."""
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from realtime.events import Draft
+from realtime.stores.base import Store
+from realtime.stores.memory import MemoryStore
+from tests.stores.contract import StoreContract
+
+
+class ShiftedStore(MemoryStore):
+    """A memory store whose clock a test moves."""
+
+    shift = 0.0
+
+    def clock(self) -> float:
+        return super().clock() + self.shift
+
+
+class TestMemoryStore(StoreContract):
+    stories = 300
+
+    @pytest.fixture
+    def store(self) -> ShiftedStore:
+        return ShiftedStore()
+
+    def pass_time(self, store: Store, topic: str, seconds: float) -> None:
+        assert isinstance(store, ShiftedStore)
+        store.shift += seconds
+
+
+def test_each_memory_store_is_a_life_of_its_own() -> None:
+    first, second = MemoryStore(), MemoryStore()
+    first.append("t", [Draft("x", "1")])
+    assert list(second.topics()) == []
+    assert first.heads(["t"])["t"].epoch != second.heads(["t"])["t"].epoch
+
+
+def test_the_memory_store_says_what_it_cannot_do() -> None:
+    assert not MemoryStore.durable
+    assert not MemoryStore.shared
+    assert MemoryStore().alias is None
+
+
+@pytest.mark.parametrize("arguments", [("redis://", {}), ("", {"size": 3})])
+def test_the_memory_store_refuses_what_it_does_not_know(arguments: tuple[str, dict]) -> None:
+    with pytest.raises(ImproperlyConfigured, match="MemoryStore takes no"):
+        MemoryStore(*arguments)

@@ -1,0 +1,107 @@
+"""Many processes append to one log, and some of them are killed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from django.db import connections
+
+from realtime.events import Draft
+from realtime.models import Log, LogEvent
+from realtime.stores.database import DatabaseStore
+from tests.support.waiting import SCALE
+
+PROCESSES, APPENDS = 8, 1_000
+
+
+class Database:
+    """A database that child processes use too."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.entry = json.dumps(connections.settings[alias])
+        self.store = DatabaseStore(options={"using": alias})
+
+    @contextmanager
+    def appender(self, topic: str, count: int) -> "Iterator[subprocess.Popen[str]]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.stores.appender", self.entry, topic, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+@pytest.fixture(params=["sqlite", "wal", "postgres"])
+def db(request: pytest.FixtureRequest, database: None) -> Iterator[Database]:
+    found = Database(request.getfixturevalue(f"{request.param}_alias"))
+    yield found
+    found.store.close()
+
+
+def start(processes: "list[subprocess.Popen[str]]") -> None:
+    """Let processes that wait for one another go."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def test_eight_processes_number_their_events_without_a_hole(db: Database) -> None:
+    topic = f"eight.{db.alias}"
+    after = db.store.heads([topic])[topic]
+    total = PROCESSES * APPENDS
+    with ExitStack() as stack:
+        processes = [stack.enter_context(db.appender(topic, APPENDS)) for _ in range(PROCESSES)]
+        start(processes)
+        seen: list[int] = []
+        while len(seen) < total:
+            if after.seq < total and all(process.poll() is not None for process in processes):
+                assert db.store.heads([topic])[topic].seq == total, "an appender failed"
+            page = db.store.read(topic, after)
+            numbers = [event.seq or 0 for event in page.events]
+            assert numbers == list(range(after.seq + 1, after.seq + 1 + len(numbers)))
+            seen += numbers
+            if page.events:
+                assert page.events[-1].cursor is not None
+                after = page.events[-1].cursor
+        printed = [process.communicate(timeout=60 * SCALE)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * PROCESSES
+    assert seen == list(range(1, total + 1))
+    assert sorted(int(number) for text in printed for number in text.split()) == seen
+    times = LogEvent.objects.using(db.alias).filter(log__name=topic).order_by("seq")
+    assert list(times.values_list("time", flat=True)) == sorted(times.values_list("time", flat=True))
+
+
+def test_an_appender_that_is_killed_leaves_a_whole_log(db: Database) -> None:
+    topic = f"killed.{db.alias}"
+    begin = db.store.heads([topic])[topic]
+    for _ in range(5):
+        with db.appender(topic, 1_000_000) as process:
+            start([process])
+            assert process.stdout is not None
+            acknowledged = [int(process.stdout.readline()) for _ in range(20)][-1]
+            process.kill()
+            process.wait(30)
+            acknowledged = max([acknowledged, *map(int, process.stdout.read().split("\n")[:-1])])
+        head = db.store.append(topic, [Draft("after", "1")]).previous
+        assert head.seq in (acknowledged, acknowledged + 1)  # its answer may have been cut off
+    numbers, after = [], begin
+    while after != db.store.heads([topic])[topic]:
+        page = db.store.read(topic, after)
+        numbers += [event.seq for event in page.events]
+        assert page.events[-1].cursor is not None
+        after = page.events[-1].cursor
+    assert numbers == list(range(1, after.seq + 1))
+    assert Log.objects.using(db.alias).get(name=topic).seq == after.seq

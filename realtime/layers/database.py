@@ -106,10 +106,14 @@ class DatabaseChannelLayer(BaseChannelLayer):
     def _begin(self) -> None:
         """Become a process of its own, in no group and with an inbox that nobody knows."""
         self.inbox = new_inbox()
-        self._local = LocalChannels(self.expiry, self.group_expiry, self.get_capacity)
-        tables = LayerTables(
-            self.using, self.inbox, self.expiry, self.group_expiry, self.get_capacity
-        )
+        ourselves = weakref.ref(self)  # the thread must not keep the layer
+
+        def capacity(channel: str) -> int:
+            layer = ourselves()
+            return 0 if layer is None else layer.get_capacity(channel)
+
+        self._local = LocalChannels(self.expiry, self.group_expiry, capacity)
+        tables = LayerTables(self.using, self.inbox, self.expiry, self.group_expiry, capacity)
         self._courier = Courier(tables, self._local, self.polling_interval)
         # A layer that is dropped without close() (settings changed in a test) must not poll on.
         self._finalizer = weakref.finalize(self, self._courier.stop)

@@ -1,0 +1,126 @@
+"""Layers over real databases, and other processes that use them too."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management import call_command
+from django.db import connections
+from pytest_django import DjangoDbBlocker
+
+from realtime.layers.database import DatabaseChannelLayer
+from tests.layers.node import Node
+from tests.support.databases import database_config
+
+
+class Database:
+    """A database with the layer's tables, and what is in them."""
+
+    def __init__(self, alias: str, url: str) -> None:
+        self.alias = alias
+        self.url = url
+
+    def rows(self, model: str) -> Any:
+        return apps.get_model("realtime", model).objects.using(self.alias)
+
+    async def count(self, model: str) -> int:
+        count: int = await self.run(self.rows(model).count)
+        return count
+
+    async def expire(self, model: str) -> None:
+        """Let all rows expire that are there now."""
+        await self.run(lambda: self.rows(model).update(expires=1.0))
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Call the function in a thread and leave no connection there."""
+
+        def call() -> Any:
+            try:
+                return function()
+            finally:
+                connections[self.alias].close()
+
+        return await asyncio.to_thread(call)
+
+    def clear(self) -> None:
+        for model in ("LayerMessage", "LayerMember", "LayerInbox"):
+            self.rows(model).all().delete()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A SQLite file with this app's tables, to be copied."""
+    path = tmp_path_factory.mktemp("layers") / "migrated.sqlite3"
+    with sqlite_alias("migrated", path), django_db_blocker.unblock():
+        call_command("migrate", "realtime", database="migrated", verbosity=0)
+        connections["migrated"].close()
+    return path
+
+
+@pytest.fixture
+def sqlite(
+    migrated_file: Path, django_db_blocker: DjangoDbBlocker, tmp_path: Path
+) -> Iterator[Database]:
+    """A SQLite file of the test's own, so that it can be locked and replaced."""
+    path = tmp_path / "layer.sqlite3"
+    shutil.copy(migrated_file, path)
+    with sqlite_alias("layer", path), django_db_blocker.unblock():
+        yield Database("layer", str(path))
+        connections["layer"].close()
+
+
+@contextmanager
+def sqlite_alias(alias: str, path: Path) -> Iterator[None]:
+    config = {"default": {}, alias: database_config(str(path))}
+    connections.settings[alias] = connections.configure_settings(config)[alias]
+    yield
+    del connections[alias], connections.settings[alias]
+
+
+@pytest.fixture
+def postgres(
+    postgres_alias: str, postgres_dsn: str, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Database]:
+    """The session's PostgreSQL, with empty tables."""
+    database = Database(postgres_alias, postgres_dsn)
+    with django_db_blocker.unblock():
+        database.clear()
+        yield database
+        database.clear()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Each database in turn."""
+    database: Database = request.getfixturevalue(request.param)
+    return database
+
+
+@pytest.fixture
+async def make_layer(database: Database) -> AsyncIterator[Callable[..., DatabaseChannelLayer]]:
+    """Make layers over the database; two of them are to each other like two processes."""
+    made = []
+
+    def make(**options: Any) -> DatabaseChannelLayer:
+        made.append(DatabaseChannelLayer(**{"using": database.alias} | options))
+        return made[-1]
+
+    yield make
+    for layer in made:
+        await layer.close()
+
+
+@pytest.fixture
+def start_node(database: Database) -> Iterator[Callable[[], Node]]:
+    """Start processes that are members of the group "all"."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(Node(database.url))

@@ -1,0 +1,533 @@
+"""The database layer: the contract, between processes, and when the database is away."""
+
+import asyncio
+import gc
+import logging
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from channels.exceptions import ChannelFull
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+from django.db import connections
+
+from realtime.exceptions import StoreUnavailable
+from realtime.layers import courier, tables
+from realtime.layers import database as layer_module
+from realtime.layers.database import DatabaseChannelLayer
+from tests.layers.conftest import Database
+from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
+from tests.layers.node import Node
+from tests.support.databases import database_config
+from tests.support.waiting import await_until, wait_until
+
+NEVER = 3600.0  # a polling interval at which nothing is found by polling
+
+
+class TestDatabaseChannelLayer(ChannelLayerContract):
+    """Run with the fixtures of conftest: on SQLite and on PostgreSQL."""
+
+    @pytest.mark.parametrize("name", ["orders\n", "orders!ä", "b.c!d\n"])
+    async def test_names_that_the_pattern_of_channels_lets_through_are_refused(
+        self, make_layer: MakeLayer, name: str
+    ) -> None:
+        layer = make_layer()
+        for call in (layer.send(name, {}), layer.group_add("a", name), layer.receive(name)):
+            with pytest.raises(TypeError, match="must be a valid unicode string"):
+                await call
+
+    async def test_value_that_cannot_travel_is_refused_where_it_is_sent(
+        self, make_layer: MakeLayer
+    ) -> None:
+        layer = make_layer()
+        channel = await layer.new_channel()
+        for value, error in ((object(), TypeError), (2**64, OverflowError)):
+            with pytest.raises(error):
+                await layer.send(channel, {"value": value})
+            with pytest.raises(error):
+                await layer.group_send("orders", {"value": value})
+
+    async def test_two_layers_exchange_messages_as_two_processes_do(
+        self, make_layer: MakeLayer
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        ours, theirs = await here.new_channel(), await there.new_channel()
+        await here.group_add("orders", ours)
+        await there.group_add("orders", theirs)
+        for number in range(10):
+            await here.group_send("orders", {"number": number})
+        for layer, channel in ((here, ours), (there, theirs)):
+            for number in range(10):
+                await next_is(layer, channel, number)
+        await here.send(theirs, {"number": 10})
+        await next_is(there, theirs, 10)
+
+    async def test_channel_can_be_put_into_a_group_by_another_process(
+        self, make_layer: MakeLayer
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        reading = asyncio.create_task(receive(there, theirs))
+        await here.group_add("orders", theirs)
+        await await_until(lambda: there._local.members(), "the owner knows of it")
+        await there.group_send("orders", {"number": 1})
+        assert (await reading)["number"] == 1
+        await here.group_discard("orders", theirs)
+        reading = asyncio.create_task(receive(there, theirs))
+        await await_until(lambda: not there._local.members(), "the owner knows that it left")
+        await there.group_send("orders", {"number": 2})
+        await here.send(theirs, {"number": 3})
+        assert (await reading)["number"] == 3
+
+    async def test_worker_channel_is_read_once_whichever_process_asks(
+        self, make_layer: MakeLayer
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        readers = [asyncio.create_task(receive(layer, "worker")) for layer in (here, there) * 10]
+        for number in range(20):
+            await here.send("worker", {"number": number})
+        got = await asyncio.gather(*readers)
+        assert sorted(message["number"] for message in got) == list(range(20))
+
+    async def test_group_message_costs_one_row_for_each_other_process(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(), make_layer(polling_interval=NEVER)
+        for layer in (here, there):
+            for _ in range(5):
+                await layer.group_add("orders", await layer.new_channel())
+        await here.group_send("orders", {"number": 1})
+        assert await database.count("LayerMessage") == 1
+
+    async def test_letters_of_a_process_that_does_not_read_are_bounded(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(capacity=3), make_layer(polling_interval=NEVER)
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        for number in range(5):
+            await here.group_send("orders", {"number": number})
+        with pytest.raises(ChannelFull):
+            await here.send(theirs, {"number": 5})
+        assert await database.count("LayerMessage") == 3
+
+    async def test_flush_reaches_other_processes(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await here.flush()
+        await await_until(lambda: not there._local.members(), "the other process forgot")
+        await here.group_send("orders", {"number": 1})
+        assert await database.count("LayerMessage") == 0
+
+    async def test_flushed_process_still_reads(self, make_layer: MakeLayer) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await here.flush()
+        await await_until(lambda: not there._local.members(), "the other process forgot")
+        await there.group_add("orders", theirs)
+        await here.group_send("orders", {"number": 1})
+        await next_is(there, theirs, 1)
+
+    # In one process
+
+    async def test_send_from_a_plain_thread_wakes_an_idle_loop_without_the_database(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        layer = make_layer(polling_interval=NEVER)
+        channel = await layer.new_channel()
+        for name, send in ((channel, layer.send), ("orders", layer.group_send)):
+            reading = asyncio.create_task(receive(layer, channel))
+            await await_until(layer._local.busy, "the reader waits")
+            thread = threading.Thread(target=async_to_sync(send), args=(name, {"number": 1}))
+            thread.start()
+            assert (await reading)["number"] == 1
+            await asyncio.to_thread(thread.join)
+            await layer.group_add("orders", channel)
+        assert await database.count("LayerMessage") == 0
+
+    async def test_readers_on_several_loops_are_woken(self, make_layer: MakeLayer) -> None:
+        layer = make_layer(polling_interval=NEVER)
+        channels = [await layer.new_channel() for _ in range(3)]
+        got: list[int] = []
+
+        def read(channel: str) -> None:
+            got.append(asyncio.run(receive(layer, channel))["number"])
+
+        threads = [threading.Thread(target=read, args=(channel,)) for channel in channels]
+        for thread, channel in zip(threads, channels, strict=True):
+            thread.start()
+            await layer.group_add("orders", channel)
+        await layer.group_send("orders", {"number": 1})
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 10)
+        assert got == [1, 1, 1]
+
+    async def test_message_for_a_loop_that_was_closed_stays_for_the_next_reader(
+        self, make_layer: MakeLayer
+    ) -> None:
+        layer = make_layer()
+        channel = await layer.new_channel()
+        loop = asyncio.new_event_loop()
+        reading = layer.receive(channel)
+
+        def begin_and_close() -> None:
+            task = loop.create_task(reading)
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+            task._log_destroy_pending = False
+            loop.close()
+
+        await asyncio.to_thread(begin_and_close)
+        await layer.send(channel, {"number": 1})
+        await next_is(layer, channel, 1)
+        gc.collect()
+
+    async def test_membership_of_a_channel_that_nobody_reads_ends(
+        self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("realtime.layers.local.SWEEP_SECONDS", 0)
+        layer = make_layer(expiry=0.05)
+        dead, alive = await layer.new_channel(), await layer.new_channel()
+        await layer.group_add("orders", dead)
+        await layer.group_add("orders", alive)
+
+        async def swept() -> bool:
+            await layer.group_send("orders", {"number": 1})
+            await receive(layer, alive)
+            return len(layer._local.members()) == 1
+
+        await await_until(swept, "the message expired, and the membership with it")
+        assert layer._local.members()[0][:2] == ("orders", alive)
+
+    # The thread
+
+    async def test_process_that_only_sends_polls_nothing_and_its_thread_ends(
+        self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(courier, "IDLE_SECONDS", 0.05)
+        layer = make_layer(polling_interval=0.001)
+        polls: list[object] = []
+        monkeypatch.setattr(layer._courier, "_poll", lambda: polls.append(None))
+        await layer.group_send("orders", {"number": 1})
+        await await_until(lambda: not layer._courier.running, "the thread has ended")
+        assert polls == []
+        assert await database.count("LayerInbox") == 0
+        await layer.group_send("orders", {"number": 2})  # and it begins again
+
+    async def test_close_ends_the_thread_and_takes_the_rows_back(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(), make_layer(polling_interval=NEVER)
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await here.send(theirs, {"number": 1})
+        thread = there._courier._thread
+        await there.close()
+        assert not thread.is_alive()
+        for model in ("LayerInbox", "LayerMember", "LayerMessage"):
+            assert await database.count(model) == 0
+
+    async def test_closed_layer_can_be_used_again(self, make_layer: MakeLayer) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await there.close()
+        await there.group_add("orders", theirs)
+        await here.group_send("orders", {"number": 1})
+        await next_is(there, theirs, 1)
+
+    async def test_layer_that_is_dropped_ends_its_thread(self, database: Database) -> None:
+        layer = DatabaseChannelLayer(using=database.alias)
+        await layer.group_add("orders", await layer.new_channel())
+        thread = layer._courier._thread
+        assert thread is not None
+        del layer
+        gc.collect()
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()
+
+    # Death
+
+    async def test_dead_process_costs_no_rows_once_its_lease_has_ended(
+        self,
+        make_layer: MakeLayer,
+        database: Database,
+        start_node: Callable[[], Node],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        layer = make_layer()
+        node = start_node()
+        await asyncio.to_thread(node.wait_ready)
+        node.kill()
+        await layer.group_send("all", {"number": 1})
+        assert await database.count("LayerMessage") == 1
+        await database.expire("LayerInbox")
+        for number in range(5):
+            await layer.group_send("all", {"number": number})
+        assert await database.count("LayerMessage") == 1
+        await database.expire("LayerMessage")
+        await database.run(layer._courier.tables.trim)
+        for model in ("LayerInbox", "LayerMember", "LayerMessage"):
+            assert await database.count(model) == 0
+
+    async def test_process_that_was_given_up_joins_its_groups_again(
+        self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await database.expire("LayerInbox")
+        await database.run(here._courier.tables.trim)
+        assert await database.count("LayerMember") == 0
+        there._courier._renew_at = 0.0  # as after a pause of 20 seconds
+
+        async def joined() -> bool:
+            return await database.count("LayerMember") == 1
+
+        await await_until(joined, "it wrote its member anew")
+        await here.group_send("orders", {"number": 1})
+        await next_is(there, theirs, 1)
+
+    async def test_trimming_spares_what_lives(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(), make_layer(polling_interval=NEVER)
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        await here.group_send("orders", {"number": 1})
+        await database.run(here._courier.tables.trim)
+        for model in ("LayerInbox", "LayerMember", "LayerMessage"):
+            assert await database.count(model) == 1
+
+    # Processes
+
+    async def test_processes_exchange_group_messages_both_ways(
+        self, make_layer: MakeLayer, start_node: Callable[[], Node]
+    ) -> None:
+        layer = make_layer()
+        channel = await layer.new_channel()
+        await layer.group_add("all", channel)
+        nodes = [start_node() for _ in range(2)]
+        for node in nodes:
+            await asyncio.to_thread(node.wait_ready)
+        await layer.group_send("all", {"sender": "test", "number": 0})
+        for node in nodes:
+            await await_until(lambda node=node: node.got, "the process got the message")
+            assert node.got == [{"sender": "test", "number": 0}]
+        await next_is(layer, channel, 0)
+        nodes[0].tell(publish=[1, "node"])
+        assert await receive(layer, channel) == {"sender": "node", "number": 0}
+        await await_until(lambda: len(nodes[1].got) == 2, "the other process got it too")
+
+    def test_four_processes_get_each_of_two_thousand_messages_once_and_in_order(
+        self, start_node: Callable[[], Node]
+    ) -> None:
+        nodes = [start_node() for _ in range(4)]
+        for node in nodes:
+            node.wait_ready()
+        for name, node in zip("abcd", nodes, strict=True):
+            node.tell(publish=[500, name])
+        for node in nodes:
+            wait_until(lambda node=node: len(node.got) >= 2000, "all arrived", timeout=60)
+        for node in nodes:
+            for name in "abcd":
+                numbers = [got["number"] for got in node.got if got["sender"] == name]
+                assert numbers == list(range(500))
+
+    def test_forked_child_has_an_inbox_of_its_own(self, start_node: Callable[[], Node]) -> None:
+        node = start_node()
+        channel = node.wait_ready()
+        node.tell(fork=True)
+        answer = node.wait_answer("child")
+        assert answer["child"].partition("!")[0] != channel.partition("!")[0]
+        assert answer["first"] == {"sender": "child", "number": 0}
+        assert "belongs to another process" in node.wait_answer("refused")["refused"]
+        wait_until(lambda: node.got, "the parent got the child's message")
+        node.tell(publish=[1, "parent"])
+        assert node.wait_answer("second")["second"] == {"sender": "parent", "number": 0}
+
+
+class TestDatabaseThatIsAway:
+    @pytest.fixture
+    def database(self, sqlite: Database) -> Database:
+        return sqlite
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("realtime.layers.wakeups.BUSY_MILLISECONDS", 20)
+        monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
+
+    async def test_locked_database_raises_after_the_members_of_this_process_got_the_message(
+        self, make_layer: MakeLayer, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        ours, theirs = await here.new_channel(), await there.new_channel()
+        await here.group_add("orders", ours)
+        await there.group_add("orders", theirs)
+        with caplog.at_level(logging.INFO, "realtime.layers"):
+            with locked(database):
+                for number in range(3):
+                    with pytest.raises(StoreUnavailable, match="locked"):
+                        await here.group_send("orders", {"number": number})
+                    await next_is(here, ours, number)
+                there._courier._renew_at = 0.0  # so that it needs the lock too
+                await await_until(lambda: there._courier._failures > 1, "it failed repeatedly")
+            await await_until(lambda: not there._courier._failures, "it goes on")
+        await here.group_send("orders", {"number": 3})
+        await next_is(there, theirs, 3)
+        said = [record.levelname for record in caplog.records]
+        assert said.count("WARNING") == 1
+        assert "INFO" in said
+
+    async def test_group_add_that_fails_leaves_no_member(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        layer = make_layer()
+        channel = await layer.new_channel()
+        with locked(database), pytest.raises(StoreUnavailable):
+            await layer.group_add("orders", channel)
+        assert layer._local.members() == []
+
+    async def test_database_that_does_not_answer_is_waited_for_within_a_bound(
+        self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(layer_module, "ANSWER_SECONDS", 0.05)
+        layer = make_layer()
+        answer = threading.Event()
+        monkeypatch.setattr(layer._courier, "_perform", lambda tasks: answer.wait(20) and [True])
+        with pytest.raises(StoreUnavailable, match="no answer within"):
+            await layer.group_send("orders", {"number": 1})
+        answer.set()
+
+    async def test_file_that_was_replaced_is_opened_anew(
+        self, make_layer: MakeLayer, database: Database
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        with sqlite3.connect(database.url) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+        shutil.copy(database.url, f"{database.url}.backup")
+        await there.group_add("orders", theirs)
+        Path(f"{database.url}.backup").replace(database.url)
+
+        async def arrives() -> bool:
+            await here.group_send("orders", {"number": 1})
+            return bool(there._local._channels)
+
+        await await_until(arrives, "both use the new file, and the member is in it")
+        await next_is(there, theirs, 1)
+
+    async def test_missing_tables_are_logged_and_waited_for(
+        self, make_layer: MakeLayer, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        connection = sqlite3.connect(database.url)
+        connection.execute("ALTER TABLE realtime_layerinbox RENAME TO elsewhere")
+        layer = make_layer()
+        reading = asyncio.create_task(receive(layer, "worker"))
+        await await_until(lambda: "no such table" in caplog.text, "it said so")
+        connection.execute("ALTER TABLE elsewhere RENAME TO realtime_layerinbox")
+        connection.close()
+        await make_layer().send("worker", {"number": 1})
+        assert (await reading)["number"] == 1
+
+
+class TestConsumers:
+    @pytest.fixture
+    def database(self, sqlite: Database, settings: Any) -> Database:
+        settings.CHANNEL_LAYERS = {
+            "default": {
+                "BACKEND": "realtime.layers.database.DatabaseChannelLayer",
+                "CONFIG": {"using": sqlite.alias},
+            }
+        }
+        return sqlite
+
+    async def test_async_consumer_gets_what_this_and_other_processes_send(
+        self, make_layer: MakeLayer
+    ) -> None:
+        class Chat(AsyncWebsocketConsumer):
+            groups = ["all"]
+
+            async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+                await self.channel_layer.group_send("all", {"type": "said", "text": text_data})
+
+            async def said(self, event: dict[str, Any]) -> None:
+                await self.send(text_data=event["text"])
+
+        await self.converse(Chat.as_asgi(), make_layer)
+
+    async def test_sync_consumer_gets_what_this_and_other_processes_send(
+        self, make_layer: MakeLayer
+    ) -> None:
+        class Chat(WebsocketConsumer):
+            groups = ["all"]
+
+            def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+                async_to_sync(self.channel_layer.group_send)(
+                    "all", {"type": "said", "text": text_data}
+                )
+
+            def said(self, event: dict[str, Any]) -> None:
+                self.send(text_data=event["text"])
+
+        await self.converse(Chat.as_asgi(), make_layer)
+
+    async def converse(self, application: Any, make_layer: MakeLayer) -> None:
+        clients = [WebsocketCommunicator(application, "/") for _ in range(2)]
+        for client in clients:
+            assert (await client.connect(timeout=10))[0]
+        await clients[0].send_to(text_data="hello")
+        for client in clients:
+            assert await client.receive_from(timeout=10) == "hello"
+        await make_layer().group_send("all", {"type": "said", "text": "from afar"})
+        for client in clients:
+            assert await client.receive_from(timeout=10) == "from afar"
+            await client.disconnect(timeout=10)
+        layer = get_channel_layer()
+        assert layer._local.members() == []
+        await layer.close()
+
+
+class TestInMemoryDatabase:
+    async def test_nothing_is_written_and_no_thread_runs(self) -> None:
+        config = {"default": {}, "memory": database_config(":memory:")}
+        connections.settings["memory"] = connections.configure_settings(config)["memory"]
+        try:
+            layer = DatabaseChannelLayer(using="memory")
+            channel = await layer.new_channel()
+            await layer.group_add("orders", channel)
+            await layer.group_add("orders", "worker")
+            await layer.group_send("orders", {"number": 1})
+            await next_is(layer, channel, 1)
+            await next_is(layer, "worker", 1)
+            await layer.group_discard("orders", channel)
+            await layer.flush()
+            assert not layer._courier.running
+        finally:
+            del connections["memory"], connections.settings["memory"]
+
+
+class locked:
+    """Hold the write lock of a SQLite file."""
+
+    def __init__(self, database: Database) -> None:
+        self.connection = sqlite3.connect(database.url, isolation_level=None)
+
+    def __enter__(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *exc: object) -> None:
+        self.connection.execute("ROLLBACK")
+        self.connection.close()

@@ -27,6 +27,7 @@ __all__ = [
     "Problem",
     "allowed_hosts",
     "asgi_application",
+    "authentication_backends",
     "check",
     "csrf_trusted_origins",
     "debug",
@@ -34,6 +35,8 @@ __all__ = [
     "has_channel_layers",
     "secret",
     "secure_proxy_ssl_header",
+    "session_cookie_name",
+    "session_engine",
     "use_tz",
     "use_x_forwarded_host",
     "use_x_forwarded_port",
@@ -331,6 +334,21 @@ def use_tz() -> bool:
 def has_channel_layers() -> bool:
     """Return True if ``CHANNEL_LAYERS`` has a default layer."""
     return "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {})
+
+
+def session_cookie_name() -> str:
+    """Return ``SESSION_COOKIE_NAME``."""
+    return str(settings.SESSION_COOKIE_NAME)
+
+
+def session_engine() -> str:
+    """Return ``SESSION_ENGINE``."""
+    return str(settings.SESSION_ENGINE)
+
+
+def authentication_backends() -> list[str]:
+    """Return ``AUTHENTICATION_BACKENDS``."""
+    return list(settings.AUTHENTICATION_BACKENDS)
 
 
 def asgi_application() -> str | None:

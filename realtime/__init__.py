@@ -1,0 +1,60 @@
+"""Push events from Django to connected clients: in order, each once, with no hole.
+
+The public names are resolved at first use, so that this package can be imported before
+``django.setup()`` and so that ``realtime.asgi`` can be imported in any order.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from realtime.events import Cursor, Event
+    from realtime.exceptions import PublishError, UnknownTopic
+    from realtime.publishing import apublish, apublish_many, publish, publish_many
+    from realtime.topics import Topic, action, register, user_topic
+
+_HOME = {
+    "Cursor": "events",
+    "Event": "events",
+    "PublishError": "exceptions",
+    "Topic": "topics",
+    "UnknownTopic": "exceptions",
+    "action": "topics",
+    "apublish": "publishing",
+    "apublish_many": "publishing",
+    "publish": "publishing",
+    "publish_many": "publishing",
+    "register": "topics",
+    "user_topic": "topics",
+}
+
+__all__ = [
+    "Cursor",
+    "Event",
+    "PublishError",
+    "Topic",
+    "UnknownTopic",
+    "action",
+    "apublish",
+    "apublish_many",
+    "publish",
+    "publish_many",
+    "register",
+    "user_topic",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = importlib.import_module(f"realtime.{_HOME[name]}")
+    except KeyError:
+        raise AttributeError(f"module 'realtime' has no attribute {name!r}") from None
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

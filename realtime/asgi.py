@@ -1,0 +1,62 @@
+"""One line in the project's ``asgi.py``: ``application = with_realtime(get_asgi_application())``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+__all__ = ["with_realtime"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+class _WithRealtime:
+    """Passes to an application all that is not under our prefix."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self._router: Application | None = None
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self.application(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
+        from realtime import conf
+
+        path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
+        if path.rstrip("/") == f"{conf.get().prefix}ws":
+            await self._consumer()(scope, receive, send)
+        elif self._takes_websockets():
+            await self.application(scope, receive, send)
+        else:
+            # Django has no answer to a WebSocket and would raise; the server makes this a 403.
+            await receive()
+            await send({"type": "websocket.close", "code": 4404})
+
+    def _consumer(self) -> Application:
+        # Imported at the first call, so that asgi.py may import this module before django.setup().
+        if self._router is None:
+            from realtime.consumers.websocket import WebSocketConsumer
+
+            self._router = WebSocketConsumer.as_asgi()
+        return self._router
+
+    def _takes_websockets(self) -> bool:
+        from django.core.handlers.asgi import ASGIHandler
+
+        return not isinstance(self.application, ASGIHandler)
+
+
+def with_realtime(application: Application) -> Application:
+    """Return an ASGI application that serves realtime's paths and passes on everything else.
+
+    Origin check and session authentication are on by default.
+
+    Args:
+        application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …
+    """
+    return _WithRealtime(application)

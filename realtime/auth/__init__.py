@@ -1,0 +1,1 @@
+"""Who is there, and from which page: origins and users."""

@@ -1,0 +1,327 @@
+"""Announce appended events to every process: the wake-up, and the loop that sends it.
+
+A wake-up may be lost, repeated, delayed or reordered by the channel layer; that costs latency and
+never an event, because hubs compare numbers and read what is missing from the log.
+So nothing here raises: a failure is logged, and the next head check of each hub makes up for it.
+
+A process has one loop on which the layer is used: the hub's where there is a hub, else a daemon
+thread's, made at the first publish and anew after a fork.
+A layer such as channels_redis keeps connections per loop, and ``async_to_sync`` would make a new
+loop, and so a new connection, at every call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from channels.layers import BaseChannelLayer, get_channel_layer
+from django.core.signals import setting_changed
+
+from realtime import conf
+from realtime.events import Cursor, Event
+from realtime.stores.base import Appended
+
+__all__ = ["WAKEUP_TYPE", "Wakeup", "abroadcast", "adopt_loop", "broadcast", "get_layer", "group_name"]
+
+logger = logging.getLogger("realtime")
+
+WAKEUP_TYPE = "realtime.wakeup"
+WAIT_SECONDS = 0.1  # that a publisher waits for its wake-up; the log has the event already
+EXIT_SECONDS = 1.0  # that a process which ends waits for wake-ups under way
+SEND_SECONDS = 5.0  # after which a hanging layer is given up; hubs check their heads by then
+MESSAGE_BYTES = 256 * 1024  # of JSON in one wake-up; Redis and PostgreSQL layers like them small
+WAITING_WAKEUPS = 10_000  # in the process; beyond that the oldest waiting are left to head checks
+CONCURRENT_TOPICS = 16  # group_sends under way; one topic's go one after the other, in order
+
+
+def group_name(topic: str) -> str:
+    """Return the channel-layer group of a topic.
+
+    Channels allows ASCII letters, digits and ``-_.`` under 100 characters, so the name is hashed.
+    """
+    return f"realtime.{hashlib.blake2b(topic.encode(), digest_size=20).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """What a hub is told of new events of one topic.
+
+    Attributes:
+        topic: the topic's name.
+        previous: tag of the event before the first stored one, None if all are ephemeral.
+        events: contiguous in the log where stored; ephemeral ones may stand between them.
+    """
+
+    topic: str
+    previous: int | None
+    events: tuple[Event, ...]
+
+    @classmethod
+    def of(cls, topic: str, appended: Appended) -> Wakeup:
+        """Return the wake-up that announces what an append did."""
+        return cls(topic, appended.previous.tag, appended.events)
+
+    def to_message(self) -> dict[str, Any]:
+        """Return the channel-layer message; every layer can serialise it."""
+        return {
+            "type": WAKEUP_TYPE,
+            "topic": self.topic,
+            "previous": self.previous,
+            "events": [
+                [e.name, e.json, None if e.cursor is None else str(e.cursor), e.time, e.origin]
+                for e in self.events
+            ],
+        }
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Wakeup:
+        """Read a message that ``to_message()`` made."""
+        topic = message["topic"]
+        events = tuple(
+            Event(topic, name, json, None if cursor is None else Cursor.parse(cursor), at, origin)
+            for name, json, cursor, at, origin in message["events"]
+        )
+        return cls(topic, message["previous"], events)
+
+    def split(self, max_bytes: int = MESSAGE_BYTES) -> list[Wakeup]:
+        """Return the same as several wake-ups, each with at most so many bytes of JSON."""
+        parts: list[Wakeup] = []
+        previous, size, events = self.previous, 0, list[Event]()
+        for event in self.events:
+            if events and size + len(event.json) > max_bytes:
+                parts.append(Wakeup(self.topic, previous, tuple(events)))
+                previous = next(
+                    (e.cursor.tag for e in reversed(events) if e.cursor is not None), previous
+                )
+                size, events = 0, []
+            events.append(event)
+            size += len(event.json)
+        parts.append(Wakeup(self.topic, previous, tuple(events)))
+        return parts
+
+
+_layer: BaseChannelLayer | None = None
+_layer_lock = threading.Lock()
+
+
+def get_layer() -> BaseChannelLayer:
+    """Return the layer that hub and publisher share.
+
+    It is the project's default channel layer where ``CHANNEL_LAYERS`` names one, else a
+    ``DatabaseChannelLayer`` on the log's database that only this app uses.
+    """
+    global _layer
+    if conf.has_channel_layers():
+        layer = get_channel_layer()
+        if layer is not None:
+            return layer
+    with _layer_lock:
+        if _layer is None:
+            from realtime.layers.database import DatabaseChannelLayer
+
+            _layer = DatabaseChannelLayer()
+    return _layer
+
+
+@setting_changed.connect
+def _forget_layer(*, setting: str, **kwargs: object) -> None:
+    global _layer
+    if setting in {"CHANNEL_LAYERS", "REALTIME", "DATABASES"}:
+        _layer = None
+
+
+class _Sender:
+    """Sends the wake-ups of this process, on one loop.
+
+    Each topic's go one after the other, and those that wait become one message, so that a burst
+    costs fewer sends and arrives in order.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.slots = asyncio.Semaphore(CONCURRENT_TOPICS)
+        self.waiting: dict[str, deque[tuple[Wakeup, concurrent.futures.Future[None]]]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.count = 0
+        self.failing = False
+
+    def put(self, wakeup: Wakeup, done: concurrent.futures.Future[None]) -> None:
+        """Take a wake-up; on the loop only. ``done`` is resolved when it was sent or given up."""
+        if self.count >= WAITING_WAKEUPS:
+            done.set_result(None)
+            return
+        self.count += 1
+        queue = self.waiting.get(wakeup.topic)
+        if queue is not None:
+            queue.append((wakeup, done))
+            return
+        self.waiting[wakeup.topic] = deque([(wakeup, done)])
+        task = self.loop.create_task(self.send_topic(wakeup.topic))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def send_topic(self, topic: str) -> None:
+        queue = self.waiting[topic]
+        try:
+            async with self.slots:
+                while queue:
+                    batch = self.take(queue)
+                    await self.send(topic, [wakeup for wakeup, _ in batch])
+                    self.finish(batch)
+        finally:
+            del self.waiting[topic]
+            self.finish(queue)
+
+    def take(
+        self, queue: deque[tuple[Wakeup, concurrent.futures.Future[None]]]
+    ) -> list[tuple[Wakeup, concurrent.futures.Future[None]]]:
+        """Take as many from the left as make one message."""
+        batch = [queue.popleft()]
+        size = sum(len(event.json) for event in batch[0][0].events)
+        while queue and follows(batch[-1][0], queue[0][0]):
+            size += sum(len(event.json) for event in queue[0][0].events)
+            if size > MESSAGE_BYTES:
+                break
+            batch.append(queue.popleft())
+        return batch
+
+    async def send(self, topic: str, wakeups: Sequence[Wakeup]) -> None:
+        events = tuple(event for wakeup in wakeups for event in wakeup.events)
+        previous = next((w.previous for w in wakeups if w.previous is not None), None)
+        message = Wakeup(topic, previous, events).to_message()
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await get_layer().group_send(group_name(topic), message)
+        except Exception:
+            # Said once, not at every publish while the layer is away.
+            if not self.failing:
+                logger.exception("the channel layer fails; events arrive late until it is back")
+            self.failing = True
+        else:
+            if self.failing:
+                logger.warning("the channel layer is back")
+            self.failing = False
+
+    def finish(
+        self, batch: Sequence[tuple[Wakeup, concurrent.futures.Future[None]]] | deque[Any]
+    ) -> None:
+        for _, done in batch:
+            self.count -= 1
+            if not done.done():
+                done.set_result(None)
+
+
+def follows(first: Wakeup, second: Wakeup) -> bool:
+    """Tell whether two wake-ups can travel as one: the second's events come right after."""
+    if second.previous is None:
+        return True
+    last = next((e.cursor for e in reversed(first.events) if e.cursor is not None), None)
+    return last is None or last.tag == second.previous
+
+
+class _Home:
+    """Where this process sends from."""
+
+    def __init__(self) -> None:
+        self.reset()
+        os.register_at_fork(after_in_child=self.reset)
+
+    def reset(self) -> None:
+        """Start anew: in a forked child the loop's thread is gone and the lock may be held."""
+        self.lock = threading.Lock()
+        self.sender: _Sender | None = None
+        self.under_way: set[concurrent.futures.Future[None]] = set()
+
+    def get(self) -> _Sender:
+        with self.lock:
+            if self.sender is None or not self.sender.loop.is_running():
+                self.sender = _Sender(_start_loop_thread())
+            return self.sender
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self.lock:
+            if self.sender is None or self.sender.loop is not loop:
+                self.sender = _Sender(loop)
+
+
+def _start_loop_thread() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    loop.call_soon(started.set)
+    threading.Thread(target=loop.run_forever, name="realtime-publisher", daemon=True).start()
+    started.wait()
+    return loop
+
+
+_home = _Home()
+
+
+def adopt_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Send from this loop from now on; the hub calls it, since it reads the same layer there."""
+    _home.adopt(loop)
+
+
+def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
+    sender = _home.get()
+    futures: list[concurrent.futures.Future[None]] = []
+    for wakeup in wakeups:
+        for part in wakeup.split():
+            if not part.events:
+                continue
+            done: concurrent.futures.Future[None] = concurrent.futures.Future()
+            _home.under_way.add(done)
+            done.add_done_callback(_home.under_way.discard)
+            futures.append(done)
+            sender.loop.call_soon_threadsafe(sender.put, part, done)
+    return futures
+
+
+def broadcast(wakeups: Sequence[Wakeup]) -> None:
+    """Announce events from synchronous code; return when sent, after 100 ms at the latest.
+
+    Never raises: the events are in the log, and hubs find what was not announced.
+    On the thread of the sending loop itself it does not wait.
+    """
+    try:
+        futures = _start(wakeups)
+        if not _on_loop():
+            concurrent.futures.wait(futures, WAIT_SECONDS)
+    except Exception:
+        logger.exception("events could not be announced; they arrive with the next head check")
+
+
+async def abroadcast(wakeups: Sequence[Wakeup]) -> None:
+    """Announce events from a coroutine; as ``broadcast()``."""
+    try:
+        futures = [asyncio.wrap_future(future) for future in _start(wakeups)]
+        if futures:
+            await asyncio.wait(futures, timeout=WAIT_SECONDS)
+    except Exception:
+        logger.exception("events could not be announced; they arrive with the next head check")
+
+
+def _on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@atexit.register
+def _flush_at_exit() -> None:
+    deadline = time.monotonic() + EXIT_SECONDS
+    futures = list(_home.under_way)
+    if futures and not _on_loop():
+        concurrent.futures.wait(futures, max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,1 @@
+"""The transports, as Channels consumers."""

@@ -1,0 +1,33 @@
+"""The smallest WebSocket application: it answers what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from realtime.writers.asgi import Send
+
+__all__ = ["EchoConsumer"]
+
+
+class EchoConsumer(AsyncConsumer):
+    """Echoes text as text and bytes as bytes.
+
+    It answers everyone, reads no cookie and keeps nothing, so it asks for no origin.
+    Daphne does not send empty messages, so those are not answered there.
+    """
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
+        """Run one connection."""
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept"})
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if message.get("text") is not None:
+                await send({"type": "websocket.send", "text": message["text"]})
+            else:
+                await send({"type": "websocket.send", "bytes": message.get("bytes") or b""})

@@ -1,0 +1,299 @@
+"""Every error that this package raises.
+
+::
+
+    RealtimeError
+    ├── InvalidName (ValueError)            a topic, pattern or event name breaks the grammar
+    │   ├── InvalidTopicName
+    │   ├── InvalidPattern
+    │   └── InvalidEventName
+    ├── InvalidData (ValueError)            the data of an event cannot be sent
+    │   ├── DataNotSerializable
+    │   └── DataTooLarge
+    ├── InvalidCursor (ValueError)          text that is not a cursor
+    ├── UnknownTopic (LookupError)          no registered pattern matches
+    ├── CursorExpired                       the log cannot be read on from this cursor
+    ├── StoreError                          the store cannot do what it was asked to do
+    │   └── StoreUnavailable                ... now; the same call may work later
+    ├── PublishError                        publish() could not keep its promise
+    │   └── AmbiguousTransaction            publish() cannot tell which transaction it belongs to
+    └── ProtocolError                       a client broke the wire protocol
+
+An error keeps its facts as attributes and builds its text in ``__str__``.
+All of them can be pickled, so that a task queue can carry them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from realtime.events import Cursor, Event
+
+__all__ = [
+    "AmbiguousTransaction",
+    "CursorExpired",
+    "DataNotSerializable",
+    "DataTooLarge",
+    "InvalidCursor",
+    "InvalidData",
+    "InvalidEventName",
+    "InvalidName",
+    "InvalidPattern",
+    "InvalidTopicName",
+    "ProtocolError",
+    "PublishError",
+    "RealtimeError",
+    "StoreError",
+    "StoreUnavailable",
+    "UnknownTopic",
+]
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """Return the text quoted and cut to a length that fits an error message."""
+    return repr(text if len(text) <= length else text[: length - 1] + "…")
+
+
+class RealtimeError(Exception):
+    """Base of every error of this package."""
+
+
+class InvalidName(RealtimeError, ValueError):
+    """A name breaks the grammar.
+
+    Attributes:
+        name: the name as it was given.
+        reason: what is wrong with it, as a clause.
+    """
+
+    kind = "name"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{shorten(self.name)} is not a valid {self.kind}: {self.reason}"
+
+
+class InvalidTopicName(InvalidName):
+    """A topic name breaks the grammar of ``realtime.names``."""
+
+    kind = "topic name"
+
+
+class InvalidPattern(InvalidName):
+    """A pattern given to ``register()`` breaks the grammar of ``realtime.names``."""
+
+    kind = "topic pattern"
+
+
+class InvalidEventName(InvalidName):
+    """An event name is empty, too long or has characters that are not allowed."""
+
+    kind = "event name"
+
+
+class InvalidData(RealtimeError, ValueError):
+    """The data of an event cannot be sent."""
+
+
+class DataNotSerializable(InvalidData):
+    """A value inside the data has no JSON form.
+
+    Attributes:
+        path: where the value stands, such as ``data["lines"][3].price``.
+        reason: what is wrong with it, as a clause.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be sent as JSON: {self.reason}"
+
+
+class DataTooLarge(InvalidData):
+    """The data is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
+
+    Attributes:
+        size: bytes of the data as JSON.
+        limit: bytes that are allowed.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"the data is {self.size} bytes of JSON and {self.limit} are allowed; publish a "
+            'reference that clients fetch, or raise REALTIME["LIMITS"]["event_bytes"]'
+        )
+
+
+class InvalidCursor(RealtimeError, ValueError):
+    """Text that is not a cursor.
+
+    Attributes:
+        text: the text as it was given.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{shorten(self.text)} is not a cursor; send one exactly as the server gave it"
+
+
+class UnknownTopic(RealtimeError, LookupError):
+    """No registered pattern matches a topic name.
+
+    Attributes:
+        name: the topic name.
+        nearest: the registered patterns most like it, best first.
+    """
+
+    def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__(name, tuple(nearest))
+        self.name = name
+        self.nearest = tuple(nearest)
+
+    def __str__(self) -> str:
+        text = f"no registered topic matches {shorten(self.name)}"
+        if self.nearest:
+            return f"{text}; the nearest patterns are {', '.join(map(repr, self.nearest))}"
+        return f'{text}; none is registered: add @register("…") to a topics.py of an installed app'
+
+
+class CursorExpired(RealtimeError):
+    """The log cannot be read on from a cursor: what follows it is not known to be whole.
+
+    A client that resumes is reset to ``head``.
+    A hub, whose cursors are never forged, treats ``contradicts`` as a rewound log.
+
+    Attributes:
+        topic: the topic's name.
+        cursor: the cursor that was asked for.
+        head: where the log stands.
+        contradicts: True if the cursor contradicts the log (its seq is ahead of the head or
+            carries another tag), False if its event was trimmed or belongs to another epoch.
+    """
+
+    def __init__(self, topic: str, cursor: Cursor, head: Cursor, *, contradicts: bool) -> None:
+        super().__init__(topic, cursor, head, contradicts)
+        self.topic = topic
+        self.cursor = cursor
+        self.head = head
+        self.contradicts = contradicts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _expired, (self.topic, self.cursor, self.head, self.contradicts)
+
+    def __str__(self) -> str:
+        why = "does not belong to this log" if self.contradicts else "is older than the log"
+        return f"the cursor {self.cursor} {why}; {self.topic} can be followed from {self.head}"
+
+
+def _expired(topic: str, cursor: Cursor, head: Cursor, contradicts: bool) -> CursorExpired:
+    return CursorExpired(topic, cursor, head, contradicts=contradicts)
+
+
+class StoreError(RealtimeError):
+    """The store cannot do what it was asked to do."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or is locked; the same call may work later.
+
+    Attributes:
+        store: the store's class name.
+        reason: the error of the driver, as text.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store = store
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.store} is not available: {self.reason}"
+
+
+class PublishError(RealtimeError):
+    """An event could not be appended to its log, and no transaction keeps it.
+
+    Attributes:
+        reason: what went wrong.
+        published: the events that were appended before; empty for ``publish()``.
+    """
+
+    def __init__(self, reason: str, published: Sequence[Event] = ()) -> None:
+        super().__init__(reason, tuple(published))
+        self.reason = reason
+        self.published = tuple(published)
+
+    def __str__(self) -> str:
+        if self.published:
+            return f"{self.reason} ({len(self.published)} events were published before)"
+        return self.reason
+
+
+class AmbiguousTransaction(PublishError):
+    """Another alias of this thread is in ``atomic()`` and ``using`` was not given.
+
+    Attributes:
+        alias: the alias that publish() would have used.
+        atomic: the aliases that are in a transaction.
+    """
+
+    def __init__(self, alias: str, atomic: Sequence[str]) -> None:
+        super().__init__(
+            f"no transaction is open on {alias!r}, but one is on {', '.join(map(repr, atomic))}; "
+            f"say which one the event belongs to: publish(…, using={atomic[0]!r}) waits for its "
+            f"commit, using={alias!r} publishes now"
+        )
+        self.alias = alias
+        self.atomic = tuple(atomic)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AmbiguousTransaction, (self.alias, self.atomic)
+
+
+class ProtocolError(RealtimeError):
+    """A client broke the wire protocol.
+
+    Attributes:
+        code: the machine-readable code of the error frame, such as ``bad_frame``.
+        reason: what was wrong and what to do, for the client's programmer.
+        close_code: the WebSocket close code, or None if the connection goes on.
+        id: the ``id`` of the command, where it could be read.
+    """
+
+    def __init__(
+        self, code: str, reason: str, *, close_code: int | None = None, id: int | None = None
+    ) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+        self.close_code = close_code
+        self.id = id
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _protocol_error, (self.code, self.reason, self.close_code, self.id)
+
+
+def _protocol_error(
+    code: str, reason: str, close_code: int | None, id: int | None
+) -> ProtocolError:
+    return ProtocolError(code, reason, close_code=close_code, id=id)

@@ -1,0 +1,25 @@
+"""The hub of this process: between the channel layer and the connections."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary
+
+from realtime.hub.hub import Hub
+
+__all__ = ["Hub", "get_hub"]
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
+
+
+def get_hub() -> Hub:
+    """Return the hub of the running loop, started at the first call.
+
+    A server process has one loop and so one hub; tests may have a loop each.
+    """
+    loop = asyncio.get_running_loop()
+    hub = _hubs.get(loop)
+    if hub is None:
+        hub = _hubs[loop] = Hub()
+        hub.start()
+    return hub

@@ -1,0 +1,274 @@
+"""The hub: one per process, between the channel layer and the connections.
+
+It joins a topic's group once whatever the number of its clients, keeps every followed topic's
+position right (``topic.py``), and does on one timer what is due: head checks, group renewals,
+heartbeats, the relay of stale outbox rows, trimming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from channels.layers import BaseChannelLayer
+
+from realtime import outbox, retention
+from realtime.broadcast import WAKEUP_TYPE, Wakeup, adopt_loop, get_layer, group_name
+from realtime.exceptions import StoreError
+from realtime.hub.topic import LiveTopic
+from realtime.stores import get_store
+from realtime.stores.base import Store
+from realtime.threads import STORE_THREADS
+
+if TYPE_CHECKING:
+    from realtime.hub.connection import Connection
+    from realtime.topics import Topic
+
+__all__ = ["Hub"]
+
+logger = logging.getLogger("realtime")
+
+TICK_SECONDS = 0.25
+JOIN_CHECK_SECONDS = 0.25  # a layer's group_add may take effect a moment after it returned
+HEAD_CHECK_SECONDS = 4.0  # at most this and a tick between two head checks of a topic: under 5 s
+LINGER_SECONDS = 60.0  # that a topic is kept without followers: a reload finds it warm
+LAYER_SECONDS = 5.0  # after which a hanging group_add is given up
+RELAY_SECONDS = 1.0
+HEARTBEAT_CHECK_SECONDS = 2.5
+HEARTBEAT_SECONDS = 22.0  # idle time that earns a heartbeat, so that 25 s never pass in silence
+TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
+RECEIVE_BATCH = 50  # wake-ups taken in a row before others get their turn
+
+
+class Hub:
+    """What connects the channel layer with this process's connections; on one loop only."""
+
+    def __init__(self, store: Store | None = None, layer: BaseChannelLayer | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.store = store or get_store()
+        self.layer: BaseChannelLayer = layer or get_layer()
+        self.topics: dict[str, LiveTopic] = {}
+        self.connections: set[Connection] = set()
+        self.now = self.loop.time()
+        self._channel = ""
+        self._joining: list[LiveTopic] = []
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._due: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Begin to receive and to tick."""
+        adopt_loop(self.loop)
+        now = self.loop.time()
+        self._due = {
+            "relay": now,
+            "heartbeat": now,
+            "trim": now + random.uniform(0.1, 1.0) * TRIM_SECONDS,  # nodes take turns
+        }
+        self._tasks = [
+            self.loop.create_task(self._receive()),
+            self.loop.create_task(self._tick()),
+        ]
+
+    async def close(self) -> None:
+        """Stop; connections that are left hear nothing more."""
+        tasks = [*self._tasks, *self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        for topic in list(self.topics.values()):
+            topic.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for topic in list(self.topics.values()):
+            await self._leave_group(topic)
+        self.topics.clear()
+
+    # Following
+
+    async def follow(self, topic: Topic) -> LiveTopic:
+        """Return the live topic, joined, with one more follower; ``release()`` ends it.
+
+        Raises:
+            StoreError: its head could not be read; there is no follower to release.
+        """
+        name = str(topic)
+        live = self.topics.get(name)
+        if live is None:
+            live = self.topics[name] = LiveTopic(self, name, topic.max_events)
+            self._joining.append(live)
+            self._run("join", self._join)
+        if live.linger is not None:
+            live.linger.cancel()
+            live.linger = None
+        live.followers += 1
+        try:
+            await asyncio.shield(live.joined)
+        except BaseException:
+            self.release(live)
+            raise
+        return live
+
+    def release(self, live: LiveTopic) -> None:
+        """Take one follower away; without any the topic is left after a while."""
+        live.followers -= 1
+        if live.followers == 0 and self.topics.get(live.name) is live:
+            live.linger = self.loop.call_later(LINGER_SECONDS, self._drop, live)
+
+    def _drop(self, live: LiveTopic) -> None:
+        if self.topics.get(live.name) is live:
+            del self.topics[live.name]
+        live.close()
+        self._run(f"leave {live.name}", lambda: self._leave_group(live))
+
+    async def _join(self) -> None:
+        """Join groups and read heads, of all topics that wait for it at once."""
+        while self._joining:
+            batch, self._joining = self._joining, []
+            await asyncio.gather(*(self._add_to_group(live) for live in batch))
+            try:
+                heads = await self.store.aheads([live.name for live in batch])
+            except Exception as error:
+                if not isinstance(error, StoreError):
+                    logger.exception("heads could not be read")
+                    error = StoreError(str(error))
+                for live in batch:
+                    del self.topics[live.name]
+                    live.fail(error)
+                    await self._leave_group(live)
+                continue
+            for live in batch:
+                live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
+                live.start(heads[live.name])
+
+    async def _add_to_group(self, live: LiveTopic) -> None:
+        try:
+            async with asyncio.timeout(LAYER_SECONDS):
+                await self._ensure_channel()
+                await self.layer.group_add(group_name(live.name), self._channel)
+            live.in_group = True
+            live.group_added = self.loop.time()
+        except Exception:
+            # Head checks carry the topic until one of them finds the layer well again.
+            live.in_group = False
+            logger.exception("the channel layer fails; %s arrives late until it is back", live.name)
+
+    async def _leave_group(self, live: LiveTopic) -> None:
+        if not live.in_group or live.name in self.topics and self.topics[live.name] is not live:
+            return  # followed anew meanwhile: the group is the new one's
+        try:
+            async with asyncio.timeout(LAYER_SECONDS):
+                await self.layer.group_discard(group_name(live.name), self._channel)
+        except Exception:
+            logger.warning("the channel layer fails; the group of %s expires by itself", live.name)
+        if (current := self.topics.get(live.name)) is not None:
+            # Followed anew while this was under way, which may have undone its joining.
+            current.in_group = False
+            current.next_check = 0.0
+
+    # Receiving
+
+    async def _ensure_channel(self) -> str:
+        if not self._channel:
+            self._channel = await self.layer.new_channel()
+        return self._channel
+
+    async def _receive(self) -> None:
+        delay = 0.1
+        taken = 0
+        while True:
+            try:
+                message = await self.layer.receive(await self._ensure_channel())
+            except Exception:
+                logger.exception("the channel layer fails; trying again")
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                for live in self.topics.values():
+                    live.in_group = False  # joined again, and checked, by the next tick
+                    live.next_check = 0.0
+                continue
+            delay = 0.1
+            self._take(message)
+            taken += 1
+            if taken % RECEIVE_BATCH == 0:
+                await asyncio.sleep(0)
+
+    def _take(self, message: dict[str, object]) -> None:
+        if message.get("type") != WAKEUP_TYPE:
+            return
+        try:
+            wakeup = Wakeup.from_message(message)
+        except Exception:
+            logger.exception("the channel layer delivered a wake-up that cannot be read")
+            return
+        live = self.topics.get(wakeup.topic)
+        if live is not None:
+            live.receive(wakeup)
+
+    # The timer
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.now = self.loop.time()
+            self._run("check", self._check_heads)
+            if self._is_due("relay", RELAY_SECONDS):
+                self._run("relay", self._relay)
+            if self._is_due("heartbeat", HEARTBEAT_CHECK_SECONDS):
+                self._push_heartbeats()
+            if self._is_due("trim", TRIM_SECONDS):
+                self._run("trim", self._trim)
+
+    def _is_due(self, job: str, seconds: float) -> bool:
+        if self.now < self._due[job]:
+            return False
+        self._due[job] = self.now + seconds
+        return True
+
+    def _run(self, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Start a job unless the same one is still running."""
+        if name in self._jobs:
+            return
+
+        async def run() -> None:
+            try:
+                await job()
+            except Exception:
+                logger.exception("the job %r failed", name)
+            finally:
+                del self._jobs[name]
+
+        self._jobs[name] = self.loop.create_task(run())
+
+    async def _check_heads(self) -> None:
+        """Compare the heads of the topics whose turn it is with their positions."""
+        now = self.loop.time()
+        due = [t for t in self.topics.values() if t.next_check <= now and t.joined.done()]
+        if not due:
+            return
+        for live in due:
+            live.next_check = now + HEAD_CHECK_SECONDS * random.uniform(0.75, 1.0)
+        known = {live: live.position for live in due}
+        try:
+            heads = await self.store.aheads([live.name for live in due])
+        except StoreError as error:
+            logger.warning("heads could not be checked: %s", error)
+            return
+        expiry = getattr(self.layer, "group_expiry", 86_400) / 2
+        for live, position in known.items():
+            missed = live.check(heads[live.name], position)
+            if missed or not live.in_group or now - live.group_added > expiry:
+                await self._add_to_group(live)
+
+    async def _relay(self) -> None:
+        await STORE_THREADS.run(outbox.relay_stale)
+
+    async def _trim(self) -> None:
+        await STORE_THREADS.run(retention.trim_all)
+
+    def _push_heartbeats(self) -> None:
+        silent_since = self.now - HEARTBEAT_SECONDS
+        for connection in self.connections:
+            if connection.last_push < silent_since:
+                connection.heartbeat()

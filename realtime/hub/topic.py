@@ -1,0 +1,373 @@
+"""A topic that this process follows: its position, its live subscriptions, joining and repair.
+
+The position is the cursor of the last event that the live subscriptions were given.
+Events come from wake-ups, in whatever order and however often the layer delivers them, and from reads
+of the log; both go through ``_offer()``, which delivers an event only if it is the next one.
+What cannot be continued is read from the log by one repair at a time; what the log cannot continue
+either is a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from realtime.broadcast import Wakeup
+from realtime.encoders import event_frame
+from realtime.events import Cursor, Event
+from realtime.exceptions import CursorExpired, StoreError
+from realtime.frames import Reset, reset
+
+if TYPE_CHECKING:
+    from realtime.hub.hub import Hub
+
+__all__ = ["Frame", "Frames", "LiveTopic", "Subscriber", "reset_reason"]
+
+logger = logging.getLogger("realtime")
+
+EARLY_SECONDS = 0.010  # that an event waits for those before it, which are likely on their way
+EARLY_EVENTS = 1_000  # that wait; beyond that the repair reads them from the log
+IN_FLIGHT_SECONDS = 0.050  # that a head check leaves to a wake-up before it counts as lost
+RING_EVENTS = 256  # recent frames kept for those who resume; never more than the topic keeps
+RING_BYTES = 1024 * 1024
+RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An event as clients get it: encoded once, whatever their number."""
+
+    cursor: Cursor
+    text: str
+    size: int
+
+    @classmethod
+    def of(cls, event: Event, cursor: Cursor) -> Frame:
+        """Encode an event."""
+        text = event_frame(event)
+        return cls(cursor, text, len(text.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """A contiguous piece of a log, encoded, and the log's head when it was read."""
+
+    frames: Sequence[Frame]
+    head: Cursor
+
+
+class Subscriber(Protocol):
+    """What a topic needs of a live subscription."""
+
+    def push(self, text: str, size: int) -> bool:
+        """Take a frame; False if the connection's buffer is full."""
+
+    def fall_behind(self, position: Cursor) -> None:
+        """Go on from the log after this cursor; called once the topic has let go."""
+
+
+def reset_reason(error: CursorExpired) -> Reset:
+    """Say in the protocol's words why a log cannot be read on."""
+    same_life = error.head.epoch == error.cursor.epoch and not error.contradicts
+    return Reset.TRIMMED if same_life else Reset.RESTARTED
+
+
+class LiveTopic:
+    """A topic of this process's hub; used on the hub's loop only."""
+
+    def __init__(self, hub: Hub, name: str, max_events: int) -> None:
+        self.hub = hub
+        self.name = name
+        self.followers = 0
+        self.live: dict[Subscriber, None] = {}
+        self.joined: asyncio.Future[None] = hub.loop.create_future()
+        self.in_group = False
+        self.group_added = 0.0
+        self.next_check = 0.0
+        self.linger: asyncio.TimerHandle | None = None
+        self._position: Cursor | None = None
+        self._ring: deque[Frame] = deque()
+        self._ring_start: Cursor | None = None
+        self._ring_bytes = 0
+        self._ring_events = min(RING_EVENTS, max_events)
+        self._early: dict[int, tuple[Event, int | None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._repair: asyncio.Task[None] | None = None
+        self._reads: dict[Cursor, asyncio.Task[Frames]] = {}
+
+    @property
+    def position(self) -> Cursor:
+        """The cursor of the last event delivered; there is one once ``joined`` is done."""
+        assert self._position is not None
+        return self._position
+
+    def start(self, head: Cursor) -> None:
+        """Begin at a head that was read after the group was joined."""
+        self._restart(head)
+        if not self.joined.done():
+            self.joined.set_result(None)
+        self._deliver_early()
+
+    def fail(self, error: Exception) -> None:
+        """Tell those who wait for the join that it failed."""
+        if not self.joined.done():
+            self.joined.set_exception(error)
+            self.joined.exception()  # retrieved: there may be nobody left who waits
+
+    def close(self) -> None:
+        """Let go of timers and tasks."""
+        for handle in (self._timer, self.linger):
+            if handle is not None:
+                handle.cancel()
+        for task in (self._repair, *self._reads.values()):
+            if task is not None:
+                task.cancel()
+        self.fail(StoreError("the server shuts down"))
+
+    # Wake-ups
+
+    def receive(self, wakeup: Wakeup) -> None:
+        """Take a wake-up: deliver what continues the position, hold what is early, doubt the rest."""
+        previous = wakeup.previous
+        for event in wakeup.events:
+            if event.cursor is None:
+                self._push_ephemeral(event)
+                continue
+            self._offer(event, event.cursor, previous)
+            previous = event.cursor.tag
+
+    def _offer(self, event: Event, cursor: Cursor, previous: int | None) -> None:
+        position = self._position
+        if position is None:
+            self._hold(event, cursor, previous)  # joining: the head will tell what is new
+        elif cursor.epoch != position.epoch:
+            self.suspect()  # a new epoch is believed from the store, never from a wake-up
+        elif cursor.seq <= position.seq:
+            if self._contradicts(cursor):
+                self.suspect()
+        elif cursor.seq > position.seq + 1:
+            self._hold(event, cursor, previous)
+            self._repair_in(EARLY_SECONDS)
+        elif previous != position.tag:
+            self.suspect()  # the number continues, the log does not: it was rewound
+        else:
+            self._deliver(Frame.of(event, cursor))
+            self._deliver_early()
+
+    def _contradicts(self, cursor: Cursor) -> bool:
+        position = self.position
+        if cursor.seq == position.seq:
+            return cursor.tag != position.tag
+        index = cursor.seq - self._ring[0].cursor.seq if self._ring else -1
+        return index >= 0 and self._ring[index].cursor.tag != cursor.tag
+
+    def _hold(self, event: Event, cursor: Cursor, previous: int | None) -> None:
+        if len(self._early) < EARLY_EVENTS:
+            self._early[cursor.seq] = (event, previous)
+
+    def _deliver_early(self) -> None:
+        """Deliver the held events that continue the position; forget those that are behind it."""
+        while self._early:
+            held = self._early.pop(self.position.seq + 1, None)
+            if held is None:
+                break
+            event, previous = held
+            cursor = event.cursor
+            if cursor is None or cursor.epoch != self.position.epoch:
+                continue
+            if previous != self.position.tag:
+                self.suspect()
+                break
+            self._deliver(Frame.of(event, cursor))
+        if self._early:
+            seq = self.position.seq
+            self._early = {key: held for key, held in self._early.items() if key > seq}
+        if self._early:
+            self._repair_in(EARLY_SECONDS)
+
+    def _push_ephemeral(self, event: Event) -> None:
+        text = event_frame(event)
+        size = len(text.encode())
+        for subscriber in self.live:
+            subscriber.push(text, size)  # one that is full misses it: at most once
+
+    # Delivery
+
+    def _deliver(self, frame: Frame) -> None:
+        before = self.position
+        self._position = frame.cursor
+        self._remember(frame)
+        self._push(frame.text, frame.size, before)
+
+    def _push(self, text: str, size: int, before: Cursor) -> None:
+        behind = [s for s in self.live if not s.push(text, size)]
+        for subscriber in behind:
+            del self.live[subscriber]
+            subscriber.fall_behind(before)
+
+    def _remember(self, frame: Frame) -> None:
+        self._ring.append(frame)
+        self._ring_bytes += frame.size
+        while len(self._ring) > self._ring_events or self._ring_bytes > RING_BYTES:
+            oldest = self._ring.popleft()
+            self._ring_start = oldest.cursor
+            self._ring_bytes -= oldest.size
+
+    def _restart(self, head: Cursor) -> None:
+        self._position = self._ring_start = head
+        self._ring.clear()
+        self._ring_bytes = 0
+        self._early = {
+            seq: held
+            for seq, held in self._early.items()
+            if seq > head.seq and held[0].cursor is not None and held[0].cursor.epoch == head.epoch
+        }
+
+    def _reset(self, head: Cursor, reason: Reset) -> None:
+        before = self.position
+        self._restart(head)
+        text = reset(self.name, head, reason)
+        # One that is full meets the same hole when it catches up, and is told then.
+        self._push(text, len(text), before)
+        self._deliver_early()
+
+    # Reading
+
+    def recent(self, after: Cursor) -> list[Frame] | None:
+        """Return the frames after a cursor, or None if the ring does not reach back to it."""
+        if after == self._ring_start:
+            return list(self._ring)
+        if not self._ring:
+            return None
+        index = after.seq - self._ring[0].cursor.seq
+        if not 0 <= index < len(self._ring) or self._ring[index].cursor != after:
+            return None
+        return [self._ring[i] for i in range(index + 1, len(self._ring))]
+
+    async def read(self, after: Cursor) -> Frames:
+        """Read the log after a cursor; those who ask for the same at the same time share a read.
+
+        Raises:
+            CursorExpired: the log cannot be read on from there.
+            StoreError: it cannot be read now.
+        """
+        task = self._reads.get(after)
+        if task is None:
+            task = self._reads[after] = self.hub.loop.create_task(self._read(after))
+            task.add_done_callback(lambda done: self._forget_read(after, done))
+        return await asyncio.shield(task)
+
+    def _forget_read(self, after: Cursor, task: asyncio.Task[Frames]) -> None:
+        self._reads.pop(after, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: those who waited may be gone
+
+    async def _read(self, after: Cursor) -> Frames:
+        page = await self.hub.store.aread(self.name, after)
+        frames = [Frame.of(event, event.cursor) for event in page.events if event.cursor]
+        self._absorb(frames)
+        return Frames(frames, page.head)
+
+    def _absorb(self, frames: Sequence[Frame]) -> None:
+        """Deliver what a read found beyond the position."""
+        for frame in frames:
+            position = self.position
+            if frame.cursor.epoch != position.epoch:
+                return
+            if frame.cursor.seq == position.seq + 1:
+                self._deliver(frame)
+            elif frame.cursor.seq == position.seq and frame.cursor.tag != position.tag:
+                self.suspect()
+                return
+        self._deliver_early()
+
+    # Doubt and repair
+
+    def check(self, head: Cursor, known: Cursor) -> bool:
+        """Compare a head with the position from before it was read; tell whether it found news.
+
+        A head in front of the position may be a wake-up in flight, so that gets a moment more.
+        """
+        position = self.position
+        if position.epoch != known.epoch:
+            return False  # reset meanwhile; the next check compares anew
+        if head.epoch != known.epoch or head.seq < known.seq:
+            self.suspect()
+        elif head.seq == known.seq and head.tag != known.tag:
+            self.suspect()
+        elif head.seq > position.seq:
+            self._repair_in(IN_FLIGHT_SECONDS)
+        else:
+            return False
+        return True
+
+    def suspect(self) -> None:
+        """Read the log at once: what arrived does not agree with what was delivered."""
+        self.repair()
+
+    def _repair_in(self, seconds: float) -> None:
+        if self._timer is None and self._repair is None:
+            seq = self.position.seq
+            self._timer = self.hub.loop.call_later(seconds, self._repair_if_stuck, seq)
+
+    def _repair_if_stuck(self, seq: int) -> None:
+        self._timer = None
+        if self._early or self.position.seq == seq:
+            self.repair()
+
+    def repair(self) -> asyncio.Task[None]:
+        """Read from the position to the head, and deliver or reset; one at a time, shared."""
+        if self._repair is None:
+            self._repair = self.hub.loop.create_task(self._run_repair())
+        return self._repair
+
+    async def settle(self, head: Cursor) -> None:
+        """Bring the position to where it agrees with a head of the store's.
+
+        For a subscription that saw the store disagree: going live before the hub has seen the same
+        would bring the client a second reset.
+        """
+        # Twice, since a repair under way may have read the store before the change was there.
+        for _ in range(2):
+            if self.position == head:
+                return
+            await asyncio.shield(self.repair())
+
+    async def _run_repair(self) -> None:
+        delay = RETRY_SECONDS[0]
+        try:
+            while True:
+                try:
+                    await self._repair_once()
+                    return
+                except StoreError as error:
+                    if delay == RETRY_SECONDS[0]:
+                        logger.warning("%s waits for its store: %s", self.name, error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, RETRY_SECONDS[1])
+                except Exception:
+                    logger.exception("repair of %s failed", self.name)
+                    await asyncio.sleep(RETRY_SECONDS[1])
+        finally:
+            self._repair = None
+
+    async def _repair_once(self) -> None:
+        while True:
+            start = self.position
+            try:
+                page = await self._read(start)
+            except CursorExpired as error:
+                if self.position != start:
+                    continue  # a wake-up carried it on meanwhile: ask from there
+                if error.contradicts:
+                    head = await self.hub.store.arenew(self.name, start.epoch)
+                    self._reset(head, Reset.RESTARTED)
+                else:
+                    self._reset(error.head, reset_reason(error))
+                return
+            if not page.frames or page.head.seq <= self.position.seq:
+                return

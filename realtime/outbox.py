@@ -1,0 +1,253 @@
+"""Events that wait for their transaction, and the relay that takes them on.
+
+Inside ``atomic()`` an event is written as a row beside the caller's data: both commit or neither.
+After the commit the row is *relayed*: appended to its log, announced, gone.
+A process that dies in between leaves the row, and any other process relays it.
+
+Where the log lives in the same database, deletion and append are one transaction and the topic's
+row lock is the claim.
+For another store a lease on the topic's oldest row is the claim, the rows go after the append, and
+the store passes over ids that it has seen: a relay that died, or outlived its lease, repeats nothing.
+Only the oldest row needs the lease, since nobody begins anywhere else; so a topic's rows are relayed
+in their order.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.db import DatabaseError, connections, models, router, transaction
+
+from realtime import broadcast
+from realtime.broadcast import Wakeup
+from realtime.events import Draft
+from realtime.exceptions import InvalidTopicName, PublishError, RealtimeError, UnknownTopic
+from realtime.retention import trim_after
+from realtime.stores import get_store
+from realtime.stores.base import Appended, Store
+from realtime.stores.clock import DatabaseClock
+from realtime.stores.database import DatabaseStore
+from realtime.threads import STORE_THREADS
+from realtime.topics import resolve
+
+if TYPE_CHECKING:
+    from realtime.models import OutboxEntry
+
+__all__ = ["put", "relay", "relay_stale", "sweep_if_due"]
+
+logger = logging.getLogger("realtime")
+
+BATCH = 500  # rows of a topic a transaction: some tens of ms
+STALE_SECONDS = 2.0  # after which a row's own process is taken to be dead or busy
+SWEEP_SECONDS = 1.0  # between two looks of one process for stale rows
+LEASE_SECONDS = 10.0  # longer than an append to a store that answers; a crash delays by as much
+COMMIT_WAIT_SECONDS = 1.0  # that a request waits after its commit for its own relay
+
+
+def _rows(alias: str) -> models.QuerySet[OutboxEntry]:
+    model: Any = apps.get_model("realtime", "OutboxEntry")
+    rows: models.QuerySet[OutboxEntry] = model.objects.using(alias)
+    return rows
+
+
+def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
+    """Write events into the caller's transaction and relay them after its commit.
+
+    Raises:
+        PublishError: the alias has no outbox table, since a database router keeps it away.
+    """
+    model: Any = apps.get_model("realtime", "OutboxEntry")
+    if not router.allow_migrate_model(alias, model):
+        raise PublishError(
+            f"the database {alias!r} has no outbox, because a database router does not let the "
+            f"app 'realtime' migrate there; allow it, then run: manage.py migrate --database {alias}"
+        )
+    _rows(alias).bulk_create(
+        model(
+            uid=secrets.token_urlsafe(12),
+            topic=topic,
+            name=draft.name,
+            json=draft.json,
+            origin=draft.origin,
+            created=DatabaseClock(),
+        )
+        for topic, draft in items
+    )
+    _relay_after_commit(alias, {topic for topic, _ in items})
+
+
+class _AfterCommit:
+    """The on_commit hook: relays the topics of one savepoint of one transaction, once."""
+
+    def __init__(self, alias: str, topics: set[str]) -> None:
+        self.alias = alias
+        self.topics = topics
+
+    def __call__(self) -> None:
+        # In the store's threads, on their own connections: this thread may still be in a
+        # transaction on the log's alias. What takes longer goes on there, and what fails there is
+        # left to the next sweep: the commit has happened, so nothing may break the request.
+        try:
+            work = STORE_THREADS.submit(_relay_all, self.alias, sorted(self.topics))
+            work.result(COMMIT_WAIT_SECONDS)
+        except concurrent.futures.TimeoutError:
+            logger.info("events of this commit are still being relayed")
+        except Exception:
+            logger.exception("committed events wait in the outbox of %r", self.alias)
+
+
+def _relay_after_commit(alias: str, topics: set[str]) -> None:
+    connection = connections[alias]
+    if not connection.in_atomic_block:
+        return  # autocommit is off by hand, where Django has no hooks: the next sweep relays
+    hooks = connection.run_on_commit
+    # Savepoints take their hooks with them when they roll back, so one hook serves the events of
+    # one savepoint; a loop of a thousand publishes is relayed at once.
+    if hooks:
+        savepoints, hook = hooks[-1][:2]
+        if isinstance(hook, _AfterCommit) and savepoints == set(connection.savepoint_ids):
+            hook.topics |= topics
+            return
+    transaction.on_commit(_AfterCommit(alias, topics), using=alias)
+
+
+def _relay_all(alias: str, topics: Sequence[str]) -> None:
+    for topic in topics:
+        relay(alias, topic)
+
+
+def relay(alias: str, topic: str) -> int:
+    """Append and announce the committed rows of a topic; return how many events that were.
+
+    Call it where no transaction is open on the alias.
+
+    Raises:
+        StoreUnavailable: the rows stay, and a later relay takes them.
+    """
+    store = get_store()
+    count = 0
+    while True:
+        if isinstance(store, DatabaseStore) and store.alias == alias:
+            appended = store.append_claimed(topic, lambda: _take(alias, topic))
+        else:
+            appended = _append_leased(store, alias, topic)
+        if appended is None:
+            return count
+        count += len(appended.events)
+        _announce(topic, appended)
+
+
+def _announce(topic: str, appended: Appended) -> None:
+    broadcast.broadcast([Wakeup.of(topic, appended)])
+    try:
+        trim_after(resolve(topic), appended)
+    except (UnknownTopic, InvalidTopicName):
+        pass  # unregistered since it was published; the log keeps what it has
+
+
+def _draft(row: OutboxEntry) -> Draft:
+    return Draft(row.name, row.json, row.origin, row.uid)
+
+
+def _take(alias: str, topic: str) -> list[Draft]:
+    """Remove a topic's oldest rows, inside the transaction of the append; return the drafts."""
+    rows = list(_rows(alias).filter(topic=topic).order_by("id")[:BATCH])
+    _rows(alias).filter(id__in=[row.id for row in rows]).delete()
+    return [_draft(row) for row in rows]
+
+
+def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
+    rows = _lease(alias, topic)
+    if not rows:
+        return None
+    try:
+        appended = store.append(topic, [_draft(row) for row in rows])
+    except BaseException:
+        _rows(alias).filter(id=rows[0].id).update(leased_until=None)
+        raise
+    _rows(alias).filter(id__in=[row.id for row in rows]).delete()
+    return appended
+
+
+def _lease(alias: str, topic: str) -> list[OutboxEntry]:
+    """Lease a topic's oldest row; return it and those behind it, or nothing if another has it."""
+    oldest = _rows(alias).filter(topic=topic).order_by("id").values_list("id", flat=True).first()
+    if oldest is None:
+        return []
+    free = models.Q(leased_until=None) | models.Q(leased_until__lt=DatabaseClock())
+    leased = (
+        _rows(alias)
+        .filter(free, id=oldest)
+        .update(leased_until=DatabaseClock() + LEASE_SECONDS)
+    )
+    if not leased:
+        return []
+    return list(_rows(alias).filter(topic=topic, id__gte=oldest).order_by("id")[:BATCH])
+
+
+def relay_stale(older_than: float = STALE_SECONDS) -> int:
+    """Relay what committed transactions left behind on every alias; return how many events.
+
+    Rows younger than ``older_than`` seconds (database clock) are left to their own process.
+    Never raises: what fails now is found by the next sweep.
+    """
+    return sum(_relay_stale_on(alias, older_than) for alias in _aliases())
+
+
+def _aliases() -> list[str]:
+    model = apps.get_model("realtime", "OutboxEntry")
+    return [alias for alias in connections if router.allow_migrate_model(alias, model)]
+
+
+def _relay_stale_on(alias: str, older_than: float) -> int:
+    try:
+        stale = _rows(alias).filter(created__lt=DatabaseClock() - older_than)
+        topics = list(stale.order_by().values_list("topic", flat=True).distinct()[:BATCH])
+    except DatabaseError as error:
+        # An alias that is never migrated, or a server that is away; neither is news each second.
+        logger.debug("the outbox of %r cannot be read: %s", alias, error)
+        connections[alias].close()
+        return 0
+    count = 0
+    for topic in topics:
+        try:
+            count += relay(alias, topic)
+        except (RealtimeError, DatabaseError) as error:
+            logger.warning("events of %s wait in the outbox of %r: %s", topic, alias, error)
+    return count
+
+
+class _Sweep:
+    """At most one sweep a second in a process, whoever asks for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        with self.lock:
+            if now - self.last < SWEEP_SECONDS:
+                return False
+            self.last = now
+            return True
+
+
+_sweep = _Sweep()
+
+
+def sweep_if_due() -> None:
+    """Look for stale rows in a thread of the store's, at most once a second; return at once.
+
+    Every publisher calls it, so that a crashed process's events go out with the next publish even
+    where no server runs.
+    """
+    if _sweep.due():
+        STORE_THREADS.submit(relay_stale)

@@ -1,0 +1,320 @@
+"""publish() and its kin: the one way by which events come in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connections, transaction
+
+from realtime import broadcast, conf, outbox
+from realtime.broadcast import Wakeup
+from realtime.encoders import encode_data
+from realtime.events import Draft, Event, check_event_name
+from realtime.exceptions import AmbiguousTransaction, PublishError, StoreError
+from realtime.retention import trim_after
+from realtime.stores import get_store
+from realtime.stores.base import Appended, Store
+from realtime.topics import Topic, resolve
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["apublish", "apublish_many", "encode", "origin_hash", "publish", "publish_draft", "publish_many"]
+
+ORIGIN_HEADER = "X-Realtime-Origin"
+ORIGIN_LENGTH = 200  # characters of that header that count; our client sends 22
+
+
+def encode(data: Any) -> str:
+    """Return data as the JSON text that clients receive.
+
+    Raises:
+        DataNotSerializable: a value has no JSON form; the error names its path.
+        DataTooLarge: it is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
+    """
+    return encode_data(data, DjangoJSONEncoder().default, conf.get().limits.event_bytes)
+
+
+def origin_hash(secret: str) -> str:
+    """Return what an event carries of a page's secret, so that no other client learns it."""
+    return hashlib.sha256(secret[:ORIGIN_LENGTH].encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One checked and encoded event on its way."""
+
+    topic: Topic
+    draft: Draft
+
+
+def _item(
+    topic: Topic | str, name: str, data: Any, exclude: HttpRequest | None = None
+) -> _Item:
+    found = topic if isinstance(topic, Topic) else resolve(topic)
+    secret = exclude.headers.get(ORIGIN_HEADER) if exclude is not None else None
+    origin = origin_hash(secret) if secret else None
+    return _Item(found, Draft(check_event_name(name), encode(data), origin))
+
+
+def publish(
+    topic: Topic | str,
+    name: str,
+    data: Any = None,
+    *,
+    using: str | None = None,
+    exclude: HttpRequest | None = None,
+    ephemeral: bool = False,
+) -> Event | None:
+    """Publish an event to everyone who follows a topic.
+
+    Inside ``atomic()`` the event belongs to the transaction: it is written to the outbox beside the
+    caller's data and goes out after the commit, even if this process dies then; a rollback, also
+    one of a savepoint, takes it along.
+    Elsewhere it is appended to the topic's log before this returns.
+
+    Args:
+        topic: a ``Topic`` instance or a topic's name.
+        name: what happened, such as ``"shipped"``; 1 to 100 of ``A-Z a-z 0-9 _ ~ @ + : . -``.
+        data: anything that ``DjangoJSONEncoder`` encodes, without NaN and infinities; encoded now,
+            so that later changes to it do not matter.
+        using: the database alias whose transaction the event belongs to; ``"default"`` if None.
+        exclude: a request whose page ignores the event, because it made the change itself.
+        ephemeral: broadcast without a log: no cursor, no replay, at most once.
+
+    Returns:
+        The event, or None if it waits for a commit.
+
+    Raises:
+        UnknownTopic: no registered pattern matches; the error lists the nearest.
+        InvalidTopicName, InvalidEventName: the name breaks the grammar.
+        DataNotSerializable, DataTooLarge: the data cannot be sent.
+        AmbiguousTransaction: another alias is in ``atomic()`` and ``using`` was not given.
+        PublishError: the event could not be appended and no transaction keeps it; try again.
+        SynchronousOnlyOperation: called in an event loop; use ``await apublish(…)`` there.
+
+    Guarantees:
+        What was committed is published, and nothing is published before its commit.
+        Events of one thread keep their order.
+    """
+    _refuse_event_loop("publish", "apublish")
+    item = _item(topic, name, data, exclude)
+    alias = _open_transaction(using)
+    if alias is not None:
+        _wait_for_commit(alias, [item], ephemeral=ephemeral)
+        return None
+    outbox.sweep_if_due()
+    if ephemeral:
+        event = _ephemeral(item)
+        broadcast.broadcast([Wakeup(event.topic, None, (event,))])
+        return event
+    return _append([item]).events[0]
+
+
+async def apublish(
+    topic: Topic | str,
+    name: str,
+    data: Any = None,
+    *,
+    using: str | None = None,
+    exclude: HttpRequest | None = None,
+    ephemeral: bool = False,
+) -> Event | None:
+    """Publish an event from a coroutine; everything else is as in ``publish()``.
+
+    The transaction is looked for in the thread-sensitive thread, where Django's synchronous code of
+    this task runs, so that ``async_to_sync(apublish)(…)`` inside ``atomic()`` waits for the commit.
+    """
+    item = _item(topic, name, data, exclude)
+    if await _await_commit([item], using, ephemeral=ephemeral):
+        return None
+    outbox.sweep_if_due()
+    return await publish_draft(item.topic, item.draft, ephemeral=ephemeral)
+
+
+async def publish_draft(topic: Topic, draft: Draft, *, ephemeral: bool = False) -> Event:
+    """Append (unless ephemeral) and announce an event that belongs to no transaction.
+
+    Raises:
+        PublishError: it could not be appended.
+    """
+    if ephemeral:
+        event = _ephemeral(_Item(topic, draft))
+        await broadcast.abroadcast([Wakeup(event.topic, None, (event,))])
+        return event
+    name = str(topic)
+    try:
+        appended = await get_store().aappend(name, [draft])
+    except StoreError as error:
+        raise PublishError(f"{name} could not be published to: {error}") from error
+    trim_after(topic, appended)
+    await broadcast.abroadcast([Wakeup.of(name, appended)])
+    return appended.events[0]
+
+
+def publish_many(
+    items: Iterable[tuple[Topic | str, str, Any]], *, using: str | None = None
+) -> list[Event] | None:
+    """Publish many events with one transaction a topic.
+
+    All are checked and encoded before the first is appended.
+    Topics are taken in the order of their names, a topic's events in the order given.
+
+    Args:
+        items: ``(topic, name, data)`` of each event.
+        using: as for ``publish()``.
+
+    Returns:
+        The events in the order given, or None if they wait for a commit.
+
+    Raises:
+        PublishError: some could not be appended; ``published`` lists those that were.
+        Everything that ``publish()`` raises: nothing was published.
+    """
+    _refuse_event_loop("publish_many", "apublish_many")
+    checked = [_item(*item) for item in items]
+    alias = _open_transaction(using)
+    if alias is not None:
+        _wait_for_commit(alias, checked)
+        return None
+    outbox.sweep_if_due()
+    published: dict[int, Event] = {}
+    for numbers in _by_topic(checked):
+        try:
+            appended = _append([checked[number] for number in numbers])
+        except PublishError as error:
+            raise PublishError(error.reason, _in_order(published)) from error
+        published.update(zip(numbers, appended.events, strict=True))
+    return _in_order(published)
+
+
+async def apublish_many(
+    items: Iterable[tuple[Topic | str, str, Any]], *, using: str | None = None
+) -> list[Event] | None:
+    """Publish many events from a coroutine; everything else is as in ``publish_many()``."""
+    checked = [_item(*item) for item in items]
+    if await _await_commit(checked, using):
+        return None
+    outbox.sweep_if_due()
+    published: dict[int, Event] = {}
+    for numbers in _by_topic(checked):
+        topic = checked[numbers[0]].topic
+        try:
+            appended = await get_store().aappend(str(topic), [checked[n].draft for n in numbers])
+        except StoreError as error:
+            reason = f"{topic} could not be published to: {error}"
+            raise PublishError(reason, _in_order(published)) from error
+        published.update(zip(numbers, appended.events, strict=True))
+        trim_after(topic, appended)
+        await broadcast.abroadcast([Wakeup.of(str(topic), appended)])
+    return _in_order(published)
+
+
+def _by_topic(items: Sequence[_Item]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(str(item.topic), []).append(number)
+    return [groups[name] for name in sorted(groups)]
+
+
+def _in_order(published: dict[int, Event]) -> list[Event]:
+    return [published[number] for number in sorted(published)]
+
+
+def _append(items: Sequence[_Item]) -> Appended:
+    topic = items[0].topic
+    name = str(topic)
+    try:
+        appended = get_store().append(name, [item.draft for item in items])
+    except StoreError as error:
+        raise PublishError(f"{name} could not be published to: {error}") from error
+    trim_after(topic, appended)
+    broadcast.broadcast([Wakeup.of(name, appended)])
+    return appended
+
+
+def _ephemeral(item: _Item) -> Event:
+    draft = item.draft
+    return Event(str(item.topic), draft.name, draft.json, origin=draft.origin)
+
+
+def _refuse_event_loop(name: str, twin: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise SynchronousOnlyOperation(
+        f"{name}() waits for the database and would stop this event loop; write: await {twin}(…)"
+    )
+
+
+def _open_transaction(using: str | None) -> str | None:
+    """Return the alias whose transaction the event waits for, or None if there is none.
+
+    Raises:
+        AmbiguousTransaction: another alias is in a transaction and ``using`` was not given.
+    """
+    alias = "default" if using is None else using
+    if _in_transaction(alias):
+        return alias
+    if using is None:
+        others = [
+            connection.alias
+            for connection in connections.all(initialized_only=True)
+            if connection.in_atomic_block
+        ]
+        if others:
+            raise AmbiguousTransaction(alias, others)
+    return None
+
+
+def _in_transaction(alias: str) -> bool:
+    connection = connections[alias]
+    # With autocommit off by hand everything is in a transaction, though not in an atomic block.
+    return connection.in_atomic_block or (
+        connection.connection is not None and not connection.get_autocommit()
+    )
+
+
+def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = False) -> None:
+    store = get_store()
+    if ephemeral or not store.durable:
+        # Nothing that outlives the process: it waits in memory, and goes with the process.
+        transaction.on_commit(
+            partial(_after_commit, store, items, ephemeral), using=alias, robust=True
+        )
+    else:
+        outbox.put(alias, [(str(item.topic), item.draft) for item in items])
+
+
+def _after_commit(store: Store, items: Sequence[_Item], ephemeral: bool) -> None:
+    if ephemeral:
+        broadcast.broadcast(
+            [Wakeup(event.topic, None, (event,)) for event in map(_ephemeral, items)]
+        )
+        return
+    for numbers in _by_topic(items):
+        _append([items[number] for number in numbers])
+
+
+async def _await_commit(
+    items: Sequence[_Item], using: str | None, *, ephemeral: bool = False
+) -> bool:
+    """Hand the events to the open transaction, if there is one; tell whether there was."""
+
+    def hand_over() -> bool:
+        alias = _open_transaction(using)
+        if alias is None:
+            return False
+        _wait_for_commit(alias, items, ephemeral=ephemeral)
+        return True
+
+    return await sync_to_async(hand_over, thread_sensitive=True)()

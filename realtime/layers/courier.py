@@ -254,7 +254,7 @@ class Courier:
             count += len(letters)
             for letter in letters:
                 self._deliver(letter)
-        for channel, waiters in wanted.items():
+        for channel, waiters in self.local.reserve().items():
             letters, more = self.tables.claim_shared(channel, len(waiters))
             count += len(letters)
             for letter in letters:

@@ -226,11 +226,27 @@ class LocalChannels:
     def wanted(self) -> dict[str, list[Waiter]]:
         """Return the readers of shared channels for whom no message is queued yet."""
         with self._lock:
-            return {
-                channel: list(slot.waiters)
-                for channel, slot in self._channels.items()
-                if slot.shared and slot.waiters
-            }
+            return self._wanted()
+
+    def reserve(self) -> dict[str, list[Waiter]]:
+        """Do the same, and hand these readers nothing until they are settled again.
+
+        Otherwise a message that is taken from the database for one of them could find it served,
+        and lie here while a reader in another process waits.
+        """
+        with self._lock:
+            wanted = self._wanted()
+            for waiters in wanted.values():
+                for waiter in waiters:
+                    waiter.settled = False
+            return wanted
+
+    def _wanted(self) -> dict[str, list[Waiter]]:
+        return {
+            channel: list(slot.waiters)
+            for channel, slot in self._channels.items()
+            if slot.shared and slot.waiters
+        }
 
     def settle(self, waiters: Iterable[Waiter]) -> None:
         """Note that the database held nothing for these readers after they began to wait."""

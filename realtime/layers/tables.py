@@ -46,6 +46,7 @@ from django.db.models import (
 )
 
 from realtime.layers.letters import Join, Leave, Letter, address_of, is_inbox, pack
+from realtime.layers.statements import Compiled, delete_keys, insert_messages
 from realtime.stores.clock import DatabaseClock
 from realtime.stores.connections import DatabaseAccess
 
@@ -81,6 +82,7 @@ class LayerTables:
         self.expiry = expiry
         self.group_expiry = group_expiry
         self.capacity = capacity
+        self._letters: dict[int, Compiled] = {}
         self.database = DatabaseAccess(using, "DatabaseChannelLayer", LOCKED_SECONDS)
 
     # Models are looked up at first use: the layer may be made before django.setup() is through.
@@ -151,31 +153,41 @@ class LayerTables:
         """Return, for each group, the foreign addresses with living members, and their channels."""
         found: dict[str, dict[str, list[str]]] = {}
         if groups:
-            leases = self.inboxes.filter(name=OuterRef("inbox"), expires__gt=DatabaseClock())
-            members = (
-                self.members.filter(group__in=groups, expires__gt=DatabaseClock())
-                .filter(Q(inbox=F("channel")) | Exists(leases))
-                .exclude(inbox=self.inbox)
-                .values_list("group", "inbox", "channel")
-            )
-            for group, address, channel in self.database.read(lambda _: list(members)):
+            rows = self.database.read(lambda connection: self._members_of.rows(connection, groups))
+            for group, address, channel in rows:
                 found.setdefault(group, {}).setdefault(address, []).append(channel)
         return found
 
-    def _waiting(self, addresses: Collection[str]) -> Counter[str]:
-        counts = (
-            self.messages.filter(inbox__in=addresses).values_list("inbox").annotate(Count("pk"))
+    @cached_property
+    def _members_of(self) -> Compiled:
+        leases = self.inboxes.filter(name=OuterRef("inbox"), expires__gt=DatabaseClock())
+        living = (
+            self.members.filter(Q(inbox=F("channel")) | Exists(leases))
+            .filter(expires__gt=DatabaseClock())
+            .exclude(inbox=self.inbox)
         )
-        return Counter(dict(self.database.read(lambda _: list(counts.order_by()))))
+        return Compiled(
+            lambda groups: living.filter(group__in=groups).values_list("group", "inbox", "channel")
+        )
+
+    def _waiting(self, addresses: Collection[str]) -> Counter[str]:
+        """Return how many letters wait at each address."""
+        rows = self.database.read(lambda connection: self._counts.rows(connection, addresses))
+        return Counter(dict(rows))
+
+    @cached_property
+    def _counts(self) -> Compiled:
+        counts = self.messages.order_by().values_list("inbox").annotate(Count("pk"))
+        return Compiled(lambda addresses: counts.filter(inbox__in=addresses))
 
     def _write(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        expires = DatabaseClock() + Value(float(self.expiry))
-        made = [
-            self._message_model(inbox=address, payload=payload, expires=expires)
-            for address, payload in rows
-        ]
-        if made:
-            self.database.write(lambda _: self.messages.bulk_create(made))
+        letters = list(rows)
+        if letters:
+            self.database.write(
+                lambda connection: insert_messages(
+                    connection, self._message_model, letters, self.expiry
+                )
+            )
 
     # Groups
 
@@ -239,8 +251,8 @@ class LayerTables:
         """
         rows = self._look(self.inbox, CLAIM_ROWS)
         if rows:
-            taken = self.messages.filter(pk__in=[pk for pk, _, _ in rows])
-            self.database.write(lambda _: self._delete(taken))
+            keys = [key for key, _, _ in rows]
+            self.database.write(lambda connection: self._delete_letters(connection, keys))
         return [bytes(payload) for _, payload, fresh in rows if fresh], len(rows) == CLAIM_ROWS
 
     def claim_shared(self, channel: str, limit: int) -> tuple[list[bytes], bool]:
@@ -253,20 +265,21 @@ class LayerTables:
         """
         rows = self._look(channel, limit)
         taken = []
-        for pk, payload, fresh in rows:
-            row = self.messages.filter(pk=pk)
-            if self.database.write(partial(self._delete_in, row)) and fresh:
+        for key, payload, fresh in rows:
+            if self.database.write(partial(self._delete_letters, keys=[key])) and fresh:
                 taken.append(bytes(payload))
         return taken, len(rows) == limit
 
     def _look(self, address: str, limit: int) -> list[tuple[int, bytes, bool]]:
-        fresh = ExpressionWrapper(Q(expires__gt=DatabaseClock()), BooleanField())
-        rows = (
-            self.messages.filter(inbox=address)
-            .order_by("pk")
-            .values_list("pk", "payload", fresh)[:limit]
-        )
-        return self.database.read(lambda _: list(rows))
+        if limit not in self._letters:
+            fresh = ExpressionWrapper(Q(expires__gt=DatabaseClock()), BooleanField())
+            rows = self.messages.order_by("pk").values_list("pk", "payload", fresh)
+            self._letters[limit] = Compiled(lambda at: rows.filter(inbox__in=at)[:limit])
+        letters = self._letters[limit]
+        return self.database.read(lambda connection: letters.rows(connection, [address]))
+
+    def _delete_letters(self, connection: BaseDatabaseWrapper, keys: Sequence[int]) -> int:
+        return delete_keys(connection, self._message_model, keys)
 
     # Life and death
 
@@ -345,9 +358,6 @@ class LayerTables:
         keys = self.database.read(lambda _: list(rows.values_list("pk", flat=True)[:TRIM_ROWS]))
         if keys:
             self.database.write(lambda _: self._delete(rows.filter(pk__in=keys)))
-
-    def _delete_in(self, rows: QuerySet[Any], _: BaseDatabaseWrapper) -> int:
-        return self._delete(rows)
 
     def _delete(self, rows: QuerySet[Any]) -> int:
         # Not delete(): with a project-wide receiver of post_delete it loads the rows and sends a

@@ -420,7 +420,7 @@ class TestDatabaseThatIsAway:
         connection.close()
         shutil.copy(database.url, f"{database.url}.backup")
         await there.group_add("orders", theirs)
-        Path(f"{database.url}.backup").replace(database.url)
+        await asyncio.to_thread(Path(f"{database.url}.backup").replace, database.url)
 
         async def arrives() -> bool:
             await here.group_send("orders", {"number": 1})

@@ -1,0 +1,85 @@
+"""The statements that run for every message, without compiling them every time.
+
+To compile a query costs the ORM ten times what SQLite takes to run it: 1.1 ms against 0.1 ms for
+the members of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model, QuerySet
+from django.db.models.sql.compiler import SQLCompiler
+
+from realtime.stores.clock import DatabaseClock
+
+__all__ = ["Compiled", "delete_keys", "insert_messages"]
+
+
+class Compiled:
+    """A query over a list of texts, which the ORM compiles once for each length of the list.
+
+    Args:
+        build: returns the query for a list of texts, with ``values_list()`` of plain columns.
+    """
+
+    def __init__(self, build: Callable[[Sequence[str]], QuerySet[Any, Any]]) -> None:
+        self.build = build
+        self._compiled: dict[int, tuple[str, Sequence[Any]]] = {}
+
+    def rows(self, connection: BaseDatabaseWrapper, texts: Collection[str]) -> list[Any]:
+        """Run the query; return its rows as the driver gives them."""
+        values = list(texts)
+        # Repeat one up to a power of two, so that there are few lengths.
+        values += values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values))
+        marks = [f"\0{place}" for place in range(len(values))]
+        if len(values) not in self._compiled:
+            query = self.build(marks).query
+            self._compiled[len(values)] = query.get_compiler(connection=connection).as_sql()
+        sql, params = self._compiled[len(values)]
+        fill = dict(zip(marks, values, strict=True))
+        with connection.cursor() as cursor:
+            # A mark is a str, and so are the only parameters that can equal one.
+            cursor.execute(sql, [fill.get(p, p) if isinstance(p, str) else p for p in params])
+            found: list[Any] = cursor.fetchall()
+        return found
+
+
+def insert_messages(
+    connection: BaseDatabaseWrapper,
+    model: type[Model],
+    rows: Sequence[tuple[str, bytes]],
+    seconds: float,
+) -> None:
+    """Insert letters, each an (address, payload), that wait for so many seconds."""
+    quote = connection.ops.quote_name
+    # As BinaryField does; the stubs know neither.
+    binary, ops = cast("Any", connection).Database.Binary, cast("Any", connection.ops)
+    clock, _ = DatabaseClock().as_sql(cast("SQLCompiler", None), connection)
+    columns = ", ".join(map(quote, ("inbox", "payload", "expires")))
+    table = quote(model._meta.db_table)
+    with connection.cursor() as cursor:
+        for start in range(0, len(rows), 100):  # 300 parameters: every database takes them
+            some = rows[start : start + 100]
+            holes = ", ".join(
+                f"(%s, {ops.binary_placeholder_sql(payload)}, {clock} + %s)" for _, payload in some
+            )
+            cursor.execute(
+                f"INSERT INTO {table} ({columns}) VALUES {holes}",  # noqa: S608 - no value in it
+                [value for inbox, payload in some for value in (inbox, binary(payload), seconds)],
+            )
+
+
+def delete_keys(connection: BaseDatabaseWrapper, model: type[Model], keys: Sequence[int]) -> int:
+    """Delete rows by primary key; return how many there were."""
+    quote = connection.ops.quote_name
+    table, holes = quote(model._meta.db_table), ", ".join(["%s"] * len(keys))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DELETE FROM {table} WHERE {quote('id')} IN ({holes})",  # noqa: S608 - no value in it
+            keys,
+        )
+        count: int = cursor.rowcount
+    return count

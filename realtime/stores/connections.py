@@ -122,8 +122,10 @@ class DatabaseAccess:
         deadline = time.monotonic() + self.locked_seconds
         reconnected = False
         while True:
+            opened = connection.connection
             try:
                 _open(connection)
+                opened = connection.connection
                 return attempt.run(connection)
             except Error as error:
                 if _is_locked(error):
@@ -132,7 +134,7 @@ class DatabaseAccess:
                     # The driver's own timeout is over, or there is none for this kind of lock;
                     # those who wait must not all come back at the same moment.
                     time.sleep(random.uniform(0.002, 0.020))  # noqa: S311 - not a secret
-                elif _is_broken(connection, error):
+                elif _is_broken(connection, opened, error):
                     connection.close()
                     if attempt.committing or reconnected:
                         raise StoreUnavailable(self.store, str(error)) from error
@@ -211,10 +213,11 @@ def _is_locked(error: Error) -> bool:
     return code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
 
 
-def _is_broken(connection: BaseDatabaseWrapper, error: Error) -> bool:
-    """Tell whether the connection cannot be used any more."""
+def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) -> bool:
+    """Tell whether the connection that was open cannot be used any more."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     if getattr(error.__cause__, "sqlite_errorcode", 0) == _SQLITE_READONLY_DBMOVED:
         return True
-    return connection.connection is None or not connection.is_usable()
+    # atomic() may have noticed already and opened another.
+    return connection.connection is not opened or opened is None or not connection.is_usable()

@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.models import F
 
+from realtime.events import Draft
 from realtime.models import Log, LogEvent, SeenEvent
 from realtime.stores.base import Store
 from realtime.stores.database import DatabaseStore
@@ -82,7 +83,7 @@ def test_heads_of_any_number_of_topics_are_one_query(sqlite_alias: str) -> None:
     assert len(seen) == 1
 
 
-class queries:  # noqa: N801 - reads as a verb
+class queries:
     """Collects the statements of this thread's connection."""
 
     def __init__(self, alias: str) -> None:
@@ -102,8 +103,6 @@ class queries:  # noqa: N801 - reads as a verb
 
 
 def test_a_page_is_read_in_one_statement(sqlite_alias: str) -> None:
-    from realtime.events import Draft
-
     store = DatabaseStore(options={"using": sqlite_alias})
     start = store.append("t", [Draft("x", "1")] * 60).previous
     with queries(sqlite_alias) as seen:

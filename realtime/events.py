@@ -16,7 +16,7 @@ _EVENT_NAME = re.compile(r"[A-Za-z0-9_~@+:.-]{1,100}")
 
 
 def check_event_name(name: str) -> str:
-    """Return the name if it is a valid event name.
+    """Return the name as plain text if it is a valid event name.
 
     An event name is 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, the characters
     of a topic name, so that it can stand in a stream's line and in a DOM event's type.
@@ -24,11 +24,11 @@ def check_event_name(name: str) -> str:
     Raises:
         InvalidEventName: it is not.
     """
-    if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+    if _EVENT_NAME.fullmatch(str(name)) is None:
         raise InvalidEventName(
             str(name), "use 1 to 100 of the characters A-Z a-z 0-9 _ ~ @ + : . -"
         )
-    return name
+    return str(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,6 @@ class OutboxEntry(models.Model):
     json = models.TextField(_("data"))
     origin = models.CharField(_("origin"), max_length=64, null=True)  # noqa: DJ001 - None is a value
     created = models.FloatField(_("created"))
-    lease = models.CharField(max_length=64, null=True)  # noqa: DJ001 - nobody holds it
     leased_until = models.FloatField(null=True)
 
     class Meta:

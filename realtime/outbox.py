@@ -7,9 +7,10 @@ A process that dies in between leaves the row, and any other process relays it.
 Where the log lives in the same database, deletion and append are one transaction and the topic's
 row lock is the claim.
 For another store a lease on the topic's oldest row is the claim, the rows go after the append, and
-the store passes over ids that it has seen: a relay that died, or outlived its lease, repeats nothing.
-Only the oldest row needs the lease, since nobody begins anywhere else; so a topic's rows are relayed
-in their order.
+the store passes over ids that it has seen: a relay that died, or outlived its lease, repeats
+nothing.
+Only the oldest row needs the lease, since nobody begins anywhere else; so a topic's rows are
+relayed in their order.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import DatabaseError, connections, models, router, transaction
+from django.db import connections, models, router, transaction
 
 from realtime import broadcast
 from realtime.broadcast import Wakeup
 from realtime.events import Draft
-from realtime.exceptions import InvalidTopicName, PublishError, RealtimeError, UnknownTopic
+from realtime.exceptions import InvalidTopicName, PublishError, StoreError, UnknownTopic
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
 from realtime.stores.clock import DatabaseClock
+from realtime.stores.connections import DatabaseAccess
 from realtime.stores.database import DatabaseStore
 from realtime.threads import STORE_THREADS
 from realtime.topics import resolve
@@ -48,6 +51,7 @@ BATCH = 500  # rows of a topic a transaction: some tens of ms
 STALE_SECONDS = 2.0  # after which a row's own process is taken to be dead or busy
 SWEEP_SECONDS = 1.0  # between two looks of one process for stale rows
 LEASE_SECONDS = 10.0  # longer than an append to a store that answers; a crash delays by as much
+LOCKED_SECONDS = 5.0  # that the relay waits for a lock; after that it is the next sweep's turn
 COMMIT_WAIT_SECONDS = 1.0  # that a request waits after its commit for its own relay
 
 
@@ -55,6 +59,11 @@ def _rows(alias: str) -> models.QuerySet[OutboxEntry]:
     model: Any = apps.get_model("realtime", "OutboxEntry")
     rows: models.QuerySet[OutboxEntry] = model.objects.using(alias)
     return rows
+
+
+def _access(alias: str) -> DatabaseAccess:
+    """Return the way to an alias that waits for locks and opens broken connections anew."""
+    return DatabaseAccess(alias, "the outbox", LOCKED_SECONDS)
 
 
 def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
@@ -66,8 +75,8 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     model: Any = apps.get_model("realtime", "OutboxEntry")
     if not router.allow_migrate_model(alias, model):
         raise PublishError(
-            f"the database {alias!r} has no outbox, because a database router does not let the "
-            f"app 'realtime' migrate there; allow it, then run: manage.py migrate --database {alias}"
+            f"the database {alias!r} has no outbox, because a database router keeps the app "
+            f"'realtime' away; let it in, then run: manage.py migrate --database {alias}"
         )
     _rows(alias).bulk_create(
         model(
@@ -146,10 +155,9 @@ def relay(alias: str, topic: str) -> int:
 
 def _announce(topic: str, appended: Appended) -> None:
     broadcast.broadcast([Wakeup.of(topic, appended)])
-    try:
+    # A topic that was unregistered since it was published: its log keeps what it has.
+    with suppress(UnknownTopic, InvalidTopicName):
         trim_after(resolve(topic), appended)
-    except (UnknownTopic, InvalidTopicName):
-        pass  # unregistered since it was published; the log keeps what it has
 
 
 def _draft(row: OutboxEntry) -> Draft:
@@ -164,32 +172,31 @@ def _take(alias: str, topic: str) -> list[Draft]:
 
 
 def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
-    rows = _lease(alias, topic)
+    access = _access(alias)
+    rows = access.write(lambda _: _lease(alias, topic))
     if not rows:
         return None
     try:
         appended = store.append(topic, [_draft(row) for row in rows])
     except BaseException:
-        _rows(alias).filter(id=rows[0].id).update(leased_until=None)
+        oldest = _rows(alias).filter(id=rows[0].id)
+        access.write(lambda _: oldest.update(leased_until=None))
         raise
-    _rows(alias).filter(id__in=[row.id for row in rows]).delete()
+    done = _rows(alias).filter(id__in=[row.id for row in rows])
+    access.write(lambda _: done.delete())
     return appended
 
 
 def _lease(alias: str, topic: str) -> list[OutboxEntry]:
     """Lease a topic's oldest row; return it and those behind it, or nothing if another has it."""
-    oldest = _rows(alias).filter(topic=topic).order_by("id").values_list("id", flat=True).first()
+    rows = _rows(alias).filter(topic=topic).order_by("id")
+    oldest = rows.values_list("id", flat=True).first()
     if oldest is None:
         return []
     free = models.Q(leased_until=None) | models.Q(leased_until__lt=DatabaseClock())
-    leased = (
-        _rows(alias)
-        .filter(free, id=oldest)
-        .update(leased_until=DatabaseClock() + LEASE_SECONDS)
-    )
-    if not leased:
+    if not rows.filter(free, id=oldest).update(leased_until=DatabaseClock() + LEASE_SECONDS):
         return []
-    return list(_rows(alias).filter(topic=topic, id__gte=oldest).order_by("id")[:BATCH])
+    return list(rows.filter(id__gte=oldest)[:BATCH])
 
 
 def relay_stale(older_than: float = STALE_SECONDS) -> int:
@@ -207,20 +214,20 @@ def _aliases() -> list[str]:
 
 
 def _relay_stale_on(alias: str, older_than: float) -> int:
+    stale = _rows(alias).filter(created__lt=DatabaseClock() - older_than).order_by()
+    names = stale.values_list("topic", flat=True).distinct()[:BATCH]
     try:
-        stale = _rows(alias).filter(created__lt=DatabaseClock() - older_than)
-        topics = list(stale.order_by().values_list("topic", flat=True).distinct()[:BATCH])
-    except DatabaseError as error:
+        topics = _access(alias).read(lambda _: list(names))
+    except StoreError as error:
         # An alias that is never migrated, or a server that is away; neither is news each second.
         logger.debug("the outbox of %r cannot be read: %s", alias, error)
-        connections[alias].close()
         return 0
     count = 0
     for topic in topics:
         try:
             count += relay(alias, topic)
-        except (RealtimeError, DatabaseError) as error:
-            logger.warning("events of %s wait in the outbox of %r: %s", topic, alias, error)
+        except Exception:
+            logger.warning("events of %s wait in the outbox of %r", topic, alias, exc_info=True)
     return count
 
 

@@ -27,7 +27,15 @@ from realtime.topics import Topic, resolve
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-__all__ = ["apublish", "apublish_many", "encode", "origin_hash", "publish", "publish_draft", "publish_many"]
+__all__ = [
+    "apublish",
+    "apublish_many",
+    "encode",
+    "origin_hash",
+    "publish",
+    "publish_draft",
+    "publish_many",
+]
 
 ORIGIN_HEADER = "X-Realtime-Origin"
 ORIGIN_LENGTH = 200  # characters of that header that count; our client sends 22
@@ -56,9 +64,7 @@ class _Item:
     draft: Draft
 
 
-def _item(
-    topic: Topic | str, name: str, data: Any, exclude: HttpRequest | None = None
-) -> _Item:
+def _item(topic: Topic | str, name: str, data: Any, exclude: HttpRequest | None = None) -> _Item:
     found = topic if isinstance(topic, Topic) else resolve(topic)
     secret = exclude.headers.get(ORIGIN_HEADER) if exclude is not None else None
     origin = origin_hash(secret) if secret else None

@@ -113,7 +113,6 @@ class Migration(migrations.Migration):
                 ("json", models.TextField(verbose_name="data")),
                 ("origin", models.CharField(max_length=64, null=True, verbose_name="origin")),
                 ("created", models.FloatField(verbose_name="created")),
-                ("lease", models.CharField(max_length=64, null=True)),
                 ("leased_until", models.FloatField(null=True)),
             ],
             options={

@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet
 
 from realtime.stores.base import new_epoch
 from realtime.stores.clock import DatabaseClock
+from realtime.stores.connections import has_lock
 from realtime.stores.standing import Standing
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Tables:
         else:
             # SQLite: who reads first is refused the write lock when another has written since.
             rows.filter(name=topic).update(seq=F("seq"))
+            has_lock(connection)
         return self.find(rows, topic)
 
     def find(self, rows: QuerySet[Log], topic: str) -> Found | None:

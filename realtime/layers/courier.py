@@ -73,7 +73,7 @@ class Courier:
         # The rest belongs to the thread.
         self._watch = Watch(tables)
         self._registered = False
-        self._dirty = True  # letters may wait that no change of the database will announce
+        self._dirty = True  # letters may wait: look, until a look has succeeded
         self._due = self._renew_at = self._trim_at = self._active_until = self._idle_at = 0.0
         self._failures = 0
 
@@ -208,10 +208,15 @@ class Courier:
 
     def _poll(self) -> None:
         try:
-            self._open()
+            wanted = self.local.wanted()
+            reopened, changed = self._watch.check(frozenset([self.tables.inbox, *wanted]))
+            if reopened:
+                self._registered = False
+            self._dirty |= changed or reopened
+            self._dirty |= any(not w.settled for waiters in wanted.values() for w in waiters)
             self._ensure_registered()
             self._keep_alive()
-            found = self._look()
+            found = self._fetch() if self._dirty else 0
         except Exception as error:  # of whatever kind: the readers wait for this thread
             if not self._failures:
                 logger.warning("Cannot look for messages of other processes; retrying: %s", error)
@@ -239,14 +244,8 @@ class Courier:
             self._trim_at = now + _about(TRIM_SECONDS)
             self.tables.trim()
 
-    def _look(self) -> int:
-        """Fetch what waits, if anything can wait; return how many letters there were."""
-        wanted = self.local.wanted()
-        changed = self._watch.changed(frozenset([self.tables.inbox, *wanted]))
-        unsettled = any(not w.settled for waiters in wanted.values() for w in waiters)
-        if not (changed or unsettled or self._dirty):
-            return 0
-        self._dirty = True
+    def _fetch(self) -> int:
+        """Take everything that waits for this process; return how many letters there were."""
         count = 0
         more = True
         while more:

@@ -40,9 +40,15 @@ class Watch:
         own = connections[self.tables.using]
         return self.tables.database.read(lambda connection: self._open(connection, own))
 
-    def changed(self, addresses: frozenset[str]) -> bool:
-        """Tell whether anything may wait at one of the addresses."""
-        return self.tables.database.read(lambda connection: self._changed(connection, addresses))
+    def check(self, addresses: frozenset[str]) -> tuple[bool, bool]:
+        """Do as ``open()`` does, and tell too whether anything may wait at one of the addresses."""
+        own = connections[self.tables.using]
+        return self.tables.database.read(
+            lambda connection: (
+                self._open(connection, own),
+                self._changed(connection, addresses),
+            )
+        )
 
     def _open(self, connection: BaseDatabaseWrapper, own: BaseDatabaseWrapper) -> bool:
         if connection.connection is self._raw:

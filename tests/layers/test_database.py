@@ -443,6 +443,22 @@ class TestDatabaseThatIsAway:
         assert (await reading)["number"] == 1
 
 
+class TestServerThatEndsConnections:
+    @pytest.fixture
+    def database(self, postgres: Database) -> Database:
+        connections[postgres.alias].close()  # the test's own is not to be ended
+        return postgres
+
+    async def test_they_are_opened_anew(self, make_layer: MakeLayer, database: Database) -> None:
+        here, there = make_layer(), make_layer()
+        theirs = await there.new_channel()
+        await there.group_add("orders", theirs)
+        for number in range(3):
+            await database.run(lambda: end_connections(database.alias))
+            await here.group_send("orders", {"number": number})
+            await next_is(there, theirs, number)
+
+
 class TestConsumers:
     @pytest.fixture
     def database(self, sqlite: Database, settings: Any) -> Database:
@@ -531,3 +547,11 @@ class locked:
     def __exit__(self, *exc: object) -> None:
         self.connection.execute("ROLLBACK")
         self.connection.close()
+
+
+def end_connections(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND query LIKE '%realtime_layer%'"
+        )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.apps.registry import Apps
+from django.db import router
+from django.db.models.signals import post_migrate
 
 
 class RealtimeConfig(AppConfig):
@@ -20,3 +24,19 @@ class RealtimeConfig(AppConfig):
         from realtime.topics import autodiscover
 
         autodiscover()
+        post_migrate.connect(_make_store_id, sender=self, dispatch_uid="realtime.store_id")
+
+
+def _make_store_id(*, using: str, apps: Apps = apps, **_: Any) -> None:
+    """Write the row that holds the store id; it dies with the data, also when a test flushes it.
+
+    Not a migration's work: those are not run anew when a database is emptied.
+    """
+    from realtime.stores.tables import Tables
+
+    try:
+        log = apps.get_model("realtime", "Log")
+    except LookupError:
+        return  # migrated back to nothing
+    if router.allow_migrate_model(using, log):
+        Tables(using).store_id()

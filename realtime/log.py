@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from realtime.events import Cursor, Event
+from realtime.exceptions import CursorExpired
 from realtime.stores import get_store
+from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve
 
 if TYPE_CHECKING:
@@ -45,6 +47,14 @@ def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
         StoreUnavailable: the store cannot be read now.
     """
     name = _name(topic)
+    while True:
+        try:
+            return _newest(name, last)
+        except CursorExpired:
+            pass  # trimmed between finding the first of them and reading it
+
+
+def _newest(name: str, last: int) -> list[Event]:
     store = get_store()
     events: list[Event] = []
     cursor = store.locate(name, last=last)
@@ -59,17 +69,7 @@ def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
 
 async def ahistory(topic: Topic | str, last: int = 100) -> Sequence[Event]:
     """Do as ``history()`` does."""
-    name = _name(topic)
-    store = get_store()
-    events: list[Event] = []
-    cursor = await store.alocate(name, last=last)
-    while len(events) < last:
-        page = await store.aread(name, cursor, limit=last - len(events))
-        if not page.events:
-            break
-        events += page.events
-        cursor = events[-1].cursor or cursor
-    return events
+    return await STORE_THREADS.run(history, topic, last)
 
 
 def delete(topic: Topic | str) -> Cursor:

@@ -115,7 +115,9 @@ class _AfterCommit:
 def _relay_after_commit(alias: str, topics: set[str]) -> None:
     connection = connections[alias]
     if not connection.in_atomic_block:
-        return  # autocommit is off by hand, where Django has no hooks: the next sweep relays
+        # Autocommit is off by hand, where Django has no hooks, or the row is committed already and
+        # waits for a lock that this thread holds on the log: the next sweep relays it.
+        return
     hooks = connection.run_on_commit
     # Savepoints take their hooks with them when they roll back, so one hook serves the events of
     # one savepoint; a loop of a thousand publishes is relayed at once.

@@ -263,13 +263,13 @@ def _refuse_event_loop(name: str, twin: str) -> None:
 
 
 def _open_transaction(using: str | None) -> str | None:
-    """Return the alias whose transaction the event waits for, or None if there is none.
+    """Return the alias in whose outbox the event waits for a commit, or None if it need not.
 
     Raises:
         AmbiguousTransaction: another alias is in a transaction and ``using`` was not given.
     """
     alias = "default" if using is None else using
-    if _in_transaction(alias):
+    if _in_transaction(alias) or _log_is_locked(alias):
         return alias
     if using is None:
         others = [
@@ -287,6 +287,20 @@ def _in_transaction(alias: str) -> bool:
     # With autocommit off by hand everything is in a transaction, though not in an atomic block.
     return connection.in_atomic_block or (
         connection.connection is not None and not connection.get_autocommit()
+    )
+
+
+def _log_is_locked(alias: str) -> bool:
+    """Tell whether this thread holds the lock that an append would wait for.
+
+    That is so if the log is in another alias, in SQLite, and in a transaction of this thread.
+    """
+    log = get_store().alias
+    return (
+        log is not None
+        and log != alias
+        and connections[log].vendor == "sqlite"
+        and _in_transaction(log)
     )
 
 

@@ -1,15 +1,7 @@
-"""The tables, and the row that holds the store id."""
-
-import secrets
+"""The tables."""
 
 import django.db.models.deletion
 from django.db import migrations, models
-
-
-def make_store_id(apps, schema_editor):
-    """Write the row whose epoch is the store id; it dies with the data."""
-    logs = apps.get_model("realtime", "Log").objects.using(schema_editor.connection.alias)
-    logs.get_or_create(name="", defaults={"epoch": secrets.token_urlsafe(6)})
 
 
 class Migration(migrations.Migration):
@@ -186,5 +178,4 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.RunPython(make_store_id, migrations.RunPython.noop, hints={"model_name": "log"}),
     ]

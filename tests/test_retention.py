@@ -1,0 +1,104 @@
+"""Logs are trimmed beside the publishing."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime import retention
+from realtime.log import delete, head, history, new_epoch
+from realtime.publishing import publish, publish_many
+from realtime.stores import get_store
+from realtime.topics import isolated, register, unregister
+from tests.support.waiting import wait_until
+from tests.testapp.topics import PublicTopic
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_log_keeps_what_its_topic_says() -> None:
+    for number in range(12):
+        publish("tiny.log", "tick", number)
+    wait_until(lambda: len(history("tiny.log")) == 5, "the log is trimmed")
+    assert [event.data for event in history("tiny.log")] == [7, 8, 9, 10, 11]
+    assert head("tiny.log").seq == 12
+
+
+def test_publisher_does_not_wait_for_the_trimming(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = get_store()
+    real = store.trim
+    may_go_on = threading.Event()
+    began = threading.Event()
+
+    def slow(*args: Any) -> int:
+        began.set()
+        assert may_go_on.wait(30)
+        return real(*args)
+
+    monkeypatch.setattr(store, "trim", slow)
+    for number in range(8):
+        publish("tiny.slow", "tick", number)  # would hang if it waited
+    assert began.wait(30)
+    may_go_on.set()
+    wait_until(lambda: len(history("tiny.slow")) <= 5, "the log is trimmed after all")
+
+
+def test_trimming_that_fails_is_logged_and_done_by_a_later_append(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from realtime.exceptions import StoreUnavailable
+
+    def locked(*args: Any) -> int:
+        raise StoreUnavailable("DatabaseStore", "locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(get_store(), "trim", locked)
+        publish_many([("tiny.later", "tick", number) for number in range(8)])
+        wait_until(lambda: "was not trimmed" in caplog.text, "the failure is logged")
+    publish("tiny.later", "tick", 8)
+    wait_until(lambda: len(history("tiny.later")) == 5, "the log is trimmed")
+
+
+def test_trim_all_trims_every_log_and_leaves_unknown_topics_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention.STORE_THREADS, "submit", lambda *args: None)
+    with isolated():
+
+        @register("gone.<slug:name>")
+        class GoneTopic(PublicTopic):
+            max_events = 1
+
+        publish_many([("gone.x", "tick", number) for number in range(3)])
+        unregister(GoneTopic)
+    publish_many([("tiny.a", "tick", number) for number in range(9)])
+    publish("public.a", "tick")
+    assert retention.trim_all() == {"tiny.a": 4, "public.a": 0}
+    retention._waiting.clear()
+
+
+def test_delete_and_new_epoch_end_a_life_of_the_log() -> None:
+    publish_many([("public.life", "tick", number) for number in range(3)])
+    first = head("public.life")
+    second = new_epoch("public.life")
+    assert (second.seq, second.tag) == (first.seq, first.tag)
+    assert second.epoch != first.epoch
+    assert len(history("public.life")) == 3
+    third = delete("public.life")
+    assert third.seq == 0
+    assert third.epoch not in {first.epoch, second.epoch}
+    assert history("public.life") == []
+    assert head("public.life") == third
+
+
+def test_history_reads_the_newest_events() -> None:
+    publish_many([("public.long", "tick", number) for number in range(700)])
+    assert [event.data for event in history("public.long", last=3)] == [697, 698, 699]
+    assert [event.data for event in history("public.long", last=650)] == list(range(50, 700))
+
+
+@override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}})
+def test_memory_store_is_trimmed_too() -> None:
+    publish_many([("tiny.memory", "tick", number) for number in range(12)])
+    wait_until(lambda: len(history("tiny.memory")) == 5, "the log is trimmed")

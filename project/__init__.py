@@ -1,0 +1,1 @@
+"""The demo site: an order desk whose page follows its orders."""

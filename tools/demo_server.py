@@ -1,0 +1,87 @@
+"""The demo as its tests and screenshots run it: real Daphne, a database of its own, any port."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tools.environment import ROOT
+
+START_SECONDS = 30  # a slow machine imports Django and Twisted for some of them
+
+
+class DemoServer:
+    """One demo site that can be killed and started again on its port.
+
+    Args:
+        folder: where its database and its log go; empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.log = folder / "daphne.log"
+        self.environ = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DEMO_DATABASE": str(folder / "demo.sqlite3"),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.manage("migrate", "--verbosity", "0")
+        self.manage("load_demo")
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command in another process and return what it printed.
+
+        Raises:
+            RuntimeError: it failed; the text is its output.
+        """
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{arguments} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def start(self) -> None:
+        """Start Daphne as `make demo` does, and wait until it listens.
+
+        Raises:
+            RuntimeError: it ended, or does not listen in time.
+        """
+        address = ["-b", "127.0.0.1", "-p", str(self.port)]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daphne", *address, "project.asgi:application"],
+                cwd=ROOT,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            time.sleep(0.05)
+        self.kill()
+        raise RuntimeError(f"Daphne did not start:\n{self.log.read_text()}")
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash does; nothing is said to the clients."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None

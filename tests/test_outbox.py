@@ -20,7 +20,10 @@ from realtime.publishing import publish
 from realtime.stores import get_store
 from realtime.stores.memory import MemoryStore
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("two_aliases"),
+]
 
 TOPIC = "public.news"
 

@@ -39,7 +39,10 @@ from tests.testapp.models import Note
 from tests.testapp.topics import OrderTopic, PublicTopic
 from tests.urls import Broken
 
-pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+pytestmark = [
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.usefixtures("two_aliases"),
+]
 
 TOPIC = "public.news"
 

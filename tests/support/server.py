@@ -1,0 +1,223 @@
+"""A real Daphne in a process of its own, on a database of its own, and a client for it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from tests.support.waiting import SCALE, wait_until
+
+DEADLINE = 20.0 * SCALE  # seconds that anything is waited for before the test counts as hung
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """Daphne on the test project; as a context manager it migrates, starts, and stops at the end.
+
+    Args:
+        folder: where its SQLite databases, and its log, are.
+        database: a `postgres://…` URL instead of SQLite.
+        application: what is served; a module of tests/ may change constants before it serves.
+        port: None takes a free one; it stays the same over restarts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        database: str | None = None,
+        application: str = "tests.asgi:application",
+        port: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.application = application
+        self.port = port or free_port()
+        self.env = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "REALTIME_TEST_DIR": str(folder),
+        }
+        self.env.pop("REALTIME_TEST_DB", None)
+        if database is not None:
+            self.env["REALTIME_TEST_DB"] = database
+        self.log = folder / f"daphne-{self.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where WebSockets connect."""
+        return f"ws://127.0.0.1:{self.port}/realtime/ws?v=1"
+
+    def __enter__(self) -> "Server":
+        self.run("from django.core.management import call_command; call_command('migrate', '-v0')")
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if error is not None and self.log.exists():
+            print(f"--- {self.log.name}\n{self.log.read_text()[-8000:]}")
+
+    def start(self) -> None:
+        """Start and wait until it listens."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daphne", "-p", str(self.port), self.application],
+                env=self.env,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._listens, "Daphne listens", DEADLINE)
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"Daphne ended at once:\n{self.log.read_text()[-4000:]}")
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def kill9(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it as an operator does."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def restart(self) -> None:
+        """Stop and start again on the same port and database."""
+        self.stop()
+        self.start()
+
+    def popen(self, script: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a process of the same project that runs a Python script."""
+        return subprocess.Popen(
+            [sys.executable, "-c", f"import django; django.setup()\n{script}"],
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+
+    def run(self, script: str, code: int = 0) -> str:
+        """Run a Python script in a process of the same project; return what it printed."""
+        process = self.popen(script)
+        out, err = process.communicate(timeout=DEADLINE * 3)
+        assert process.returncode == code, f"{process.returncode}\n{err}"
+        return out
+
+    def publish(self, topic: str, count: int, name: str = "tick", start: int = 0) -> None:
+        """Publish events from another process; their data count from `start`."""
+        self.run(
+            "from realtime import publish\n"
+            f"for n in range({start}, {start + count}): publish({topic!r}, {name!r}, n)"
+        )
+
+    def sign_in(self, username: str = "ada") -> dict[str, str]:
+        """Make a user where there is none, and a session; return the headers that carry it."""
+        key = self.run(
+            "from django.contrib.auth import get_user_model, BACKEND_SESSION_KEY\n"
+            "from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY\n"
+            "from django.contrib.sessions.backends.db import SessionStore\n"
+            "from django.conf import settings\n"
+            f"user, _ = get_user_model().objects.get_or_create(username={username!r})\n"
+            "session = SessionStore()\n"
+            "session[SESSION_KEY] = str(user.pk)\n"
+            "session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]\n"
+            "session[HASH_SESSION_KEY] = user.get_session_auth_hash()\n"
+            "session.save()\n"
+            "print(session.session_key)"
+        ).strip()
+        assert re.fullmatch(r"\w+", key)
+        return {"Cookie": f"sessionid={key}"}
+
+
+class Client:
+    """A WebSocket client that speaks JSON and waits with a deadline."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.welcome: dict[str, Any] = {}
+        self._id = 0
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next frame that is no heartbeat."""
+        while True:
+            async with asyncio.timeout(DEADLINE):
+                frame: dict[str, Any] = json.loads(await self.socket.recv())
+            if frame["type"] != "heartbeat":
+                return frame
+
+    async def send(self, **frame: Any) -> None:
+        """Send a frame; fields that are None are left out."""
+        await self.socket.send(json.dumps({k: v for k, v in frame.items() if v is not None}))
+
+    async def ask(self, **frame: Any) -> dict[str, Any]:
+        """Send a frame with an id of its own and return the frame that answers it."""
+        self._id += 1
+        await self.send(id=self._id, **frame)
+        while (answer := await self.receive()).get("id") != self._id:
+            pass
+        return answer
+
+    async def subscribe(self, topic: str, **fields: Any) -> dict[str, Any]:
+        """Subscribe and return the `subscribed` frame."""
+        answer = await self.ask(type="subscribe", topic=topic, **fields)
+        assert answer["type"] == "subscribed", answer
+        return answer
+
+    async def events(self, count: int) -> list[dict[str, Any]]:
+        """Return the next frames, which must all be events."""
+        frames = [await self.receive() for _ in range(count)]
+        assert {frame["type"] for frame in frames} <= {"event"}, frames
+        return frames
+
+
+@asynccontextmanager
+async def connect(server: Server, **options: Any) -> AsyncIterator[Client]:
+    """Connect to a server and take its welcome, which is `client.welcome`."""
+    async with websockets.connect(server.url, open_timeout=DEADLINE, **options) as socket:
+        client = Client(socket)
+        welcome = await client.receive()
+        assert welcome["type"] == "welcome", welcome
+        client.welcome = welcome
+        yield client

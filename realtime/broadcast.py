@@ -32,7 +32,15 @@ from realtime import conf
 from realtime.events import Cursor, Event
 from realtime.stores.base import Appended
 
-__all__ = ["WAKEUP_TYPE", "Wakeup", "abroadcast", "adopt_loop", "broadcast", "get_layer", "group_name"]
+__all__ = [
+    "WAKEUP_TYPE",
+    "Wakeup",
+    "abroadcast",
+    "adopt_loop",
+    "broadcast",
+    "get_layer",
+    "group_name",
+]
 
 logger = logging.getLogger("realtime")
 
@@ -41,7 +49,7 @@ WAIT_SECONDS = 0.1  # that a publisher waits for its wake-up; the log has the ev
 EXIT_SECONDS = 1.0  # that a process which ends waits for wake-ups under way
 SEND_SECONDS = 5.0  # after which a hanging layer is given up; hubs check their heads by then
 MESSAGE_BYTES = 256 * 1024  # of JSON in one wake-up; Redis and PostgreSQL layers like them small
-WAITING_WAKEUPS = 10_000  # in the process; beyond that the oldest waiting are left to head checks
+WAITING_WAKEUPS = 10_000  # in the process; beyond that new ones are left to head checks
 CONCURRENT_TOPICS = 16  # group_sends under way; one topic's go one after the other, in order
 
 
@@ -94,16 +102,29 @@ class Wakeup:
         )
         return cls(topic, message["previous"], events)
 
+    @property
+    def size(self) -> int:
+        """The characters of its events' JSON."""
+        return sum(len(event.json) for event in self.events)
+
+    @property
+    def last(self) -> int | None:
+        """The tag of its last stored event; None if all are ephemeral."""
+        cursors = (event.cursor for event in reversed(self.events))
+        return next((cursor.tag for cursor in cursors if cursor is not None), None)
+
+    def follows(self, last: int | None) -> bool:
+        """Tell whether it can travel in one message behind a stored event with this tag."""
+        return last is None or self.previous is None or self.previous == last
+
     def split(self, max_bytes: int = MESSAGE_BYTES) -> list[Wakeup]:
         """Return the same as several wake-ups, each with at most so many bytes of JSON."""
         parts: list[Wakeup] = []
         previous, size, events = self.previous, 0, list[Event]()
         for event in self.events:
             if events and size + len(event.json) > max_bytes:
-                parts.append(Wakeup(self.topic, previous, tuple(events)))
-                previous = next(
-                    (e.cursor.tag for e in reversed(events) if e.cursor is not None), previous
-                )
+                parts.append(part := Wakeup(self.topic, previous, tuple(events)))
+                previous = previous if part.last is None else part.last
                 size, events = 0, []
             events.append(event)
             size += len(event.json)
@@ -158,10 +179,10 @@ class _Sender:
 
     def put(self, wakeup: Wakeup, done: concurrent.futures.Future[None]) -> None:
         """Take a wake-up; on the loop only. ``done`` is resolved when it was sent or given up."""
-        if self.count >= WAITING_WAKEUPS:
-            done.set_result(None)
-            return
         self.count += 1
+        if self.count > WAITING_WAKEUPS:
+            self.finish([(wakeup, done)])
+            return
         queue = self.waiting.get(wakeup.topic)
         if queue is not None:
             queue.append((wakeup, done))
@@ -177,8 +198,10 @@ class _Sender:
             async with self.slots:
                 while queue:
                     batch = self.take(queue)
-                    await self.send(topic, [wakeup for wakeup, _ in batch])
-                    self.finish(batch)
+                    try:
+                        await self.send(topic, [wakeup for wakeup, _ in batch])
+                    finally:
+                        self.finish(batch)
         finally:
             del self.waiting[topic]
             self.finish(queue)
@@ -188,12 +211,15 @@ class _Sender:
     ) -> list[tuple[Wakeup, concurrent.futures.Future[None]]]:
         """Take as many from the left as make one message."""
         batch = [queue.popleft()]
-        size = sum(len(event.json) for event in batch[0][0].events)
-        while queue and follows(batch[-1][0], queue[0][0]):
-            size += sum(len(event.json) for event in queue[0][0].events)
-            if size > MESSAGE_BYTES:
+        wakeup = batch[0][0]
+        size, last = wakeup.size, wakeup.last
+        while queue:
+            wakeup = queue[0][0]
+            size += wakeup.size
+            if size > MESSAGE_BYTES or not wakeup.follows(last):
                 break
             batch.append(queue.popleft())
+            last = last if wakeup.last is None else wakeup.last
         return batch
 
     async def send(self, topic: str, wakeups: Sequence[Wakeup]) -> None:
@@ -222,14 +248,6 @@ class _Sender:
                 done.set_result(None)
 
 
-def follows(first: Wakeup, second: Wakeup) -> bool:
-    """Tell whether two wake-ups can travel as one: the second's events come right after."""
-    if second.previous is None:
-        return True
-    last = next((e.cursor for e in reversed(first.events) if e.cursor is not None), None)
-    return last is None or last.tag == second.previous
-
-
 class _Home:
     """Where this process sends from."""
 
@@ -238,7 +256,9 @@ class _Home:
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        """Start anew: in a forked child the loop's thread is gone and the lock may be held."""
+        """Start anew: in a forked child the loop's thread is gone and the locks may be held."""
+        global _layer_lock
+        _layer_lock = threading.Lock()
         self.lock = threading.Lock()
         self.sender: _Sender | None = None
         self.under_way: set[concurrent.futures.Future[None]] = set()
@@ -246,6 +266,7 @@ class _Home:
     def get(self) -> _Sender:
         with self.lock:
             if self.sender is None or not self.sender.loop.is_running():
+                _flush_before_the_layer_closes()
                 self.sender = _Sender(_start_loop_thread())
             return self.sender
 
@@ -280,10 +301,10 @@ def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
             if not part.events:
                 continue
             done: concurrent.futures.Future[None] = concurrent.futures.Future()
+            sender.loop.call_soon_threadsafe(sender.put, part, done)
             _home.under_way.add(done)
             done.add_done_callback(_home.under_way.discard)
             futures.append(done)
-            sender.loop.call_soon_threadsafe(sender.put, part, done)
     return futures
 
 
@@ -319,7 +340,16 @@ def _on_loop() -> bool:
     return True
 
 
-@atexit.register
+def _flush_before_the_layer_closes() -> None:
+    """Have the flush run at exit before what the layer does there: last in, first out."""
+    try:
+        get_layer()
+    except Exception:
+        logger.debug("the channel layer cannot be made yet", exc_info=True)
+    atexit.unregister(_flush_at_exit)
+    atexit.register(_flush_at_exit)
+
+
 def _flush_at_exit() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     futures = list(_home.under_way)

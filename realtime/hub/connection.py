@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import HEARTBEAT, CloseCode, reset
-from realtime.hub.topic import Frame, LiveTopic, reset_reason
+from realtime.hub.ring import Frame, Frames
+from realtime.hub.topic import LiveTopic, reset_reason
 from realtime.writers.asgi import AsgiWriter, SlowReader
 
 if TYPE_CHECKING:
@@ -74,14 +75,45 @@ class Connection:
         unsent = self.writer.unsent
         if unsent and unsent + size > self.limit:
             return False
-        self.last_push = self.hub.now
-        self.writer.write(text, size)
+        self._write(text, size)
         return True
 
     def answer(self, text: str) -> None:
-        """Write a frame that is not an event; a client that reads no answers is closed."""
-        if not self.push(text, len(text.encode())):
+        """Write a frame that is not an event; a client that reads no answers is closed.
+
+        Answers have as much room again as events: a burst of events must not cost a client that
+        reads, slowly, its connection at the next ping.
+        """
+        size = len(text.encode())
+        if self.writer.unsent > 2 * self.limit:
             self.close(CloseCode.SLOW)
+        else:
+            self._write(text, size)
+
+    def _write(self, text: str, size: int) -> None:
+        self.last_push = self.hub.now
+        self.writer.write(text, size)
+
+    async def drained(self) -> None:
+        """Wait until a replay may go on: at most half of what it may have is unsent.
+
+        Raises:
+            SlowReader: the client does not read.
+        """
+        limit = min(REPLAY_BYTES, self.limit)
+        if self.writer.unsent >= limit:
+            await self.writer.drained(limit // 2)
+
+    async def push_paced(self, text: str, size: int) -> None:
+        """Write a frame of a replay, once it fits into what a replay may have unsent.
+
+        Raises:
+            SlowReader: the client does not read.
+        """
+        limit = min(REPLAY_BYTES, self.limit)
+        if (unsent := self.writer.unsent) and unsent + size > limit:
+            await self.writer.drained(max(0, min(limit // 2, limit - size)))
+        self._write(text, size)
 
     def heartbeat(self) -> None:
         """Break the silence; a full buffer is no silence."""
@@ -127,34 +159,43 @@ class Subscription:
                 if it was not a resume) and the number of events that follow.
 
         Raises:
-            StoreError: the log cannot be read now; nothing was announced.
+            StoreError: the log cannot be read now, or not in time; nothing was announced.
         """
-        frames: Sequence[Frame] = ()
-        recovered: bool | None = None
-        head = begin = None
-        if isinstance(since, Cursor):
-            try:
-                frames, head = await self._resume(since)
-                begin, recovered = since, True
-            except CursorExpired as error:
-                recovered = False
-                await self.topic.settle(error.head)
-        elif since is not None or last is not None:
-            begin = await self._locate(since, last, history)
+        topic = self.topic
+        begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
+        if self._ended:
+            return
         # From here to the going live nothing waits, so no event comes in between.
-        if begin is None:
-            begin = self.topic.position
-        newest = max(self.topic.position.seq, head.seq if head is not None else 0)
+        if begin is None or read is None:
+            begin, read = topic.position, Frames((), topic.position)
         self.position = begin
-        announce(begin, recovered, max(0, newest - begin.seq))
-        self._advance(frames)
+        ends = (begin, read.head, topic.position)
+        announce(begin, recovered, max(c.seq for c in ends if c.epoch == begin.epoch) - begin.seq)
+        self._advance(read.frames)
 
-    async def _resume(self, since: Cursor) -> tuple[Sequence[Frame], Cursor]:
-        recent = self.topic.recent(since)
+    async def _begin(
+        self, since: Cursor | float | None, last: int | None, history: bool
+    ) -> tuple[Cursor | None, Frames | None, bool | None]:
+        """Return where to begin (None: at the hub's position), what follows, and ``recovered``."""
+        resumes = isinstance(since, Cursor)
+        if since is None and last is None:
+            return None, None, None
+        try:
+            begin = since if isinstance(since, Cursor) else await self._locate(since, last, history)
+            return begin, await self._read_on(begin), True if resumes else None
+        except CursorExpired as error:
+            # A located cursor expires only if it was trimmed away since.
+            await self.topic.settle(error.head)
+            return None, None, False if resumes else None
+
+    async def _read_on(self, after: Cursor) -> Frames:
+        recent = self.topic.recent(after)
         if recent is not None:
-            return recent, self.topic.position
-        read = await self.topic.read(since)
-        return read.frames, read.head
+            return Frames(recent, self.topic.position)
+        read = await self.topic.read(after)
+        if read.head.epoch != self.topic.position.epoch:
+            await self.topic.settle(read.head)  # the hub does not know yet that the log began anew
+        return read
 
     async def _locate(self, since: float | None, last: int | None, history: bool) -> Cursor:
         store = self.topic.hub.store
@@ -186,6 +227,8 @@ class Subscription:
     # Catching up
 
     def _advance(self, frames: Sequence[Frame]) -> None:
+        if self._ended:
+            return
         if not frames and self.position == self.topic.position:
             self.topic.live[self] = None
         else:
@@ -202,11 +245,13 @@ class Subscription:
 
     async def _catch_up(self, frames: Sequence[Frame]) -> None:
         """Push from the log until the position is the topic's; then go live in the same turn."""
-        while True:
+        connection = self.connection
+        while not connection.writer.closed:
             for frame in frames:
-                await self._push_paced(frame.text, frame.size)
+                await connection.push_paced(frame.text, frame.size)
                 self.position = frame.cursor
-            await self._pace()
+            # With a full buffer it would fall behind again at the next event.
+            await connection.drained()
             if self.position == self.topic.position:
                 self.topic.live[self] = None
                 return
@@ -228,20 +273,8 @@ class Subscription:
                 await self.topic.settle(error.head)
                 self.position = self.topic.position
                 text = reset(self.topic.name, self.position, reset_reason(error))
-                await self._push_paced(text, len(text))
+                await self.connection.push_paced(text, len(text))
                 return ()
             except StoreError:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, RETRY_SECONDS[1])
-
-    async def _push_paced(self, text: str, size: int) -> None:
-        await self._pace()
-        connection = self.connection
-        connection.last_push = connection.hub.now
-        connection.writer.write(text, size)
-
-    async def _pace(self) -> None:
-        writer = self.connection.writer
-        limit = min(REPLAY_BYTES, self.connection.limit)
-        if writer.unsent >= limit:
-            await writer.drained(limit // 2)

@@ -11,13 +11,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from channels.layers import BaseChannelLayer
 
 from realtime import outbox, retention
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, adopt_loop, get_layer, group_name
-from realtime.exceptions import StoreError
+from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.topic import LiveTopic
 from realtime.stores import get_store
 from realtime.stores.base import Store
@@ -31,15 +31,19 @@ __all__ = ["Hub"]
 
 logger = logging.getLogger("realtime")
 
+T = TypeVar("T")
+
 TICK_SECONDS = 0.25
 JOIN_CHECK_SECONDS = 0.25  # a layer's group_add may take effect a moment after it returned
 HEAD_CHECK_SECONDS = 4.0  # at most this and a tick between two head checks of a topic: under 5 s
 LINGER_SECONDS = 60.0  # that a topic is kept without followers: a reload finds it warm
 LAYER_SECONDS = 5.0  # after which a hanging group_add is given up
+ANSWER_SECONDS = 15.0  # that a client waits for a store that hangs; beyond any store's own retries
 RELAY_SECONDS = 1.0
 HEARTBEAT_CHECK_SECONDS = 2.5
 HEARTBEAT_SECONDS = 22.0  # idle time that earns a heartbeat, so that 25 s never pass in silence
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
+RECEIVE_RETRY_SECONDS = (0.1, 5.0)  # between tries of a layer that fails: first, and at most
 RECEIVE_BATCH = 50  # wake-ups taken in a row before others get their turn
 
 
@@ -54,7 +58,11 @@ class Hub:
         self.connections: set[Connection] = set()
         self.now = self.loop.time()
         self._channel = ""
+        self._channel_lock = asyncio.Lock()
+        self._failing: set[str] = set()
+        self._closed = False
         self._joining: list[LiveTopic] = []
+        self._rejoining: dict[str, LiveTopic] = {}
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._due: dict[str, float] = {}
@@ -75,14 +83,17 @@ class Hub:
 
     async def close(self) -> None:
         """Stop; connections that are left hear nothing more."""
+        self._closed = True
+        for connection in list(self.connections):
+            for subscription in list(connection.subscriptions.values()):
+                subscription.end()
         tasks = [*self._tasks, *self._jobs.values()]
         for task in tasks:
             task.cancel()
-        for topic in list(self.topics.values()):
+        for topic in self.topics.values():
             topic.close()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for topic in list(self.topics.values()):
-            await self._leave_group(topic)
+        await asyncio.gather(*(self._leave_group(topic) for topic in self.topics.values()))
         self.topics.clear()
 
     # Following
@@ -91,8 +102,10 @@ class Hub:
         """Return the live topic, joined, with one more follower; ``release()`` ends it.
 
         Raises:
-            StoreError: its head could not be read; there is no follower to release.
+            StoreError: its head could not be read, or not in time; there is no follower to release.
         """
+        if self._closed:
+            raise StoreError("the server shuts down")
         name = str(topic)
         live = self.topics.get(name)
         if live is None:
@@ -104,7 +117,7 @@ class Hub:
             live.linger = None
         live.followers += 1
         try:
-            await asyncio.shield(live.joined)
+            await self.answered(asyncio.shield(live.joined))
         except BaseException:
             self.release(live)
             raise
@@ -120,7 +133,23 @@ class Hub:
         if self.topics.get(live.name) is live:
             del self.topics[live.name]
         live.close()
+        self._leave(live)
+
+    def _leave(self, live: LiveTopic) -> None:
         self._run(f"leave {live.name}", lambda: self._leave_group(live))
+
+    async def answered(self, work: Awaitable[T]) -> T:
+        """Wait for something that a client waits for, and not for ever if the store hangs.
+
+        Raises:
+            StoreUnavailable: it took ``ANSWER_SECONDS``.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await work
+        except TimeoutError:
+            reason = f"no answer within {ANSWER_SECONDS:g} seconds"
+            raise StoreUnavailable(type(self.store).__name__, reason) from None
 
     async def _join(self) -> None:
         """Join groups and read heads, of all topics that wait for it at once."""
@@ -129,66 +158,90 @@ class Hub:
             await asyncio.gather(*(self._add_to_group(live) for live in batch))
             try:
                 heads = await self.store.aheads([live.name for live in batch])
+                for live in batch:
+                    if not live.closed:
+                        live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
+                        live.start(heads[live.name])
             except Exception as error:
                 if not isinstance(error, StoreError):
                     logger.exception("heads could not be read")
                     error = StoreError(str(error))
                 for live in batch:
-                    del self.topics[live.name]
-                    live.fail(error)
-                    await self._leave_group(live)
-                continue
-            for live in batch:
-                live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
-                live.start(heads[live.name])
+                    if not live.joined.done():
+                        live.fail(error)
+                        self._drop(live)
 
     async def _add_to_group(self, live: LiveTopic) -> None:
+        # A leaving that is under way could undo the joining.
+        if (leaving := self._jobs.get(f"leave {live.name}")) is not None:
+            await asyncio.wait([leaving])
+        if live.closed:
+            return
         try:
+            channel = await self._ensure_channel()
             async with asyncio.timeout(LAYER_SECONDS):
-                await self._ensure_channel()
-                await self.layer.group_add(group_name(live.name), self._channel)
-            live.in_group = True
-            live.group_added = self.loop.time()
+                await self.layer.group_add(group_name(live.name), channel)
         except Exception:
             # Head checks carry the topic until one of them finds the layer well again.
             live.in_group = False
-            logger.exception("the channel layer fails; %s arrives late until it is back", live.name)
+            self._layer_failed("groups")
+        else:
+            live.in_group = channel == self._channel
+            live.group_added = self.loop.time()
+            self._layer_works("groups")
+            if live.closed:
+                self._leave(live)
 
     async def _leave_group(self, live: LiveTopic) -> None:
-        if not live.in_group or live.name in self.topics and self.topics[live.name] is not live:
+        if not live.in_group or self.topics.get(live.name, live) is not live:
             return  # followed anew meanwhile: the group is the new one's
+        live.in_group = False
         try:
             async with asyncio.timeout(LAYER_SECONDS):
                 await self.layer.group_discard(group_name(live.name), self._channel)
         except Exception:
-            logger.warning("the channel layer fails; the group of %s expires by itself", live.name)
-        if (current := self.topics.get(live.name)) is not None:
-            # Followed anew while this was under way, which may have undone its joining.
-            current.in_group = False
-            current.next_check = 0.0
+            self._layer_failed("groups")  # the membership expires by itself
+
+    def _layer_failed(self, part: str) -> None:
+        """Log the exception that is being handled; once, not for every topic and every try."""
+        if part not in self._failing:
+            logger.exception("the channel layer fails; events arrive late until it is back")
+        self._failing.add(part)
+
+    def _layer_works(self, part: str) -> None:
+        if part in self._failing:
+            logger.warning("the channel layer is back")
+        self._failing.discard(part)
 
     # Receiving
 
     async def _ensure_channel(self) -> str:
-        if not self._channel:
-            self._channel = await self.layer.new_channel()
-        return self._channel
+        # One at a time: where making a channel takes a while, two would make two, and the hub
+        # would listen to one and join the groups with the other.
+        async with self._channel_lock:
+            if not self._channel:
+                async with asyncio.timeout(LAYER_SECONDS):
+                    self._channel = await self.layer.new_channel()
+            return self._channel
 
     async def _receive(self) -> None:
-        delay = 0.1
+        delay = RECEIVE_RETRY_SECONDS[0]
         taken = 0
         while True:
             try:
                 message = await self.layer.receive(await self._ensure_channel())
             except Exception:
-                logger.exception("the channel layer fails; trying again")
+                self._layer_failed("receive")
+                if delay > RECEIVE_RETRY_SECONDS[0]:
+                    self._channel = ""  # failed twice: it may be the channel that is lost
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, RECEIVE_RETRY_SECONDS[1])
                 for live in self.topics.values():
                     live.in_group = False  # joined again, and checked, by the next tick
                     live.next_check = 0.0
                 continue
-            delay = 0.1
+            delay = RECEIVE_RETRY_SECONDS[0]
+            self._layer_works("receive")
             self._take(message)
             taken += 1
             if taken % RECEIVE_BATCH == 0:
@@ -199,12 +252,12 @@ class Hub:
             return
         try:
             wakeup = Wakeup.from_message(message)
+            live = self.topics.get(wakeup.topic)
+            if live is not None:
+                live.receive(wakeup)
         except Exception:
+            # Whoever else uses the layer must not stop the hub.
             logger.exception("the channel layer delivered a wake-up that cannot be read")
-            return
-        live = self.topics.get(wakeup.topic)
-        if live is not None:
-            live.receive(wakeup)
 
     # The timer
 
@@ -216,7 +269,7 @@ class Hub:
             if self._is_due("relay", RELAY_SECONDS):
                 self._run("relay", self._relay)
             if self._is_due("heartbeat", HEARTBEAT_CHECK_SECONDS):
-                self._push_heartbeats()
+                self._run("heartbeat", self._push_heartbeats)
             if self._is_due("trim", TRIM_SECONDS):
                 self._run("trim", self._trim)
 
@@ -259,7 +312,15 @@ class Hub:
         for live, position in known.items():
             missed = live.check(heads[live.name], position)
             if missed or not live.in_group or now - live.group_added > expiry:
-                await self._add_to_group(live)
+                self._rejoining[live.name] = live
+        # Beside the checks, which must go on while the layer hangs.
+        if self._rejoining:
+            self._run("rejoin", self._rejoin)
+
+    async def _rejoin(self) -> None:
+        while self._rejoining:
+            batch, self._rejoining = self._rejoining, {}
+            await asyncio.gather(*(self._add_to_group(live) for live in batch.values()))
 
     async def _relay(self) -> None:
         await STORE_THREADS.run(outbox.relay_stale)
@@ -267,8 +328,8 @@ class Hub:
     async def _trim(self) -> None:
         await STORE_THREADS.run(retention.trim_all)
 
-    def _push_heartbeats(self) -> None:
+    async def _push_heartbeats(self) -> None:
         silent_since = self.now - HEARTBEAT_SECONDS
-        for connection in self.connections:
+        for connection in list(self.connections):
             if connection.last_push < silent_since:
                 connection.heartbeat()

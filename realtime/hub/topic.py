@@ -1,8 +1,8 @@
 """A topic that this process follows: its position, its live subscriptions, joining and repair.
 
 The position is the cursor of the last event that the live subscriptions were given.
-Events come from wake-ups, in whatever order and however often the layer delivers them, and from reads
-of the log; both go through ``_offer()``, which delivers an event only if it is the next one.
+Events come from wake-ups, in whatever order and however often the layer delivers them, and from
+reads of the log; of both only the event that is next to the position is delivered.
 What cannot be continued is read from the log by one repair at a time; what the log cannot continue
 either is a reset.
 """
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.broadcast import Wakeup
@@ -21,43 +19,20 @@ from realtime.encoders import event_frame
 from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import Reset, reset
+from realtime.hub.ring import Frame, Frames, Ring
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
 
-__all__ = ["Frame", "Frames", "LiveTopic", "Subscriber", "reset_reason"]
+__all__ = ["LiveTopic", "Subscriber", "reset_reason"]
 
 logger = logging.getLogger("realtime")
 
 EARLY_SECONDS = 0.010  # that an event waits for those before it, which are likely on their way
 EARLY_EVENTS = 1_000  # that wait; beyond that the repair reads them from the log
+EARLY_BYTES = 1024 * 1024  # that they have together
 IN_FLIGHT_SECONDS = 0.050  # that a head check leaves to a wake-up before it counts as lost
-RING_EVENTS = 256  # recent frames kept for those who resume; never more than the topic keeps
-RING_BYTES = 1024 * 1024
 RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An event as clients get it: encoded once, whatever their number."""
-
-    cursor: Cursor
-    text: str
-    size: int
-
-    @classmethod
-    def of(cls, event: Event, cursor: Cursor) -> Frame:
-        """Encode an event."""
-        text = event_frame(event)
-        return cls(cursor, text, len(text.encode()))
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """A contiguous piece of a log, encoded, and the log's head when it was read."""
-
-    frames: Sequence[Frame]
-    head: Cursor
 
 
 class Subscriber(Protocol):
@@ -89,14 +64,16 @@ class LiveTopic:
         self.group_added = 0.0
         self.next_check = 0.0
         self.linger: asyncio.TimerHandle | None = None
+        self.closed = False
+        self._max_events = max_events
         self._position: Cursor | None = None
-        self._ring: deque[Frame] = deque()
-        self._ring_start: Cursor | None = None
-        self._ring_bytes = 0
-        self._ring_events = min(RING_EVENTS, max_events)
-        self._early: dict[int, tuple[Event, int | None]] = {}
+        self._ring: Ring | None = None
+        self._early: dict[int, tuple[Frame, int | None]] = {}
+        self._early_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._wanted = 0  # a seq that the log has, as a head check saw
         self._repair: asyncio.Task[None] | None = None
+        self._doubted = False  # something arrived that a repair under way may not have seen
         self._reads: dict[Cursor, asyncio.Task[Frames]] = {}
 
     @property
@@ -119,7 +96,8 @@ class LiveTopic:
             self.joined.exception()  # retrieved: there may be nobody left who waits
 
     def close(self) -> None:
-        """Let go of timers and tasks."""
+        """Let go of timers and tasks; nothing begins any more."""
+        self.closed = True
         for handle in (self._timer, self.linger):
             if handle is not None:
                 handle.cancel()
@@ -131,7 +109,7 @@ class LiveTopic:
     # Wake-ups
 
     def receive(self, wakeup: Wakeup) -> None:
-        """Take a wake-up: deliver what continues the position, hold what is early, doubt the rest."""
+        """Take a wake-up: deliver what is next, hold what is early, doubt what disagrees."""
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
@@ -162,32 +140,41 @@ class LiveTopic:
         position = self.position
         if cursor.seq == position.seq:
             return cursor.tag != position.tag
-        index = cursor.seq - self._ring[0].cursor.seq if self._ring else -1
-        return index >= 0 and self._ring[index].cursor.tag != cursor.tag
+        known = None if self._ring is None else self._ring.tag_at(cursor.seq)
+        return known is not None and known != cursor.tag
 
     def _hold(self, event: Event, cursor: Cursor, previous: int | None) -> None:
-        if len(self._early) < EARLY_EVENTS:
-            self._early[cursor.seq] = (event, previous)
+        if cursor.seq in self._early or len(self._early) >= EARLY_EVENTS:
+            return
+        frame = Frame.of(event, cursor)
+        if self._early_bytes + frame.size <= EARLY_BYTES:
+            self._early[cursor.seq] = (frame, previous)
+            self._early_bytes += frame.size
 
     def _deliver_early(self) -> None:
         """Deliver the held events that continue the position; forget those that are behind it."""
-        while self._early:
-            held = self._early.pop(self.position.seq + 1, None)
-            if held is None:
-                break
-            event, previous = held
-            cursor = event.cursor
-            if cursor is None or cursor.epoch != self.position.epoch:
-                continue
+        while (held := self._early.pop(self.position.seq + 1, None)) is not None:
+            frame, previous = held
+            self._early_bytes -= frame.size
             if previous != self.position.tag:
                 self.suspect()
                 break
-            self._deliver(Frame.of(event, cursor))
-        if self._early:
-            seq = self.position.seq
-            self._early = {key: held for key, held in self._early.items() if key > seq}
+            self._deliver(frame)
+        self._prune_early()
         if self._early:
             self._repair_in(EARLY_SECONDS)
+
+    def _prune_early(self, unknown: Collection[int] = ()) -> None:
+        """Forget the held events that cannot follow the position, and those named."""
+        if not self._early:
+            return
+        position = self.position
+        self._early = {
+            seq: held
+            for seq, held in self._early.items()
+            if seq > position.seq and held[0].cursor.epoch == position.epoch and seq not in unknown
+        }
+        self._early_bytes = sum(frame.size for frame, _ in self._early.values())
 
     def _push_ephemeral(self, event: Event) -> None:
         text = event_frame(event)
@@ -200,7 +187,8 @@ class LiveTopic:
     def _deliver(self, frame: Frame) -> None:
         before = self.position
         self._position = frame.cursor
-        self._remember(frame)
+        if self._ring is not None:
+            self._ring.add(frame)
         self._push(frame.text, frame.size, before)
 
     def _push(self, text: str, size: int, before: Cursor) -> None:
@@ -209,23 +197,11 @@ class LiveTopic:
             del self.live[subscriber]
             subscriber.fall_behind(before)
 
-    def _remember(self, frame: Frame) -> None:
-        self._ring.append(frame)
-        self._ring_bytes += frame.size
-        while len(self._ring) > self._ring_events or self._ring_bytes > RING_BYTES:
-            oldest = self._ring.popleft()
-            self._ring_start = oldest.cursor
-            self._ring_bytes -= oldest.size
-
     def _restart(self, head: Cursor) -> None:
-        self._position = self._ring_start = head
-        self._ring.clear()
-        self._ring_bytes = 0
-        self._early = {
-            seq: held
-            for seq, held in self._early.items()
-            if seq > head.seq and held[0].cursor is not None and held[0].cursor.epoch == head.epoch
-        }
+        self._position = head
+        self._ring = Ring(head, self._max_events)
+        self._wanted = 0
+        self._prune_early()
 
     def _reset(self, head: Cursor, reason: Reset) -> None:
         before = self.position
@@ -239,14 +215,7 @@ class LiveTopic:
 
     def recent(self, after: Cursor) -> list[Frame] | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it."""
-        if after == self._ring_start:
-            return list(self._ring)
-        if not self._ring:
-            return None
-        index = after.seq - self._ring[0].cursor.seq
-        if not 0 <= index < len(self._ring) or self._ring[index].cursor != after:
-            return None
-        return [self._ring[i] for i in range(index + 1, len(self._ring))]
+        return None if self._ring is None else self._ring.after(after)
 
     async def read(self, after: Cursor) -> Frames:
         """Read the log after a cursor; those who ask for the same at the same time share a read.
@@ -257,6 +226,8 @@ class LiveTopic:
         """
         task = self._reads.get(after)
         if task is None:
+            if self.closed:
+                raise StoreError(f"{self.name} is followed no more")
             task = self._reads[after] = self.hub.loop.create_task(self._read(after))
             task.add_done_callback(lambda done: self._forget_read(after, done))
         return await asyncio.shield(task)
@@ -269,20 +240,20 @@ class LiveTopic:
     async def _read(self, after: Cursor) -> Frames:
         page = await self.hub.store.aread(self.name, after)
         frames = [Frame.of(event, event.cursor) for event in page.events if event.cursor]
-        self._absorb(frames)
+        self._absorb(after, frames)
         return Frames(frames, page.head)
 
-    def _absorb(self, frames: Sequence[Frame]) -> None:
-        """Deliver what a read found beyond the position."""
+    def _absorb(self, after: Cursor, frames: Sequence[Frame]) -> None:
+        """Deliver what a read found beyond the position, if it is from the position's log."""
+        position = self.position
+        cursors = [after, *(frame.cursor for frame in frames)]
+        rewound = any(c.seq == position.seq and c.tag != position.tag for c in cursors)
+        if after.epoch != position.epoch or rewound:
+            self.suspect()
+            return
         for frame in frames:
-            position = self.position
-            if frame.cursor.epoch != position.epoch:
-                return
-            if frame.cursor.seq == position.seq + 1:
+            if frame.cursor.seq == self.position.seq + 1:
                 self._deliver(frame)
-            elif frame.cursor.seq == position.seq and frame.cursor.tag != position.tag:
-                self.suspect()
-                return
         self._deliver_early()
 
     # Doubt and repair
@@ -293,37 +264,45 @@ class LiveTopic:
         A head in front of the position may be a wake-up in flight, so that gets a moment more.
         """
         position = self.position
-        if position.epoch != known.epoch:
+        if self.closed or position.epoch != known.epoch:
             return False  # reset meanwhile; the next check compares anew
-        if head.epoch != known.epoch or head.seq < known.seq:
-            self.suspect()
-        elif head.seq == known.seq and head.tag != known.tag:
+        rewound = head.seq < known.seq or (head.seq == known.seq and head.tag != known.tag)
+        if head.epoch != known.epoch or rewound:
             self.suspect()
         elif head.seq > position.seq:
+            self._wanted = max(self._wanted, head.seq)
             self._repair_in(IN_FLIGHT_SECONDS)
+        elif self._contradicts(head):
+            self.suspect()
         else:
             return False
         return True
 
     def suspect(self) -> None:
         """Read the log at once: what arrived does not agree with what was delivered."""
+        # A repair under way may have read the log before the change was there.
+        self._doubted = True
         self.repair()
 
     def _repair_in(self, seconds: float) -> None:
-        if self._timer is None and self._repair is None:
-            seq = self.position.seq
-            self._timer = self.hub.loop.call_later(seconds, self._repair_if_stuck, seq)
+        if self._repair is not None or self.closed:
+            return  # the repair looks at what is left when it ends
+        loop = self.hub.loop
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self._repair_if_stuck)
 
-    def _repair_if_stuck(self, seq: int) -> None:
+    def _repair_if_stuck(self) -> None:
         self._timer = None
-        if self._early or self.position.seq == seq:
+        if self._early or self.position.seq < self._wanted:
             self.repair()
 
-    def repair(self) -> asyncio.Task[None]:
-        """Read from the position to the head, and deliver or reset; one at a time, shared."""
-        if self._repair is None:
+    def repair(self) -> None:
+        """Read from the position to the head, and deliver or reset; one at a time."""
+        if self._repair is None and not self.closed:
             self._repair = self.hub.loop.create_task(self._run_repair())
-        return self._repair
 
     async def settle(self, head: Cursor) -> None:
         """Bring the position to where it agrees with a head of the store's.
@@ -331,19 +310,25 @@ class LiveTopic:
         For a subscription that saw the store disagree: going live before the hub has seen the same
         would bring the client a second reset.
         """
-        # Twice, since a repair under way may have read the store before the change was there.
-        for _ in range(2):
-            if self.position == head:
-                return
-            await asyncio.shield(self.repair())
+        if head == self.position or self.recent(head) is not None:
+            return  # the position went on from there
+        self.suspect()
+        if self._repair is not None:
+            await asyncio.shield(self._repair)
 
     async def _run_repair(self) -> None:
         delay = RETRY_SECONDS[0]
         try:
             while True:
                 try:
+                    self._doubted, self._wanted = False, 0
+                    held = tuple(self._early)
                     await self._repair_once()
-                    return
+                    # An event is in the log before its wake-up goes out: what is still early after
+                    # a whole read is from a log that is no more.
+                    self._prune_early(held)
+                    if not self._doubted:
+                        return
                 except StoreError as error:
                     if delay == RETRY_SECONDS[0]:
                         logger.warning("%s waits for its store: %s", self.name, error)
@@ -354,6 +339,8 @@ class LiveTopic:
                     await asyncio.sleep(RETRY_SECONDS[1])
         finally:
             self._repair = None
+            if self._early or self.position.seq < self._wanted:
+                self._repair_in(EARLY_SECONDS)
 
     async def _repair_once(self) -> None:
         while True:

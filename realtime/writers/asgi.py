@@ -64,8 +64,9 @@ class AsgiWriter:
             while self._queue and not self.closed:
                 text, size = self._queue[0]
                 await self._send({"type": "websocket.send", "text": text})
-                self._queue.popleft()
-                self._queued -= size
+                if not self.closed:
+                    self._queue.popleft()
+                    self._queued -= size
         except Exception as error:
             # The client is gone; the consumer hears of it from the server.
             logger.debug("writing to a client ended: %s", error)
@@ -98,6 +99,9 @@ class AsgiWriter:
     def abandon(self) -> None:
         """Drop what is queued and write nothing more."""
         self.closed = True
+        # On a server whose send() waits for the client, it would wait for one that is gone.
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
         self._queue.clear()
         self._queued = 0
 

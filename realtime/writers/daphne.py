@@ -1,7 +1,7 @@
 """Everything that depends on the inside of Daphne and Twisted.
 
-Daphne's ``send()`` never waits and its buffer has no bound, so how much of what was written is still
-unsent is read from the transport.
+Daphne's ``send()`` never waits and its buffer has no bound, so how much of what was written is
+still unsent is read from the transport.
 Each piece is looked for before it is used; where one is missing, the portable way is taken.
 """
 

@@ -1,14 +1,19 @@
-"""A channel layer that drops, repeats, delays and reorders, and a client that checks what it gets."""
+"""A channel layer and a store that misbehave as told, and a client that checks what it gets."""
 
 import asyncio
 import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 from channels.layers import BaseChannelLayer
 
 from realtime.events import Cursor
+from realtime.exceptions import StoreUnavailable
+from realtime.stores.base import READ_BYTES, READ_LIMIT, Page
+from realtime.stores.memory import MemoryStore
+
+T = TypeVar("T")
 
 
 class FaultyLayer(BaseChannelLayer):
@@ -16,6 +21,10 @@ class FaultyLayer(BaseChannelLayer):
 
     An empty fate drops the message; two delays deliver it twice; unequal delays of two messages
     reorder them. Without fates everything arrives at once.
+
+    Attributes:
+        failing: names of the methods that raise; ``hanging``: of those that never return.
+        calls: the methods that were called, with their group or channel.
     """
 
     def __init__(self) -> None:
@@ -24,29 +33,112 @@ class FaultyLayer(BaseChannelLayer):
         self.groups: dict[str, set[str]] = defaultdict(set)
         self.queues: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self.join_delay = 0.0
+        self.discard_delay = 0.0
+        self.channel_delay = 0.0
+        self.failing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.calls: list[tuple[str, str]] = []
+
+    async def _call(self, method: str, subject: str) -> None:
+        self.calls.append((method, subject))
+        if method in self.hanging:
+            await asyncio.Event().wait()
+        if method in self.failing:
+            raise ConnectionError(f"{method} fails as it was told")
+
+    def called(self, method: str) -> int:
+        return sum(1 for name, _ in self.calls if name == method)
 
     async def new_channel(self, prefix: str = "specific") -> str:
+        await self._call("new_channel", prefix)
+        if self.channel_delay:
+            await asyncio.sleep(self.channel_delay)
         name = f"{prefix}.faulty!{len(self.queues)}"
         self.queues[name] = asyncio.Queue()
         return name
 
     async def receive(self, channel: str) -> dict[str, Any]:
-        return await self.queues[channel].get()
+        await self._call("receive", channel)
+        if channel not in self.queues:
+            raise ValueError(f"{channel} is not a channel of this process")
+        message = await self.queues[channel].get()
+        if "failure" in message:
+            raise ConnectionError(message["failure"])
+        return message
+
+    def break_receive(self) -> None:
+        """Let every ``receive()`` that waits raise, as when the connection is lost."""
+        self.groups.clear()
+        for queue in self.queues.values():
+            queue.put_nowait({"failure": "the connection was lost"})
 
     async def group_add(self, group: str, channel: str) -> None:
+        await self._call("group_add", group)
         # Like a real one, it may return before the joining takes effect.
         asyncio.get_running_loop().call_later(self.join_delay, self.groups[group].add, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
+        await self._call("group_discard", group)
+        if self.discard_delay:
+            await asyncio.sleep(self.discard_delay)
         self.groups[group].discard(channel)
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        await self._call("group_send", group)
         for delay in self.fates.popleft() if self.fates else (0.0,):
             asyncio.get_running_loop().call_later(delay, self._deliver, group, message)
 
     def _deliver(self, group: str, message: dict[str, Any]) -> None:
         for channel in self.groups[group]:
             self.queues[channel].put_nowait(message)
+
+
+class SlowStore(MemoryStore):
+    """A memory store whose coroutines take time and fail as told; without being told they do not.
+
+    Attributes:
+        before, after: seconds that a coroutine waits before and after its look at the logs.
+        failing: every coroutine raises.
+        calls: the names of the coroutines that were called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = self.after = 0.0
+        self.failing = False
+        self.calls: list[str] = []
+
+    async def _slowly(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        self.calls.append(method.__name__)
+        after = self.after
+        if self.before:
+            await asyncio.sleep(self.before)
+        if self.failing:
+            raise StoreUnavailable("SlowStore", "it fails as it was told")
+        try:
+            return method(*args, **kwargs)
+        finally:
+            if after:
+                await asyncio.sleep(after)
+
+    async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        return await self._slowly(self.heads, topics)
+
+    async def aread(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        return await self._slowly(self.read, topic, after, limit, max_bytes)
+
+    async def alocate(
+        self, topic: str, *, last: int | None = None, since: float | None = None
+    ) -> Cursor:
+        return await self._slowly(self.locate, topic, last=last, since=since)
+
+    async def arenew(self, topic: str, epoch: str) -> Cursor:
+        return await self._slowly(self.renew, topic, epoch)
+
+    async def aclock(self) -> float:
+        return await self._slowly(self.clock)
 
 
 class View:

@@ -215,7 +215,9 @@ class Client:
 @asynccontextmanager
 async def connect(server: Server, **options: Any) -> AsyncIterator[Client]:
     """Connect to a server and take its welcome, which is `client.welcome`."""
-    async with websockets.connect(server.url, open_timeout=DEADLINE, **options) as socket:
+    # Without a bound on what is unread, so that leaving early does not wait for the close.
+    options = {"open_timeout": DEADLINE, "max_queue": None} | options
+    async with websockets.connect(server.url, **options) as socket:
         client = Client(socket)
         welcome = await client.receive()
         assert welcome["type"] == "welcome", welcome

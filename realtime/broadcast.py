@@ -30,6 +30,7 @@ from django.core.signals import setting_changed
 
 from realtime import conf
 from realtime.events import Cursor, Event
+from realtime.stores import get_store
 from realtime.stores.base import Appended
 
 __all__ = [
@@ -151,7 +152,8 @@ def get_layer() -> BaseChannelLayer:
         if _layer is None:
             from realtime.layers.database import DatabaseChannelLayer
 
-            _layer = DatabaseChannelLayer()
+            # A log elsewhere leaves the default database for the wake-ups.
+            _layer = DatabaseChannelLayer(using=get_store().alias or "default")
     return _layer
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from channels.db import database_sync_to_async
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.http.cookie import parse_cookie
 from django.utils.crypto import constant_time_compare
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
 
 __all__ = ["user_of"]
+
 
 async def user_of(scope: Mapping[str, Any]) -> AbstractBaseUser | AnonymousUser | None:
     """Return the user of the session whose cookie came with a connection.
@@ -59,18 +61,23 @@ def _session_key(scope: Mapping[str, Any]) -> str | None:
 
 
 def _user_of_session(key: str) -> AbstractBaseUser | None:
-    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.contrib.auth import get_user_model, load_backend
+    from django.contrib.auth import (
+        BACKEND_SESSION_KEY,
+        HASH_SESSION_KEY,
+        SESSION_KEY,
+        get_user_model,
+        load_backend,
+    )
 
     session = import_module(conf.session_engine()).SessionStore(key)
     path = session.get(BACKEND_SESSION_KEY)
     if path not in conf.authentication_backends() or SESSION_KEY not in session:
         return None
-    field = get_user_model()._meta.pk
-    assert field is not None
-    user: AbstractBaseUser | None = load_backend(path).get_user(
-        field.to_python(session[SESSION_KEY])
-    )
+    try:
+        pk = cast("Any", get_user_model()._meta.pk).to_python(session[SESSION_KEY])
+    except ValidationError:
+        return None  # of a time when users had keys of another type
+    user: AbstractBaseUser | None = load_backend(path).get_user(pk)
     if user is None or not hasattr(user, "get_session_auth_hash"):
         return user
     sent = session.get(HASH_SESSION_KEY, "")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,22 +19,27 @@ class DemoServer:
 
     Args:
         folder: where its database and its log go; empty.
+        like: a server that never ran, whose database is copied; saves three seconds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: "DemoServer | None" = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
         self.log = folder / "daphne.log"
+        self.database = folder / "demo.sqlite3"
         self.environ = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "project.settings",
-            "DEMO_DATABASE": str(folder / "demo.sqlite3"),
+            "DEMO_DATABASE": str(self.database),
         }
         self.process: subprocess.Popen[bytes] | None = None
-        self.manage("migrate", "--verbosity", "0")
-        self.manage("load_demo")
+        if like is not None:
+            shutil.copy(like.database, self.database)
+        else:
+            self.manage("migrate", "--verbosity", "0")
+            self.manage("load_demo")
 
     def manage(self, *arguments: str) -> str:
         """Run a management command in another process and return what it printed.

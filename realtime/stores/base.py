@@ -58,8 +58,11 @@ def beginning(epoch: str, topic: str) -> Cursor:
 
 
 def new_epoch() -> str:
-    """Return a random epoch: 48 bits, so that two lives of a log never share one by accident."""
-    return secrets.token_urlsafe(6)
+    """Return a random epoch: 47 bits, so that two lives of a log never share one by accident.
+
+    No cursor begins with a hyphen, which a command line would take for an option.
+    """
+    return secrets.token_urlsafe(6).replace("-", "_")
 
 
 def new_tag() -> int:

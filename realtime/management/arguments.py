@@ -1,0 +1,105 @@
+"""What the words of a command line mean, and how its help looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.management.base import CommandError, DjangoHelpFormatter
+
+from realtime.events import Cursor
+from realtime.exceptions import InvalidCursor, InvalidTopicName, UnknownTopic
+from realtime.topics import Topic, resolve
+
+__all__ = [
+    "WRONG_CALL",
+    "HelpFormatter",
+    "add_common",
+    "positive",
+    "read_data",
+    "read_since",
+    "read_topic",
+    "whole",
+]
+
+WRONG_CALL = 2  # as argparse exits for a wrong command line; 1 is for what could not be done now
+_MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
+# Django gives these to the command itself, so that they would have to stand before the verb.
+_DJANGO_FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
+
+
+class HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
+    """Django's formatter, which leaves the lines of examples as they are."""
+
+
+def add_common(parser: ArgumentParser, json_help: str) -> None:
+    """Add ``--json``, and let Django's options stand behind the verb as well."""
+    parser.add_argument("--json", action="store_true", dest="as_json", help=json_help)
+    for name in ("--settings", "--pythonpath"):
+        parser.add_argument(name, default=SUPPRESS, help=SUPPRESS)
+    for name in _DJANGO_FLAGS:
+        parser.add_argument(name, action="store_true", default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument(
+        "-v", "--verbosity", type=int, choices=range(4), default=SUPPRESS, help=SUPPRESS
+    )
+
+
+def read_topic(name: str) -> Topic:
+    """Return the topic of a name that somebody typed."""
+    try:
+        return resolve(name)
+    except (InvalidTopicName, UnknownTopic) as error:
+        raise CommandError(f"{error}.", returncode=WRONG_CALL) from error
+
+
+def read_data(text: str | None) -> Any:
+    """Return the data that JSON text stands for; ``-`` reads standard input, None is no data."""
+    if text is None:
+        return None
+    where = "the data"
+    if text == "-":
+        where = "standard input"
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            reason = f"standard input is not {error.encoding}: {error.reason}."
+            raise CommandError(reason, returncode=WRONG_CALL) from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        reason = f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        if where == "the data" and text.isprintable() and not set(text) & set('{}[]":,'):
+            reason += f" Text is in double quotes, which the shell must not take: '\"{text}\"'"
+        raise CommandError(reason, returncode=WRONG_CALL) from error
+    except RecursionError as error:
+        raise CommandError(f"{where} is nested too deep.", returncode=WRONG_CALL) from error
+    except ValueError as error:  # an integer of 5,000 digits
+        raise CommandError(f"{where} cannot be sent: {error}.", returncode=WRONG_CALL) from error
+
+
+def read_since(text: str) -> Cursor | float:
+    """Return the cursor or the moment that an argument names."""
+    if moment := _MOMENT.fullmatch(text):
+        return float(moment[1])
+    try:
+        return Cursor.parse(text)
+    except InvalidCursor as error:
+        raise ArgumentTypeError(f"{error}; or @ and seconds since 1970") from error
+
+
+def whole(text: str) -> int:
+    """Return a whole number that is not negative."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1 on."""
+    number = whole(text)
+    if number == 0:
+        raise ArgumentTypeError("0 is not a number from 1 on")
+    return number

@@ -27,6 +27,7 @@ from typing import Any
 
 from channels.layers import BaseChannelLayer, get_channel_layer
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from realtime import conf
 from realtime.events import Cursor, Event
@@ -157,7 +158,7 @@ def get_layer() -> BaseChannelLayer:
     return _layer
 
 
-@setting_changed.connect
+@receiver(setting_changed)
 def _forget_layer(*, setting: str, **kwargs: object) -> None:
     global _layer
     if setting in {"CHANNEL_LAYERS", "REALTIME", "DATABASES"}:
@@ -282,7 +283,14 @@ def _start_loop_thread() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     started = threading.Event()
     loop.call_soon(started.set)
-    threading.Thread(target=loop.run_forever, name="realtime-publisher", daemon=True).start()
+
+    def run() -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    threading.Thread(target=run, name="realtime-publisher", daemon=True).start()
     started.wait()
     return loop
 

@@ -86,7 +86,11 @@ class FaultyLayer(BaseChannelLayer):
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         await self._call("group_send", group)
         for delay in self.fates.popleft() if self.fates else (0.0,):
-            asyncio.get_running_loop().call_later(delay, self._deliver, group, message)
+            loop = asyncio.get_running_loop()
+            if delay:
+                loop.call_later(delay, self._deliver, group, message)
+            else:
+                loop.call_soon(self._deliver, group, message)  # timers of one moment have no order
 
     def _deliver(self, group: str, message: dict[str, Any]) -> None:
         for channel in self.groups[group]:

@@ -266,8 +266,7 @@ class LiveTopic:
         position = self.position
         if self.closed or position.epoch != known.epoch:
             return False  # reset meanwhile; the next check compares anew
-        rewound = head.seq < known.seq or (head.seq == known.seq and head.tag != known.tag)
-        if head.epoch != known.epoch or rewound:
+        if head.epoch != known.epoch or head.seq < known.seq:
             self.suspect()
         elif head.seq > position.seq:
             self._wanted = max(self._wanted, head.seq)

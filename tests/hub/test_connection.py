@@ -10,6 +10,7 @@ from realtime.exceptions import StoreError
 from realtime.frames import CloseCode
 from realtime.hub.connection import REPLAY_BYTES, Subscription
 from realtime.stores.base import Retention
+from realtime.writers.asgi import AsgiWriter
 from tests.hub.support import BUFFER_BYTES, TOPIC, Client, Scene
 
 
@@ -91,6 +92,16 @@ def test_a_cursor_ahead_of_the_hub_is_resumed_and_the_hub_catches_up(
     assert scene.clients[1].seqs() == [9]
 
 
+def test_a_read_ahead_of_the_hub_makes_no_hole_for_the_others(
+    scene: Scene, history: list[Cursor]
+) -> None:
+    ahead = scene.append(3).events[-1].cursor
+    scene.append(2)
+    assert announced(scene, ahead) == (ahead, True, 2)
+    scene.advance(5.0)
+    assert scene.clients[0].seqs() == list(range(1, 11))
+
+
 def test_a_resume_counts_what_follows_beyond_the_hub(scene: Scene, history: list[Cursor]) -> None:
     scene.publish(300)
     scene.append(7)
@@ -147,6 +158,20 @@ def test_a_cursor_of_the_deleted_log_gets_one_reset(scene: Scene, history: list[
     scene.advance(20.0)
     assert other.view.resets == 1
     assert other.view.position == scene.head
+
+
+def test_a_cursor_that_only_the_store_knows_to_be_gone_is_one_reset_in_all(
+    scene: Scene, history: list[Cursor]
+) -> None:
+    """The hub is not live with the client before it has seen what the client's read saw."""
+    scene.publish(300)
+    scene.store.delete(TOPIC)
+    scene.append(1)
+    scene.store.after = 0.05
+    other = scene.join(history[2])
+    scene.advance(20.0)
+    assert (other.view.resets, other.resets()) == (1, [])
+    assert scene.clients[0].resets() == ["restarted"]
 
 
 # Beginning elsewhere
@@ -296,7 +321,28 @@ def test_a_frame_larger_than_the_buffer_passes_an_empty_one(
     scene.publish(3, size=2_000)
     scene.advance(1.0)
     assert live.seqs() == [6, 7, 8]
+    assert live.connection.subscriptions[TOPIC]._task is None, "it need not fall behind for that"
     assert behind.seqs() == list(range(2, 9))
+
+
+def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
+    waited_for: list[int] = []
+
+    class Writer(AsgiWriter):
+        unsent = 900
+
+        async def drained(self, below: int) -> None:
+            waited_for.append(below)
+            self.unsent = below
+
+    client = scene.connect(limit=2_000)
+    client.connection.writer = Writer(client.send)
+    scene.run(client.connection.push_paced("small", 1_100))
+    scene.run(client.connection.push_paced("large", 1_500))
+    scene.run(client.connection.push_paced("huge", 5_000))
+    client.connection.writer.unsent = 1_999
+    scene.run(client.connection.push_paced("small", 100))
+    assert waited_for == [500, 0, 1_000]
 
 
 def test_a_client_that_takes_nothing_for_10_s_is_closed(

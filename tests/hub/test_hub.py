@@ -1,6 +1,7 @@
 """The hub: groups, heads, lingering, and a layer or a store that fails."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -355,7 +356,7 @@ def test_a_long_burst_lets_others_have_their_turn(scene: Scene) -> None:
             await asyncio.sleep(0)
 
     scene.run(burst())
-    steps = [b - a for a, b in zip(turns, turns[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(turns)]
     assert max(steps) <= RECEIVE_BATCH
 
 

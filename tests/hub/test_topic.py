@@ -9,7 +9,7 @@ from realtime.broadcast import Wakeup
 from realtime.events import Cursor
 from realtime.exceptions import StoreError
 from realtime.hub.ring import RING_BYTES, RING_EVENTS
-from realtime.hub.topic import EARLY_BYTES, EARLY_EVENTS
+from realtime.hub.topic import EARLY_EVENTS
 from realtime.stores.base import Retention
 from tests.hub.support import TOPIC, Client, Scene
 
@@ -97,6 +97,19 @@ def test_a_wakeup_in_flight_at_a_head_check_costs_no_read(scene: Scene, settled:
     assert "read" not in scene.store.calls
 
 
+def test_an_early_event_does_not_wait_for_the_patience_of_a_head_check(
+    scene: Scene, settled: Client
+) -> None:
+    scene.advance(2.5)
+    scene.append()
+    before = scene.store.calls.count("heads")
+    while scene.store.calls.count("heads") == before:
+        scene.advance(0.001)
+    scene.publish(2, [], [0.0])
+    scene.advance(0.012)
+    assert settled.seqs() == list(range(1, 7))
+
+
 def test_early_events_of_a_burst_are_bounded_and_none_is_lost(
     scene: Scene, settled: Client
 ) -> None:
@@ -107,7 +120,6 @@ def test_early_events_of_a_burst_are_bounded_and_none_is_lost(
     scene.run(scene.announce(big))
     scene.advance(0.001)
     assert len(scene.live._early) == EARLY_EVENTS
-    assert scene.live._early_bytes <= EARLY_BYTES
     scene.advance(1.0)
     assert settled.seqs() == list(range(1, 4 + 1 + 3 * (EARLY_EVENTS // 2) + 40))
     assert not scene.live._early
@@ -118,7 +130,7 @@ def test_large_early_events_are_bounded_in_bytes(scene: Scene, settled: Client) 
     scene.publish(1, [])
     scene.run(scene.announce(scene.append(40, size=50_000)))
     scene.advance(0.001)
-    assert 0 < scene.live._early_bytes <= EARLY_BYTES
+    assert 0 < scene.live._early_bytes <= 1024 * 1024
     scene.advance(1.0)
     assert settled.seqs()[-1] == 44
 
@@ -150,7 +162,32 @@ def test_an_early_event_that_comes_while_a_repair_reads_is_repaired_too(
     assert scene.store.calls.count("heads") == 0
 
 
+def test_an_early_event_that_a_clients_read_delivered_costs_no_repair(
+    scene: Scene, settled: Client
+) -> None:
+    begin = settled.view.seen[1]
+    scene.publish(300)
+    scene.publish(2, [], [0.0])
+    scene.join(begin)
+    scene.advance(0.05)
+    assert settled.seqs() == list(range(1, 306))
+    assert scene.store.calls.count("read") == 1
+    assert not scene.live._early
+
+
 # Doubt
+
+
+def test_an_early_event_with_another_predecessor_is_doubted(scene: Scene, settled: Client) -> None:
+    restore = rewindable(scene)
+    four = scene.append()
+    restore()
+    scene.append()
+    scene.run(scene.announce(scene.append()))  # number 5 waits for a 4 that is not this one
+    scene.run(scene.announce(four))
+    scene.advance(LONG_BEFORE_THE_HEAD_CHECK)
+    assert settled.resets() == ["restarted"]
+    assert settled.view.position == scene.head
 
 
 def rewindable(scene: Scene) -> Any:
@@ -311,6 +348,45 @@ def test_a_trimmed_hole_is_one_reset_that_says_so(scene: Scene, settled: Client)
     assert settled.seqs() == [1, 2, 3, 9]
     scene.advance(20.0)
     assert settled.resets() == ["trimmed"]
+
+
+def test_a_hole_that_wakeups_fill_while_the_repair_reads_is_no_reset(
+    scene: Scene, settled: Client
+) -> None:
+    scene.store.before = 0.02
+    scene.publish(2, [0.02], [0.0])
+    scene.store.trim(TOPIC, Retention(1, 1e9))  # the repair comes too late for the fourth
+    scene.advance(0.2)
+    assert settled.seqs() == [1, 2, 3, 4, 5]
+    assert settled.resets() == []
+
+
+def test_a_head_that_the_log_took_back_is_not_asked_for_again_and_again(
+    scene: Scene, settled: Client
+) -> None:
+    restore = rewindable(scene)
+    scene.append(2)
+    before = scene.store.calls.count("heads")
+    while scene.store.calls.count("heads") == before:
+        scene.advance(0.001)
+    restore()
+    scene.advance(2.0)
+    assert scene.store.calls.count("read") == 1
+
+
+def test_a_client_that_leaves_does_not_end_the_repair_that_it_waits_for(
+    scene: Scene, settled: Client
+) -> None:
+    position = scene.live.position
+    scene.store.delete(TOPIC)
+    scene.store.after = 0.05
+    forged = Cursor(position.epoch, 2, position.tag)
+    task = scene.loop.create_task(scene.connect().subscribe(forged))
+    scene.advance(0.07)
+    task.cancel()
+    scene.advance(0.1)
+    assert settled.resets() == ["restarted"]
+    assert "heads" not in scene.store.calls
 
 
 # The store fails

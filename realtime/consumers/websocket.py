@@ -117,7 +117,7 @@ class WebSocketConsumer(AsyncConsumer):
         """Say what was wrong, and close where the error says so."""
         self.connection.answer(self.dialogue.error(error))
         if error.close_code is not None:
-            self.close(CloseCode(error.close_code))
+            self.close(CloseCode(error.close_code))  # type: ignore[call-arg]
 
     def close(self, code: CloseCode) -> None:
         """Say why, then close; only the first reason counts."""
@@ -200,7 +200,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def subscribe(self, command: Subscribe) -> None:
         topic = self.topic(command.topic)
-        if not await topic.may_subscribe(self.connection.user):  # type: ignore[arg-type]
+        if not await topic.may_subscribe(self.connection.user):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
         subscription = Subscription(self.connection, live)
@@ -226,7 +226,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def publish(self, command: Publish) -> None:
         topic = self.topic(command.topic)
-        if not await topic.may_publish(self.connection.user, command.event):  # type: ignore[arg-type]
+        if not await topic.may_publish(self.connection.user, command.event):
             raise forbidden()
         ephemeral = command.event in topic.client_events
         draft = Draft(command.event, encode(command.data))
@@ -235,7 +235,7 @@ class WebSocketConsumer(AsyncConsumer):
     async def call(self, command: Call) -> Any:
         topic = self.topic(command.topic)
         user = self.connection.user
-        if not await topic.may_subscribe(user):  # type: ignore[arg-type]
+        if not await topic.may_subscribe(user):
             raise forbidden()
         method = topic.get_action(command.action)
         if method is None:

@@ -318,7 +318,8 @@ def test_a_frame_larger_than_the_buffer_passes_an_empty_one(
     scene: Scene, history: list[Cursor]
 ) -> None:
     live, behind = scene.join(limit=500), scene.join(history[1], limit=500)
-    scene.publish(3, size=2_000)
+    for _ in range(3):
+        scene.publish(1, size=2_000)
     scene.advance(1.0)
     assert live.seqs() == [6, 7, 8]
     assert live.connection.subscriptions[TOPIC]._task is None, "it need not fall behind for that"
@@ -437,7 +438,7 @@ def test_an_answer_finds_room_behind_a_full_buffer_of_events(
     slow = scene.join(limit=2_000)
     slow.gate.clear()
     scene.publish(100)
-    slow.connection.answer('{"type":"pong"}')
+    slow.connection.answer('{"type":"pong"}'.ljust(500))
     assert slow.closed == []
     slow.gate.set()
     scene.advance(1.0)

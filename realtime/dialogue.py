@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from realtime.commands import Auth, Call, Command, Ping, Publish, Subscribe, Unsubscribe, parse
 from realtime.events import Cursor
 from realtime.exceptions import (
     InvalidData,
@@ -19,19 +20,7 @@ from realtime.exceptions import (
     StoreError,
     UnknownTopic,
 )
-from realtime.frames import (
-    Auth,
-    Call,
-    CloseCode,
-    Command,
-    ErrorCode,
-    Ping,
-    Publish,
-    Subscribe,
-    Unsubscribe,
-    frame,
-    parse,
-)
+from realtime.frames import CloseCode, ErrorCode, frame
 
 __all__ = ["BAD_FRAMES", "Dialogue", "Limits", "forbidden", "refusal"]
 

@@ -1,30 +1,21 @@
-"""The frames of the wire protocol, version 1: what they say, how they are read and written.
+"""The server's frames of the wire protocol, version 1, with the words and codes that they use.
 
-``parse()`` reads a client's frame into a command; ``frame()`` writes one of the server's.
-``realtime.dialogue`` holds the conversation that they make, ``realtime.encoders`` the frame of an
-event, and ``docs/wire-protocol.md`` says it all for the client's programmer.
+``realtime.commands`` reads the client's frames, ``realtime.dialogue`` holds the conversation that
+both make, ``realtime.encoders`` writes the frame of an event, and ``docs/wire-protocol.md`` says it
+all for the client's programmer.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any
 
-from realtime.events import Cursor, check_event_name
-from realtime.exceptions import (
-    InvalidCursor,
-    InvalidEventName,
-    InvalidTopicName,
-    ProtocolError,
-    shorten,
-)
-from realtime.names import check_topic_name
+from realtime.events import Cursor
+from realtime.exceptions import ProtocolError
 
 __all__ = [
     "HEARTBEAT",
@@ -33,21 +24,12 @@ __all__ = [
     "MAX_NESTING",
     "SILENCE_SECONDS",
     "VERSION",
-    "Auth",
-    "Call",
     "CloseCode",
-    "Command",
     "ErrorCode",
-    "Members",
-    "Ping",
-    "Publish",
     "Reset",
-    "Subscribe",
-    "Unsubscribe",
     "check_version",
     "frame",
     "nesting",
-    "parse",
     "reset",
     "welcome",
 ]
@@ -67,8 +49,8 @@ class CloseCode(IntEnum):
 
     reason: str
 
-    def __new__(cls, value: int, reason: str) -> CloseCode:
-        """Make a member of a number and its reason."""
+    def __new__(cls, value: int, reason: str = "") -> CloseCode:
+        """Make a member of a number and its reason; ``CloseCode(4400)`` finds it again."""
         member = int.__new__(cls, value)
         member._value_ = value
         member.reason = reason
@@ -147,76 +129,17 @@ class Reset(StrEnum):
     RESTARTED = "restarted"
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Follow a topic.
-
-    Attributes:
-        since: resume after this cursor, or send what came after this moment (seconds since 1970).
-        last: send so many of the newest events first; never together with ``since``.
-    """
-
-    id: int | None
-    topic: str
-    since: Cursor | float | None = None
-    last: int | None = None
+# The closing quote is optional so that a text of unclosed strings takes linear time.
+_NO_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^"\[\]{}]+', re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """Follow a topic no more; says ``unsubscribed`` also where it was not followed."""
-
-    id: int | None
-    topic: str
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Publish a client event; ``data`` is decoded and nested no deeper than ``MAX_NESTING``."""
-
-    id: int | None
-    topic: str
-    event: str
-    data: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Call an action of a topic; ``data`` as in ``Publish``, ``action`` is not checked further."""
-
-    id: int | None
-    topic: str
-    action: str
-    data: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """Ask who is on a topic."""
-
-    id: int | None
-    topic: str
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """Present a token, which is a secret and stays out of ``repr``."""
-
-    id: int | None
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Ask for a ``pong``."""
-
-    id: int | None = None
-
-
-Command: TypeAlias = Subscribe | Unsubscribe | Publish | Call | Members | Auth | Ping
-
-
-# Frames that the server sends
+def nesting(text: str) -> int:
+    """Return how deep lists and objects are nested in JSON text."""
+    count = text.count("[") + text.count("{")
+    if count <= MAX_NESTING:
+        return count  # no need to know better
+    brackets = _NO_BRACKET.sub("", text)
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
 
 def frame(type: str, /, **fields: Any) -> str:
@@ -271,152 +194,3 @@ def check_version(version: str | None) -> None:
             f"this server speaks version {VERSION}; connect with ?v={VERSION}",
             close_code=CloseCode.VERSION,
         )
-
-
-# Frames that the client sends
-
-# The closing quote is optional so that a text of unclosed strings takes linear time.
-_NO_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^"\[\]{}]+', re.DOTALL)
-_MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
-
-
-def nesting(text: str) -> int:
-    """Return how deep lists and objects are nested in JSON text."""
-    count = text.count("[") + text.count("{")
-    if count <= MAX_NESTING:
-        return count  # no need to know better
-    brackets = _NO_BRACKET.sub("", text)
-    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("out of range")
-    return number
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
-
-
-def _bad(reason: str, id: int | None = None) -> ProtocolError:
-    return ProtocolError(ErrorCode.BAD_FRAME, reason, id=id)
-
-
-def parse(text: str, max_bytes: int) -> Command:
-    """Read one frame of a client.
-
-    Raises:
-        ProtocolError: it is not a command; the error says what to send instead.
-    """
-    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
-        raise ProtocolError(ErrorCode.TOO_LARGE, f"send frames of at most {max_bytes} bytes")
-    if nesting(text) > MAX_NESTING + 1:
-        raise _bad(f"send data that is nested at most {MAX_NESTING} levels deep")
-    try:
-        fields = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise ProtocolError(ErrorCode.BAD_JSON, f"send one JSON object a frame: {error}") from None
-    except (ValueError, RecursionError):
-        reason = "send one JSON object a frame: a number in it is out of range"
-        raise ProtocolError(ErrorCode.BAD_JSON, reason) from None
-    if not isinstance(fields, dict):
-        raise _bad('send a JSON object such as {"type":"subscribe","id":1,"topic":"orders.42"}')
-    received = _Fields(fields)
-    type_ = received.text("type", "the name of a command")
-    if (read := _READERS.get(type_)) is None:
-        reason = f"{shorten(type_)} is not a command; send one of {', '.join(_READERS)}"
-        raise ProtocolError(ErrorCode.UNKNOWN_TYPE, reason, id=received.id)
-    return read(received)
-
-
-class _Fields:
-    """The fields of a frame, read by the kind of value that each must have; null is absence."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
-        self.id: int | None = None  # until it is known, an error cannot carry it
-        self.id = self.integer("id", -MAX_INTEGER)
-
-    def integer(self, key: str, minimum: int) -> int | None:
-        value = self._fields.get(key)
-        if value is None:
-            return None
-        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
-            raise _bad(f"{key} must be a whole number from {minimum} to {MAX_INTEGER}", self.id)
-        return value
-
-    def optional_text(self, key: str, meaning: str) -> str | None:
-        value = self._fields.get(key)
-        if value is not None and not isinstance(value, str):
-            raise _bad(f"{key} must be a string: {meaning}", self.id)
-        return value
-
-    def text(self, key: str, meaning: str) -> str:
-        value = self.optional_text(key, meaning)
-        if not value:
-            raise _bad(f"{key} is missing: send {meaning} as a string", self.id)
-        return value
-
-    def topic(self) -> str:
-        name = self.text("topic", "the name of a topic")
-        try:
-            return check_topic_name(name)
-        except InvalidTopicName as error:
-            raise ProtocolError(ErrorCode.BAD_TOPIC, str(error), id=self.id) from None
-
-    def event(self) -> str:
-        name = self.text("event", "the name of an event")
-        try:
-            return check_event_name(name)
-        except InvalidEventName as error:
-            raise _bad(str(error), self.id) from None
-
-    def since(self) -> Cursor | float | None:
-        text = self.optional_text("since", "a cursor, or @ and seconds since 1970")
-        if text is None:
-            return None
-        if moment := _MOMENT.fullmatch(text):
-            return float(moment[1])
-        try:
-            return Cursor.parse(text)
-        except InvalidCursor:
-            reason = (
-                f"{shorten(text)} is neither a cursor as the server gave it nor @ and seconds "
-                "since 1970; nothing is subscribed: fetch the state and subscribe without since"
-            )
-            raise ProtocolError(ErrorCode.BAD_CURSOR, reason, id=self.id) from None
-
-    @property
-    def data(self) -> Any:
-        return self._fields.get("data")
-
-
-def _subscribe(fields: _Fields) -> Subscribe:
-    topic, since, last = fields.topic(), fields.since(), fields.integer("last", 0)
-    if since is not None and last is not None:
-        raise _bad("send since or last, not both", fields.id)
-    return Subscribe(fields.id, topic, since, last)
-
-
-def _publish(fields: _Fields) -> Publish:
-    return Publish(fields.id, fields.topic(), fields.event(), fields.data)
-
-
-def _call(fields: _Fields) -> Call:
-    return Call(fields.id, fields.topic(), fields.text("action", "its name"), fields.data)
-
-
-_READERS: dict[str, Callable[[_Fields], Command]] = {
-    "subscribe": _subscribe,
-    "unsubscribe": lambda fields: Unsubscribe(fields.id, fields.topic()),
-    "publish": _publish,
-    "call": _call,
-    "members": lambda fields: Members(fields.id, fields.topic()),
-    "auth": lambda fields: Auth(fields.id, fields.text("token", "a token")),
-    "ping": lambda fields: Ping(fields.id),
-}

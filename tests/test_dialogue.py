@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from realtime import dialogue
+from realtime.commands import Call, Ping, Subscribe, Unsubscribe
 from realtime.dialogue import BAD_FRAMES, Dialogue, forbidden, refusal
 from realtime.events import Cursor
 from realtime.exceptions import (
@@ -17,7 +18,7 @@ from realtime.exceptions import (
     StoreUnavailable,
     UnknownTopic,
 )
-from realtime.frames import Call, CloseCode, Ping, Subscribe, Unsubscribe, frame
+from realtime.frames import CloseCode, frame
 
 CURSOR = Cursor("epoch", 17, 0xABC)
 

@@ -4,26 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime import frames
+from realtime import commands, frames
+from realtime.commands import Auth, Call, Members, Ping, Publish, Subscribe, Unsubscribe, parse
 from realtime.events import Cursor
 from realtime.exceptions import ProtocolError
 from realtime.frames import (
     MAX_INTEGER,
     MAX_NESTING,
-    Auth,
-    Call,
     CloseCode,
     ErrorCode,
-    Members,
-    Ping,
-    Publish,
     Reset,
-    Subscribe,
-    Unsubscribe,
     check_version,
     frame,
     nesting,
-    parse,
     reset,
     welcome,
 )
@@ -67,6 +60,7 @@ def refused(text, limit=LIMIT):
 
 def test_every_exported_name_exists():
     assert all(hasattr(frames, name) for name in frames.__all__)
+    assert all(hasattr(commands, name) for name in commands.__all__)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ ORDER = [
     "events",
     "names",
     "frames",
+    "commands",
     "dialogue",
     "encoders",
     "client",

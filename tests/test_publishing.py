@@ -341,9 +341,12 @@ def test_alias_that_a_router_keeps_away_is_named() -> None:
         def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
             return False if (db, app_label) == ("other", "realtime") else None
 
-    with override_settings(DATABASE_ROUTERS=[NotThere()]), transaction.atomic(using="other"):
-        with pytest.raises(PublishError, match="migrate --database other"):
-            publish(TOPIC, "x", using="other")
+    with (
+        override_settings(DATABASE_ROUTERS=[NotThere()]),
+        transaction.atomic(using="other"),
+        pytest.raises(PublishError, match="migrate --database other"),
+    ):
+        publish(TOPIC, "x", using="other")
 
 
 # Coroutines

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from realtime.commands import parse
 from realtime.conf import Limits
-from realtime.frames import CloseCode, ErrorCode, parse
+from realtime.frames import CloseCode, ErrorCode
 
 TEXT = (Path(__file__).parents[1] / "docs" / "wire-protocol.md").read_text()
 FILLED = TEXT.replace("<cursor>", "e.1.00000000").replace('"data":…', '"data":null')

@@ -18,23 +18,11 @@ from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime import conf
 from realtime.auth import origins, users
+from realtime.commands import Auth, Call, Command, Members, Ping, Publish, Subscribe, Unsubscribe
 from realtime.dialogue import Dialogue, forbidden
 from realtime.events import Cursor, Draft
 from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
-from realtime.frames import (
-    Auth,
-    Call,
-    CloseCode,
-    Command,
-    ErrorCode,
-    Members,
-    Ping,
-    Publish,
-    Subscribe,
-    Unsubscribe,
-    check_version,
-    welcome,
-)
+from realtime.frames import CloseCode, ErrorCode, check_version, welcome
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.publishing import encode, publish_draft
@@ -117,7 +105,7 @@ class WebSocketConsumer(AsyncConsumer):
         """Say what was wrong, and close where the error says so."""
         self.connection.answer(self.dialogue.error(error))
         if error.close_code is not None:
-            self.close(CloseCode(error.close_code))  # type: ignore[call-arg]
+            self.close(CloseCode(error.close_code))
 
     def close(self, code: CloseCode) -> None:
         """Say why, then close; only the first reason counts."""
@@ -207,9 +195,7 @@ class WebSocketConsumer(AsyncConsumer):
 
         # `start()` calls it as its last act but one, which cannot fail: one answer a command.
         def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
-            text = self.dialogue.subscribed(
-                command, cursor, recovered=recovered, replayed=replayed
-            )
+            text = self.dialogue.subscribed(command, cursor, recovered=recovered, replayed=replayed)
             self.connection.answer(text)
 
         try:

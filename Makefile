@@ -32,5 +32,5 @@ bench:
 	$(RUN) tools.bench $(ARGS)
 
 clean:
-	rm -rf .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.sqlite3*
 	find realtime tests tools project benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -11,9 +11,19 @@ from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["adelete", "ahead", "ahistory", "delete", "head", "history", "new_epoch"]
+__all__ = [
+    "adelete",
+    "ahead",
+    "aheads",
+    "ahistory",
+    "delete",
+    "head",
+    "heads",
+    "history",
+    "new_epoch",
+]
 
 
 def _name(topic: Topic | str) -> str:
@@ -29,14 +39,26 @@ def head(topic: Topic | str) -> Cursor:
         UnknownTopic: no registered pattern matches.
         StoreUnavailable: the store cannot be read now.
     """
-    name = _name(topic)
-    return get_store().heads([name])[name]
+    return heads([topic])[0]
+
+
+def heads(topics: Iterable[Topic | str]) -> list[Cursor]:
+    """Return where several logs stand, in the order given and with one query; as ``head()``."""
+    names = [_name(topic) for topic in topics]
+    found = get_store().heads(names)
+    return [found[name] for name in names]
 
 
 async def ahead(topic: Topic | str) -> Cursor:
     """Do as ``head()`` does."""
-    name = _name(topic)
-    return (await get_store().aheads([name]))[name]
+    return (await aheads([topic]))[0]
+
+
+async def aheads(topics: Iterable[Topic | str]) -> list[Cursor]:
+    """Do as ``heads()`` does."""
+    names = [_name(topic) for topic in topics]
+    found = await get_store().aheads(names)
+    return [found[name] for name in names]
 
 
 def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
@@ -92,6 +114,4 @@ def new_epoch(topic: Topic | str) -> Cursor:
 
     For an operator who restored a backup and does not want to wait until a hub notices.
     """
-    name = _name(topic)
-    store = get_store()
-    return store.renew(name, store.heads([name])[name].epoch)
+    return get_store().renew(_name(topic), head(topic).epoch)

@@ -7,8 +7,8 @@ import pytest
 from django.test import override_settings
 
 from realtime import retention
-from realtime.log import delete, head, history, new_epoch
-from realtime.publishing import publish, publish_many
+from realtime.log import aheads, ahistory, delete, head, heads, history, new_epoch
+from realtime.publishing import apublish, publish, publish_many
 from realtime.stores import get_store
 from realtime.topics import isolated, register, unregister
 from tests.support.waiting import wait_until
@@ -96,6 +96,20 @@ def test_history_reads_the_newest_events() -> None:
     publish_many([("public.long", "tick", number) for number in range(700)])
     assert [event.data for event in history("public.long", last=3)] == [697, 698, 699]
     assert [event.data for event in history("public.long", last=650)] == list(range(50, 700))
+
+
+def test_heads_come_in_the_order_given() -> None:
+    publish_many([("public.two", "tick", 1), ("public.two", "tick", 2), ("public.one", "tick", 1)])
+    found = heads(["public.two", "public.none", PublicTopic(name="one")])
+    assert [cursor.seq for cursor in found] == [2, 0, 1]
+    assert found[2] == head("public.one")
+
+
+async def test_coroutines_read_the_same() -> None:
+    event = await apublish("public.two", "tick", 1)
+    assert event is not None
+    assert await aheads(["public.two"]) == [event.cursor]
+    assert [e.cursor for e in await ahistory("public.two")] == [event.cursor]
 
 
 @override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}})

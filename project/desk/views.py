@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from project.desk.models import Order
 from realtime import publish
-from realtime.log import head
+from realtime.log import heads
 
 
 @require_POST
@@ -40,7 +40,8 @@ def reopen(request: HttpRequest, pk: int) -> HttpResponse:
 def desk(request: HttpRequest) -> HttpResponse:
     """Show the orders, each with the cursor from which the page follows it."""
     # The cursors are older than what the page shows, so nothing can fall between the two.
-    cursors = {pk: head(f"orders.{pk}") for pk in Order.objects.values_list("pk", flat=True)}
+    keys = list(Order.objects.values_list("pk", flat=True))
+    cursors = dict(zip(keys, heads(f"orders.{pk}" for pk in keys), strict=True))
     context = {
         "orders": [(order, cursors.get(order.pk)) for order in Order.objects.all()],
         "view_source": inspect.getsource(ship),

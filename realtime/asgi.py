@@ -1,4 +1,4 @@
-"""One line in the project's ``asgi.py``: ``application = with_realtime(get_asgi_application())``."""
+"""For the project's ``asgi.py``: ``application = with_realtime(get_asgi_application())``."""
 
 from __future__ import annotations
 

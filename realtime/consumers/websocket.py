@@ -140,16 +140,19 @@ class WebSocketConsumer(AsyncConsumer):
                 task.add_done_callback(lambda done: self.forget(command.topic, done))
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that ends with the connection at the latest."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     def forget(self, topic: str, task: asyncio.Task[None]) -> None:
+        """Let the topic's last command go, unless another came behind it."""
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
     async def run_after(self, before: asyncio.Task[None] | None, command: Command) -> None:
+        """Run a command once the one before it is done."""
         if before is not None:
             await asyncio.wait([before])
         await self.run(command)
@@ -187,6 +190,7 @@ class WebSocketConsumer(AsyncConsumer):
         return topic
 
     async def subscribe(self, command: Subscribe) -> None:
+        """Follow a topic; the answer comes right before the replay."""
         topic = self.topic(command.topic)
         if not await topic.may_subscribe(self.connection.user):
             raise forbidden()
@@ -205,12 +209,14 @@ class WebSocketConsumer(AsyncConsumer):
             raise
 
     def unsubscribe(self, command: Unsubscribe) -> None:
+        """Leave a topic, whether it was followed or not."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()
         self.connection.answer(self.dialogue.unsubscribed(command))
 
     async def publish(self, command: Publish) -> None:
+        """Publish a client's event, if the topic and its authoriser let it."""
         topic = self.topic(command.topic)
         if not await topic.may_publish(self.connection.user, command.event):
             raise forbidden()
@@ -219,6 +225,7 @@ class WebSocketConsumer(AsyncConsumer):
         await publish_draft(topic, draft, ephemeral=ephemeral)
 
     async def call(self, command: Call) -> Any:
+        """Return what an action returned; its refusals become the protocol's."""
         topic = self.topic(command.topic)
         user = self.connection.user
         if not await topic.may_subscribe(user):

@@ -118,8 +118,8 @@ def test_any_other_page_may_not(origin: str, host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example", "", " ", "shop.example:x", "shop.example/", "a@shop.example", "shop.example,",
-        "shop.example evil.example", "[::2]", "shop..example", "evil.example:80", "wildXexample",
+        "evil.example", "", " ", "shop.example:x", "shop.example/", "a@shop.example",
+        "shop.example,", "shop.example evil.example", "[::2]", "shop..example", "evil.example:80", "wildXexample",
     ],
 )  # fmt: skip
 def test_a_host_that_is_not_allowed_serves_nobody(host: str) -> None:
@@ -262,8 +262,8 @@ anything = st.one_of(
     st.binary(max_size=60),
     st.lists(
         st.sampled_from(
-            [b"http", b"s", b"://", b":", b"[", b"]", b"@", b".", b"*", b"/", b"shop.example", b"80",
-             b"::1", b"\xff", b" ", b",", b"%", b"\\", b"?", b"#", b"\x00"]
+            [b"http", b"s", b"://", b":", b"[", b"]", b"@", b".", b"*", b"/", b"shop.example",
+             b"80", b"::1", b"\xff", b" ", b",", b"%", b"\\", b"?", b"#", b"\x00"]
         ),
         max_size=8,
     ).map(b"".join),

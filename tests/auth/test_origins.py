@@ -119,7 +119,8 @@ def test_any_other_page_may_not(origin: str, host: str) -> None:
     "host",
     [
         "evil.example", "", " ", "shop.example:x", "shop.example/", "a@shop.example",
-        "shop.example,", "shop.example evil.example", "[::2]", "shop..example", "evil.example:80", "wildXexample",
+        "shop.example,", "shop.example evil.example", "[::2]", "shop..example", "evil.example:80",
+        "wildXexample",
     ],
 )  # fmt: skip
 def test_a_host_that_is_not_allowed_serves_nobody(host: str) -> None:

@@ -1,7 +1,7 @@
 """What is mounted where, for projects that build their own Channels routing.
 
-``realtime.asgi.with_realtime`` does the same and more; use these lists inside a ``URLRouter`` only if
-something of yours must stand around them.
+``realtime.asgi.with_realtime`` does the same and more; use this list inside a ``URLRouter`` only if
+something of yours must stand around it.
 """
 
 from __future__ import annotations

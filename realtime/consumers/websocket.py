@@ -132,26 +132,26 @@ class WebSocketConsumer(AsyncConsumer):
             case Ping():
                 self.connection.answer(self.dialogue.pong(command))
             case Call() | Auth() | Members():
-                self.spawn(self.run(command))
+                self._spawn(self.run(command))
             case _:
                 before = self.last_of_topic.get(command.topic)
-                task = self.spawn(self.run_after(before, command))
+                task = self._spawn(self._run_after(before, command))
                 self.last_of_topic[command.topic] = task
-                task.add_done_callback(lambda done: self.forget(command.topic, done))
+                task.add_done_callback(lambda done: self._forget(command.topic, done))
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that ends with the connection at the latest."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def forget(self, topic: str, task: asyncio.Task[None]) -> None:
+    def _forget(self, topic: str, task: asyncio.Task[None]) -> None:
         """Let the topic's last command go, unless another came behind it."""
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
-    async def run_after(self, before: asyncio.Task[None] | None, command: Command) -> None:
+    async def _run_after(self, before: asyncio.Task[None] | None, command: Command) -> None:
         """Run a command once the one before it is done."""
         if before is not None:
             await asyncio.wait([before])
@@ -162,14 +162,14 @@ class WebSocketConsumer(AsyncConsumer):
         try:
             match command:
                 case Subscribe():
-                    await self.subscribe(command)  # answers itself, right before the replay
+                    await self._subscribe(command)  # answers itself, right before the replay
                 case Unsubscribe():
-                    self.unsubscribe(command)
+                    self._unsubscribe(command)
                 case Publish():
-                    await self.publish(command)
+                    await self._publish(command)
                     self.connection.answer(self.dialogue.ok(command))
                 case Call():
-                    result = encode(await self.call(command))
+                    result = encode(await self._call(command))
                     self.connection.answer(self.dialogue.result(command, result))
                 case _:
                     reason = "this server keeps no presence and takes no tokens"
@@ -179,7 +179,7 @@ class WebSocketConsumer(AsyncConsumer):
                 logger.exception("a client's %s failed", type(command).__name__.lower())
             self.connection.answer(self.dialogue.refused(command, error))
 
-    def topic(self, name: str) -> Topic:
+    def _topic(self, name: str) -> Topic:
         """Return the topic of a name; refused alike if it does not exist or is not allowed."""
         try:
             topic = find(name)
@@ -189,9 +189,9 @@ class WebSocketConsumer(AsyncConsumer):
             raise forbidden()
         return topic
 
-    async def subscribe(self, command: Subscribe) -> None:
+    async def _subscribe(self, command: Subscribe) -> None:
         """Follow a topic; the answer comes right before the replay."""
-        topic = self.topic(command.topic)
+        topic = self._topic(command.topic)
         if not await topic.may_subscribe(self.connection.user):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
@@ -208,25 +208,25 @@ class WebSocketConsumer(AsyncConsumer):
             subscription.end()
             raise
 
-    def unsubscribe(self, command: Unsubscribe) -> None:
+    def _unsubscribe(self, command: Unsubscribe) -> None:
         """Leave a topic, whether it was followed or not."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()
         self.connection.answer(self.dialogue.unsubscribed(command))
 
-    async def publish(self, command: Publish) -> None:
+    async def _publish(self, command: Publish) -> None:
         """Publish a client's event, if the topic and its authoriser let it."""
-        topic = self.topic(command.topic)
+        topic = self._topic(command.topic)
         if not await topic.may_publish(self.connection.user, command.event):
             raise forbidden()
         ephemeral = command.event in topic.client_events
         draft = Draft(command.event, encode(command.data))
         await publish_draft(topic, draft, ephemeral=ephemeral)
 
-    async def call(self, command: Call) -> Any:
+    async def _call(self, command: Call) -> Any:
         """Return what an action returned; its refusals become the protocol's."""
-        topic = self.topic(command.topic)
+        topic = self._topic(command.topic)
         user = self.connection.user
         if not await topic.may_subscribe(user):
             raise forbidden()

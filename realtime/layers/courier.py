@@ -282,4 +282,4 @@ class Courier:
 
 
 def _about(seconds: float) -> float:
-    return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - not a secret
+    return seconds * random.uniform(0.5, 1.5)

@@ -139,7 +139,7 @@ class DatabaseAccess:
                     if time.monotonic() >= deadline:
                         raise StoreUnavailable(self.store, str(error)) from error
                     # Those who wait must not all come back at the same moment.
-                    time.sleep(random.uniform(0.001, 0.010))  # noqa: S311 - not a secret
+                    time.sleep(random.uniform(0.001, 0.010))
                 elif _is_broken(connection, opened, error):
                     connection.close()
                     if attempt.committing or reconnected:

@@ -93,8 +93,10 @@ class Client:
 class Scene:
     """What a test plays on; ``close()`` checks that nothing broke and that no task is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, channel_delay: float = 0.0) -> None:
         self.loop = VirtualTimeLoop()
+        self.layer = FaultyLayer()
+        self.layer.channel_delay = channel_delay
         self.appended: dict[tuple[int, int], str] = {}
         self.broken: list[AssertionError] = []
         self.clients: list[Client] = []
@@ -103,7 +105,6 @@ class Scene:
 
     async def _make(self) -> None:
         self.store = SlowStore()
-        self.layer = FaultyLayer()
         self.hub = QuietHub(self.store, self.layer)
         self.hub.start()
 

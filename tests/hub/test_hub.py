@@ -52,8 +52,7 @@ def test_heads_of_topics_that_join_at_once_are_read_in_one_call(scene: Scene) ->
 
 
 def test_there_is_one_channel_however_long_the_layer_takes_to_make_it() -> None:
-    scene = Scene()
-    scene.layer.channel_delay = 0.05
+    scene = Scene(channel_delay=0.05)
     client = scene.join()
     assert scene.layer.called("new_channel") == 1
     scene.publish()
@@ -216,12 +215,12 @@ def test_head_checks_go_on_while_the_layer_hangs(scene: Scene) -> None:
     scene.advance(1.0)
     scene.layer.hanging = {"group_add", "group_discard"}
     scene.layer.groups.clear()
-    for _ in range(5):
+    for published in range(1, 6):
         for topic in topics:
             scene.publish(topic=topic)
         scene.advance(4.9)
-    for topic, client in zip(topics, clients, strict=True):
-        assert client.seqs(topic) == [1, 2, 3, 4, 5]
+        counts = [len(client.seqs(t)) for t, client in zip(topics, clients, strict=True)]
+        assert counts == [published] * 30
 
 
 def test_a_layer_that_hangs_delays_a_join_and_does_not_refuse_it(scene: Scene) -> None:
@@ -292,8 +291,9 @@ def test_a_topic_that_is_followed_anew_while_it_is_being_left_is_in_its_group(
     scene.publish()
     scene.advance(0.01)
     assert client.seqs() == [1]
-    scene.advance(1.0)
+    scene.advance(3.0)
     assert scene.layer.called("group_add") == 2
+    assert in_group(scene), "the leaving undid the joining"
 
 
 def test_a_topic_is_not_joined_again_by_a_check_that_it_outlives_not(scene: Scene) -> None:
@@ -306,6 +306,20 @@ def test_a_topic_is_not_joined_again_by_a_check_that_it_outlives_not(scene: Scen
     assert scene.hub.topics == {}
     assert not scene.layer.groups[GROUP]
     assert not scene.tasks()
+
+
+def test_a_joining_that_ends_after_its_topic_is_undone(scene: Scene) -> None:
+    scene.leave(scene.join())
+    scene.advance(55.0)
+    scene.layer.add_delay = 4.9
+    scene.layer.groups.clear()
+    scene.append()
+    before = scene.layer.called("group_add")
+    while scene.layer.called("group_add") == before:
+        scene.advance(0.1)
+    scene.advance(20.0)
+    assert scene.hub.topics == {}
+    assert not scene.layer.groups[GROUP]
 
 
 def test_a_read_in_flight_ends_with_its_topic(scene: Scene) -> None:
@@ -379,6 +393,7 @@ def test_close_ends_everything_also_what_is_under_way() -> None:
     assert isinstance(task.exception(), StoreError)
     assert not scene.layer.groups[GROUP]
     assert live.live == {}
+    assert behind.connection.subscriptions == {}
     with pytest.raises(StoreError):
         scene.run(follow(scene))
     scene.run(scene.hub.close())

@@ -41,8 +41,10 @@ class HubMachine(RuleBasedStateMachine):
         after=st.sampled_from([0.0, 0.002, 0.02]),
     )
     def start(self, join_delay: float, channel_delay: float, before: float, after: float) -> None:
+        self.scene.close()
+        self.scene = Scene(channel_delay=channel_delay)
+        self.store = self.scene.store
         self.scene.layer.join_delay = join_delay
-        self.scene.layer.channel_delay = channel_delay
         self.store.before, self.store.after = before, after
 
     # What publishers do

@@ -33,6 +33,7 @@ class FaultyLayer(BaseChannelLayer):
         self.groups: dict[str, set[str]] = defaultdict(set)
         self.queues: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self.join_delay = 0.0
+        self.add_delay = 0.0
         self.discard_delay = 0.0
         self.channel_delay = 0.0
         self.failing: set[str] = set()
@@ -74,8 +75,14 @@ class FaultyLayer(BaseChannelLayer):
 
     async def group_add(self, group: str, channel: str) -> None:
         await self._call("group_add", group)
+        if self.add_delay:
+            await asyncio.sleep(self.add_delay)
         # Like a real one, it may return before the joining takes effect.
-        asyncio.get_running_loop().call_later(self.join_delay, self.groups[group].add, channel)
+        if self.join_delay:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.join_delay, self.groups[group].add, channel)
+        else:
+            self.groups[group].add(channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
         await self._call("group_discard", group)

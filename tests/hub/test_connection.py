@@ -10,6 +10,7 @@ from realtime.exceptions import StoreError
 from realtime.frames import CloseCode
 from realtime.hub.connection import REPLAY_BYTES, Subscription
 from realtime.stores.base import Retention
+from realtime.topics import resolve
 from realtime.writers.asgi import AsgiWriter
 from tests.hub.support import BUFFER_BYTES, TOPIC, Client, Scene
 
@@ -396,6 +397,18 @@ def test_a_hole_met_while_behind_is_one_reset(scene: Scene, history: list[Cursor
     assert slow.resets() == ["trimmed"]
 
 
+def test_a_new_epoch_that_a_client_behind_meets_before_the_hub_is_one_reset(
+    scene: Scene, history: list[Cursor]
+) -> None:
+    slow = scene.join(limit=2_000)
+    slow.gate.clear()
+    scene.publish(400)
+    scene.store.delete(TOPIC)
+    slow.gate.set()
+    scene.advance(20.0)
+    assert slow.resets() == scene.clients[0].resets() == ["restarted"]
+
+
 def test_a_reset_that_does_not_fit_into_the_buffer_comes_once(
     scene: Scene, history: list[Cursor]
 ) -> None:
@@ -523,6 +536,7 @@ def test_ending_twice_releases_once(scene: Scene) -> None:
 
     scene.run(end())
     assert live.followers == 1
+    assert list(live.live) == [other.connection.subscriptions[TOPIC]]
     scene.publish()
     scene.advance(61.0)
     assert scene.hub.topics == {TOPIC: live}
@@ -572,6 +586,20 @@ def test_a_subscription_that_ends_while_it_starts_stays_ended(
     assert scene.live.followers == 1
 
 
+def test_a_subscription_that_its_own_announcement_ends_stays_ended(
+    scene: Scene, history: list[Cursor]
+) -> None:
+    client = scene.connect()
+
+    async def subscribe() -> None:
+        live = await scene.hub.follow(resolve(TOPIC))
+        subscription = Subscription(client.connection, live)
+        await subscription.start(None, None, True, lambda *args: client.connection.end())
+
+    scene.run(subscribe())
+    assert list(scene.live.live) == list(scene.clients[0].connection.subscriptions.values())
+
+
 def test_a_subscribe_that_is_cancelled_leaves_nothing(scene: Scene, history: list[Cursor]) -> None:
     scene.publish(300)
     scene.store.before = 0.1
@@ -586,7 +614,7 @@ def test_a_subscribe_that_is_cancelled_leaves_nothing(scene: Scene, history: lis
 
 
 def test_a_client_whose_socket_broke_is_not_read_for(scene: Scene, history: list[Cursor]) -> None:
-    scene.publish(600)
+    scene.publish(900)  # more than a read and the ring together
     scene.store.calls.clear()
     client = scene.connect()
 

@@ -614,7 +614,7 @@ def test_a_subscribe_that_is_cancelled_leaves_nothing(scene: Scene, history: lis
 
 
 def test_a_client_whose_socket_broke_is_not_read_for(scene: Scene, history: list[Cursor]) -> None:
-    scene.publish(900)  # more than a read and the ring together
+    scene.publish(2_000)  # four reads
     scene.store.calls.clear()
     client = scene.connect()
 
@@ -624,7 +624,7 @@ def test_a_client_whose_socket_broke_is_not_read_for(scene: Scene, history: list
     client.connection.writer._send = send
     scene.run(client.subscribe(history[0]))
     scene.advance(1.0)
-    assert scene.store.calls.count("read") == 1  # the first 500; nobody waits for the rest
+    assert scene.store.calls.count("read") <= 2  # nobody waits for the rest
 
 
 def test_a_send_that_never_returns_ends_with_the_connection(scene: Scene) -> None:

@@ -15,8 +15,8 @@ _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,17})\.([0-9a-f]{8}
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_~@+:.-]{1,100}")
 
 
-def check_event_name(name: str) -> str:
-    """Return the name as plain text if it is a valid event name.
+def check_event_name(name: object) -> str:
+    """Return the name if it is a valid event name.
 
     An event name is 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, the characters
     of a topic name, so that it can stand in a stream's line and in a DOM event's type.
@@ -24,11 +24,11 @@ def check_event_name(name: str) -> str:
     Raises:
         InvalidEventName: it is not.
     """
-    if _EVENT_NAME.fullmatch(str(name)) is None:
+    if not isinstance(name, str) or _EVENT_NAME.fullmatch(name) is None:
         raise InvalidEventName(
             str(name), "use 1 to 100 of the characters A-Z a-z 0-9 _ ~ @ + : . -"
         )
-    return str(name)
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import os
 import secrets
 import threading
 import time
@@ -37,7 +38,7 @@ from realtime.stores.base import Appended, Store
 from realtime.stores.clock import DatabaseClock
 from realtime.stores.connections import DatabaseAccess
 from realtime.stores.database import DatabaseStore
-from realtime.threads import STORE_THREADS
+from realtime.threads import RELAY_THREADS
 from realtime.topics import resolve
 
 if TYPE_CHECKING:
@@ -100,16 +101,45 @@ class _AfterCommit:
         self.topics = topics
 
     def __call__(self) -> None:
-        # In the store's threads, on their own connections: this thread may still be in a
+        # In threads of our own, on their own connections: this thread may still be in a
         # transaction on the log's alias. What takes longer goes on there, and what fails there is
         # left to the next sweep: the commit has happened, so nothing may break the request.
         try:
-            work = STORE_THREADS.submit(_relay_all, self.alias, sorted(self.topics))
-            work.result(COMMIT_WAIT_SECONDS)
-        except concurrent.futures.TimeoutError:
-            logger.info("events of this commit are still being relayed")
+            relays = [_relays.start(self.alias, topic) for topic in sorted(self.topics)]
+            concurrent.futures.wait(relays, COMMIT_WAIT_SECONDS)
         except Exception:
             logger.exception("committed events wait in the outbox of %r", self.alias)
+
+
+class _Relays:
+    """The relays of this process that have not begun: one a topic, however many commits."""
+
+    def __init__(self) -> None:
+        self.reset()
+        os.register_at_fork(after_in_child=self.reset)
+
+    def reset(self) -> None:
+        """Start anew: in a forked child nobody runs what waits, and the lock may be held."""
+        self.lock = threading.Lock()
+        self.waiting: dict[tuple[str, str], concurrent.futures.Future[int]] = {}
+
+    def start(self, alias: str, topic: str) -> concurrent.futures.Future[int]:
+        """Relay a topic soon; what was committed until now is in it."""
+        with self.lock:
+            future = self.waiting.get((alias, topic))
+            if future is None:
+                future = RELAY_THREADS.submit(self.run, alias, topic)
+                self.waiting[alias, topic] = future
+            return future
+
+    def run(self, alias: str, topic: str) -> int:
+        with self.lock:
+            # Before the work: a commit that comes while it runs asks anew.
+            self.waiting.pop((alias, topic), None)
+        return _relay_or_log(alias, topic)
+
+
+_relays = _Relays()
 
 
 def _relay_after_commit(alias: str, topics: set[str]) -> None:
@@ -129,9 +159,12 @@ def _relay_after_commit(alias: str, topics: set[str]) -> None:
     transaction.on_commit(_AfterCommit(alias, topics), using=alias)
 
 
-def _relay_all(alias: str, topics: Sequence[str]) -> None:
-    for topic in topics:
-        relay(alias, topic)
+def _relay_or_log(alias: str, topic: str) -> int:
+    try:
+        return relay(alias, topic)
+    except Exception:
+        logger.warning("events of %s wait in the outbox of %r", topic, alias, exc_info=True)
+        return 0
 
 
 def relay(alias: str, topic: str) -> int:
@@ -224,39 +257,44 @@ def _relay_stale_on(alias: str, older_than: float) -> int:
         # An alias that is never migrated, or a server that is away; neither is news each second.
         logger.debug("the outbox of %r cannot be read: %s", alias, error)
         return 0
-    count = 0
-    for topic in topics:
-        try:
-            count += relay(alias, topic)
-        except Exception:
-            logger.warning("events of %s wait in the outbox of %r", topic, alias, exc_info=True)
-    return count
+    return sum(_relay_or_log(alias, topic) for topic in topics)
 
 
 class _Sweep:
     """At most one sweep a second in a process, whoever asks for it."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self.last = time.monotonic()
+        self.reset()
+        os.register_at_fork(after_in_child=self.reset)
 
-    def due(self) -> bool:
+    def reset(self) -> None:
+        """Start anew, as ``_Relays.reset()``."""
+        self.lock = threading.Lock()
+        self.running = False
+
+    def start_if_due(self) -> None:
         now = time.monotonic()
         with self.lock:
-            if now - self.last < SWEEP_SECONDS:
-                return False
-            self.last = now
-            return True
+            if self.running or now - self.last < SWEEP_SECONDS:
+                return
+            self.running, self.last = True, now
+        RELAY_THREADS.submit(self.run)
+
+    def run(self) -> None:
+        try:
+            relay_stale()
+        finally:
+            self.running = False
 
 
 _sweep = _Sweep()
 
 
 def sweep_if_due() -> None:
-    """Look for stale rows in a thread of the store's, at most once a second; return at once.
+    """Look for stale rows in a thread of our own, at most once a second; return at once.
 
     Every publisher calls it, so that a crashed process's events go out with the next publish even
     where no server runs.
     """
-    if _sweep.due():
-        STORE_THREADS.submit(relay_stale)
+    _sweep.start_if_due()

@@ -1,8 +1,9 @@
-"""Bounded threads of our own, where synchronous code runs for the event loop.
+"""Bounded threads of our own, where synchronous code runs for the event loop and after commits.
 
-Two pools, so that a project's slow authoriser cannot keep the logs from being read:
-``STORE_THREADS`` for stores and ``USER_THREADS`` for the project's code and the session look-up.
-Neither is Django's thread-sensitive thread, which a slow view may hold for seconds.
+Three pools, so that none keeps another waiting: ``STORE_THREADS`` for stores, ``RELAY_THREADS`` for
+the outbox, whose database may be another one that hangs, and ``USER_THREADS`` for the project's
+code, which may be slow, and the session look-up.
+None is Django's thread-sensitive thread, which a slow view may hold for seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["STORE_THREADS", "USER_THREADS", "WorkerThreads"]
+__all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,5 +53,7 @@ class WorkerThreads:
 
 # Four hold the disk or the database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
+# One may wait for a database that is away, the other goes on.
+RELAY_THREADS = WorkerThreads("realtime-relay", 2)
 # Session look-ups and authorisers wait for the database too; eight bound its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

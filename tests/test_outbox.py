@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -172,16 +173,46 @@ def test_database_without_our_tables_is_passed_over(caplog: pytest.LogCaptureFix
     assert "cannot be read" not in caplog.text  # an alias that is never migrated is no news
 
 
-def test_sweeps_come_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    swept: list[int] = []
-    monkeypatch.setattr(outbox.STORE_THREADS, "submit", lambda job: swept.append(1))
-    clock = iter([100.0, 100.5, 100.9, 101.1, 101.2])
-    monkeypatch.setattr(outbox.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(outbox._sweep, "last", 99.5)
-    for _ in range(5):
-        outbox.sweep_if_due()
-    assert len(swept) == 1
-    monkeypatch.undo()
+def test_sweeps_come_at_most_once_a_second_and_never_two_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    swept: list[Any] = []
+    monkeypatch.setattr(outbox.RELAY_THREADS, "submit", swept.append)
+    monkeypatch.setattr(outbox, "relay_stale", lambda: 0)
+    sweep = outbox._Sweep()
+    sweep.last = 99.5
+    with monkeypatch.context() as patch:
+        clock = iter([100.0, 100.6, 105.0, 105.1, 105.9])
+        patch.setattr(outbox.time, "monotonic", lambda: next(clock))
+        sweep.start_if_due()
+        assert swept == []
+        sweep.start_if_due()
+        sweep.start_if_due()
+        assert len(swept) == 1, "the first one is still running"
+        swept.pop()()
+        sweep.start_if_due()
+        assert len(swept) == 1
+        swept.pop()()
+        sweep.start_if_due()
+        assert swept == [], "within the second"
+
+
+def test_relays_that_have_not_begun_are_one_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[tuple[Any, ...]] = []
+
+    def submit(*job: Any) -> Future[int]:
+        jobs.append(job)
+        return Future()
+
+    monkeypatch.setattr(outbox.RELAY_THREADS, "submit", submit)
+    relays = outbox._Relays()
+    first = relays.start("default", TOPIC)
+    assert relays.start("default", TOPIC) is first
+    assert relays.start("other", TOPIC) is not first
+    assert len(jobs) == 2
+    run, *arguments = jobs[0]
+    run(*arguments)
+    assert relays.start("default", TOPIC) is not first, "what commits later is not in the first"
 
 
 KILLED = """

@@ -21,7 +21,7 @@ from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.topic import LiveTopic
 from realtime.stores import get_store
 from realtime.stores.base import Store
-from realtime.threads import STORE_THREADS
+from realtime.threads import RELAY_THREADS, STORE_THREADS
 
 if TYPE_CHECKING:
     from realtime.hub.connection import Connection
@@ -323,7 +323,7 @@ class Hub:
             await asyncio.gather(*(self._add_to_group(live) for live in batch.values()))
 
     async def _relay(self) -> None:
-        await STORE_THREADS.run(outbox.relay_stale)
+        await RELAY_THREADS.run(outbox.relay_stale)
 
     async def _trim(self) -> None:
         await STORE_THREADS.run(retention.trim_all)

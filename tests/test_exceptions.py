@@ -1,0 +1,52 @@
+# ruff: noqa: E501 - a table
+"""Every error keeps its facts, says what to do, and travels through a task queue."""
+
+import pickle
+
+import pytest
+
+from realtime import exceptions
+from realtime.events import Cursor, Event
+
+HEAD, OLD = Cursor("e", 9, 1), Cursor("e", 2, 2)
+EVENT = Event("orders.1", "shipped", "{}", HEAD, 1.5)
+
+ERRORS = [
+    (exceptions.InvalidTopicName("a b", "it has a space"), "'a b' is not a valid topic name: it has"),
+    (exceptions.InvalidPattern("<", "unclosed"), "'<' is not a valid topic pattern"),
+    (exceptions.InvalidEventName("", "use 1"), "'' is not a valid event name"),
+    (exceptions.DataNotSerializable("data['x']", "a set"), "data['x'] cannot be sent as JSON: a set"),
+    (exceptions.DataTooLarge(70_000, 65_536), "70000 bytes of JSON and 65536 are allowed"),
+    (exceptions.InvalidCursor("x"), "'x' is not a cursor"),
+    (exceptions.UnknownTopic("oders.1", ["orders.<int:pk>"]), "nearest patterns are 'orders.<int:pk>'"),
+    (exceptions.UnknownTopic("oders.1"), '@register("…")'),
+    (exceptions.CursorExpired("t", OLD, HEAD, contradicts=True), "does not belong to this log"),
+    (exceptions.CursorExpired("t", OLD, HEAD, contradicts=False), "is older than the log"),
+    (exceptions.StoreError("no table"), "no table"),
+    (exceptions.StoreUnavailable("DatabaseStore", "locked"), "DatabaseStore is not available: locked"),
+    (exceptions.PublishError("gone", [EVENT]), "gone (1 events were published before)"),
+    (exceptions.PublishError("gone"), "gone"),
+    (exceptions.AmbiguousTransaction("default", ["other"]), "publish(…, using='other')"),
+    (exceptions.ProtocolError("bad_frame", "send JSON", close_code=4400, id=7), "bad_frame: send JSON"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "text"), ERRORS, ids=lambda value: type(value).__name__)
+def test_error_says_what_it_knows_and_can_be_pickled(error: Exception, text: str) -> None:
+    assert text in str(error)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_every_error_is_of_one_tree_and_is_tried_here() -> None:
+    tried = {type(error) for error, _ in ERRORS}
+    for name in exceptions.__all__:
+        error = getattr(exceptions, name)
+        assert issubclass(error, exceptions.RealtimeError), name
+        assert error in tried or error.__subclasses__(), name
+
+
+def test_long_text_is_cut_in_an_error() -> None:
+    assert len(str(exceptions.InvalidCursor("x" * 10_000))) < 200

@@ -449,7 +449,7 @@ async def test_an_exception_in_an_authoriser_denies_and_is_logged(
 
 
 async def test_a_nameless_authoriser_that_fails_denies(caplog: pytest.LogCaptureFixture) -> None:
-    topic = topic_with("sync_yes", can_subscribe=partial(int, "x"))
+    topic = topic_with("sync_yes", can_subscribe=staticmethod(partial(int, "x")))
     assert not await topic.may_subscribe(ALICE)
     assert "which denies" in caplog.text
 

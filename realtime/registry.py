@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from realtime.names import Pattern, check_topic_name, nearest
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "annotated_fields"]
 
 Owner = TypeVar("Owner")
 
@@ -142,7 +142,7 @@ def _check_class(cls: object, base: type) -> None:
 def _check_fields(cls: type, base: type, pattern: Pattern) -> None:
     """Refuse a class whose annotations are not the values of its pattern."""
     where = f"{cls.__qualname__} ({pattern.text!r})"
-    annotated = _annotated_fields(cls, base)
+    annotated = annotated_fields(cls, base).keys()
     for param in pattern.params:
         if hasattr(base, param):
             raise TypeError(
@@ -163,8 +163,8 @@ def _check_fields(cls: type, base: type, pattern: Pattern) -> None:
         )
 
 
-def _annotated_fields(cls: type, base: type) -> set[str]:
-    """Return what a class and its parents below the base annotate as a value."""
+def annotated_fields(cls: type, base: type) -> dict[str, Any]:
+    """Return what a class and its parents below the base annotate as a value, and as which."""
     found: dict[str, Any] = {}
     for parent in reversed(cls.__mro__[: cls.__mro__.index(base)]):
         if sys.version_info >= (3, 14):
@@ -176,7 +176,7 @@ def _annotated_fields(cls: type, base: type) -> set[str]:
         else:
             found |= inspect.get_annotations(parent)
     return {
-        name
+        name: annotation
         for name, annotation in found.items()
         if not _is_class_variable(annotation) and not hasattr(base, name)
     }

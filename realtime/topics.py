@@ -31,7 +31,7 @@ from django.core.exceptions import PermissionDenied
 from django.urls.converters import get_converters
 from django.utils.module_loading import autodiscover_modules
 
-from realtime.events import check_event_name
+from realtime.declarations import check_annotations, check_class
 from realtime.exceptions import InvalidTopicName, UnknownTopic
 from realtime.names import Pattern, escape_key
 from realtime.registry import Registry
@@ -135,12 +135,12 @@ class Topic:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        _check_attributes(cls)
         marks: dict[str, bool] = {}
         for base in reversed(cls.__mro__):
             # An override without the mark takes the action away.
             marks |= {name: getattr(value, _MARK, False) for name, value in vars(base).items()}
         cls._actions = frozenset(name for name, marked in marks.items() if marked is True)
+        check_class(cls, Topic, cls._actions)
 
     def __init__(self, **fields: Any) -> None:
         cls = type(self)
@@ -245,27 +245,6 @@ def _truth(method: Callable[..., Any]) -> Callable[..., Any]:
     return judged
 
 
-def _check_attributes(cls: type[Topic]) -> None:
-    """Refuse what a subclass sets wrongly, when it is defined."""
-    where = cls.__qualname__
-    max_events: Any = cls.max_events
-    max_age: Any = cls.max_age
-    if type(max_events) is not int or max_events < 0:
-        raise TypeError(f"{where}.max_events is {max_events!r}, not a whole number; 0 keeps none")
-    if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
-        raise TypeError(f"{where}.max_age is {max_age!r}, not a positive timedelta")
-    for attribute in ("client_events", "stored_client_events"):
-        events = getattr(cls, attribute)
-        if not isinstance(events, set | frozenset | list | tuple):
-            raise TypeError(f'{where}.{attribute} is {events!r}, not a set such as {{"typing"}}')
-        setattr(cls, attribute, frozenset(map(check_event_name, events)))
-    both = cls.client_events & cls.stored_client_events
-    if both:
-        raise ValueError(
-            f"{where}.client_events and .stored_client_events share {', '.join(sorted(both))}"
-        )
-
-
 registry = Registry(Topic)
 patterns = registry.patterns
 unregister = registry.remove
@@ -287,6 +266,7 @@ def register(pattern: str) -> Callable[[T], T]:
     parsed = Pattern(pattern, get_converters())
 
     def decorator(cls: T) -> T:
+        check_annotations(cls, Topic, parsed)
         registry.add(cls, parsed)
         cls._fields = frozenset(parsed.params)
         return cls

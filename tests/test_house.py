@@ -23,6 +23,7 @@ ORDER = [
     "conf",
     "threads",
     "registry",
+    "declarations",
     "topics",
     "models",
     "stores",

@@ -58,6 +58,8 @@ class WebSocketConsumer(AsyncConsumer):
         self.tasks: set[asyncio.Task[None]] = set()
         self.last_of_topic: dict[str, asyncio.Task[None]] = {}
         self.closing: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+        self._left = False
         limits = conf.get().limits
         self.dialogue = Dialogue(limits)
         self.connection = Connection(
@@ -68,6 +70,9 @@ class WebSocketConsumer(AsyncConsumer):
                 await self.converse(receive)
             if self.closing is not None:
                 await asyncio.wait([self.closing])
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
         finally:
             self.end()
 
@@ -113,9 +118,15 @@ class WebSocketConsumer(AsyncConsumer):
             return
         text = self.dialogue.closing(code)
         self.connection.push(text, len(text))
-        self.closing = asyncio.get_running_loop().create_task(
-            self.connection.writer.close(int(code))
-        )
+        self.closing = asyncio.get_running_loop().create_task(self._close(code))
+
+    async def _close(self, code: CloseCode) -> None:
+        await self.connection.writer.close(int(code))
+        # A server whose send() waits for the client can neither tell a client that does not read
+        # nor hear of its end. When the application leaves, the server cuts the connection.
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
 
     def end(self) -> None:
         """Give back all that the connection held."""

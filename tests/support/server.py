@@ -1,4 +1,4 @@
-"""A real Daphne in a process of its own, on a database of its own, and a client for it."""
+"""A real server in a process of its own, on a database of its own, and a client for it."""
 
 import asyncio
 import json
@@ -31,13 +31,16 @@ def free_port() -> int:
 
 
 class Server:
-    """Daphne on the test project; as a context manager it migrates, starts, and stops at the end.
+    """Daphne or uvicorn on the test project.
+
+    As a context manager it migrates, starts, and stops at the end.
 
     Args:
         folder: where its SQLite databases, and its log, are.
         database: a `postgres://…` URL instead of SQLite.
         application: what is served; a module of tests/ may change constants before it serves.
         port: None takes a free one; it stays the same over restarts.
+        uvicorn: serve with uvicorn instead of Daphne.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Server:
         database: str | None = None,
         application: str = "tests.asgi:application",
         port: int | None = None,
+        uvicorn: bool = False,
     ) -> None:
+        self.uvicorn = uvicorn
         self.folder = folder
         self.application = application
         self.port = port or free_port()
@@ -84,12 +89,17 @@ class Server:
         """Start and wait until it listens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daphne", "-p", str(self.port), self.application],
+                [sys.executable, "-m", *self._command()],
                 env=self.env,
                 stdout=log,
                 stderr=log,
             )
         wait_until(self._listens, "Daphne listens", DEADLINE)
+
+    def _command(self) -> list[str]:
+        if self.uvicorn:
+            return ["uvicorn", "--port", str(self.port), "--lifespan", "off", self.application]
+        return ["daphne", "-p", str(self.port), self.application]
 
     def _listens(self) -> bool:
         assert self.process is not None

@@ -1,0 +1,76 @@
+"""The WebSocket transport on a server whose `send()` waits for the client."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import websockets
+
+from tests.support.server import DEADLINE, Server, connect
+from tests.support.waiting import await_until
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    application = "tests.consumers.application:application"
+    with Server(tmp_path, application=application, uvicorn=True) as running:
+        yield running
+
+
+async def test_client_follows_and_resumes(server: Server) -> None:
+    async with connect(server) as client:
+        await client.subscribe("public.news")
+        await asyncio.to_thread(server.publish, "public.news", 3)
+        cursor = (await client.events(3))[-1]["cursor"]
+    await asyncio.to_thread(server.publish, "public.news", 2)
+    async with connect(server) as client:
+        answer = await client.subscribe("public.news", since=cursor)
+        assert (answer["recovered"], answer["replayed"]) == (True, 2)
+        assert [event["seq"] for event in await client.events(2)] == [4, 5]
+
+
+async def test_foreign_origin_is_refused(server: Server) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        async with connect(server, origin="https://evil.example"):
+            pass
+    assert refused.value.response.status_code == 403
+
+
+async def test_client_that_does_not_read_is_cut_and_resumes_whole(server: Server) -> None:
+    count = 900  # all of it is kept, and far more than the kernel buffers
+    slow = {"max_queue": 1, "ping_interval": None, "close_timeout": 1, "compression": None}
+    async with connect(server) as witness, connect(server, **slow) as client:
+        for each in (witness, client):
+            await each.subscribe("public.burst")
+        reading = asyncio.create_task(witness.events(count))
+        await asyncio.to_thread(
+            server.run,
+            "from realtime import publish_many\n"
+            f"publish_many([('public.burst', 'tick', 'x' * 20_000) for n in range({count})])",
+        )
+        assert [event["seq"] for event in await reading] == list(range(1, count + 1))
+        # It has read nothing until the server gave it up. What was on its way is read now, in
+        # order; then it is told why, or finds the connection cut, but is never left in silence.
+        await wait_for_the_end(server)
+        seen = []
+        cursor = None
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while (frame := await client.receive())["type"] == "event":
+                seen.append(frame["seq"])
+                cursor = frame["cursor"]
+        assert seen == list(range(1, len(seen) + 1))
+        assert len(seen) < count
+    async with connect(server) as client:
+        answer = await client.subscribe("public.burst", since=cursor)
+        assert answer["recovered"] is True
+        rest = await client.events(count - len(seen))
+        assert [event["seq"] for event in rest] == list(range(len(seen) + 1, count + 1))
+
+
+async def wait_for_the_end(server: Server) -> None:
+    """Wait until the server has given up to tell one of the clients that it is closed."""
+    await await_until(
+        lambda: "closing a client ended" in server.log.read_text(), "a client is left", DEADLINE
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,6 +38,7 @@ TICK_SECONDS = 0.25
 JOIN_CHECK_SECONDS = 0.25  # a layer's group_add may take effect a moment after it returned
 HEAD_CHECK_SECONDS = 4.0  # at most this and a tick between two head checks of a topic: under 5 s
 LINGER_SECONDS = 60.0  # that a topic is kept without followers: a reload finds it warm
+JOIN_SECONDS = 0.5  # that clients wait for a group_add before they get the head without it
 LAYER_SECONDS = 5.0  # after which a hanging group_add is given up
 ANSWER_SECONDS = 15.0  # that a client waits for a store that hangs; beyond any store's own retries
 RELAY_SECONDS = 1.0
@@ -62,6 +64,7 @@ class Hub:
         self._failing: set[str] = set()
         self._closed = False
         self._joining: list[LiveTopic] = []
+        self._adding: set[asyncio.Task[None]] = set()
         self._rejoining: dict[str, LiveTopic] = {}
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,7 +90,7 @@ class Hub:
         for connection in list(self.connections):
             for subscription in list(connection.subscriptions.values()):
                 subscription.end()
-        tasks = [*self._tasks, *self._jobs.values()]
+        tasks = [*self._tasks, *self._adding, *self._jobs.values()]
         for task in tasks:
             task.cancel()
         for topic in self.topics.values():
@@ -155,7 +158,7 @@ class Hub:
         """Join groups and read heads, of all topics that wait for it at once."""
         while self._joining:
             batch, self._joining = self._joining, []
-            await asyncio.gather(*(self._add_to_group(live) for live in batch))
+            await self._add_in_time(batch)
             try:
                 heads = await self.store.aheads([live.name for live in batch])
                 for live in batch:
@@ -171,7 +174,27 @@ class Hub:
                         live.fail(error)
                         self._drop(live)
 
+    async def _add_in_time(self, batch: list[LiveTopic]) -> None:
+        """Join groups, without keeping the clients waiting for a layer that is slow or locked.
+
+        What takes longer goes on by itself; until then head checks carry those topics.
+        """
+        adding = [self.loop.create_task(self._add_to_group(live)) for live in batch]
+        self._adding.update(adding)
+        for task in adding:
+            task.add_done_callback(self._adding.discard)
+        await asyncio.wait(adding, timeout=JOIN_SECONDS)
+
     async def _add_to_group(self, live: LiveTopic) -> None:
+        if live.is_being_added:
+            return
+        live.is_being_added = True
+        try:
+            await self._add_now(live)
+        finally:
+            live.is_being_added = False
+
+    async def _add_now(self, live: LiveTopic) -> None:
         # A leaving that is under way could undo the joining.
         if (leaving := self._jobs.get(f"leave {live.name}")) is not None:
             await asyncio.wait([leaving])
@@ -188,6 +211,7 @@ class Hub:
         else:
             live.in_group = channel == self._channel
             live.group_added = self.loop.time()
+            live.next_check = min(live.next_check, live.group_added + JOIN_CHECK_SECONDS)
             self._layer_works("groups")
             if live.closed:
                 self._leave(live)
@@ -204,8 +228,11 @@ class Hub:
 
     def _layer_failed(self, part: str) -> None:
         """Log the exception that is being handled; once, not for every topic and every try."""
+        error = sys.exception()
         if part not in self._failing:
-            logger.exception("the channel layer fails; events arrive late until it is back")
+            text = "the channel layer fails; events arrive late until it is back: %s"
+            # What a store says of itself needs no traceback.
+            logger.error(text, error, exc_info=not isinstance(error, StoreError))
         self._failing.add(part)
 
     def _layer_works(self, part: str) -> None:

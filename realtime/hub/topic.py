@@ -61,6 +61,7 @@ class LiveTopic:
         self.live: dict[Subscriber, None] = {}
         self.joined: asyncio.Future[None] = hub.loop.create_future()
         self.in_group = False
+        self.is_being_added = False
         self.group_added = 0.0
         self.next_check = 0.0
         self.linger: asyncio.TimerHandle | None = None

@@ -426,3 +426,18 @@ def test_a_loop_has_one_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     other.close()
     assert third is not first
     scene.close()
+
+
+def test_a_layer_that_is_slow_to_join_keeps_no_client_waiting(scene: Scene) -> None:
+    scene.layer.add_delay = 4.0
+    client = scene.join()
+    assert scene.loop.time() < 1.0
+    scene.publish()
+    scene.advance(3.9)
+    assert client.seqs() == [1], "found by a head check, before the group was joined"
+    scene.advance(2.0)
+    assert in_group(scene)
+    assert scene.layer.called("group_add") == 1
+    scene.publish()
+    scene.advance(0.01)
+    assert client.seqs() == [1, 2]

@@ -228,7 +228,12 @@ def _lease(alias: str, topic: str) -> list[OutboxEntry]:
     oldest = rows.values_list("id", flat=True).first()
     if oldest is None:
         return []
-    free = models.Q(leased_until=None) | models.Q(leased_until__lt=DatabaseClock())
+    free = (
+        models.Q(leased_until=None)
+        | models.Q(leased_until__lt=DatabaseClock())
+        # Further ahead than any lease goes: the clock was set back since.
+        | models.Q(leased_until__gt=DatabaseClock() + LEASE_SECONDS)
+    )
     if not rows.filter(free, id=oldest).update(leased_until=DatabaseClock() + LEASE_SECONDS):
         return []
     return list(rows.filter(id__gte=oldest)[:BATCH])
@@ -249,7 +254,10 @@ def _aliases() -> list[str]:
 
 
 def _relay_stale_on(alias: str, older_than: float) -> int:
-    stale = _rows(alias).filter(created__lt=DatabaseClock() - older_than).order_by()
+    old = models.Q(created__lt=DatabaseClock() - older_than)
+    # From the future: the clock was set back since, perhaps by hours.
+    ahead = models.Q(created__gt=DatabaseClock() + older_than) if older_than > 0 else models.Q()
+    stale = _rows(alias).filter(old | ahead).order_by()
     names = stale.values_list("topic", flat=True).distinct()[:BATCH]
     try:
         topics = _access(alias).read(lambda _: list(names))

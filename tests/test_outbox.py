@@ -81,6 +81,15 @@ def test_young_rows_are_left_to_their_own_process(alias: str) -> None:
     assert outbox.relay_stale(older_than=60) == 1
 
 
+def test_clock_that_was_set_back_holds_no_row_up(alias: str) -> None:
+    leave_behind(1, alias)
+    OutboxEntry.objects.using(alias).update(
+        created=F("created") + 3600, leased_until=F("created") + 3600
+    )
+    assert outbox.relay_stale() == 1
+    assert names() == ["e0"]
+
+
 def test_more_rows_than_a_batch_go_out(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "BATCH", 3)
     leave_behind(10, alias)

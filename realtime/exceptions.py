@@ -5,6 +5,7 @@
     RealtimeError
     ├── InvalidName (ValueError)            a topic, pattern or event name breaks the grammar
     │   ├── InvalidTopicName
+    │   │   └── InvalidTopicValue           no topic of a pattern has the value
     │   ├── InvalidPattern
     │   └── InvalidEventName
     ├── InvalidData (ValueError)            the data of an event cannot be sent
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidName",
     "InvalidPattern",
     "InvalidTopicName",
+    "InvalidTopicValue",
     "ProtocolError",
     "PublishError",
     "RealtimeError",
@@ -83,6 +85,18 @@ class InvalidTopicName(InvalidName):
     """A topic name breaks the grammar of ``realtime.names``."""
 
     kind = "topic name"
+
+
+class InvalidTopicValue(InvalidTopicName):
+    """No topic of a pattern has a value that was given for it.
+
+    Attributes:
+        name: the pattern's text.
+        reason: the value, and what is wrong with it.
+    """
+
+    def __str__(self) -> str:
+        return f"no topic {shorten(self.name)} has {self.reason}"
 
 
 class InvalidPattern(InvalidName):
@@ -159,15 +173,19 @@ class UnknownTopic(RealtimeError, LookupError):
     Attributes:
         name: the topic name.
         nearest: the registered patterns most like it, best first.
+        reason: which value of it is none of a pattern of its shape, as a clause, or "".
     """
 
-    def __init__(self, name: str, nearest: Sequence[str] = ()) -> None:
-        super().__init__(name, tuple(nearest))
+    def __init__(self, name: str, nearest: Sequence[str] = (), reason: str = "") -> None:
+        super().__init__(name, tuple(nearest), reason)
         self.name = name
         self.nearest = tuple(nearest)
+        self.reason = reason
 
     def __str__(self) -> str:
         text = f"no registered topic matches {shorten(self.name)}"
+        if self.reason:
+            text += f": {self.reason}"
         if self.nearest:
             return f"{text}; the nearest patterns are {', '.join(map(repr, self.nearest))}"
         return f'{text}; none is registered: add @register("…") to a topics.py of an installed app'

@@ -24,7 +24,7 @@ from difflib import SequenceMatcher
 from keyword import iskeyword
 from typing import Any, Protocol
 
-from realtime.exceptions import InvalidPattern, InvalidTopicName
+from realtime.exceptions import InvalidPattern, InvalidTopicName, InvalidTopicValue
 
 __all__ = [
     "INTERNAL",
@@ -317,7 +317,8 @@ class Pattern:
 
         Raises:
             TypeError: a value is missing or has no place.
-            InvalidTopicName: there is no name with these values.
+            InvalidTopicValue: there is no name with these values.
+            InvalidTopicName: the name that has them is too long.
         """
         if fields.keys() != self._wanted:
             raise TypeError(self._misfit(fields))
@@ -335,8 +336,8 @@ class Pattern:
                 if not matches:
                     raise ValueError(f"a value of {segment.converter_name!r} has another form")
             except ValueError as error:
-                reason = f"no name has {segment.param}={reprlib.repr(given)}: {error}"
-                raise InvalidTopicName(self.text, reason) from error
+                reason = f"{segment.param}={reprlib.repr(given)}: {error}"
+                raise InvalidTopicValue(self.text, reason) from error
             parts.append(part)
             values[segment.param] = value
         return check_topic_name(".".join(parts)), values

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
-from realtime.names import Pattern, check_topic_name, nearest
+from realtime.exceptions import shorten
+from realtime.names import Pattern, Segment, check_topic_name, nearest
 
 __all__ = ["Registry", "annotated_fields"]
 
@@ -88,6 +89,16 @@ class Registry(Generic[Owner]):
         """Return the patterns most like a name that no pattern matches, best first."""
         return nearest(name, self._patterns.values())
 
+    def misread(self, name: str) -> str:
+        """Return why no pattern of a name's own shape matches it, as a clause; "" without one."""
+        parts = name.split(".")
+        for key in ((len(parts), parts[0]), (len(parts), None)):
+            for pattern, _ in self._indexed().candidates.get(key, ()):
+                reason = _misread(parts, pattern)
+                if reason:
+                    return reason
+        return ""
+
     def patterns(self) -> list[tuple[Pattern, type[Owner]]]:
         """Return all patterns with their classes, the more specific first."""
         pairs = ((pattern, owner) for owner, pattern in self._patterns.items())
@@ -128,6 +139,29 @@ class _Index(Generic[Owner]):
             self.candidates.setdefault(key, []).append((pattern, owner))
             self.rivals[owner] = tuple(rival for rival in before if rival.overlaps(pattern))
             before.append(pattern)
+
+
+def _misread(parts: Sequence[str], pattern: Pattern) -> str:
+    for segment, part in zip(pattern.segments, parts, strict=True):
+        if segment.read(part)[0]:
+            continue
+        text = part.removeprefix(segment.prefix).removesuffix(segment.suffix)
+        if segment.param is None or not text or f"{segment.prefix}{text}{segment.suffix}" != part:
+            return ""  # it is not of this shape
+        reason = f"{shorten(text)} is no <{segment.converter_name}:{segment.param}>"
+        twin = _canonical(segment, text)
+        return f"{reason}, which is written {twin!r}" if twin else reason
+    return ""
+
+
+def _canonical(segment: Segment, text: str) -> str:
+    """Return the one text of the value that a text of the right form stands for, or ""."""
+    if segment.converter is None or segment.regex is None or not segment.regex.fullmatch(text):
+        return ""
+    try:
+        return segment.converter.to_url(segment.converter.to_python(text))
+    except ValueError:
+        return ""
 
 
 def _path(cls: type) -> tuple[str, str]:

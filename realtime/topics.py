@@ -120,7 +120,8 @@ class Topic:
 
     Raises:
         TypeError: a value is missing or unknown, or the class is not registered.
-        InvalidTopicName: no name has these values, or it belongs to a more specific pattern.
+        InvalidTopicValue: no name has a value like this.
+        InvalidTopicName: the name is too long, or it belongs to a more specific pattern.
     """
 
     max_events: ClassVar[int] = 1000
@@ -142,7 +143,7 @@ class Topic:
         cls._actions = frozenset(name for name, marked in marks.items() if marked is True)
         check_class(cls, Topic, cls._actions)
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, *values: Any, **fields: Any) -> None:
         cls = type(self)
         pattern = registry.get(cls)
         if pattern is None:
@@ -150,11 +151,14 @@ class Topic:
                 f'{cls.__qualname__} has no pattern: put @register("…") above it, and have its app '
                 "in INSTALLED_APPS"
             )
-        name, values = pattern.fill(fields)
+        if values:
+            wanted = ", ".join(f"{param}=…" for param in pattern.params)
+            raise TypeError(f"values are given by name: write {cls.__qualname__}({wanted})")
+        name, filled = pattern.fill(fields)
         for rival in registry.rivals(cls):
             if rival.match(name) is not None:
                 raise InvalidTopicName(name, f"it belongs to the more specific {rival.text!r}")
-        vars(self).update(values, _name=name)
+        vars(self).update(filled, _name=name)
 
     @classmethod
     def _from_name(cls, name: str, values: Mapping[str, Any]) -> Topic:
@@ -260,9 +264,15 @@ def register(pattern: str) -> Callable[[T], T]:
 
     Raises:
         InvalidPattern: the text is no pattern.
+        TypeError: there are no parentheses.
         TypeError: (the decorator) the class is no Topic, has a pattern already, or its annotations
             are not the pattern's values.
     """
+    if inspect.isclass(pattern):
+        raise TypeError(
+            f'@register takes the pattern of the names: write @register("orders.<int:pk>"), with '
+            f"your own, above {pattern.__qualname__}"
+        )
     parsed = Pattern(pattern, get_converters())
 
     def decorator(cls: T) -> T:
@@ -294,11 +304,22 @@ def resolve(name: str) -> Topic:
         InvalidTopicName: the name breaks the grammar.
         UnknownTopic: no pattern matches; the error lists the nearest ones, which takes a
             millisecond for a hundred patterns: ``find()`` asks on behalf of clients.
+        TypeError: it is a class of topics.
     """
+    if inspect.isclass(name):
+        raise TypeError(_no_topic(name))
     topic = find(name)
     if topic is None:
-        raise UnknownTopic(name, registry.nearest(name))
+        raise UnknownTopic(name, registry.nearest(name), registry.misread(name))
     return topic
+
+
+def _no_topic(cls: type) -> str:
+    pattern = registry.get(cls)
+    values = ", ".join(f"{param}=…" for param in pattern.params) if pattern else "…"
+    return (
+        f"{cls.__qualname__} is a class of topics; make one of them: {cls.__qualname__}({values})"
+    )
 
 
 def autodiscover() -> None:

@@ -13,12 +13,14 @@ EVENT = Event("orders.1", "shipped", "{}", HEAD, 1.5)
 
 ERRORS = [
     (exceptions.InvalidTopicName("a b", "it has a space"), "'a b' is not a valid topic name: it has"),
+    (exceptions.InvalidTopicValue("a.<int:pk>", "pk=-1: why"), "no topic 'a.<int:pk>' has pk=-1: why"),
     (exceptions.InvalidPattern("<", "unclosed"), "'<' is not a valid topic pattern"),
     (exceptions.InvalidEventName("", "use 1"), "'' is not a valid event name"),
     (exceptions.DataNotSerializable("data['x']", "a set"), "data['x'] cannot be sent as JSON: a set"),
     (exceptions.DataTooLarge(70_000, 65_536), "70000 bytes of JSON and 65536 are allowed"),
     (exceptions.InvalidCursor("x"), "'x' is not a cursor"),
     (exceptions.UnknownTopic("oders.1", ["orders.<int:pk>"]), "nearest patterns are 'orders.<int:pk>'"),
+    (exceptions.UnknownTopic("orders.x", ["orders.<int:pk>"], "why"), "matches 'orders.x': why; the nearest"),
     (exceptions.UnknownTopic("oders.1"), '@register("…")'),
     (exceptions.CursorExpired("t", OLD, HEAD, contradicts=True), "does not belong to this log"),
     (exceptions.CursorExpired("t", OLD, HEAD, contradicts=False), "is older than the log"),

@@ -19,7 +19,7 @@ from django.urls import converters
 
 import realtime
 from realtime import topics
-from realtime.exceptions import InvalidPattern, InvalidTopicName, UnknownTopic
+from realtime.exceptions import InvalidTopicName, UnknownTopic
 from realtime.topics import (
     EveryoneTopic,
     Topic,
@@ -76,12 +76,14 @@ def test_missing_and_unknown_values_are_refused() -> None:
         OrderTopic()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="with the unknown id"):
         OrderTopic(pk=1, id=2)  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"by name: write OrderTopic\(pk=…\)"):
         OrderTopic(1)  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"write EveryoneTopic\(\)"):
+        EveryoneTopic("x")  # type: ignore[misc]
 
 
 def test_values_that_no_name_has_are_refused() -> None:
-    with pytest.raises(InvalidTopicName, match="pk=-1"):
+    with pytest.raises(InvalidTopicName, match=r"^no topic 'orders\.<int:pk>' has pk=-1: "):
         OrderTopic(pk=-1)
 
 
@@ -120,6 +122,36 @@ def test_an_unknown_name_lists_the_nearest_patterns() -> None:
         resolve("order.42")
     assert caught.value.nearest[0] == "orders.<int:pk>"
     assert find("order.42") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("orders.abc", "'abc' is no <int:pk>"),
+        ("orders.007", "'007' is no <int:pk>, which is written '7'"),
+        ("room-~.9", "'~' is no <slug:name>"),
+        ("room-.9", ""),
+        ("room.9", ""),
+        ("order.42", ""),
+        ("orders.1.2", ""),
+    ],
+)
+def test_a_value_of_another_form_is_said(name: str, reason: str) -> None:
+    @register("room-<slug:name>.<int:pk>")
+    class RoomTopic(Topic):
+        name: str
+        pk: int
+
+    with pytest.raises(UnknownTopic) as caught:
+        resolve(name)
+    assert caught.value.reason == reason
+
+
+def test_a_class_is_no_topic() -> None:
+    with pytest.raises(TypeError, match=r"make one of them: OrderTopic\(pk=…\)"):
+        resolve(OrderTopic)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"make one of them: Topic\(…\)"):
+        resolve(Topic)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["orders.007", "orders.x", "orders", "orders.1.2", "Orders.1"])
@@ -232,7 +264,7 @@ def test_only_topics_are_registered(thing: Any) -> None:
 
 
 def test_a_decorator_without_a_pattern_is_refused() -> None:
-    with pytest.raises(InvalidPattern, match=r"such as 'orders\.<int:pk>'"):
+    with pytest.raises(TypeError, match=r'write @register\("orders.* above .*NewTopic'):
 
         @register  # type: ignore[arg-type]
         class NewTopic(Topic):

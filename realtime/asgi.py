@@ -16,7 +16,6 @@ class _WithRealtime:
 
     def __init__(self, application: Application) -> None:
         self.application = application
-        self._router: Application | None = None
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
@@ -25,25 +24,18 @@ class _WithRealtime:
             await self.application(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
-        from realtime import conf
+        # Imported at the first call, so that asgi.py may import this module before django.setup().
+        from realtime import routing
 
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
-        if path.rstrip("/") == f"{conf.get().prefix}ws":
-            await self._consumer()(scope, receive, send)
+        if routing.is_ours(path):
+            await routing.websocket_application(scope, receive, send)
         elif self._takes_websockets():
             await self.application(scope, receive, send)
         else:
             # Django has no answer to a WebSocket and would raise; the server makes this a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})
-
-    def _consumer(self) -> Application:
-        # Imported at the first call, so that asgi.py may import this module before django.setup().
-        if self._router is None:
-            from realtime.consumers.websocket import WebSocketConsumer
-
-            self._router = WebSocketConsumer.as_asgi()
-        return self._router
 
     def _takes_websockets(self) -> bool:
         from django.core.handlers.asgi import ASGIHandler

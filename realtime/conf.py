@@ -37,9 +37,7 @@ __all__ = [
     "secure_proxy_ssl_header",
     "session_cookie_name",
     "session_engine",
-    "use_tz",
     "use_x_forwarded_host",
-    "use_x_forwarded_port",
 ]
 
 DEFAULT_STORE = "realtime.stores.database.DatabaseStore"
@@ -319,16 +317,6 @@ def secure_proxy_ssl_header() -> tuple[str, str] | None:
 def use_x_forwarded_host() -> bool:
     """Return ``USE_X_FORWARDED_HOST``."""
     return bool(settings.USE_X_FORWARDED_HOST)
-
-
-def use_x_forwarded_port() -> bool:
-    """Return ``USE_X_FORWARDED_PORT``."""
-    return bool(settings.USE_X_FORWARDED_PORT)
-
-
-def use_tz() -> bool:
-    """Return ``USE_TZ``."""
-    return bool(settings.USE_TZ)
 
 
 def has_channel_layers() -> bool:

@@ -1,7 +1,7 @@
-"""What is mounted where, for projects that build their own Channels routing.
+"""What is mounted where.
 
-``realtime.asgi.with_realtime`` does the same and more; use this list inside a ``URLRouter`` only if
-something of yours must stand around it.
+``realtime.asgi.with_realtime`` uses it; a project that builds its own Channels routing puts
+``websocket_urlpatterns`` into its ``URLRouter``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from django.urls import re_path
 from realtime import conf
 from realtime.consumers.websocket import WebSocketConsumer
 
-__all__ = ["websocket_urlpatterns"]
+__all__ = ["is_ours", "websocket_application", "websocket_urlpatterns"]
 
-_prefix = re.escape(conf.get().prefix)
+websocket_application: Any = WebSocketConsumer.as_asgi()
 
-websocket_urlpatterns: list[Any] = [
-    re_path(rf"^{_prefix}ws/?$", WebSocketConsumer.as_asgi()),
-]
+
+def _path() -> str:
+    return f"{conf.get().prefix}ws"
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a WebSocket's path, without the slash in front, is one of this app's."""
+    return path.removesuffix("/") == _path()
+
+
+websocket_urlpatterns: list[Any] = [re_path(rf"^{re.escape(_path())}/?$", websocket_application)]

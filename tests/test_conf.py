@@ -168,16 +168,12 @@ def test_djangos_settings_are_read() -> None:
         CSRF_TRUSTED_ORIGINS=["https://a.example"],
         SECURE_PROXY_SSL_HEADER=["HTTP_X_SCHEME", "https"],
         USE_X_FORWARDED_HOST=True,
-        USE_X_FORWARDED_PORT=True,
-        USE_TZ=False,
         ASGI_APPLICATION="mysite.asgi.application",
     ):
         assert conf.debug()
         assert conf.csrf_trusted_origins() == ["https://a.example"]
         assert conf.secure_proxy_ssl_header() == ("HTTP_X_SCHEME", "https")
         assert conf.use_x_forwarded_host()
-        assert conf.use_x_forwarded_port()
-        assert not conf.use_tz()
         assert conf.asgi_application() == "mysite.asgi.application"
     with override_settings(SECURE_PROXY_SSL_HEADER=None, ASGI_APPLICATION=None):
         assert conf.secure_proxy_ssl_header() is None

@@ -31,7 +31,9 @@ T = TypeVar("T")
 
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_READONLY_DBMOVED = 5, 6, 8 | (4 << 8)
 _MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK = 1205, 1213
+_MYSQL_NO_SUCH_TABLE = 1146
 _POSTGRESQL_LOCK_NOT_AVAILABLE = "55P03"
+_POSTGRESQL_UNDEFINED_TABLE = "42P01"
 
 _HURRY_MS = 20  # SQLite asks after 1, 3, 8 and 18 ms
 _timeouts: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
@@ -145,6 +147,11 @@ class DatabaseAccess:
                     if attempt.committing or reconnected:
                         raise StoreUnavailable(self.store, str(error)) from error
                     reconnected = True
+                elif _is_missing_table(error):
+                    raise StoreError(
+                        f"{self.store} has no tables in {self.alias!r} ({error}); "
+                        f"run: manage.py migrate --database {self.alias}"
+                    ) from error
                 elif isinstance(error, OperationalError | InterfaceError):
                     raise StoreUnavailable(self.store, str(error)) from error
                 else:
@@ -239,6 +246,15 @@ def _is_locked(error: Error) -> bool:
         return state.startswith("40") or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
     code = error.args[0] if error.args else None
     return code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+
+
+def _is_missing_table(error: Error) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, sqlite3.Error):
+        return str(error).startswith("no such table")  # SQLite has no code of its own for it
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    code = error.args[0] if error.args else None
+    return state == _POSTGRESQL_UNDEFINED_TABLE or code == _MYSQL_NO_SUCH_TABLE
 
 
 def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) -> bool:

@@ -22,6 +22,7 @@ from realtime.stores.clock import DatabaseClock
 from realtime.stores.database import DatabaseStore
 from realtime.threads import STORE_THREADS
 from tests.stores.conftest import AddDatabase, plain
+from tests.support.databases import database_config
 
 X = [Draft("x", "1")]
 
@@ -211,7 +212,9 @@ def test_a_lock_that_is_given_back_is_waited_for(lite: DatabaseStore) -> None:
 
 def test_a_database_without_the_tables_says_so(add_database: AddDatabase, tmp_path: Path) -> None:
     store = DatabaseStore(options={"using": add_database(plain(tmp_path / "empty.sqlite3"))})
-    with pytest.raises(StoreError, match="no such table: realtime_log"):
+    with pytest.raises(
+        StoreError, match="no such table: realtime_log.*manage.py migrate --database"
+    ):
         store.append("t", X)
 
 
@@ -409,3 +412,16 @@ def test_rows_that_were_removed_by_hand_expire_cursors_and_do_not_stop_trimming(
     assert lite.trim("t", Retention(3, 1000)) == 3
     assert lite.trim("t", Retention(2, 1000)) == 1
     assert [event.seq for event in lite.read("t", lite.locate("t", last=2)).events] == [5, 6]
+
+
+def test_a_database_that_was_never_migrated_names_the_command(
+    add_database: AddDatabase, tmp_path: Path, postgres_dsn: str, database: None
+) -> None:
+    empty = database_config(postgres_dsn) | {"NAME": "postgres"}
+    for entry in (plain(tmp_path / "empty.sqlite3"), empty):
+        alias = add_database(entry)
+        with connections[alias].cursor() as cursor:
+            if connections[alias].vendor == "postgresql":
+                cursor.execute("SET search_path TO nowhere")
+        with pytest.raises(StoreError, match=f"run: manage.py migrate --database {alias}"):
+            DatabaseStore(options={"using": alias}).heads(["t"])

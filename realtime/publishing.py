@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,6 +70,18 @@ def _item(topic: Topic | str, name: str, data: Any, exclude: HttpRequest | None 
     secret = exclude.headers.get(ORIGIN_HEADER) if exclude is not None else None
     origin = origin_hash(secret) if secret else None
     return _Item(found, Draft(check_event_name(name), encode(data), origin))
+
+
+def _items(items: Iterable[tuple[Topic | str, str, Any]]) -> list[_Item]:
+    checked = []
+    item: Any
+    for index, item in enumerate(items):
+        # A fourth value must not pass for `exclude`, nor the letters of a text for three values.
+        if not isinstance(item, tuple | list) or len(item) != 3:
+            raise TypeError(f"items[{index}] is {reprlib.repr(item)}, not (topic, name, data)")
+        topic, name, data = item
+        checked.append(_item(topic, name, data))
+    return checked
 
 
 def publish(
@@ -182,11 +195,12 @@ def publish_many(
         The events in the order given, or None if they wait for a commit.
 
     Raises:
+        TypeError: an item is something else; the error says which.
         PublishError: some could not be appended; ``published`` lists those that were.
         Everything that ``publish()`` raises: nothing was published.
     """
     _refuse_event_loop("publish_many", "apublish_many")
-    checked = [_item(*item) for item in items]
+    checked = _items(items)
     alias = _open_transaction(using)
     if alias is not None:
         _wait_for_commit(alias, checked)
@@ -206,7 +220,7 @@ async def apublish_many(
     items: Iterable[tuple[Topic | str, str, Any]], *, using: str | None = None
 ) -> list[Event] | None:
     """Publish many events from a coroutine; everything else is as in ``publish_many()``."""
-    checked = [_item(*item) for item in items]
+    checked = _items(items)
     if await _await_commit(checked, using):
         return None
     outbox.sweep_if_due()

@@ -449,6 +449,18 @@ def test_publish_many_with_one_bad_item_publishes_nothing() -> None:
     assert names() == []
 
 
+@pytest.mark.parametrize(
+    "wrong", [(TOPIC, "b"), (TOPIC, "b", 2, None), "abc", None, OrderTopic(pk=1)], ids=repr
+)
+async def test_publish_many_says_which_item_is_no_triple(wrong: Any) -> None:
+    items = [(TOPIC, "a", 1), wrong]
+    with pytest.raises(TypeError, match=r"^items\[1\] is .*, not \(topic, name, data\)$"):
+        await apublish_many(items)
+    with pytest.raises(TypeError, match=r"^items\[1\] is "):
+        await sync_to_async(publish_many)(items)
+    assert await sync_to_async(names)() == []
+
+
 def test_publish_many_that_fails_midway_lists_what_was_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

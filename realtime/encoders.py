@@ -146,7 +146,12 @@ def _default(value: Any, default: Default, path: str) -> Any:
     try:
         return default(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise _refuse(path, f"it is of type {type(value).__qualname__} ({error})") from error
+        kind = type(value)
+        # What json's own encoder says of a type that it does not know, the path says better.
+        if str(error) == f"Object of type {kind.__name__} is not JSON serializable":
+            why = "publish what clients need of it, such as model_to_dict(…) or .values()"
+            raise _refuse(path, f"it is of type {kind.__qualname__}; {why}") from error
+        raise _refuse(path, f"it is of type {kind.__qualname__} ({error})") from error
 
 
 def _check_integer(value: int, path: str) -> None:

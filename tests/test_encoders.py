@@ -127,6 +127,25 @@ def test_a_value_without_json_form_is_named_by_its_path(data, path, reason):
     assert str(caught.value).encode()
 
 
+def test_an_object_is_named_once_with_what_to_publish_instead():
+    Order = type("Order", (), {})
+    with pytest.raises(DataNotSerializable) as caught:
+        encode({"order": Order()})
+    text = str(caught.value)
+    assert text.count("Order") == 1
+    assert "Object of type" not in text
+    assert text.count("JSON") == 1
+    assert "model_to_dict(…) or .values()" in text
+
+
+def test_a_reason_of_the_default_is_kept():
+    def default(value):
+        raise ValueError("say it in words")
+
+    with pytest.raises(DataNotSerializable, match=r"it is of type object \(say it in words\)"):
+        encode_data(object(), default, LIMIT)
+
+
 def test_a_value_inside_itself_is_named_by_its_path():
     lines = [1]
     data = {"lines": lines}

@@ -9,6 +9,7 @@ realtime.E005  PyPI's other package with the import name ``realtime`` is install
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
+realtime.W004  the store is not shared by processes
 =============  ==================================================================
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "check_patterns",
     "check_runserver",
     "check_settings",
+    "check_shared_store",
     "check_sqlite",
     "check_store",
 ]
@@ -96,6 +98,27 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register("realtime")
+def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a store of which each process has its own."""
+    try:
+        store = get_store()
+    except Exception:
+        return []  # reported by check_store
+    if store.shared:
+        return []
+    return [
+        Warning(
+            f"The store {type(store).__name__} is not shared: each process has logs of its own, "
+            "and what another process publishes (a second server, a worker, manage.py) reaches "
+            "none of this one's clients.",
+            hint=f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"]. If one process '
+            'is all there is, put "realtime.W004" into SILENCED_SYSTEM_CHECKS.',
+            id="realtime.W004",
+        )
+    ]
 
 
 @register("realtime")

@@ -11,6 +11,7 @@ from django.db import connections
 from django.test import override_settings
 
 from realtime import checks
+from realtime.stores.memory import MemoryStore
 from realtime.topics import Topic, isolated, register
 
 WAL = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -100,6 +101,21 @@ def test_a_store_that_cannot_be_made_is_reported(store: dict[str, Any], text: st
 def test_a_store_whose_settings_are_wrong_is_reported_once() -> None:
     with override_settings(REALTIME={"STORE": {"BACKEND": 5}}):
         assert found() == ["realtime.E001"]
+
+
+class ThirdPartyStore(MemoryStore):
+    shared = True
+
+
+def test_a_store_that_is_not_shared_is_reported() -> None:
+    store = {"BACKEND": "realtime.stores.memory.MemoryStore"}
+    with override_settings(REALTIME={"STORE": store}):
+        (message,) = checks.check_shared_store()
+        assert found() == ["realtime.W004"]
+    assert "MemoryStore is not shared: each process has logs of its own" in message.msg
+    assert "realtime.stores.database.DatabaseStore" in (message.hint or "")
+    with override_settings(REALTIME={"STORE": {"BACKEND": "tests.test_checks.ThirdPartyStore"}}):
+        assert found() == []
 
 
 # The other package of this name

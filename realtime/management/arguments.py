@@ -22,6 +22,7 @@ __all__ = [
     "read_data",
     "read_since",
     "read_topic",
+    "sentence",
     "whole",
 ]
 
@@ -47,12 +48,17 @@ def add_common(parser: ArgumentParser, json_help: str) -> None:
     )
 
 
+def sentence(error: Exception) -> str:
+    """Return what an error says, with one full stop at its end."""
+    return f"{str(error).rstrip('.')}."
+
+
 def read_topic(name: str) -> Topic:
     """Return the topic of a name that somebody typed."""
     try:
         return resolve(name)
     except (InvalidTopicName, UnknownTopic) as error:
-        raise CommandError(f"{error}.", returncode=WRONG_CALL) from error
+        raise CommandError(sentence(error), returncode=WRONG_CALL) from error
 
 
 def read_data(text: str | None) -> Any:

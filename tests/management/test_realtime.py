@@ -139,8 +139,25 @@ def test_a_store_that_is_away_is_said_with_exit_code_1(
 
 @override_settings(REALTIME={"STROE": {}})
 def test_wrong_settings_are_said() -> None:
-    with pytest.raises(CommandError, match="STROE"):
+    with pytest.raises(CommandError, match=r"STROE.*[^.]\.$"):
         run("publish", "orders.42", "x")
+
+
+@override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}})
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["publish", "orders.42", "x"],
+        ["publish", "orders.42", "x", "--ephemeral"],
+        ["listen", "orders.42"],
+        ["trim"],
+        ["new-epoch", "orders.42"],
+    ],
+)
+def test_a_store_that_is_not_shared_is_refused(words: list[str]) -> None:
+    with pytest.raises(CommandError, match=r"MemoryStore is not shared: .* inside each process"):
+        run(*words)
+    assert list(get_store().topics()) == []
 
 
 # trim, new-epoch

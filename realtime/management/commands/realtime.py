@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from realtime import log, retention
+from realtime import conf, log, retention
 from realtime.encoders import event_frame
 from realtime.events import Cursor
 from realtime.exceptions import InvalidData, InvalidName, RealtimeError
@@ -23,6 +23,7 @@ from realtime.management.arguments import (
     read_data,
     read_since,
     read_topic,
+    sentence,
     whole,
 )
 from realtime.management.listening import Listener, printable
@@ -177,11 +178,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         verb = options["verb"].replace("-", "_")
         try:
+            _refuse_unshared_store()
             getattr(self, verb)(options)
         except (InvalidName, InvalidData) as error:
-            raise CommandError(f"{error}.", returncode=WRONG_CALL) from error
+            raise CommandError(sentence(error), returncode=WRONG_CALL) from error
         except (RealtimeError, ImproperlyConfigured) as error:
-            raise CommandError(f"{error}.") from error
+            raise CommandError(sentence(error)) from error
 
     def print(self, text: str) -> None:
         self.stdout.write(printable(text, getattr(self.stdout, "encoding", None)))
@@ -257,6 +259,16 @@ class Command(BaseCommand):
                     f"{topic}: a new epoch begins at #{cursor.seq}; its followers are reset once, "
                     "within seconds"
                 )
+
+
+def _refuse_unshared_store() -> None:
+    store = get_store()
+    if not store.shared:
+        raise CommandError(
+            f"The store {type(store).__name__} is not shared: its logs are inside each process, so "
+            "this command would see and change none but its own, which end with it. "
+            f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"].'
+        )
 
 
 def _events(count: int) -> str:

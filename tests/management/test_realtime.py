@@ -298,6 +298,15 @@ def test_what_a_terminal_would_obey_or_cannot_show_is_escaped(
 # listen, in a process of its own: what comes, and how it ends
 
 
+# `python -m django`, which takes Ctrl-C even if these tests run in the background of a script:
+# there the shell ignores it, which children inherit.
+INTERRUPTIBLE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("django", run_name="__main__", alter_sys=True)
+"""
+
+
 class Listening:
     """A process that listens; `lines` grows."""
 
@@ -306,7 +315,7 @@ class Listening:
     ) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "django", "realtime", "listen", *words],
+            [sys.executable, "-c", INTERRUPTIBLE, "realtime", "listen", *words],
             env=project.env | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

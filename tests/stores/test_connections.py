@@ -212,9 +212,7 @@ def test_a_lock_that_is_given_back_is_waited_for(lite: DatabaseStore) -> None:
 
 def test_a_database_without_the_tables_says_so(add_database: AddDatabase, tmp_path: Path) -> None:
     store = DatabaseStore(options={"using": add_database(plain(tmp_path / "empty.sqlite3"))})
-    with pytest.raises(
-        StoreError, match="no such table: realtime_log.*manage.py migrate --database"
-    ):
+    with pytest.raises(StoreError, match="no such table: realtime_log"):
         store.append("t", X)
 
 

@@ -1,8 +1,8 @@
 """The WebSocket transport on a real Daphne: who gets in, what is answered, who is hurt."""
 
 import asyncio
-import contextlib
 import base64
+import contextlib
 import json
 import os
 import re

@@ -5,12 +5,13 @@ PORT ?= 8000
 ARGS ?=
 RUN = @PYTHON="$(PYTHON)" sh tools/python.sh -m
 
-.PHONY: help demo test check test-all bench clean
+.PHONY: help demo test check js test-all bench clean
 
 help:
 	@echo "make demo      serve the demo on http://127.0.0.1:8000/ (PORT=8001 for another port)"
 	@echo "make test      run the test suite (ARGS='-k hub' goes to pytest)"
-	@echo "make check     formatting, lint, types, and the built wheel in a new Django project"
+	@echo "make check     formatting, lint, types, the JavaScript, and the built wheel in a new project"
+	@echo "make js        bundle js/src into realtime/static/realtime/realtime.js (needs Node)"
 	@echo "make test-all  the suite on Django 5.2/Python 3.11 and Django 6.1/the newest Python"
 	@echo "make bench     run the benchmarks (ARGS goes to them)"
 	@echo "make clean     remove everything that these made"
@@ -25,6 +26,9 @@ test:
 check:
 	$(RUN) tools.run_checks
 
+js:
+	$(RUN) tools.javascript build
+
 test-all:
 	$(RUN) tools.run_all
 
@@ -32,5 +36,5 @@ bench:
 	$(RUN) tools.bench $(ARGS)
 
 clean:
-	rm -rf .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.sqlite3*
+	rm -rf .venv .venvs js/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.sqlite3*
 	find realtime tests tools project benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,10 +1,16 @@
-"""Views that publish, as a project's views would."""
+"""Views that publish, as a project's views would, and a page that follows."""
+
+import secrets
+from string import Template
 
 from django.contrib import admin
+from django.contrib.auth import logout
+from django.contrib.staticfiles.views import serve
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from realtime import log
 from realtime.events import Event
 from realtime.publishing import apublish, publish
 
@@ -39,9 +45,51 @@ async def publish_async(request: HttpRequest) -> HttpResponse:
     return _said(await apublish("public.news", "async"))
 
 
+def publish_excluded(request: HttpRequest) -> HttpResponse:
+    return _said(publish("public.news", "excluded", exclude=request))
+
+
+def sign_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponse()
+
+
+PAGE = Template("""<!doctype html>
+<title>A page that follows</title>
+<script type="module" nonce="$nonce" src="/static/realtime/realtime.js"
+  data-realtime-url="/realtime/" data-realtime-user="$user"></script>
+<script type="module" nonce="$nonce">
+  const options = new URLSearchParams(location.search);
+  window.seen = [];
+  window.topic = realtime.subscribe("$topic", {since: "$since"});
+  topic.on("*", (data, event) => seen.push(event.seq));
+  topic.onDenied(({code}) => seen.push(code));
+  topic.onReset(() => {
+    sessionStorage.resets = Number(sessionStorage.resets ?? 0) + 1;
+    if (options.has("reload")) location.reload();
+  });
+  window.addEventListener("pageshow", ({persisted}) => { window.persisted = persisted; });
+</script>
+<a href="/page/public.other/">elsewhere</a>
+""")
+
+
+def page(request: HttpRequest, topic: str) -> HttpResponse:
+    """Follow a topic from its head, or from ?since as a page out of a cache does."""
+    since = request.GET.get("since") or str(log.head(topic))
+    nonce = secrets.token_urlsafe()
+    text = PAGE.substitute(nonce=nonce, user=request.user.pk or "", topic=topic, since=since)
+    policy = f"default-src 'self'; script-src 'nonce-{nonce}'; img-src 'self' data:"
+    return HttpResponse(text, headers={"Content-Security-Policy": policy})
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("publish/sync/", publish_sync),
     path("publish/atomic/", publish_atomic),
     path("publish/async/", publish_async),
+    path("publish/excluded/", publish_excluded),
+    path("logout/", sign_out),
+    path("page/<str:topic>/", page),
+    path("static/<path:path>", serve, {"insecure": True}),
 ]

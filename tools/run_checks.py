@@ -1,4 +1,4 @@
-"""`make check`: formatting, lint, types and the built wheel; all of them, whatever failed."""
+"""`make check`: formatting, lint, types, the JavaScript and the built wheel; all of them, whatever failed."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "lint": ["ruff", "check", "."],
     "types": ["mypy"],
+    "javascript": ["tools.javascript", "check"],
     "wheel": ["tools.check_wheel"],
 }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.support.services import CHROMIUM_ARGS, require
 from tests.support.waiting import SCALE, wait_until
 from tools.demo_server import DemoServer
 from tools.environment import ROOT
@@ -39,18 +38,6 @@ def demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer]:
     yield server
     server.kill()
     assert "Traceback" not in server.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[object]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        require(None, "Playwright: pip install playwright")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures for real servers: `postgres_dsn`, `postgres_alias`, `chromium`."""
+"""Fixtures for real servers: `postgres_dsn`, `postgres_alias`, `chromium`, `browser`."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from pytest_django import DjangoDbBlocker
 
 from tests.support.databases import database_config
 from tests.support.services import (
+    CHROMIUM_ARGS,
     GET_CHROMIUM,
     GET_POSTGRES,
     chromium_path,
@@ -49,3 +50,20 @@ def postgres_alias(
 def chromium() -> str:
     """The path of a Chromium, for Playwright's `executable_path`."""
     return require(chromium_path(), GET_CHROMIUM)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[object]:
+    """A Chromium that Playwright drives; its back/forward cache is on, as people have it."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        require(None, "Playwright: pip install playwright")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=CHROMIUM_ARGS,
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
+        yield browser
+        browser.close()

@@ -1,0 +1,213 @@
+import { Backoff } from "./backoff.js";
+
+/** @import {Clock} from "./clock.js" */
+/** @import {Frame, Link, Transport} from "./websocket.js" */
+
+/** @typedef {"connecting" | "connected" | "waiting" | "denied" | "closed"} State */
+
+/**
+ * @typedef {object} Hearer What a connector tells its owner.
+ * @property {(state: State, code: number | null, reason: string | null) => void} state
+ * @property {(welcome: Frame) => void} up The connection is there.
+ * @property {() => void} down It is there no more; called before the state that follows.
+ * @property {(frame: Frame) => void} frame
+ */
+
+const CONNECT = 15_000; // ms from the attempt to the welcome
+const GRACE = 10_000; // ms that a heartbeat may be late: together the 35 seconds of the protocol
+const HEARTBEAT = 25; // seconds, where the welcome does not say
+const PROBE = 5_000; // ms for any frame after a ping
+const LATE = 5_000; // ms that a timer is late after a sleep, or in a hidden tab
+const STABLE = 10_000; // ms of a connection after which the next attempt is an early one
+const CLOSING = 5_000; // ms from the announcement of a close to the close
+const RETRY_AFTER = 300; // seconds at most that a server may keep us waiting
+
+/** Keeps one connection, whatever happens to it, and says what became of it. */
+export class Connector {
+  /** @type {State} */
+  state = "waiting";
+  #transport;
+  #base;
+  #clock;
+  #hearer;
+  #backoff;
+  /** @type {Link | null} */
+  #link = null;
+  #timer = () => {}; // cancels the one timer: a retry, the deadline of an attempt, or the watch
+  #heardAt = 0;
+  #upAt = 0;
+  #silence = HEARTBEAT * 1000 + GRACE;
+  #isIdle = true; // nobody needs a connection yet
+  #paused = false;
+  /** @type {Frame | null} */
+  #closing = null;
+  #told = false; // the server said when to come back
+
+  /** @param {Transport} transport @param {URL} base @param {Clock} clock @param {Hearer} hearer */
+  constructor(transport, base, clock, hearer) {
+    this.#transport = transport;
+    this.#base = base;
+    this.#clock = clock;
+    this.#hearer = hearer;
+    this.#backoff = new Backoff(clock);
+  }
+
+  /** Connect, and stay so, if nobody asked for it before. */
+  start() {
+    if (!this.#isIdle || this.#isOver) return;
+    this.#isIdle = false;
+    if (!this.#paused) this.#connect();
+  }
+
+  /** Connect now, with a new connection if there is one: for another user, or after the end. */
+  reopen() {
+    this.#isIdle = this.#paused = false;
+    this.#backoff.reset();
+    this.#drop();
+    this.#connect();
+  }
+
+  /** End for good, or until `reopen()`. */
+  close() {
+    this.#drop();
+    this.#change("closed", null, null);
+  }
+
+  /** Let go of the connection while the page is in the back/forward cache. */
+  pause() {
+    if (this.#isOver) return;
+    this.#paused = true;
+    this.#drop();
+    this.#change("waiting", null, null);
+  }
+
+  /** Go on after `pause()`. */
+  resume() {
+    if (!this.#paused) return;
+    this.#paused = false;
+    if (!this.#isIdle) this.#connect();
+  }
+
+  /** Find out now whether the connection lives, and do not wait with the next attempt. */
+  wake() {
+    if (this.state === "connected") this.#probe();
+    else if (this.state === "waiting" && !this.#isIdle && !this.#paused && !this.#told) {
+      this.#connect();
+    }
+  }
+
+  /** @param {Frame} frame */
+  send(frame) {
+    this.#link?.send(frame);
+  }
+
+  get #isOver() {
+    return this.state === "closed" || this.state === "denied";
+  }
+
+  #connect() {
+    this.#timer();
+    this.#told = false;
+    this.#closing = null;
+    this.#change("connecting", null, null);
+    if (this.state !== "connecting" || this.#link) return; // a listener decided otherwise
+    this.#timer = this.#clock.after(CONNECT, () => this.#lost());
+    this.#link = this.#transport.open(
+      this.#base,
+      (frame) => this.#receive(frame),
+      (code) => this.#closed(code),
+    );
+  }
+
+  /** @param {Frame} frame */
+  #receive(frame) {
+    this.#heardAt = this.#clock.now();
+    if (frame.type === "welcome") this.#welcome(frame);
+    else if (frame.type === "closing") this.#announced(frame);
+    else if (frame.type !== "heartbeat" && frame.type !== "pong") this.#hearer.frame(frame);
+  }
+
+  /** @param {Frame} welcome */
+  #welcome(welcome) {
+    const heartbeat = welcome.heartbeat > 0 ? Number(welcome.heartbeat) : HEARTBEAT;
+    this.#silence = heartbeat * 1000 + GRACE;
+    if (this.state !== "connected") this.#upAt = this.#clock.now();
+    this.#watch(this.#silence);
+    const link = this.#link;
+    this.#change("connected", null, null);
+    if (this.#link === link) this.#hearer.up(welcome);
+  }
+
+  /** @param {Frame} frame What is sent from now on is not read, so this counts as the end. */
+  #announced(frame) {
+    this.#closing = frame;
+    this.#timer();
+    this.#timer = this.#clock.after(CLOSING, () => this.#lost());
+    this.#hearer.down();
+  }
+
+  // The watch
+
+  /** @param {number} ms until the silence would have been too long. */
+  #watch(ms) {
+    this.#timer();
+    const due = this.#clock.now() + ms;
+    this.#timer = this.#clock.after(ms, () => {
+      const now = this.#clock.now();
+      const quiet = now - this.#heardAt;
+      // After a sleep, or in a throttled tab, what came meanwhile may still be unread.
+      if (now - due > LATE || quiet < 0) this.#probe();
+      else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
+      else this.#lost();
+    });
+  }
+
+  #probe() {
+    if (this.#closing) return;
+    this.#timer();
+    this.send({ type: "ping" });
+    this.#heardAt = Number.NaN; // anything that comes replaces it
+    this.#timer = this.#clock.after(PROBE, () => {
+      if (Number.isNaN(this.#heardAt)) return this.#lost();
+      this.#watch(this.#silence);
+    });
+  }
+
+  // The end of a connection
+
+  #lost() {
+    this.#link?.close();
+    this.#closed(1006);
+  }
+
+  /** @param {number} code */
+  #closed(code) {
+    const reason = this.#closing?.reason ?? null;
+    const after = this.#closing?.retry_after;
+    if (this.state === "connected" && this.#clock.now() - this.#upAt > STABLE) this.#backoff.reset();
+    this.#drop();
+    if (code >= 4400 && code <= 4499) {
+      return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
+    }
+    this.#told = Number.isFinite(after) && after >= 0;
+    const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1000 : this.#backoff.next();
+    this.#timer = this.#clock.after(delay, () => this.#connect());
+    this.#change("waiting", code, reason);
+  }
+
+  #drop() {
+    this.#timer();
+    const [link, wasUp] = [this.#link, this.state === "connected"];
+    this.#link = null;
+    link?.close();
+    if (wasUp && !this.#closing) this.#hearer.down();
+    this.#closing = null;
+  }
+
+  /** @param {State} state @param {number | null} code @param {string | null} reason */
+  #change(state, code, reason) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#hearer.state(state, code, reason);
+  }
+}

@@ -1,0 +1,33 @@
+import { Client } from "./client.js";
+import { watchPage } from "./page.js";
+
+/** @typedef {import("../../realtime/static/realtime/realtime.js").Client} PublicClient */
+/** @typedef {import("../../realtime/static/realtime/realtime.js").Options} PublicOptions */
+
+export { RealtimeError } from "./errors.js";
+export { realtime };
+
+/**
+ * Make a client of one's own; a page usually has `realtime`, which its script element made.
+ *
+ * @param {PublicOptions} options
+ * @returns {PublicClient}
+ */
+export function createClient(options) {
+  const client = new Client(options);
+  watchPage(client.connector);
+  return /** @type {PublicClient} */ (/** @type {EventTarget} */ (client));
+}
+
+/** @returns {PublicClient | undefined} the same however often this file is loaded. */
+function pageClient() {
+  const script = globalThis.document?.querySelector("script[data-realtime-url]");
+  if (!(script instanceof HTMLElement)) return undefined;
+  const { realtimeUrl = "", realtimeUser } = script.dataset;
+  // An empty user is nobody; none at all says nothing about it.
+  const user = realtimeUser === undefined ? undefined : realtimeUser || null;
+  window.realtime ??= createClient({ url: realtimeUrl, user });
+  return window.realtime;
+}
+
+const realtime = pageClient();

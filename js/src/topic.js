@@ -1,0 +1,130 @@
+import { Listeners } from "./listeners.js";
+
+/** @import {Following} from "./following.js" */
+/** @import {Frame} from "./websocket.js" */
+
+/**
+ * @typedef {object} Event
+ * @property {string} topic
+ * @property {string} event The event's name.
+ * @property {any} data
+ * @property {string} [cursor] The place just after it; an ephemeral event has none.
+ * @property {number} [seq] Its number in the topic; an ephemeral event has none.
+ * @property {number} [time] Seconds since 1970 on the clock of the log.
+ */
+
+/** @typedef {{code: string, message: string}} Denial */
+
+/** What a part of the page follows; each `subscribe()` makes one, of one connection's topic. */
+export class Topic {
+  #following;
+  /** @type {Map<string, Listeners<[any, Event]>>} */
+  #listeners = new Map();
+  /** @type {Listeners<[]>} */
+  #resets = new Listeners();
+  /** @type {Listeners<[Denial]>} */
+  #denials = new Listeners();
+
+  /** @param {Following} following */
+  constructor(following) {
+    this.#following = following;
+    following.add(this);
+  }
+
+  /** The topic's name; null for `.user` until the server said who that is. */
+  get name() {
+    return this.#following.name;
+  }
+
+  /** @internal */
+  get isFollowed() {
+    return this.#following.has(this);
+  }
+
+  /**
+   * Call a function with the data of each event of a name, or of all of them with `"*"`.
+   *
+   * @param {string} event
+   * @param {(data: any, event: Event) => unknown} run
+   * @returns {() => void} a function that removes it.
+   */
+  on(event, run) {
+    let listeners = this.#listeners.get(event);
+    if (!listeners) this.#listeners.set(event, (listeners = new Listeners()));
+    return listeners.add(run);
+  }
+
+  /**
+   * Call a function when events were missed that cannot be had any more: fetch the state anew.
+   *
+   * @param {() => unknown} run
+   * @returns {() => void} a function that removes it.
+   */
+  onReset(run) {
+    return this.#resets.add(run);
+  }
+
+  /**
+   * Call a function when the server does not let us follow this, or does no longer.
+   *
+   * @param {(denial: Denial) => unknown} run
+   * @returns {() => void} a function that removes it.
+   */
+  onDenied(run) {
+    return this.#denials.add(run);
+  }
+
+  /**
+   * Publish one of the events that the topic lets its clients publish.
+   *
+   * @param {string} event
+   * @param {any} [data]
+   * @returns {Promise<void>} It rejects with a `RealtimeError`.
+   */
+  async publish(event, data = null) {
+    await this.#following.ask({ type: "publish", event, data });
+  }
+
+  /**
+   * Run an action of the topic.
+   *
+   * @param {string} action
+   * @param {any} [data]
+   * @returns {Promise<any>} what it returned; it rejects with a `RealtimeError`.
+   */
+  call(action, data = null) {
+    return this.#following.ask({ type: "call", action, data });
+  }
+
+  /** Follow it no longer; nothing that was given to `on…()` is called from now on. */
+  unsubscribe() {
+    for (const listeners of [...this.#listeners.values(), this.#resets, this.#denials]) {
+      listeners.clear();
+    }
+    this.#following.remove(this);
+  }
+
+  /** @internal @param {Following} following It follows the same topic. */
+  move(following) {
+    this.#following = following;
+    following.add(this);
+  }
+
+  /** @internal @param {Event} event */
+  deliver(event) {
+    this.#listeners.get(event.event)?.call(event.data, event);
+    this.#listeners.get("*")?.call(event.data, event);
+  }
+
+  /** @internal */
+  reset() {
+    if (this.#resets.size) this.#resets.call();
+    else console.warn(`realtime: ${this.name}: events were missed, and nothing has onReset()`);
+  }
+
+  /** @internal @param {Denial} denial */
+  deny(denial) {
+    if (this.#denials.size) this.#denials.call(denial);
+    else console.warn(`realtime: ${this.name ?? "the user's topic"}: ${denial.message}`);
+  }
+}

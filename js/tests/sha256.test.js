@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { test } from "node:test";
+import { makeSecret, originHash } from "../src/origin.js";
+import { sha256 } from "../src/sha256.js";
+import "./support.js";
+
+test("it is Node's SHA-256 for texts of every length around the blocks' borders", () => {
+  for (let length = 0; length < 200; length += 1) {
+    const text = "ü€😀a".repeat(length).slice(0, length);
+    assert.equal(sha256(text), createHash("sha256").update(text).digest("hex"), text);
+  }
+});
+
+test("a secret is 22 characters that fit into a header, and another one each time", () => {
+  assert.match(makeSecret(), /^[\w-]{22}$/);
+  assert.notEqual(makeSecret(), makeSecret());
+});
+
+test("an event carries the first 16 digits of the secret's hash", () => {
+  assert.equal(originHash("abc"), "ba7816bf8f01cfea");
+});

@@ -1,0 +1,268 @@
+import assert from "node:assert/strict";
+import { mock, test } from "node:test";
+import { originHash } from "../src/origin.js";
+import { comeBack, FakeWebSocket, makeClient, makeLive, settle } from "./support.js";
+
+mock.method(console, "warn", () => {});
+
+test("listeners get the data of their event, and the event", async () => {
+  const { topic } = await makeLive({ last: 3 });
+  assert.equal(FakeWebSocket.last.asked("subscribe").last, 3);
+  /** @type {any[]} */
+  const got = [];
+  topic.on("shipped", (data, event) => got.push([data, event.seq, event.event]));
+  FakeWebSocket.last.event(1);
+  FakeWebSocket.last.event(2, { event: "shipped", data: { eta: 3 } });
+  assert.deepEqual(got, [[{ eta: 3 }, 2, "shipped"]]);
+});
+
+test("what on() answers removes the listener, also in the middle of an event", async () => {
+  const { topic } = await makeLive();
+  /** @type {string[]} */
+  const got = [];
+  const off = topic.on("tick", () => {
+    got.push("first");
+    off();
+    offSecond();
+  });
+  const offSecond = topic.on("tick", () => got.push("second"));
+  FakeWebSocket.last.event(1);
+  FakeWebSocket.last.event(2);
+  assert.deepEqual(got, ["first"]);
+});
+
+test("a listener that throws is reported and does not break the others", async () => {
+  const reported = mock.method(console, "error", () => {});
+  const { topic, got } = await makeLive();
+  topic.on("tick", () => {
+    throw new Error("the page's fault");
+  });
+  topic.on("tick", (data) => got.push(`after ${data}`));
+  FakeWebSocket.last.event(1);
+  assert.deepEqual(got, ["after 1", 1]);
+  assert.equal(reported.mock.callCount(), 1);
+  reported.mock.restore();
+});
+
+test("two parts of a page share a subscription until the last leaves", async () => {
+  const { client, topic, got } = await makeLive();
+  const other = client.subscribe("a");
+  await settle();
+  const socket = FakeWebSocket.last;
+  assert.equal(socket.all("subscribe").length, 1);
+  topic.unsubscribe();
+  topic.unsubscribe();
+  socket.event(1);
+  assert.deepEqual(got, []);
+  assert.equal(socket.all("unsubscribe").length, 0);
+  other.unsubscribe();
+  assert.equal(socket.all("unsubscribe").length, 1);
+});
+
+test("the earliest of several starts counts, as long as nothing came", async () => {
+  const { client } = makeClient();
+  client.subscribe("a");
+  client.subscribe("a", { since: "@20.5" });
+  client.subscribe("a", { since: "@10.5" });
+  client.subscribe("a", { since: "@30.5" });
+  await settle();
+  FakeWebSocket.last.welcome();
+  assert.equal(FakeWebSocket.last.asked("subscribe").since, "@10.5");
+  FakeWebSocket.last.subscribed();
+  assert.throws(() => client.subscribe("a", { since: "@1" }), /follows a already/);
+  assert.throws(() => client.subscribe("b", { since: "@1", last: 1 }), TypeError);
+});
+
+test("an event that came already is passed over, and a hole is asked for", async () => {
+  const { clock, got } = await makeLive();
+  const socket = FakeWebSocket.last;
+  for (const seq of [5, 6, 6, 5, 8]) socket.event(seq);
+  assert.deepEqual(got, [5, 6]);
+  socket.event(9); // of the old subscription
+  await clock.advance(500);
+  assert.equal(socket.asked("unsubscribe").topic, "a");
+  assert.equal(socket.asked("subscribe").since, "c6");
+  socket.subscribed({ cursor: "c6", recovered: true, replayed: 2 });
+  for (const seq of [7, 8]) socket.event(seq);
+  assert.deepEqual(got, [5, 6, 7, 8]);
+});
+
+test("an ephemeral event is delivered and moves nothing", async () => {
+  const { clock, got } = await makeLive();
+  FakeWebSocket.last.event(1);
+  FakeWebSocket.last.receive({ type: "event", topic: "a", event: "typing", data: "t" });
+  FakeWebSocket.last.end();
+  assert.equal((await comeBack(clock)).asked("subscribe").since, "c1");
+  assert.deepEqual(got, [1, "t"]);
+});
+
+test("events that this page caused are passed over, and counted", async () => {
+  const { client, got } = await makeLive();
+  const origin = originHash(client.headers["X-Realtime-Origin"]);
+  FakeWebSocket.last.event(1, { origin });
+  FakeWebSocket.last.event(2, { origin: "another" });
+  assert.deepEqual(got, [2]);
+});
+
+test("a resume that recovers resets nobody", async () => {
+  const { clock, got, resets } = await makeLive();
+  FakeWebSocket.last.event(1);
+  FakeWebSocket.last.end();
+  const socket = await comeBack(clock);
+  socket.subscribed({ cursor: "c1", recovered: true, replayed: 1 });
+  socket.event(2);
+  await clock.advance(10_000);
+  assert.deepEqual([got, resets()], [[1, 2], 0]);
+});
+
+test("a resume that does not recover resets once, within five seconds", async () => {
+  const { clock, got, resets } = await makeLive();
+  FakeWebSocket.last.event(1);
+  FakeWebSocket.last.end();
+  const socket = await comeBack(clock);
+  clock.chance = () => 0.999;
+  socket.subscribed({ cursor: "c50", recovered: false });
+  assert.equal(resets(), 0);
+  socket.receive({ type: "reset", topic: "a", cursor: "c60", reason: "trimmed" });
+  socket.event(61);
+  await clock.advance(5_000);
+  await clock.advance(60_000);
+  assert.deepEqual([got, resets()], [[1, 61], 1]);
+});
+
+test("after a reset in mid-stream it goes on from the cursor of the reset", async () => {
+  const { clock, resets } = await makeLive();
+  FakeWebSocket.last.event(9);
+  FakeWebSocket.last.receive({ type: "reset", topic: "a", cursor: "new0", reason: "restarted" });
+  FakeWebSocket.last.end();
+  assert.equal((await comeBack(clock)).asked("subscribe").since, "new0");
+  await clock.advance(5_000);
+  assert.equal(resets(), 1);
+});
+
+test("a page that comes back with the place that was refused is not reset again", async () => {
+  const first = await makeLive({ since: "old" });
+  FakeWebSocket.last.event(3);
+  FakeWebSocket.last.end();
+  (await comeBack(first.clock)).subscribed({ cursor: "c9", recovered: false });
+  await first.clock.advance(5_000);
+  assert.equal(first.resets(), 1);
+  const storage = first.storage;
+  for (const [after, expected] of [[0, 0], [1_000, 0], [600_000, 1], [0, 0]]) {
+    const { client, clock } = makeClient({ storage });
+    clock.time = first.clock.time += after;
+    let resets = 0;
+    client.subscribe("a", { since: "old" }).onReset(() => (resets += 1));
+    await settle();
+    FakeWebSocket.last.welcome();
+    FakeWebSocket.last.subscribed({ cursor: "c9", recovered: false });
+    await clock.advance(6_000);
+    assert.equal(resets, expected, `after ${after} ms`);
+  }
+});
+
+test("a cursor that is none is a reset, and the topic is followed from now on", async () => {
+  const { client, clock } = makeClient();
+  let resets = 0;
+  client.subscribe("a", { since: "§" }).onReset(() => (resets += 1));
+  await settle();
+  const socket = FakeWebSocket.last;
+  socket.welcome();
+  const { id } = socket.asked("subscribe");
+  socket.receive({ type: "error", id, code: "bad_cursor", message: "", retry: false });
+  assert.equal(socket.asked("subscribe").since, undefined);
+  socket.subscribed();
+  await clock.advance(5_000);
+  assert.equal(resets, 1);
+});
+
+test("who leaves before the reset is not reset", async () => {
+  const { clock, topic, resets } = await makeLive();
+  FakeWebSocket.last.receive({ type: "reset", topic: "a", cursor: "c9", reason: "trimmed" });
+  topic.unsubscribe();
+  await clock.advance(10_000);
+  assert.equal(resets(), 0);
+});
+
+test("a subscribe that may succeed later is repeated with backoff", async () => {
+  const { client, clock } = makeClient();
+  client.subscribe("a");
+  await settle();
+  const socket = FakeWebSocket.last;
+  socket.welcome();
+  for (let turn = 1; turn < 5; turn += 1) {
+    const { id } = socket.asked("subscribe");
+    socket.receive({ type: "error", id, code: "unavailable", message: "", retry: true });
+    assert.equal(socket.all("subscribe").length, turn);
+    await clock.advance(250 * 2 ** (turn - 1));
+    assert.equal(socket.all("subscribe").length, turn + 1);
+  }
+});
+
+test("a refusal is told once, to later parts too, and asked again with the next connection", async () => {
+  const { client, clock } = makeClient();
+  /** @type {string[]} */
+  const denied = [];
+  const refuse = () => {
+    const { id } = FakeWebSocket.last.asked("subscribe");
+    const error = { type: "error", id, code: "forbidden", message: "no", retry: false };
+    FakeWebSocket.last.receive(error);
+  };
+  client.subscribe("a").onDenied(({ code }) => denied.push(code));
+  await settle();
+  FakeWebSocket.last.welcome();
+  refuse();
+  client.subscribe("a").onDenied(({ code }) => denied.push(`later ${code}`));
+  await settle();
+  assert.deepEqual(denied, ["forbidden", "later forbidden"]);
+  FakeWebSocket.last.end();
+  await comeBack(clock);
+  refuse();
+  assert.equal(denied.length, 2);
+  client.reconnect();
+  FakeWebSocket.last.welcome();
+  FakeWebSocket.last.subscribed();
+  FakeWebSocket.last.receive({ type: "unsubscribed", topic: "a", reason: "forbidden" });
+  assert.equal(denied.length, 4);
+  FakeWebSocket.last.event(1);
+});
+
+test("the user's topic is the one that the welcome names, of each user in turn", async () => {
+  const { client } = makeClient({ user: "7" });
+  /** @type {any[]} */
+  const heard = [];
+  client.addEventListener("userchange", (event) => heard.push(/** @type {any} */ (event).userId));
+  client.user.on("tick", (data) => heard.push(data));
+  client.user.onDenied(({ code }) => heard.push(code));
+  client.everyone.on("tick", () => {});
+  assert.equal(client.user, client.user);
+  await settle();
+  const socket = FakeWebSocket.last;
+  assert.equal(socket.sent.length, 0);
+  socket.welcome();
+  assert.deepEqual(socket.sent.map((one) => one.topic), ["user.7", "everyone"]);
+  socket.receive({ type: "subscribed", id: 1, topic: "user.7", cursor: "c0" });
+  socket.event(1, { topic: "user.7", data: "ready" });
+  client.reconnect();
+  FakeWebSocket.last.welcome({ user: null, topics: [] });
+  client.reconnect();
+  FakeWebSocket.last.welcome({ user: "8", topics: ["user.8", "everyone"] });
+  assert.equal(FakeWebSocket.last.sent[0].topic, "user.8");
+  assert.equal(FakeWebSocket.last.sent[0].since, undefined);
+  assert.deepEqual(heard, ["ready", "forbidden", null, "8"]);
+});
+
+test("the user's topic by its name and as .user is one subscription", async () => {
+  const { client } = makeClient();
+  /** @type {any[]} */
+  const got = [];
+  client.user.on("tick", () => got.push("user"));
+  client.subscribe("user.7", { last: 2 }).on("tick", () => got.push("name"));
+  await settle();
+  const socket = FakeWebSocket.last;
+  socket.welcome();
+  assert.equal(socket.all("subscribe").length, 1);
+  socket.subscribed();
+  socket.event(1, { topic: "user.7" });
+  assert.deepEqual(got, ["user", "name"]);
+});

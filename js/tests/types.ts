@@ -1,0 +1,22 @@
+// The declarations that are shipped are those of the sources: tsc fails here if they are not.
+import type * as shipped from "../../realtime/static/realtime/realtime.js";
+import type { Client } from "../src/client.js";
+import * as source from "../src/index.js";
+
+type Internal = "connector" | "deliver" | "reset" | "deny" | "move" | "isFollowed";
+type Same<One, Other> = [One] extends [Other] ? ([Other] extends [One] ? true : never) : never;
+
+export const all: typeof shipped = source;
+export const check = (client: Client): Omit<shipped.Client, "addEventListener"> => client;
+export const members: Same<Exclude<keyof Client, Internal>, keyof shipped.Client> = true;
+export const ofTopics: Same<Exclude<keyof Client["user"], Internal>, keyof shipped.Topic> = true;
+export const states: Same<Client["state"], shipped.State> = true;
+
+// As a page's author writes it.
+export function page(realtime: shipped.Client): void {
+  const order = realtime.subscribe("orders.42", { last: 20 });
+  const off: () => void = order.on<{ eta: string }>("shipped", ({ eta }, { seq }) => [eta, seq]);
+  realtime.addEventListener("statechange", ({ state, code }) => [state, code]);
+  // @ts-expect-error A state that does not exist.
+  if (realtime.state === "open") off();
+}

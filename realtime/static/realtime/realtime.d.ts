@@ -1,0 +1,117 @@
+// The types of realtime.js; docs/javascript.md says more.
+
+/** `waiting`: there is no connection now, and there will be one. */
+export type State = "connecting" | "connected" | "waiting" | "denied" | "closed";
+
+export interface Event<Data = any> {
+  topic: string;
+  /** The event's name. */
+  event: string;
+  data: Data;
+  /** The place just after it; an ephemeral event has none. */
+  cursor?: string;
+  /** Its number in the topic: 1, 2, 3 …; an ephemeral event has none. */
+  seq?: number;
+  /** Seconds since 1970 on the clock of the log. */
+  time?: number;
+}
+
+export interface Denial {
+  /** A code of the wire protocol, `forbidden` most of the time. */
+  code: string;
+  message: string;
+}
+
+/** Where to begin; at most one of the two. */
+export interface Start {
+  /** The newest events of this number. */
+  last?: number;
+  /** The events after a cursor, or from `@` and seconds since 1970 on. */
+  since?: string | null;
+}
+
+export interface Topic {
+  /** Null for `realtime.user` until the server said who that is. */
+  readonly name: string | null;
+  /** Call a function for each event of a name, or of all with `"*"`; the answer removes it. */
+  on<Data = any>(event: string, run: (data: Data, event: Event<Data>) => unknown): () => void;
+  /** Call a function when events were missed for good: fetch the state anew. */
+  onReset(run: () => unknown): () => void;
+  /** Call a function when the server does not let us follow this, or does no longer. */
+  onDenied(run: (denial: Denial) => unknown): () => void;
+  /** Publish one of the topic's client events; rejects with a `RealtimeError`. */
+  publish(event: string, data?: any): Promise<void>;
+  /** Run an action of the topic and get what it returned; rejects with a `RealtimeError`. */
+  call<Result = any>(action: string, data?: any): Promise<Result>;
+  unsubscribe(): void;
+}
+
+export class RealtimeError extends Error {
+  constructor(code: string, message: string, retry?: boolean);
+  /** The server's code, or `disconnected`, `timeout`, `denied`, `closed`. */
+  code: string;
+  /** Whether the same may succeed a few seconds later. */
+  retry: boolean;
+}
+
+export interface StateChange extends globalThis.Event {
+  readonly state: State;
+  /** The close code that led here, or null. */
+  readonly code: number | null;
+  /** What the server said with it, or null. */
+  readonly reason: string | null;
+}
+
+export interface UserChange extends globalThis.Event {
+  readonly userId: string | null;
+  readonly previous: string | null;
+}
+
+export interface Client extends EventTarget {
+  readonly state: State;
+  /** The name of the transport in use. */
+  readonly transport: string;
+  /** Headers for the page's own requests, so that it ignores the events that they cause. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** The key of the user, null for nobody, undefined before the server said so. */
+  readonly userId: string | null | undefined;
+  readonly user: Topic;
+  readonly everyone: Topic;
+  subscribe(name: string, start?: Start): Topic;
+  /** Connect anew, with the cookies of now. */
+  reconnect(): void;
+  close(): void;
+  addEventListener(
+    type: "statechange",
+    listener: ((event: StateChange) => unknown) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: "userchange",
+    listener: ((event: UserChange) => unknown) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+}
+
+export interface Options {
+  /** Where the app is mounted, such as `/realtime/`. */
+  url: string | URL;
+  /** The key of the user that the page was rendered for, or null for nobody. */
+  user?: string | null;
+}
+
+export function createClient(options: Options): Client;
+
+/** The page's client, where a script element has `data-realtime-url`. */
+export const realtime: Client | undefined;
+
+declare global {
+  interface Window {
+    realtime?: Client;
+  }
+}

@@ -1,0 +1,179 @@
+"""The page's client in a real Chromium, against a real Daphne."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.waiting import SCALE, wait_until
+
+# The browser itself says so in the console while it cannot connect; the page cannot prevent it.
+REFUSED = re.compile(r"WebSocket connection to '[^']+/realtime/ws\?v=1' failed")
+IMPATIENT = "Math.random = () => 0.01"  # so that nobody waits for jitter
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(browser, server) -> Iterator[Callable]:
+    """Open the page in a window of its own; what the console says against it fails the test."""
+    problems: list[str] = []
+    contexts = []
+
+    def heard(message) -> None:
+        if message.type == "error" and not REFUSED.match(message.text):
+            problems.append(message.text)
+
+    def open_page(topic: str = "public.news", query: str = "", cookie: str | None = None):
+        context = browser.new_context(base_url=f"http://127.0.0.1:{server.port}")
+        contexts.append(context)
+        context.add_init_script(IMPATIENT)
+        context.set_default_timeout(20_000 * SCALE)
+        if cookie:
+            name, value = cookie.split("=")
+            context.add_cookies([{"name": name, "value": value, "url": page_url(server)}])
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"/page/{topic}/{query}")
+        wait_for_state(page, "connected")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def page_url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}/"
+
+
+def wait_for_state(page, state: str) -> None:
+    wait_for(page, f"realtime.state === '{state}'")
+
+
+def wait_for(page, claim: str) -> None:
+    """Wait until an expression is true in the page, through reloads of it."""
+    from playwright.sync_api import Error
+
+    def holds() -> bool:
+        try:
+            return page.evaluate(claim)
+        except Error:  # between two documents, or before the client is there
+            return False
+
+    # The page's own policy forbids what Playwright's wait_for_function does.
+    wait_until(holds, claim, timeout=20)
+
+
+def wait_for_events(page, *expected: object) -> None:
+    """Wait for as many as expected; they must be these, in this order."""
+    wait_for(page, f"seen.length >= {len(expected)}")
+    assert page.evaluate("seen") == list(expected)
+
+
+def resets(page) -> int:
+    return int(page.evaluate("sessionStorage.resets ?? 0"))
+
+
+def test_pages_receive_in_order_under_a_strict_policy(open_page, server) -> None:
+    pages = [open_page(), open_page()]
+    server.publish("public.news", 20)
+    for page in pages:
+        wait_for_events(page, *range(1, 21))
+        assert page.evaluate("realtime.transport") == "websocket"
+
+
+def test_after_a_crash_a_page_catches_up_without_a_reload(open_page, server) -> None:
+    page = open_page()
+    page.evaluate("window.sameDocument = true")
+    server.publish("public.news", 1)
+    wait_for_events(page, 1)
+    server.kill9()
+    wait_for_state(page, "waiting")
+    server.publish("public.news", 20)
+    server.start()
+    wait_for_events(page, *range(1, 22))
+    assert page.evaluate("sameDocument") is True
+    assert resets(page) == 0
+
+
+def trim(server: Server, topic: str) -> None:
+    """Publish until nothing is kept of what the topic had."""
+    server.publish(topic, 10)
+    server.run(
+        "from django.core.management import call_command; call_command('realtime', 'trim')"
+    )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_trimmed_log_resets_once_though_the_page_reloads(open_page, server, cached) -> None:
+    server.publish("tiny.log", 1)
+    since = server.run("from realtime import log; print(log.head('tiny.log'))").strip()
+    page = open_page("tiny.log", f"?reload&since={since}" if cached else "?reload")
+    server.publish("tiny.log", 1)
+    wait_for_events(page, 2)
+    page.evaluate("window.before = true")
+    server.kill9()
+    wait_for_state(page, "waiting")
+    trim(server, "tiny.log")
+    server.start()
+    wait_for(page, "window.before === undefined && realtime.state === 'connected'")
+    server.publish("tiny.log", 1)
+    wait_for_events(page, 13)
+    assert resets(page) == 1
+
+
+def test_a_network_that_was_away_costs_nothing(open_page, server) -> None:
+    page = open_page()
+    page.context.set_offline(True)
+    server.publish("public.news", 20)
+    page.context.set_offline(False)
+    wait_for_events(page, *range(1, 21))
+    wait_for_state(page, "connected")
+
+
+def test_a_page_out_of_the_back_forward_cache_catches_up(open_page, server) -> None:
+    page = open_page()
+    page.evaluate("window.sameDocument = true")
+    page.click("a")
+    page.wait_for_url("**/public.other/")
+    server.publish("public.news", 20)
+    page.go_back()
+    wait_for(page, "window.sameDocument === true")
+    assert page.evaluate("persisted") is True
+    wait_for_events(page, *range(1, 21))
+
+
+def test_a_page_ignores_what_it_caused(open_page) -> None:
+    page, other = open_page(), open_page()
+    page.evaluate("fetch('/publish/excluded/', {headers: realtime.headers})")
+    wait_for_events(other, 1)
+    page.evaluate("fetch('/publish/sync/')")
+    wait_for_events(page, 2)
+
+
+def test_actions_client_events_and_signing_out(open_page, server) -> None:
+    page = open_page("orders.1", cookie=server.sign_in()["Cookie"])
+    answer = page.evaluate("topic.call('rename', 'B')")
+    assert answer == {"pk": 1, "name": "B", "by": "ada"}
+    page.evaluate("topic.publish('comment', 'hello')")
+    wait_for_events(page, 1)
+    refused = page.evaluate("topic.call('boom', 'invalid').catch(error => [error.code, error.name])")
+    assert refused == ["invalid", "RealtimeError"]
+    page.evaluate("realtime.user.on('*', data => seen.push(data))")
+    page.evaluate("realtime.addEventListener('userchange', event => seen.push(event.userId))")
+    user = page.evaluate("realtime.userId")
+    wait_for(page, f"realtime.user.name === 'user.{user}'")
+    server.publish(f"user.{user}", 1)
+    wait_for_events(page, 1, 0)
+    page.evaluate("fetch('/logout/').then(() => realtime.reconnect())")
+    wait_for(page, "seen.length === 4")
+    assert set(page.evaluate("seen.slice(2)")) == {"forbidden", None}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import check_wheel, environment
+from tools import check_wheel, environment, javascript
 from tools.check_wheel import Failure, Step, published, steps
 
 PUBLISH = """<!-- integration: publish -->
@@ -54,3 +54,21 @@ def test_the_readme_can_be_followed() -> None:
     readme = environment.ROOT / "README.md"
     todo = check_wheel.steps(readme.read_text())
     assert published(todo[-1].text)
+
+
+@pytest.mark.parametrize(
+    ("text", "major"), [("v20.20.2\n", 20), ("v8.17.0", 8), ("", 0), ("node: not found", 0)]
+)
+def test_nodes_version_is_read(text: str, major: int) -> None:
+    assert javascript.node_version(text) == major
+
+
+@pytest.mark.parametrize(
+    ("ci", "wanted", "code"), [("", "check", 0), ("true", "check", 1), ("", "build", 1)]
+)
+def test_only_ci_and_who_asks_for_it_need_node(
+    monkeypatch: pytest.MonkeyPatch, ci: str, wanted: str, code: int
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("PATH", "")
+    assert javascript.main([wanted]) == code

@@ -29,6 +29,7 @@ BLOCK = re.compile(
     r"^<!-- integration: (?P<action>\w+)(?: (?P<path>\S+))? -->\s*^```\w*\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+NEEDED = {"realtime/py.typed", "realtime/static/realtime/realtime.js"}  # whatever git lists
 NAME, PASSWORD = "ada", "only for this check"  # of the user that the client is signed in as
 START_SECONDS = 30  # for Daphne to listen
 EVENT_SECONDS = 30  # from the command's start to the event: the command starts Django first
@@ -95,8 +96,8 @@ def check_content(wheel: Path) -> None:
         raise Failure(f"not in the wheel: {sorted(missing)}")
     if more := inside - expected:
         raise Failure(f"in the wheel by accident: {sorted(more)}")
-    if "realtime/py.typed" not in inside:
-        raise Failure("not in the wheel: realtime/py.typed")
+    if absent := NEEDED - inside:
+        raise Failure(f"not in the wheel: {sorted(absent)}")
     if licence != "BSD-3-Clause":
         raise Failure(f"License-Expression is {licence!r}")
 

@@ -1,4 +1,4 @@
-"""`make check`: formatting, lint, types, the JavaScript and the built wheel; all of them, whatever failed."""
+"""`make check`: format, lint, types, JavaScript and the built wheel; all, whatever failed."""
 
 import subprocess
 import sys

@@ -56,6 +56,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 
 PAGE = Template("""<!doctype html>
 <title>A page that follows</title>
+<link rel="icon" href="data:,">
 <script type="module" nonce="$nonce" src="/static/realtime/realtime.js"
   data-realtime-url="/realtime/" data-realtime-user="$user"></script>
 <script type="module" nonce="$nonce">

@@ -9,7 +9,7 @@ import { Backoff } from "./backoff.js";
  * @typedef {object} Hearer What a connector tells its owner.
  * @property {(state: State, code: number | null, reason: string | null) => void} state
  * @property {(welcome: Frame) => void} up The connection is there.
- * @property {() => void} down It is there no more; called before the state that follows.
+ * @property {() => void} down It is there no more, or about to end; may be called twice.
  * @property {(frame: Frame) => void} frame
  */
 
@@ -200,7 +200,7 @@ export class Connector {
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();
-    if (wasUp && !this.#closing) this.#hearer.down();
+    if (wasUp) this.#hearer.down();
     this.#closing = null;
   }
 

@@ -222,9 +222,8 @@ export class Following {
   #hole(since) {
     const { clock, resets } = this.#context;
     const topic = String(this.name);
-    const isInitial = this.#cursor === null;
     if (since !== undefined) {
-      if (isInitial && resets.knows(topic, since)) {
+      if (resets.knows(topic, since)) {
         console.warn(`realtime: ${topic}: this page was just loaded again with what it lacks`);
         return;
       }

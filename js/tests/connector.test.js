@@ -186,3 +186,24 @@ test("what a newer server says is passed over where it is unknown", async () => 
   assert.deepEqual(got, [1]);
   assert.equal(client.state, "connected");
 });
+
+test("a second welcome subscribes nothing again", async () => {
+  await makeLive();
+  FakeWebSocket.last.welcome({ user: "8" });
+  assert.equal(FakeWebSocket.last.all("subscribe").length, 1);
+});
+
+test("a listener of the state may close", async () => {
+  const { client, topic } = await makeLive();
+  client.addEventListener("statechange", ({ type }) => type && client.close(), { once: true });
+  client.reconnect();
+  assert.equal(client.state, "closed");
+  assert.equal(FakeWebSocket.all.length, 1);
+
+  client.reconnect();
+  client.addEventListener("statechange", () => client.close(), { once: true });
+  FakeWebSocket.last.welcome();
+  assert.equal(client.state, "closed");
+  assert.deepEqual(FakeWebSocket.last.sent, []);
+  await assert.rejects(topic.call("one"), { code: "closed" });
+});

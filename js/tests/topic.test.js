@@ -266,3 +266,24 @@ test("the user's topic by its name and as .user is one subscription", async () =
   socket.event(1, { topic: "user.7" });
   assert.deepEqual(got, ["user", "name"]);
 });
+
+test("who leaves at once asks for nothing", async () => {
+  const { client } = await makeLive();
+  client.subscribe("b").unsubscribe();
+  await settle();
+  assert.equal(FakeWebSocket.last.asked("subscribe").topic, "a");
+});
+
+test("who leaves and comes back hears nothing of the subscription before", async () => {
+  const { client, topic } = await makeLive();
+  topic.unsubscribe();
+  /** @type {any[]} */
+  const got = [];
+  client.subscribe("a", { last: 1 }).on("tick", (data) => got.push(data));
+  await settle();
+  FakeWebSocket.last.event(7);
+  assert.deepEqual(got, []);
+  FakeWebSocket.last.subscribed();
+  FakeWebSocket.last.event(7);
+  assert.deepEqual(got, [7]);
+});

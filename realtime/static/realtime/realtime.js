@@ -328,7 +328,7 @@ var Connector = class {
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();
-    if (wasUp && !this.#closing) this.#hearer.down();
+    if (wasUp) this.#hearer.down();
     this.#closing = null;
   }
   /** @param {State} state @param {number | null} code @param {string | null} reason */
@@ -528,9 +528,8 @@ var Following = class {
   #hole(since) {
     const { clock: clock2, resets } = this.#context;
     const topic = String(this.name);
-    const isInitial = this.#cursor === null;
     if (since !== void 0) {
-      if (isInitial && resets.knows(topic, since)) {
+      if (resets.knows(topic, since)) {
         console.warn(`realtime: ${topic}: this page was just loaded again with what it lacks`);
         return;
       }

@@ -384,7 +384,7 @@ SLOW = """
     at_once = DatabaseChannelLayer.group_send
 
     async def group_send(self, group, message):
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.4)  # longer than a publisher waits; nothing waits for it here
         await at_once(self, group, message)
 
     DatabaseChannelLayer.group_send = group_send

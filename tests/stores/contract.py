@@ -86,11 +86,11 @@ class StoreContract:
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
-        raise NotImplementedError
+        raise NotImplementedError("a subclass gives its store")
 
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
         """Make everything that is stored for the topic older, ids that were seen included."""
-        raise NotImplementedError
+        raise NotImplementedError("a subclass knows where its store keeps times")
 
     @pytest.fixture(params=["sync", "async"])
     def log(self, store: Store, request: pytest.FixtureRequest) -> Subject:

@@ -18,19 +18,17 @@ class _WithRealtime:
         self.application = application
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
+        if scope["type"] not in ("websocket", "http"):
             await self.application(scope, receive, send)
-
-    async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
+            return
         # Imported at the first call, so that asgi.py may import this module before django.setup().
         from realtime import routing
 
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
-        if routing.is_ours(path):
-            await routing.websocket_application(scope, receive, send)
-        elif self._takes_websockets():
+        ours = routing.find_application(scope["type"], path)
+        if ours is not None:
+            await ours(scope, receive, send)
+        elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
             # Django has no answer to a WebSocket and would raise; the server makes this a 403.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from realtime.composite import Composite, is_composite
 from realtime.events import Cursor, check_event_name
 from realtime.exceptions import (
     InvalidCursor,
@@ -30,8 +31,10 @@ __all__ = [
     "Subscribe",
     "Unsubscribe",
     "parse",
+    "parse_since",
 ]
 
+_LEADING_ID = re.compile(r'\s*\{\s*"id"\s*:\s*(-?(?:0|[1-9][0-9]{0,15}))\s*,')
 _MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
 
 
@@ -118,6 +121,26 @@ def _no_constant(text: str) -> float:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 
 
+def parse_since(text: str, topic: str | None = None) -> Cursor | float:
+    """Read where a client wants to begin: a cursor, or ``@`` and seconds since 1970.
+
+    Args:
+        text: what the client sent.
+        topic: the topic that it wants to follow; its cursor is found in a composite one too.
+
+    Raises:
+        InvalidCursor: the text is neither, or a composite cursor without this topic.
+    """
+    if moment := _MOMENT.fullmatch(text):
+        return float(moment[1])
+    if topic is None or not is_composite(text):
+        return Cursor.parse(text)
+    cursor = Composite(text).get(topic)
+    if cursor is None:
+        raise InvalidCursor(text)
+    return cursor
+
+
 def _bad(reason: str, id: int | None = None) -> ProtocolError:
     return ProtocolError(ErrorCode.BAD_FRAME, reason, id=id)
 
@@ -129,9 +152,11 @@ def parse(text: str, max_bytes: int) -> Command:
         ProtocolError: it is not a command; the error says what to send instead.
     """
     if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
-        raise ProtocolError(ErrorCode.TOO_LARGE, f"send frames of at most {max_bytes} bytes")
+        reason = f"send frames of at most {max_bytes} bytes"
+        raise ProtocolError(ErrorCode.TOO_LARGE, reason, id=_leading_id(text))
     if nesting(text) > MAX_NESTING + 1:
-        raise _bad(f"send data that is nested at most {MAX_NESTING} levels deep")
+        reason = f"send data that is nested at most {MAX_NESTING} levels deep"
+        raise _bad(reason, _leading_id(text))
     try:
         fields = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -147,6 +172,12 @@ def parse(text: str, max_bytes: int) -> Command:
         reason = f"{shorten(type_)} is not a command; send one of {', '.join(_READERS)}"
         raise ProtocolError(ErrorCode.UNKNOWN_TYPE, reason, id=received.id)
     return read(received)
+
+
+def _leading_id(text: str) -> int | None:
+    """Return the id of a frame that begins with it and is not read as a whole."""
+    match = _LEADING_ID.match(text)
+    return None if match is None or abs(int(match[1])) > MAX_INTEGER else int(match[1])
 
 
 class _Fields:
@@ -191,14 +222,12 @@ class _Fields:
         except InvalidEventName as error:
             raise _bad(str(error), self.id) from None
 
-    def since(self) -> Cursor | float | None:
+    def since(self, topic: str) -> Cursor | float | None:
         text = self.optional_text("since", "a cursor, or @ and seconds since 1970")
         if text is None:
             return None
-        if moment := _MOMENT.fullmatch(text):
-            return float(moment[1])
         try:
-            return Cursor.parse(text)
+            return parse_since(text, topic)
         except InvalidCursor:
             reason = (
                 f"{shorten(text)} is neither a cursor as the server gave it nor @ and seconds "
@@ -212,7 +241,8 @@ class _Fields:
 
 
 def _subscribe(fields: _Fields) -> Subscribe:
-    topic, since, last = fields.topic(), fields.since(), fields.integer("last", 0)
+    topic = fields.topic()
+    since, last = fields.since(topic), fields.integer("last", 0)
     if since is not None and last is not None:
         raise _bad("send since or last, not both", fields.id)
     return Subscribe(fields.id, topic, since, last)

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 DEFAULT_STORE = "realtime.stores.database.DatabaseStore"
-_KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "LIMITS")
+_KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "AUTHENTICATE", "LIMITS")
 _STORE_KEYS = ("BACKEND", "LOCATION", "OPTIONS")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 # What needs no escaping in a URL and has no meaning in a route or a regex that is made of it.
@@ -86,6 +86,8 @@ class Config:
         prefix: URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted; no slash in
             front, one at the end.
         allowed_origins: origins besides the site's own and ``CSRF_TRUSTED_ORIGINS``.
+        authenticate: dotted path of ``(scope, token) -> user | None``, sync or async, which tells
+            who a client is; None leaves it to our tokens and the session.
         limits: see ``Limits``.
     """
 
@@ -94,6 +96,7 @@ class Config:
     store_options: dict[str, object] = field(default_factory=dict, hash=False)
     prefix: str = "realtime/"
     allowed_origins: tuple[str, ...] = ()
+    authenticate: str | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -149,6 +152,8 @@ class _Reader:
             changes["prefix"] = self.prefix(given["PREFIX"])
         if "ALLOWED_ORIGINS" in given:
             changes["allowed_origins"] = self.origins(given["ALLOWED_ORIGINS"])
+        if given.get("AUTHENTICATE") is not None:
+            changes["authenticate"] = self.authenticate(given["AUTHENTICATE"])
         if "LIMITS" in given:
             changes["limits"] = self.limits(given["LIMITS"])
         return Config(**changes)
@@ -214,6 +219,15 @@ class _Reader:
                     '"http://localhost:5173".',
                 )
         return tuple(value)
+
+    def authenticate(self, value: Any) -> str:
+        if not isinstance(value, str) or not _DOTTED_PATH.fullmatch(value):
+            self.wrong(
+                'REALTIME["AUTHENTICATE"]',
+                f"is {_kind(value)}, not the dotted path of a function",
+                'Give the path as text, such as "shop.tokens.authenticate".',
+            )
+        return str(value)
 
     def limits(self, value: Any) -> Limits:
         where = 'REALTIME["LIMITS"]'

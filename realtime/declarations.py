@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
+from django import forms
 from django.urls import converters
 
 from realtime.events import check_event_name
@@ -40,16 +42,18 @@ class _Declared(Protocol):
     max_age: ClassVar[timedelta]
     client_events: ClassVar[AbstractSet[str]]
     stored_client_events: ClassVar[AbstractSet[str]]
+    admin_forms: ClassVar[Mapping[str, type[forms.BaseForm]]]
 
 
 def check_class(cls: type[_Declared], base: type, actions: AbstractSet[str]) -> None:
-    """Refuse what a subclass of the base sets wrongly, and freeze its sets of events.
+    """Refuse what a subclass of the base sets wrongly, and freeze its sets and its mapping.
 
     Raises:
         TypeError, ValueError: something is wrong; the text says what to do.
     """
     _check_names(cls, base, actions)
     _check_attributes(cls)
+    _check_admin_forms(cls)
     for name, given in _AUTHORISERS.items():
         _check_method(cls, name, given)
     for name in sorted(actions):
@@ -128,6 +132,32 @@ def _check_attributes(cls: type[_Declared]) -> None:
     if both:
         raise ValueError(
             f"{where}.client_events and .stored_client_events share {', '.join(sorted(both))}"
+        )
+
+
+def _check_admin_forms(cls: type[_Declared]) -> None:
+    where = f"{cls.__qualname__}.admin_forms"
+    given: Any = cls.admin_forms
+    if not isinstance(given, Mapping):
+        raise TypeError(f'{where} is {given!r}, not a dict such as {{"shipped": ShippedForm}}')
+    for name, form in given.items():
+        check_event_name(name)
+        _check_form(f"{where}[{name!r}]", form)
+    cls.admin_forms = MappingProxyType(dict(given))
+
+
+def _check_form(where: str, form: Any) -> None:
+    if not inspect.isclass(form) or not issubclass(form, forms.BaseForm):
+        raise TypeError(f"{where} is {form!r}, not a class derived from django.forms.Form")
+    files = [
+        name
+        for name, field in getattr(form, "base_fields", {}).items()
+        if isinstance(field, forms.FileField)
+    ]
+    if files:
+        raise TypeError(
+            f"{where}: {form.__qualname__} asks for a file ({', '.join(files)}), and files cannot "
+            "be published: upload it elsewhere and publish its URL"
         )
 
 

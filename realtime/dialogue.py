@@ -22,7 +22,7 @@ from realtime.exceptions import (
 )
 from realtime.frames import CloseCode, ErrorCode, frame
 
-__all__ = ["BAD_FRAMES", "Dialogue", "Limits", "forbidden", "refusal"]
+__all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal"]
 
 BAD_FRAMES = 10  # in a row: a person typing is still answered, a broken program is not
 
@@ -75,7 +75,7 @@ def refusal(error: Exception, id: int | None = None) -> ProtocolError:
             return ProtocolError(ErrorCode.FAILED, reason, id=id)
 
 
-class _Bucket:
+class Bucket:
     """A token bucket; full at first."""
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -114,9 +114,9 @@ class Dialogue:
         self._open_following = 0
         self._open_others = 0
         self._bad_frames = 0
-        self._commands = _Bucket(limits.commands_per_second, limits.commands_burst)
+        self._commands = Bucket(limits.commands_per_second, limits.commands_burst)
         # As much again is refused politely; who sends twice the rate for long is not listening.
-        self._refusals = _Bucket(limits.commands_per_second, limits.commands_burst)
+        self._refusals = Bucket(limits.commands_per_second, limits.commands_burst)
 
     @property
     def topics(self) -> frozenset[str]:
@@ -177,6 +177,8 @@ class Dialogue:
         raise ProtocolError(ErrorCode.RATE_LIMITED, reason, close_code=close_code, id=id)
 
     def _count_bad(self, error: ProtocolError) -> None:
+        if error.id is not None:
+            return  # who numbers its commands hears of it, and its rate bounds the rest
         if error.code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_FRAME, ErrorCode.TOO_LARGE):
             self._bad_frames = 0
             return

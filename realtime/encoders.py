@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from realtime.events import Event
+from realtime.events import Cursor, Event
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.frames import MAX_NESTING, nesting
 
-__all__ = ["encode_data", "event_frame", "sse_chunk", "websocket_frame"]
+__all__ = ["Frame", "encode_data", "event_frame", "sse_chunk", "websocket_frame"]
 
 Default = Callable[[Any], Any]
 
@@ -100,6 +100,36 @@ def sse_chunk(frame: str) -> bytes:
     Source: HTML, section 9.2.6 (a line ends with CR LF, LF or CR).
     """
     return b"data: %b\n" % frame.encode()
+
+
+class Frame:
+    """A frame of the server's, whose forms are each made once, however many receive it.
+
+    Attributes:
+        text: its JSON text.
+        size: the bytes of the text in UTF-8.
+        place: the topic and the cursor at which it leaves its receiver; None if it moves nobody.
+    """
+
+    __slots__ = ("_chunk", "place", "size", "text")
+
+    def __init__(self, text: str, place: tuple[str, Cursor] | None = None) -> None:
+        self.text = text
+        self.size = len(text) if text.isascii() else len(text.encode())
+        self.place = place
+        self._chunk: bytes | None = None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it is the frame of an event."""
+        return self.text.startswith('{"type":"event"')
+
+    @property
+    def chunk(self) -> bytes:
+        """What an event stream shares of it; see ``sse_chunk()``."""
+        if self._chunk is None:
+            self._chunk = sse_chunk(self.text)
+        return self._chunk
 
 
 def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializable:

@@ -18,7 +18,11 @@
     │   └── StoreUnavailable                ... now; the same call may work later
     ├── PublishError                        publish() could not keep its promise
     │   └── AmbiguousTransaction            publish() cannot tell which transaction it belongs to
-    └── ProtocolError                       a client broke the wire protocol
+    ├── ProtocolError                       a client broke the wire protocol
+    ├── CommandRefused                      what a client asked for was refused
+    ├── AnswerLost                          what a client asked for was sent, and maybe done
+    ├── EventsLost                          a client missed events for good
+    └── ConnectionEnded                     a client's connection was closed
 
 An error keeps its facts as attributes and builds its text in ``__str__``.
 All of them can be pickled, so that a task queue can carry them.
@@ -34,9 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousTransaction",
+    "AnswerLost",
+    "CommandRefused",
+    "ConnectionEnded",
     "CursorExpired",
     "DataNotSerializable",
     "DataTooLarge",
+    "EventsLost",
     "InvalidCursor",
     "InvalidData",
     "InvalidEventName",
@@ -315,3 +323,76 @@ def _protocol_error(
     code: str, reason: str, close_code: int | None, id: int | None
 ) -> ProtocolError:
     return ProtocolError(code, reason, close_code=close_code, id=id)
+
+
+class CommandRefused(RealtimeError):
+    """The server refused a command; nothing was done.
+
+    Attributes:
+        code: the code of the error frame, such as ``forbidden``.
+        reason: what the server said about it.
+        retry: whether the same command may succeed a few seconds later.
+    """
+
+    def __init__(self, code: str, reason: str, retry: bool = False) -> None:
+        super().__init__(code, reason, retry)
+        self.code = code
+        self.reason = reason
+        self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+
+class AnswerLost(RealtimeError):
+    """The connection broke before a command's answer came: look whether it was run.
+
+    Attributes:
+        command: ``publish`` or ``call``.
+        topic: the topic's name.
+    """
+
+    def __init__(self, command: str, topic: str) -> None:
+        super().__init__(command, topic)
+        self.command = command
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return f"the connection broke before {self.command} on {self.topic} was answered"
+
+
+class EventsLost(RealtimeError):
+    """Events of a topic are missing which the log does not keep; fetch the state anew.
+
+    Attributes:
+        topic: the topic's name.
+        cursor: what comes next is after this place.
+        reason: ``trimmed``, ``restarted``, or an empty text if the server did not say.
+    """
+
+    def __init__(self, topic: str, cursor: Cursor, reason: str = "") -> None:
+        super().__init__(topic, cursor, reason)
+        self.topic = topic
+        self.cursor = cursor
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"events of {self.topic} were missed for good{why}; fetch its state anew"
+
+
+class ConnectionEnded(RealtimeError):
+    """The connection was closed, by the server or because the client had left.
+
+    Attributes:
+        code: the WebSocket close code; 4400 to 4499 say not to come back.
+        reason: what the server said before, or an empty text.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"closed with {self.code}" + (f": {self.reason}" if self.reason else "")

@@ -95,6 +95,8 @@ class ErrorCode(StrEnum):
     ALREADY_SUBSCRIBED = "already_subscribed"
     #: The connection follows as many topics as it may.
     TOO_MANY_TOPICS = "too_many_topics"
+    #: The token is not valid, or not any more.
+    UNAUTHORIZED = "unauthorized"
     #: The topic does not exist or the user may not do this.
     FORBIDDEN = "forbidden"
     #: The topic has no such action.

@@ -43,12 +43,12 @@ class Log(models.Model):
     time = models.FloatField(_("time of the last event"), default=0.0)
     floor_seq = models.BigIntegerField(_("number of the last trimmed event"), default=0)
     floor_tag = models.BigIntegerField(_("tag of the last trimmed event"), default=0)
+    floor_time = models.FloatField(_("time of the last trimmed event"), default=0.0)
 
     class Meta:
         verbose_name = _("topic")
         verbose_name_plural = _("topics")
         default_permissions = ("view", "delete")
-        permissions = [("publish_event", _("Can publish events"))]
         constraints = [models.UniqueConstraint(fields=["name"], name="realtime_log_name")]
 
     def __str__(self) -> str:
@@ -78,6 +78,7 @@ class LogEvent(models.Model):
         verbose_name = _("event")
         verbose_name_plural = _("events")
         default_permissions = ("view",)
+        permissions = [("publish_event", _("Can publish events"))]
         constraints = [
             models.UniqueConstraint(fields=["log", "seq"], name="realtime_logevent_log_seq")
         ]

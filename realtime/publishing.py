@@ -7,7 +7,6 @@ import hashlib
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -22,16 +21,18 @@ from realtime.events import Draft, Event, check_event_name
 from realtime.exceptions import AmbiguousTransaction, PublishError, StoreError
 from realtime.retention import trim_after
 from realtime.stores import get_store
-from realtime.stores.base import Appended, Store
+from realtime.stores.base import Appended
 from realtime.topics import Topic, resolve
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
 __all__ = [
+    "append",
     "apublish",
     "apublish_many",
     "encode",
+    "in_any_transaction",
     "origin_hash",
     "publish",
     "publish_draft",
@@ -135,7 +136,7 @@ def publish(
         event = _ephemeral(item)
         broadcast.broadcast([Wakeup(event.topic, None, (event,))])
         return event
-    return _append([item]).events[0]
+    return append(item.topic, [item.draft]).events[0]
 
 
 async def apublish(
@@ -209,7 +210,7 @@ def publish_many(
     published: dict[int, Event] = {}
     for numbers in _by_topic(checked):
         try:
-            appended = _append([checked[number] for number in numbers])
+            appended = append(checked[numbers[0]].topic, [checked[n].draft for n in numbers])
         except PublishError as error:
             raise PublishError(error.reason, _in_order(published)) from error
         published.update(zip(numbers, appended.events, strict=True))
@@ -249,11 +250,15 @@ def _in_order(published: dict[int, Event]) -> list[Event]:
     return [published[number] for number in sorted(published)]
 
 
-def _append(items: Sequence[_Item]) -> Appended:
-    topic = items[0].topic
+def append(topic: Topic, drafts: Sequence[Draft]) -> Appended:
+    """Append and announce events of a topic that belong to no transaction.
+
+    Raises:
+        PublishError: they could not be appended.
+    """
     name = str(topic)
     try:
-        appended = get_store().append(name, [item.draft for item in items])
+        appended = get_store().append(name, drafts)
     except StoreError as error:
         raise PublishError(f"{name} could not be published to: {error}") from error
     trim_after(topic, appended)
@@ -289,18 +294,23 @@ def _open_transaction(using: str | None) -> str | None:
         others = [
             connection.alias
             for connection in connections.all(initialized_only=True)
-            if connection.in_atomic_block
+            if connection.in_atomic_block and _in_transaction(connection.alias)
         ]
         if others:
             raise AmbiguousTransaction(alias, others)
     return None
 
 
+def in_any_transaction() -> bool:
+    """Tell whether this thread is in a transaction on any alias."""
+    return any(_in_transaction(one.alias) for one in connections.all(initialized_only=True))
+
+
 def _in_transaction(alias: str) -> bool:
     connection = connections[alias]
     # With autocommit off by hand everything is in a transaction, though not in an atomic block.
     return connection.in_atomic_block or (
-        connection.connection is not None and not connection.get_autocommit()
+        connection.connection is not None and not connection.autocommit
     )
 
 
@@ -320,23 +330,56 @@ def _log_is_locked(alias: str) -> bool:
 
 def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = False) -> None:
     store = get_store()
-    if ephemeral or not store.durable:
-        # Nothing that outlives the process: it waits in memory, and goes with the process.
-        transaction.on_commit(
-            partial(_after_commit, store, items, ephemeral), using=alias, robust=True
-        )
-    else:
+    if store.durable and not ephemeral:
         outbox.put(alias, [(str(item.topic), item.draft) for item in items])
-
-
-def _after_commit(store: Store, items: Sequence[_Item], ephemeral: bool) -> None:
-    if ephemeral:
-        broadcast.broadcast(
-            [Wakeup(event.topic, None, (event,)) for event in map(_ephemeral, items)]
-        )
         return
-    for numbers in _by_topic(items):
-        _append([items[number] for number in numbers])
+    # Nothing that outlives the process: it waits in memory, and goes with the process.
+    hook = AfterCommit(items, ephemeral=ephemeral)
+    transaction.on_commit(hook, using=alias, robust=True)
+    _bring_forward(connections[alias].run_on_commit, hook)
+
+
+class AfterCommit:
+    """The ``on_commit()`` hook of events that wait in memory; runs once.
+
+    Attributes:
+        done: it has run.
+    """
+
+    def __init__(self, items: Sequence[_Item], *, ephemeral: bool) -> None:
+        self.items = items
+        self.ephemeral = ephemeral
+        self.topics = {str(item.topic) for item in items}
+        self.done = False
+
+    def __call__(self) -> None:
+        """Publish them."""
+        if self.done:
+            return
+        self.done = True
+        if self.ephemeral:
+            broadcast.broadcast(
+                [Wakeup(event.topic, None, (event,)) for event in map(_ephemeral, self.items)]
+            )
+            return
+        for numbers in _by_topic(self.items):
+            items = [self.items[number] for number in numbers]
+            append(items[0].topic, [item.draft for item in items])
+
+
+def _bring_forward(hooks: list[Any], hook: AfterCommit) -> None:
+    """Put a hook, the last one, behind the last that publishes to one of its topics.
+
+    A relay takes all rows of a topic that were committed, so that events of the transaction come
+    before those of the project's hooks; here it is the same.
+    """
+    if not hooks or hooks[-1][1] is not hook:
+        return  # there was no transaction: it has run
+    for place in range(len(hooks) - 2, -1, -1):
+        other = hooks[place][1]
+        if isinstance(other, AfterCommit) and not other.done and other.topics & hook.topics:
+            hooks.insert(place + 1, hooks.pop())
+            return
 
 
 async def _await_commit(

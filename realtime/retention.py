@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from realtime.exceptions import InvalidTopicName, StoreError, UnknownTopic
 from realtime.stores import get_store
-from realtime.stores.base import Appended, Retention
+from realtime.stores.base import Appended, Retention, Store
 from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve
 
@@ -38,15 +38,15 @@ def trim_after(topic: Topic, appended: Appended) -> None:
         if name in _waiting:
             return
         _waiting.add(name)
-    STORE_THREADS.submit(_trim, name, retention_of(topic))
+    STORE_THREADS.submit(_trim, get_store(), name, retention_of(topic))
 
 
-def _trim(name: str, retention: Retention) -> None:
+def _trim(store: Store, name: str, retention: Retention) -> None:
     with _lock:
         # Before the work: an append that comes while it runs may ask again.
         _waiting.discard(name)
     try:
-        get_store().trim(name, retention)
+        store.trim(name, retention)
     except StoreError as error:
         logger.warning("%s was not trimmed, a later append does it: %s", name, error)
 

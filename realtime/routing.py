@@ -1,7 +1,7 @@
 """What is mounted where.
 
 ``realtime.asgi.with_realtime`` uses it; a project that builds its own Channels routing puts
-``websocket_urlpatterns`` into its ``URLRouter``.
+``websocket_urlpatterns`` and ``http_urlpatterns`` into its ``URLRouter``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,39 @@ from typing import Any
 from django.urls import re_path
 
 from realtime import conf
+from realtime.consumers.poll import poll
+from realtime.consumers.send import send_command
+from realtime.consumers.sse import event_stream
 from realtime.consumers.websocket import WebSocketConsumer
 
-__all__ = ["is_ours", "websocket_application", "websocket_urlpatterns"]
+__all__ = ["find_application", "http_urlpatterns", "websocket_urlpatterns"]
 
-websocket_application: Any = WebSocketConsumer.as_asgi()
-
-
-def _path() -> str:
-    return f"{conf.get().prefix}ws"
-
-
-def is_ours(path: str) -> bool:
-    """Tell whether a WebSocket's path, without the slash in front, is one of this app's."""
-    return path.removesuffix("/") == _path()
+APPLICATIONS: dict[str, dict[str, Any]] = {
+    "websocket": {"ws": WebSocketConsumer.as_asgi()},
+    "http": {"sse": event_stream, "poll": poll, "send": send_command},
+}
 
 
-websocket_urlpatterns: list[Any] = [re_path(rf"^{re.escape(_path())}/?$", websocket_application)]
+def find_application(kind: str, path: str) -> Any | None:
+    """Return the application of a path, or None if the path is none of ours.
+
+    Args:
+        kind: the scope's type.
+        path: without the slash in front.
+    """
+    prefix = conf.get().prefix
+    if not path.startswith(prefix):
+        return None
+    return APPLICATIONS[kind].get(path.removeprefix(prefix).removesuffix("/"))
+
+
+def _urlpatterns(kind: str) -> list[Any]:
+    prefix = re.escape(conf.get().prefix)
+    return [
+        re_path(rf"^{prefix}{name}/?$", application)
+        for name, application in APPLICATIONS[kind].items()
+    ]
+
+
+websocket_urlpatterns: list[Any] = _urlpatterns("websocket")
+http_urlpatterns: list[Any] = _urlpatterns("http")

@@ -40,6 +40,7 @@ from realtime.threads import USER_THREADS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from django import forms
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
@@ -90,14 +91,18 @@ async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
     Whatever it raises is raised.
     """
     if not iscoroutinefunction(function):
-        in_thread = database_sync_to_async(
-            function, thread_sensitive=False, executor=USER_THREADS.executor
-        )
-        result = await in_thread(*args)
+        result = await _run_in_thread(function, *args)
     else:
         result = function(*args)
     # A sync function may return a coroutine that it was given: a partial, a decorated method.
     return await result if inspect.isawaitable(result) else result
+
+
+async def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    in_thread = database_sync_to_async(
+        function, thread_sensitive=False, executor=USER_THREADS.executor
+    )
+    return await in_thread(*args)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -117,6 +122,8 @@ class Topic:
         anonymous: True lets the methods below see users who are not signed in; otherwise those
             are refused without being asked about.
         history: False lets subscribers resume, but not read what was published long before.
+        admin_forms: for names of events, the ``Form`` by which the admin asks for their data, which
+            is then its ``cleaned_data``; objects of models in it become their primary keys.
 
     Raises:
         TypeError: a value is missing or unknown, or the class is not registered.
@@ -130,6 +137,7 @@ class Topic:
     stored_client_events: ClassVar[AbstractSet[str]] = frozenset()
     anonymous: ClassVar[bool] = False
     history: ClassVar[bool] = True
+    admin_forms: ClassVar[Mapping[str, type[forms.BaseForm]]] = {}
 
     _actions: ClassVar[frozenset[str]] = frozenset()
     _fields: ClassVar[frozenset[str]] = frozenset()

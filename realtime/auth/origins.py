@@ -71,6 +71,11 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
     return any(_matches(origin, pattern) for pattern in trusted)
 
 
+def has_origin(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a request says which page it is from, as every browser's POST does."""
+    return bool(_values(scope["headers"], b"origin"))
+
+
 def _values(headers: Iterable[Sequence[bytes]], name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key.lower() == name]
 

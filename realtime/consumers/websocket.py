@@ -14,19 +14,18 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from channels.consumer import AsyncConsumer
-from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime import conf
 from realtime.auth import origins, users
 from realtime.commands import Auth, Call, Command, Members, Ping, Publish, Subscribe, Unsubscribe
+from realtime.consumers.running import find_topic, greeting, run_call, run_publish
 from realtime.dialogue import Dialogue, forbidden
-from realtime.events import Cursor, Draft
-from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
-from realtime.frames import CloseCode, ErrorCode, check_version, welcome
-from realtime.hub import get_hub
+from realtime.encoders import Frame
+from realtime.events import Cursor
+from realtime.exceptions import ProtocolError, RealtimeError
+from realtime.frames import CloseCode, ErrorCode, check_version
+from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
-from realtime.publishing import encode, publish_draft
-from realtime.topics import Topic, find, run_user_code, user_topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
 
@@ -49,24 +48,33 @@ class WebSocketConsumer(AsyncConsumer):
         """Run the connection from handshake to end."""
         self.scope = dict(scope)
         await receive()  # websocket.connect
-        if not origins.is_allowed(scope, is_secure(send)):
+        if not self.is_allowed(send):
             # Before the accept, so that a foreign page learns nothing.
             await send({"type": "websocket.close", "code": int(CloseCode.FORBIDDEN)})
             return
-        user = await users.user_of(scope)
+        refused: ProtocolError | None = None
+        try:
+            self.identity = await self.identify()
+        except ProtocolError as error:  # said after the accept, or nobody would hear of it
+            refused, self.identity = error, users.Identity(None)
         await send({"type": "websocket.accept"})
         self.tasks: set[asyncio.Task[None]] = set()
+        self.last_auth: asyncio.Task[None] | None = None
         self.last_of_topic: dict[str, asyncio.Task[None]] = {}
         self.closing: asyncio.Task[None] | None = None
+        self.expiry = users.Expiry(users.Identity(None), lambda: None)
         self._task = asyncio.current_task()
         self._left = False
         limits = conf.get().limits
         self.dialogue = Dialogue(limits)
         self.connection = Connection(
-            get_hub(), user, writer_for(send), limits.buffer_bytes, self.close
+            self.get_hub(), self.identity.user, writer_for(send), limits.buffer_bytes, self.close
         )
         try:
-            if self.greet():
+            if refused is not None:
+                self.refuse(refused)
+            elif self.greet():
+                self.begin_expiry()
                 await self.converse(receive)
             if self.closing is not None:
                 await asyncio.wait([self.closing])
@@ -76,6 +84,22 @@ class WebSocketConsumer(AsyncConsumer):
         finally:
             self.end()
 
+    def is_allowed(self, send: Send) -> bool:
+        """Tell whether the page that asks may connect."""
+        return origins.is_allowed(self.scope, is_secure(send))
+
+    async def identify(self, token: str | None = None) -> users.Identity:
+        """Return whose connection it is.
+
+        Raises:
+            ProtocolError: the token is refused.
+        """
+        return await users.identify(self.scope, token)
+
+    def get_hub(self) -> Hub:
+        """Return the hub that serves it."""
+        return get_hub()
+
     def greet(self) -> bool:
         """Send the welcome; False if the client speaks another version."""
         query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
@@ -84,11 +108,7 @@ class WebSocketConsumer(AsyncConsumer):
         except ProtocolError as error:
             self.refuse(error)
             return False
-        user = self.connection.user
-        signed_in = user is not None and user.is_authenticated
-        key = str(user.pk) if signed_in else None
-        topics = [str(user_topic(user)), "everyone"] if signed_in else []
-        self.connection.answer(welcome(self.connection.id, key, topics))
+        self.answer(greeting(self.connection.id, self.connection.user))
         return True
 
     async def converse(self, receive: Any) -> None:
@@ -106,9 +126,13 @@ class WebSocketConsumer(AsyncConsumer):
             except ProtocolError as error:
                 self.refuse(error)
 
+    def answer(self, text: str) -> None:
+        """Write a frame that was asked for."""
+        self.connection.answer(Frame(text))
+
     def refuse(self, error: ProtocolError) -> None:
         """Say what was wrong, and close where the error says so."""
-        self.connection.answer(self.dialogue.error(error))
+        self.answer(self.dialogue.error(error))
         if error.close_code is not None:
             self.close(CloseCode(error.close_code))
 
@@ -117,7 +141,7 @@ class WebSocketConsumer(AsyncConsumer):
         if self.closing is not None:
             return
         text = self.dialogue.closing(code)
-        self.connection.push(text, len(text))
+        self.connection.push(Frame(text))
         self.closing = asyncio.get_running_loop().create_task(self._close(code))
 
     async def _close(self, code: CloseCode) -> None:
@@ -128,8 +152,14 @@ class WebSocketConsumer(AsyncConsumer):
         if self._task is not None:
             self._task.cancel()
 
+    def begin_expiry(self) -> None:
+        """Close when the token ends."""
+        self.expiry.cancel()
+        self.expiry = users.Expiry(self.identity, lambda: self.close(CloseCode.SIGNED_OUT))
+
     def end(self) -> None:
         """Give back all that the connection held."""
+        self.expiry.cancel()
         for task in (*self.tasks, self.closing):
             if task is not None:
                 task.cancel()
@@ -141,12 +171,15 @@ class WebSocketConsumer(AsyncConsumer):
         """Run a command, after those of its topic that came before."""
         match command:
             case Ping():
-                self.connection.answer(self.dialogue.pong(command))
-            case Call() | Auth() | Members():
-                self._spawn(self.run(command))
+                self.answer(self.dialogue.pong(command))
+            case Auth():
+                # What comes behind it runs as whom it names, and two do not overtake each other.
+                self.last_auth = self._spawn(self._run_after(self.last_auth, None, command))
+            case Call() | Members():
+                self._spawn(self._run_after(self.last_auth, None, command))
             case _:
                 before = self.last_of_topic.get(command.topic)
-                task = self._spawn(self._run_after(before, command))
+                task = self._spawn(self._run_after(self.last_auth, before, command))
                 self.last_of_topic[command.topic] = task
                 task.add_done_callback(lambda done: self._forget(command.topic, done))
 
@@ -162,10 +195,15 @@ class WebSocketConsumer(AsyncConsumer):
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
-    async def _run_after(self, before: asyncio.Task[None] | None, command: Command) -> None:
-        """Run a command once the one before it is done."""
-        if before is not None:
-            await asyncio.wait([before])
+    async def _run_after(
+        self,
+        auth: asyncio.Task[None] | None,
+        before: asyncio.Task[None] | None,
+        command: Command,
+    ) -> None:
+        """Run a command once the ``auth`` and the command of its topic before it are done."""
+        if waiting := [task for task in (auth, before) if task is not None and not task.done()]:
+            await asyncio.wait(waiting)
         await self.run(command)
 
     async def run(self, command: Command) -> None:
@@ -177,76 +215,80 @@ class WebSocketConsumer(AsyncConsumer):
                 case Unsubscribe():
                     self._unsubscribe(command)
                 case Publish():
-                    await self._publish(command)
-                    self.connection.answer(self.dialogue.ok(command))
+                    await run_publish(self.identity, command)
+                    self.answer(self.dialogue.ok(command))
                 case Call():
-                    result = encode(await self._call(command))
-                    self.connection.answer(self.dialogue.result(command, result))
+                    result = await run_call(self.identity, command)
+                    self.answer(self.dialogue.result(command, result))
+                case Auth():
+                    await self._authenticate(command)
                 case _:
-                    reason = "this server keeps no presence and takes no tokens"
+                    reason = "this server keeps no presence"
                     raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)
         except Exception as error:
             if not isinstance(error, RealtimeError):
                 logger.exception("a client's %s failed", type(command).__name__.lower())
-            self.connection.answer(self.dialogue.refused(command, error))
-
-    def _topic(self, name: str) -> Topic:
-        """Return the topic of a name; refused alike if it does not exist or is not allowed."""
-        try:
-            topic = find(name)
-        except InvalidTopicName:
-            topic = None
-        if topic is None:
-            raise forbidden()
-        return topic
+            self.answer(self.dialogue.refused(command, error))
 
     async def _subscribe(self, command: Subscribe) -> None:
         """Follow a topic; the answer comes right before the replay."""
-        topic = self._topic(command.topic)
-        if not await topic.may_subscribe(self.connection.user):
+        identity = self.identity
+        topic = find_topic(command.topic, identity)
+        if not await topic.may_subscribe(identity.user):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
         subscription = Subscription(self.connection, live)
+        if self.identity is not identity:  # it became somebody else, who has to be asked
+            subscription.end()
+            await self._subscribe(command)
+            return
+
+        is_announced = False
 
         # `start()` calls it as its last act but one, which cannot fail: one answer a command.
         def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
+            nonlocal is_announced
+            is_announced = True
             text = self.dialogue.subscribed(command, cursor, recovered=recovered, replayed=replayed)
-            self.connection.answer(text)
+            self.connection.answer(Frame(text, (command.topic, cursor)))
 
         try:
             await subscription.start(command.since, command.last, topic.history, announce)
         except BaseException:
             subscription.end()
             raise
+        if not is_announced:
+            raise forbidden()  # an `auth` in between made it somebody's who may not
+
+    async def _authenticate(self, command: Auth) -> None:
+        """Become who the token says, and leave the topics that this one may not follow."""
+        try:
+            identity = await self.identify(command.token)
+        except ProtocolError as error:
+            error.close_code = None  # who it was before, it still is
+            raise
+        self.identity = identity
+        self.connection.user = identity.user
+        self.begin_expiry()
+        self.answer(self.dialogue.ok(command))
+        self.answer(greeting(self.connection.id, identity.user))
+        for name, subscription in list(self.connection.subscriptions.items()):
+            try:
+                topic = find_topic(name, identity)
+                may = await topic.may_subscribe(identity.user)
+            except ProtocolError:
+                may = False
+            if self.identity is not identity:
+                return  # the next one asks for all of them
+            if not may and self.connection.subscriptions.get(name) is subscription:
+                was_answered = subscription.position is not None
+                subscription.end()
+                if was_answered:
+                    self.answer(self.dialogue.withdrawn(name))
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         """Leave a topic, whether it was followed or not."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()
-        self.connection.answer(self.dialogue.unsubscribed(command))
-
-    async def _publish(self, command: Publish) -> None:
-        """Publish a client's event, if the topic and its authoriser let it."""
-        topic = self._topic(command.topic)
-        if not await topic.may_publish(self.connection.user, command.event):
-            raise forbidden()
-        ephemeral = command.event in topic.client_events
-        draft = Draft(command.event, encode(command.data))
-        await publish_draft(topic, draft, ephemeral=ephemeral)
-
-    async def _call(self, command: Call) -> Any:
-        """Return what an action returned; its refusals become the protocol's."""
-        topic = self._topic(command.topic)
-        user = self.connection.user
-        if not await topic.may_subscribe(user):
-            raise forbidden()
-        method = topic.get_action(command.action)
-        if method is None:
-            raise ProtocolError(ErrorCode.UNKNOWN_ACTION, "this topic has no such action")
-        try:
-            return await run_user_code(method, user, command.data)
-        except PermissionDenied as error:
-            raise forbidden() from error
-        except ValidationError as error:
-            raise ProtocolError(ErrorCode.INVALID, "; ".join(error.messages)) from error
+        self.answer(self.dialogue.unsubscribed(command))

@@ -16,10 +16,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import HEARTBEAT, CloseCode, reset
-from realtime.hub.ring import Frame, Frames
+from realtime.hub.ring import EventFrame, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
 from realtime.writers.asgi import AsgiWriter, SlowReader
 
@@ -33,6 +34,8 @@ logger = logging.getLogger("realtime")
 REPLAY_BYTES = 256 * 1024  # unsent at most while a client catches up
 HISTORY_SECONDS = 300.0  # that a topic with `history = False` gives to those who do not resume
 RETRY_SECONDS = (0.25, 5.0)  # between reads of a store that fails during a replay
+
+HEARTBEAT_FRAME = Frame(HEARTBEAT)
 
 Announce = Callable[[Cursor, bool | None, int], None]
 
@@ -67,32 +70,31 @@ class Connection:
         self._close = close
         hub.connections.add(self)
 
-    def push(self, text: str, size: int) -> bool:
+    def push(self, frame: Frame) -> bool:
         """Write a frame; False, and nothing is written, if the buffer would go over its limit.
 
         A frame that alone is larger than the limit passes an empty buffer.
         """
         unsent = self.writer.unsent
-        if unsent and unsent + size > self.limit:
+        if unsent and unsent + frame.size > self.limit:
             return False
-        self._write(text, size)
+        self._write(frame)
         return True
 
-    def answer(self, text: str) -> None:
+    def answer(self, frame: Frame) -> None:
         """Write a frame that is not an event; a client that reads no answers is closed.
 
         Answers have as much room again as events: a burst of events must not cost a client that
         reads, slowly, its connection at the next ping.
         """
-        size = len(text.encode())
         if self.writer.unsent > 2 * self.limit:
             self.close(CloseCode.SLOW)
         else:
-            self._write(text, size)
+            self._write(frame)
 
-    def _write(self, text: str, size: int) -> None:
+    def _write(self, frame: Frame) -> None:
         self.last_push = self.hub.now
-        self.writer.write(text, size)
+        self.writer.write(frame)
 
     async def drained(self) -> None:
         """Wait until a replay may go on: at most half of what it may have is unsent.
@@ -104,20 +106,20 @@ class Connection:
         if self.writer.unsent >= limit:
             await self.writer.drained(limit // 2)
 
-    async def push_paced(self, text: str, size: int) -> None:
+    async def push_paced(self, frame: Frame) -> None:
         """Write a frame of a replay, once it fits into what a replay may have unsent.
 
         Raises:
             SlowReader: the client does not read.
         """
         limit = min(REPLAY_BYTES, self.limit)
-        if (unsent := self.writer.unsent) and unsent + size > limit:
-            await self.writer.drained(max(0, min(limit // 2, limit - size)))
-        self._write(text, size)
+        if (unsent := self.writer.unsent) and unsent + frame.size > limit:
+            await self.writer.drained(max(0, min(limit // 2, limit - frame.size)))
+        self._write(frame)
 
     def heartbeat(self) -> None:
         """Break the silence; a full buffer is no silence."""
-        self.push(HEARTBEAT, len(HEARTBEAT))
+        self.push(HEARTBEAT_FRAME)
 
     def close(self, code: CloseCode) -> None:
         """Ask the consumer to end the connection."""
@@ -177,16 +179,16 @@ class Subscription:
         self, since: Cursor | float | None, last: int | None, history: bool
     ) -> tuple[Cursor | None, Frames | None, bool | None]:
         """Return where to begin (None: at the hub's position), what follows, and ``recovered``."""
-        resumes = isinstance(since, Cursor)
+        recovered = None if since is None else True
         if since is None and last is None:
             return None, None, None
         try:
             begin = since if isinstance(since, Cursor) else await self._locate(since, last, history)
-            return begin, await self._read_on(begin), True if resumes else None
+            return begin, await self._read_on(begin), recovered
         except CursorExpired as error:
-            # A located cursor expires only if it was trimmed away since.
+            # What `last` has found expires only if it was trimmed away since.
             await self.topic.settle(error.head)
-            return None, None, False if resumes else None
+            return None, None, recovered and False
 
     async def _read_on(self, after: Cursor) -> Frames:
         recent = self.topic.recent(after)
@@ -200,12 +202,21 @@ class Subscription:
     async def _locate(self, since: float | None, last: int | None, history: bool) -> Cursor:
         store = self.topic.hub.store
         if not history:
-            since = max(since or 0.0, await store.aclock() - HISTORY_SECONDS)
+            earliest = await store.aclock() - HISTORY_SECONDS
+            if since is not None and since < earliest:
+                head = self.topic.position
+                raise CursorExpired(self.topic.name, head, head, contradicts=False)
+            since = since or earliest
         return await store.alocate(self.topic.name, last=last, since=since)
 
-    def push(self, text: str, size: int) -> bool:
+    @property
+    def catching_up(self) -> asyncio.Task[None] | None:
+        """The task that catches up from the log; None while live."""
+        return None if self._task is None or self._task.done() else self._task
+
+    def push(self, frame: Frame) -> bool:
         """Take a live frame; False if the connection's buffer is full."""
-        return self.connection.push(text, size)
+        return self.connection.push(frame)
 
     def fall_behind(self, position: Cursor) -> None:
         """Go on from the log after this cursor, when the client has read what it has."""
@@ -226,7 +237,7 @@ class Subscription:
 
     # Catching up
 
-    def _advance(self, frames: Sequence[Frame]) -> None:
+    def _advance(self, frames: Sequence[EventFrame]) -> None:
         if self._ended:
             return
         if not frames and self.position == self.topic.position:
@@ -234,7 +245,7 @@ class Subscription:
         else:
             self._task = self.topic.hub.loop.create_task(self._run(frames))
 
-    async def _run(self, frames: Sequence[Frame]) -> None:
+    async def _run(self, frames: Sequence[EventFrame]) -> None:
         try:
             await self._catch_up(frames)
         except SlowReader:
@@ -243,12 +254,12 @@ class Subscription:
             logger.exception("a replay of %s failed", self.topic.name)
             self.connection.close(CloseCode.FAILED)
 
-    async def _catch_up(self, frames: Sequence[Frame]) -> None:
+    async def _catch_up(self, frames: Sequence[EventFrame]) -> None:
         """Push from the log until the position is the topic's; then go live in the same turn."""
         connection = self.connection
         while not connection.writer.closed:
             for frame in frames:
-                await connection.push_paced(frame.text, frame.size)
+                await connection.push_paced(frame)
                 self.position = frame.cursor
             # With a full buffer it would fall behind again at the next event.
             await connection.drained()
@@ -257,7 +268,7 @@ class Subscription:
                 return
             frames = await self._next_frames()
 
-    async def _next_frames(self) -> Sequence[Frame]:
+    async def _next_frames(self) -> Sequence[EventFrame]:
         assert self.position is not None
         recent = self.topic.recent(self.position)
         if recent is not None:
@@ -273,7 +284,7 @@ class Subscription:
                 await self.topic.settle(error.head)
                 self.position = self.topic.position
                 text = reset(self.topic.name, self.position, reset_reason(error))
-                await self.connection.push_paced(text, len(text))
+                await self.connection.push_paced(Frame(text, (self.topic.name, self.position)))
                 return ()
             except StoreError:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))

@@ -20,6 +20,7 @@ from realtime import outbox, retention
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.topic import LiveTopic
+from realtime.moments import ameasure
 from realtime.stores import get_store
 from realtime.stores.base import Store
 from realtime.threads import RELAY_THREADS, STORE_THREADS
@@ -42,6 +43,7 @@ JOIN_SECONDS = 0.5  # that clients wait for a group_add before they get the head
 LAYER_SECONDS = 5.0  # after which a hanging group_add is given up
 ANSWER_SECONDS = 15.0  # that a client waits for a store that hangs; beyond any store's own retries
 RELAY_SECONDS = 1.0
+CLOCK_SECONDS = 10.0  # between two looks whether the store's clock has to be read again
 HEARTBEAT_CHECK_SECONDS = 2.5
 HEARTBEAT_SECONDS = 22.0  # idle time that earns a heartbeat, so that 25 s never pass in silence
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
@@ -75,6 +77,7 @@ class Hub:
         adopt_loop(self.loop)
         now = self.loop.time()
         self._due = {
+            "clock": now,
             "relay": now,
             "heartbeat": now,
             "trim": now + random.uniform(0.1, 1.0) * TRIM_SECONDS,  # nodes take turns
@@ -278,13 +281,16 @@ class Hub:
         if message.get("type") != WAKEUP_TYPE:
             return
         try:
-            wakeup = Wakeup.from_message(message)
-            live = self.topics.get(wakeup.topic)
-            if live is not None:
-                live.receive(wakeup)
+            self.receive(Wakeup.from_message(message))
         except Exception:
             # Whoever else uses the layer must not stop the hub.
             logger.exception("the channel layer delivered a wake-up that cannot be read")
+
+    def receive(self, wakeup: Wakeup) -> None:
+        """Take what was published to a topic, if anybody here follows it."""
+        live = self.topics.get(wakeup.topic)
+        if live is not None:
+            live.receive(wakeup)
 
     # The timer
 
@@ -293,6 +299,8 @@ class Hub:
             await asyncio.sleep(TICK_SECONDS)
             self.now = self.loop.time()
             self._run("check", self._check_heads)
+            if self._is_due("clock", CLOCK_SECONDS):
+                self._run("clock", lambda: ameasure(self.store))
             if self._is_due("relay", RELAY_SECONDS):
                 self._run("relay", self._relay)
             if self._is_due("heartbeat", HEARTBEAT_CHECK_SECONDS):

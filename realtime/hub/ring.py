@@ -9,35 +9,34 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from realtime.encoders import event_frame
+from realtime.encoders import Frame, event_frame
 from realtime.events import Cursor, Event
 
-__all__ = ["Frame", "Frames", "Ring"]
+__all__ = ["EventFrame", "Frames", "Ring"]
 
 RING_EVENTS = 256  # recent frames kept for those who resume; never more than the topic keeps
 RING_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An event as clients get it: encoded once, whatever their number."""
+class EventFrame(Frame):
+    """The frame of a stored event.
 
-    cursor: Cursor
-    text: str
-    size: int
+    Attributes:
+        cursor: the event's.
+    """
 
-    @classmethod
-    def of(cls, event: Event, cursor: Cursor) -> Frame:
-        """Encode an event."""
-        text = event_frame(event)
-        return cls(cursor, text, len(text.encode()))
+    __slots__ = ("cursor",)
+
+    def __init__(self, event: Event, cursor: Cursor) -> None:
+        super().__init__(event_frame(event), (event.topic, cursor))
+        self.cursor = cursor
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
     """A contiguous piece of a log, encoded, and the log's head when it was read."""
 
-    frames: Sequence[Frame]
+    frames: Sequence[EventFrame]
     head: Cursor
 
 
@@ -50,12 +49,12 @@ class Ring:
     """
 
     def __init__(self, start: Cursor, max_events: int) -> None:
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[EventFrame] = deque()
         self._start = start
         self._bytes = 0
         self._max_events = min(RING_EVENTS, max_events)
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: EventFrame) -> None:
         """Add the frame that follows the newest one; the oldest ones make room."""
         self._frames.append(frame)
         self._bytes += frame.size
@@ -64,7 +63,7 @@ class Ring:
             self._start = oldest.cursor
             self._bytes -= oldest.size
 
-    def after(self, cursor: Cursor) -> list[Frame] | None:
+    def after(self, cursor: Cursor) -> list[EventFrame] | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it."""
         if cursor == self._start:
             return list(self._frames)

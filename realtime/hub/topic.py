@@ -15,11 +15,11 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.broadcast import Wakeup
-from realtime.encoders import event_frame
+from realtime.encoders import Frame, event_frame
 from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import Reset, reset
-from realtime.hub.ring import Frame, Frames, Ring
+from realtime.hub.ring import EventFrame, Frames, Ring
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
@@ -38,7 +38,7 @@ RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at
 class Subscriber(Protocol):
     """What a topic needs of a live subscription."""
 
-    def push(self, text: str, size: int) -> bool:
+    def push(self, frame: Frame) -> bool:
         """Take a frame; False if the connection's buffer is full."""
 
     def fall_behind(self, position: Cursor) -> None:
@@ -69,7 +69,7 @@ class LiveTopic:
         self._max_events = max_events
         self._position: Cursor | None = None
         self._ring: Ring | None = None
-        self._early: dict[int, tuple[Frame, int | None]] = {}
+        self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = 0  # a seq that the log has, as a head check saw
@@ -134,7 +134,7 @@ class LiveTopic:
         elif previous != position.tag:
             self.suspect()  # the number continues, the log does not: it was rewound
         else:
-            self._deliver(Frame.of(event, cursor))
+            self._deliver(EventFrame(event, cursor))
             self._deliver_early()
 
     def _contradicts(self, cursor: Cursor) -> bool:
@@ -147,7 +147,7 @@ class LiveTopic:
     def _hold(self, event: Event, cursor: Cursor, previous: int | None) -> None:
         if cursor.seq in self._early or len(self._early) >= EARLY_EVENTS:
             return
-        frame = Frame.of(event, cursor)
+        frame = EventFrame(event, cursor)
         if self._early_bytes + frame.size <= EARLY_BYTES:
             self._early[cursor.seq] = (frame, previous)
             self._early_bytes += frame.size
@@ -178,22 +178,21 @@ class LiveTopic:
         self._early_bytes = sum(frame.size for frame, _ in self._early.values())
 
     def _push_ephemeral(self, event: Event) -> None:
-        text = event_frame(event)
-        size = len(text.encode())
+        frame = Frame(event_frame(event))
         for subscriber in self.live:
-            subscriber.push(text, size)  # one that is full misses it: at most once
+            subscriber.push(frame)  # one that is full misses it: at most once
 
     # Delivery
 
-    def _deliver(self, frame: Frame) -> None:
+    def _deliver(self, frame: EventFrame) -> None:
         before = self.position
         self._position = frame.cursor
         if self._ring is not None:
             self._ring.add(frame)
-        self._push(frame.text, frame.size, before)
+        self._push(frame, before)
 
-    def _push(self, text: str, size: int, before: Cursor) -> None:
-        behind = [s for s in self.live if not s.push(text, size)]
+    def _push(self, frame: Frame, before: Cursor) -> None:
+        behind = [s for s in self.live if not s.push(frame)]
         for subscriber in behind:
             del self.live[subscriber]
             subscriber.fall_behind(before)
@@ -207,14 +206,14 @@ class LiveTopic:
     def _reset(self, head: Cursor, reason: Reset) -> None:
         before = self.position
         self._restart(head)
-        text = reset(self.name, head, reason)
+        frame = Frame(reset(self.name, head, reason), (self.name, head))
         # One that is full meets the same hole when it catches up, and is told then.
-        self._push(text, len(text), before)
+        self._push(frame, before)
         self._deliver_early()
 
     # Reading
 
-    def recent(self, after: Cursor) -> list[Frame] | None:
+    def recent(self, after: Cursor) -> list[EventFrame] | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it."""
         return None if self._ring is None else self._ring.after(after)
 
@@ -240,11 +239,11 @@ class LiveTopic:
 
     async def _read(self, after: Cursor) -> Frames:
         page = await self.hub.store.aread(self.name, after)
-        frames = [Frame.of(event, event.cursor) for event in page.events if event.cursor]
+        frames = [EventFrame(event, event.cursor) for event in page.events if event.cursor]
         self._absorb(after, frames)
         return Frames(frames, page.head)
 
-    def _absorb(self, after: Cursor, frames: Sequence[Frame]) -> None:
+    def _absorb(self, after: Cursor, frames: Sequence[EventFrame]) -> None:
         """Deliver what a read found beyond the position, if it is from the position's log."""
         position = self.position
         cursors = [after, *(frame.cursor for frame in frames)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import CommandError, DjangoHelpFormatter
 
+from realtime.commands import parse_since
 from realtime.events import Cursor
 from realtime.exceptions import InvalidCursor, InvalidTopicName, UnknownTopic
 from realtime.topics import Topic, resolve
@@ -27,7 +27,6 @@ __all__ = [
 ]
 
 WRONG_CALL = 2  # as argparse exits for a wrong command line; 1 is for what could not be done now
-_MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
 # Django gives these to the command itself, so that they would have to stand before the verb.
 _DJANGO_FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
 
@@ -88,10 +87,8 @@ def read_data(text: str | None) -> Any:
 
 def read_since(text: str) -> Cursor | float:
     """Return the cursor or the moment that an argument names."""
-    if moment := _MOMENT.fullmatch(text):
-        return float(moment[1])
     try:
-        return Cursor.parse(text)
+        return parse_since(text)
     except InvalidCursor as error:
         raise ArgumentTypeError(f"{error}; or @ and seconds since 1970") from error
 

@@ -1,4 +1,4 @@
-"""Follow topics on a terminal: a connection to the hub whose writer prints."""
+"""Follow topics on a terminal: what prints, and a connection to the hub whose writer it is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
 from realtime import conf
+from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.frames import HEARTBEAT, CloseCode, frame
 from realtime.hub import Hub
@@ -22,7 +23,7 @@ from realtime.hub.connection import Connection, Subscription
 from realtime.topics import Topic
 from realtime.writers.asgi import AsgiWriter
 
-__all__ = ["Listener", "printable"]
+__all__ = ["Console", "Listener", "printable"]
 
 # Inside JSON strings these may stand as they are, but a terminal takes some of them as commands
 # (U+009B begins one) or turns the line around; a client's event must not do that.
@@ -55,17 +56,17 @@ class _Printer(AsgiWriter):
         super().__init__(_nowhere)
         self._show = show
 
-    def write(self, text: str, size: int) -> None:
+    def write(self, frame: Frame) -> None:
         if not self.closed:
-            self._show(text)
+            self._show(frame.text)
 
 
 async def _nowhere(message: Any) -> None:
     raise AssertionError("a listener has no socket")
 
 
-class Listener:
-    """Follows topics until it is interrupted, its reader is gone or it has seen enough.
+class Console:
+    """Prints frames until it is interrupted, its reader is gone or it has seen enough.
 
     Attributes:
         missing: events that are still to come, or None for no end.
@@ -80,72 +81,33 @@ class Listener:
         self.as_json = as_json
         self.missing = count
         self.interrupted = False
-        self._printer = _Printer(self._show)
-        self._failure: CloseCode | None = None
 
-    def run(self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None) -> None:
-        """Print what comes.
-
-        Raises:
-            StoreError: a log cannot be read now.
-            CommandError: the replay failed.
-        """
+    def execute(self, listening: Coroutine[Any, Any, None]) -> None:
+        """Run what calls ``begin()`` and then shows frames until ``ended``."""
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             # Not `runner.run()`: there the first Ctrl-C waits until the loop turns, which it does
             # not while a reader of the pipe stands still.
             try:
-                loop.run_until_complete(self._follow(topics, since, last))
+                loop.run_until_complete(listening)
             except KeyboardInterrupt:
                 self.interrupted = True
                 loop.set_exception_handler(lambda *_: None)  # the task in which it came
-        if self._failure is not None:
-            raise CommandError(f"the server's part failed: {self._failure.reason}")
 
-    async def _follow(
-        self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None
-    ) -> None:
-        self._ended = asyncio.Event()
+    def begin(self) -> None:
+        """Be ready to show."""
+        self.ended = asyncio.Event()
         self._watch_reader()
-        hub = Hub()
-        hub.start()
-        connection = Connection(
-            hub, None, self._printer, conf.get().limits.buffer_bytes, self._fail
-        )
-        try:
-            for live in await asyncio.gather(*map(hub.follow, topics)):
-                subscription = Subscription(connection, live)
-                await subscription.start(since, last, True, self._announcer(live.name))
-            await self._ended.wait()
-        finally:
-            connection.end()
-            await hub.close()
 
-    def _fail(self, code: CloseCode) -> None:
-        self._failure = code
-        self._end()
-
-    def _end(self) -> None:
-        self._printer.abandon()
-        self._ended.set()
-
-    def _announcer(self, topic: str) -> Callable[[Cursor, bool | None, int], None]:
-        def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
-            text = frame(
-                "subscribed",
-                topic=topic,
-                cursor=str(cursor),
-                recovered=recovered,
-                replayed=replayed,
-            )
-            self._printer.write(text, len(text))
-
-        return announce
+    def end(self) -> None:
+        """Show nothing more."""
+        self.ended.set()
 
     # Printing
 
-    def _show(self, text: str) -> None:
-        if text == HEARTBEAT:
+    def show(self, text: str) -> None:
+        """Print a frame."""
+        if text == HEARTBEAT or self.ended.is_set():
             return
         is_event = text.startswith('{"type":"event"')
         try:
@@ -159,7 +121,7 @@ class Listener:
         if is_event and self.missing is not None:
             self.missing -= 1
             if self.missing == 0:
-                self._end()
+                self.end()
 
     def _print(self, text: str) -> None:
         self.stdout.write(printable(text, getattr(self.stdout, "encoding", None)))
@@ -203,4 +165,66 @@ class Listener:
             asyncio.get_running_loop().remove_reader(descriptor)
             # Python writes what its buffer holds once more when it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        self._end()
+        self.end()
+
+
+class Listener(Console):
+    """Follows topics of this project, as one of its servers does."""
+
+    def __init__(
+        self, stdout: OutputWrapper, stderr: OutputWrapper, *, as_json: bool, count: int | None
+    ) -> None:
+        super().__init__(stdout, stderr, as_json=as_json, count=count)
+        self._printer = _Printer(self.show)
+        self._failure: CloseCode | None = None
+
+    def run(self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None) -> None:
+        """Print what comes.
+
+        Raises:
+            StoreError: a log cannot be read now.
+            CommandError: the replay failed.
+        """
+        self.execute(self._follow(topics, since, last))
+        if self._failure is not None:
+            raise CommandError(f"the server's part failed: {self._failure.reason}")
+
+    async def _follow(
+        self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None
+    ) -> None:
+        self.begin()
+        hub = Hub()
+        hub.start()
+        connection = Connection(
+            hub, None, self._printer, conf.get().limits.buffer_bytes, self._fail
+        )
+        try:
+            for live in await asyncio.gather(*map(hub.follow, topics)):
+                subscription = Subscription(connection, live)
+                await subscription.start(since, last, True, self._announcer(live.name))
+            await self.ended.wait()
+        finally:
+            connection.end()
+            await hub.close()
+
+    def _fail(self, code: CloseCode) -> None:
+        self._failure = code
+        self.end()
+
+    def end(self) -> None:
+        """Show nothing more."""
+        self._printer.abandon()
+        super().end()
+
+    def _announcer(self, topic: str) -> Callable[[Cursor, bool | None, int], None]:
+        def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
+            text = frame(
+                "subscribed",
+                topic=topic,
+                cursor=str(cursor),
+                recovered=recovered,
+                replayed=replayed,
+            )
+            self._printer.write(Frame(text))
+
+        return announce

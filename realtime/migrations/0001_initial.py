@@ -84,11 +84,14 @@ class Migration(migrations.Migration):
                     "floor_tag",
                     models.BigIntegerField(default=0, verbose_name="tag of the last trimmed event"),
                 ),
+                (
+                    "floor_time",
+                    models.FloatField(default=0.0, verbose_name="time of the last trimmed event"),
+                ),
             ],
             options={
                 "verbose_name": "topic",
                 "verbose_name_plural": "topics",
-                "permissions": [("publish_event", "Can publish events")],
                 "default_permissions": ("view", "delete"),
                 "constraints": [
                     models.UniqueConstraint(fields=("name",), name="realtime_log_name")
@@ -144,6 +147,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "event",
                 "verbose_name_plural": "events",
+                "permissions": [("publish_event", "Can publish events")],
                 "default_permissions": ("view",),
                 "constraints": [
                     models.UniqueConstraint(fields=("log", "seq"), name="realtime_logevent_log_seq")

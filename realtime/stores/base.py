@@ -168,8 +168,11 @@ class Store(ABC):
             last: how many of the newest events are wanted.
             since: the moment (seconds since 1970, store's clock) from which on events are wanted.
 
-        With both, the one that wants fewer counts; with neither, the head is returned. What was
-        trimmed is left out silently, since neither asks for a place in the log.
+        With both, the one that wants fewer counts; with neither, the head is returned. ``last``
+        leaves out silently what was trimmed.
+
+        Raises:
+            CursorExpired: events from ``since`` on were trimmed, and ``last`` was not given.
         """
 
     @abstractmethod

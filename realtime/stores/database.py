@@ -262,6 +262,8 @@ class DatabaseStore(Store):
             if row[0] == topic:
                 pairs = zip(row[width::2], row[width + 1 :: 2], strict=True)
                 best = max([best, *((seq, tag) for seq, tag in pairs if seq is not None)])
+        if since is not None and last is None:
+            standing.check_moment(since)
         if not queries or (last is not None and last <= 0):
             return standing.head
         if best[0] <= standing.floor_seq:
@@ -302,11 +304,13 @@ class DatabaseStore(Store):
         if log is None or seq is None:
             return 0
         old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
-        tags = old.filter(seq=seq).values_list("tag", flat=True)
-        # An event that other hands have removed: nobody can have its tag.
-        tag = next(iter(tags), None) or new_tag()
+        last = old.filter(seq=seq).values_list("tag", "time")
+        # An event that other hands have removed: nobody can have its tag, and when it was is not
+        # known any more.
+        tag, time = next(iter(last), (new_tag(), log.time))
         old.delete()
-        self._tables.logs.filter(pk=log.pk).update(floor_seq=seq, floor_tag=tag)
+        floor = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}
+        self._tables.logs.filter(pk=log.pk).update(**floor)
         return seq - log.standing.floor_seq
 
     def _forget_seen(self) -> int:
@@ -336,9 +340,14 @@ class DatabaseStore(Store):
         def operation(connection: BaseDatabaseWrapper) -> Cursor:
             log = self._tables.lock(connection, topic)
             self._tables.events.filter(log_id=log.pk).delete()
-            emptied = Standing(topic, new_epoch())
+            emptied = Standing(topic, new_epoch(), floor_time=max(log.now, log.time))
             self._tables.logs.filter(pk=log.pk).update(
-                epoch=emptied.epoch, seq=0, tag=0, floor_seq=0, floor_tag=0
+                epoch=emptied.epoch,
+                seq=0,
+                tag=0,
+                floor_seq=0,
+                floor_tag=0,
+                floor_time=emptied.floor_time,
             )
             return emptied.head
 

@@ -145,6 +145,8 @@ class MemoryStore(Store):
             if log is None:
                 return Standing(topic, self._id).head
             floor = seq = log.standing.floor_seq
+            if since is not None and last is None:
+                log.standing.check_moment(since)
             if last is not None:
                 seq = max(seq, log.standing.seq - max(last, 0))
             if since is not None:
@@ -167,7 +169,12 @@ class MemoryStore(Store):
             if count:
                 seq = log.standing.floor_seq + count
                 floor = log.cursor_at(seq)
-                log.standing = replace(log.standing, floor_seq=seq, floor_tag=floor.tag)
+                log.standing = replace(
+                    log.standing,
+                    floor_seq=seq,
+                    floor_tag=floor.tag,
+                    floor_time=log.events[count - 1].time or 0.0,
+                )
                 del log.events[:count]
             self._forget_seen(log, self.clock())
             return count
@@ -191,7 +198,7 @@ class MemoryStore(Store):
         """Remove a topic's events and begin a new epoch at seq 0; return the head."""
         with self._lock:
             log = self._logs.setdefault(topic, _Log(self._standing(topic)))
-            log.standing = Standing(topic, new_epoch())
+            log.standing = Standing(topic, new_epoch(), floor_time=max(log.time, self.clock()))
             log.events = []
             return log.standing.head
 

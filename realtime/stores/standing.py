@@ -23,6 +23,7 @@ class Standing:
         tag: its tag; without meaning at 0.
         floor_seq: number of the last event that was trimmed; 0 if there is none.
         floor_tag: its tag; without meaning at 0.
+        floor_time: its time, or when the log was emptied; what came later is kept.
     """
 
     topic: str
@@ -31,6 +32,7 @@ class Standing:
     tag: int = 0
     floor_seq: int = 0
     floor_tag: int = 0
+    floor_time: float = 0.0
 
     def cursor(self, seq: int, tag: int) -> Cursor:
         """Return the cursor of an event of this log; the tag does not count at 0."""
@@ -73,6 +75,15 @@ class Standing:
             raise self.expired(after, contradicts=True)
         if expected is None or after.seq < self.floor_seq:
             raise self.expired(after, contradicts=False)
+
+    def check_moment(self, since: float) -> None:
+        """Check that all events from a moment on are kept.
+
+        Raises:
+            CursorExpired: some were trimmed.
+        """
+        if 0 < self.floor_time >= since:
+            raise self.expired(self.floor, contradicts=False)
 
     def expired(self, cursor: Cursor, *, contradicts: bool) -> CursorExpired:
         """Return the error for a cursor from which the log cannot be read on."""

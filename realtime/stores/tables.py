@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["STANDING", "STORE_ID", "Found", "Tables"]
 
 STORE_ID = ""  # the name of the row whose epoch is the store id
-STANDING = ("name", "epoch", "seq", "tag", "floor_seq", "floor_tag")  # as Standing takes them
+# As Standing takes them.
+STANDING = ("name", "epoch", "seq", "tag", "floor_seq", "floor_tag", "floor_time")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 ``write()`` never waits; one task sends what is queued and ends when nothing is left, so an idle
 connection has none.
+What a frame looks like on its way is the writer's ``Form``.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+from realtime.encoders import Frame
 from realtime.exceptions import RealtimeError
 
-__all__ = ["AsgiWriter", "Send", "SlowReader"]
+__all__ = ["AsgiWriter", "Form", "Message", "Send", "SlowReader", "WebSocketForm"]
 
 logger = logging.getLogger("realtime")
 
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 STALL_SECONDS = 10.0  # without a byte drained, after which a client counts as gone
 POLL_SECONDS = (0.002, 0.05)  # between looks at what is unsent while a replay waits: first, at most
@@ -29,6 +32,28 @@ class SlowReader(RealtimeError):
     """Nothing was drained for ``STALL_SECONDS``: the client does not read."""
 
 
+class Form(Protocol):
+    """How frames travel to one client: the ASGI messages that carry them."""
+
+    def message(self, frame: Frame) -> tuple[Message, int]:
+        """Return what carries a frame, and its size in bytes."""
+
+    def ending(self, code: int) -> Message:
+        """Return what ends the connection; ``code`` is a close code of the protocol."""
+
+
+class WebSocketForm:
+    """Each frame in a text frame."""
+
+    def message(self, frame: Frame) -> tuple[Message, int]:
+        """Return the message of a text frame."""
+        return {"type": "websocket.send", "text": frame.text}, frame.size
+
+    def ending(self, code: int) -> Message:
+        """Return the message of a close frame."""
+        return {"type": "websocket.close", "code": code}
+
+
 class AsgiWriter:
     """The way to one client; used on its loop only.
 
@@ -36,9 +61,10 @@ class AsgiWriter:
         closed: nothing is written any more.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, form: Form | None = None) -> None:
         self._send = send
-        self._queue: deque[tuple[str, int]] = deque()
+        self._form = form or WebSocketForm()
+        self._queue: deque[tuple[Message, int]] = deque()
         self._queued = 0
         self._written = 0
         self._task: asyncio.Task[None] | None = None
@@ -49,11 +75,12 @@ class AsgiWriter:
         """Bytes that were written and that the kernel has not taken, as far as is known."""
         return self._queued
 
-    def write(self, text: str, size: int) -> None:
-        """Queue a text frame; ``size`` is its length in bytes."""
+    def write(self, frame: Frame) -> None:
+        """Queue a frame."""
         if self.closed:
             return
-        self._queue.append((text, size))
+        message, size = self._form.message(frame)
+        self._queue.append((message, size))
         self._queued += size
         self._written += size
         if self._task is None:
@@ -62,8 +89,8 @@ class AsgiWriter:
     async def _flush(self) -> None:
         try:
             while self._queue and not self.closed:
-                text, size = self._queue[0]
-                await self._send({"type": "websocket.send", "text": text})
+                message, size = self._queue[0]
+                await self._send(message)
                 if not self.closed:
                     self._queue.popleft()
                     self._queued -= size
@@ -117,6 +144,6 @@ class AsgiWriter:
         self.abandon()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._send({"type": "websocket.close", "code": code})
+                await self._send(self._form.ending(code))
         except Exception as error:
             logger.debug("closing a client ended: %s", error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from realtime.writers.asgi import AsgiWriter, Send
+from realtime.writers.asgi import AsgiWriter, Form, Send
 
 __all__ = ["DaphneWriter", "is_secure", "protocol_of", "writer_for"]
 
@@ -54,8 +54,8 @@ def _buffered(transport: Any) -> int:
 class DaphneWriter(AsgiWriter):
     """The portable writer, which knows what Daphne has not sent yet."""
 
-    def __init__(self, send: Send, protocol: Any) -> None:
-        super().__init__(send)
+    def __init__(self, send: Send, protocol: Any, form: Form | None = None) -> None:
+        super().__init__(send, form)
         self._protocol = protocol
 
     @property
@@ -64,7 +64,7 @@ class DaphneWriter(AsgiWriter):
         return self._queued + _buffered(getattr(self._protocol, "transport", None))
 
 
-def writer_for(send: Send) -> AsgiWriter:
+def writer_for(send: Send, form: Form | None = None) -> AsgiWriter:
     """Return the best writer for a connection, by what its server can do."""
     protocol = protocol_of(send)
-    return AsgiWriter(send) if protocol is None else DaphneWriter(send, protocol)
+    return AsgiWriter(send, form) if protocol is None else DaphneWriter(send, protocol, form)

@@ -26,7 +26,8 @@ from realtime.management.arguments import (
     sentence,
     whole,
 )
-from realtime.management.listening import Listener, printable
+from realtime.management.listening import Console, Listener, printable
+from realtime.management.remote import RemoteListener, connect_to, read_token
 from realtime.publishing import publish
 from realtime.stores import get_store
 from realtime.topics import find
@@ -68,6 +69,9 @@ Prints the events of topics as they come, until Ctrl-C.
 
 It reads the log as a server process does and needs none to run.
 It asks no topic for permission: who may run this may read the database anyway.
+
+With --url it follows the topics of a site that runs elsewhere, as any client does; the topics need
+not be known here. The token is read from --token-file, else from the variable REALTIME_TOKEN.
 """
 LISTEN_EXAMPLES = f"""\
 examples:
@@ -75,6 +79,7 @@ examples:
   manage.py realtime listen orders.42 --last 20
   manage.py realtime listen orders.42 --since="$CURSOR"         where an earlier run stopped
   manage.py realtime listen orders.42 --since=@$(date -d yesterday +%s)
+  manage.py realtime listen orders.42 --url https://shop.example/realtime/ --token-file token.txt
   manage.py realtime listen orders.42 --json | jq 'select(.type == "event").data'
 
 With --json each line is a frame as clients get it: "subscribed" first, for each topic, then
@@ -164,6 +169,8 @@ class Command(BaseCommand):
             metavar="CURSOR",
             help="go on after this cursor, or from @seconds since 1970",
         )
+        listen.add_argument("--url", help="follow a site's topics, where it has the app mounted")
+        listen.add_argument("--token-file", metavar="FILE", help="the token for --url")
         listen.add_argument("--count", type=positive, metavar="N", help="end after N events")
         add_common(listen, "print frames as clients get them, one a line")
 
@@ -178,7 +185,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         verb = options["verb"].replace("-", "_")
         try:
-            _refuse_unshared_store()
+            if options.get("url") is None:
+                _refuse_unshared_store()
             getattr(self, verb)(options)
         except (InvalidName, InvalidData) as error:
             raise CommandError(sentence(error), returncode=WRONG_CALL) from error
@@ -208,18 +216,25 @@ class Command(BaseCommand):
             self.print(f"{topic}: {event.name} is #{event.seq}")
 
     def listen(self, options: dict[str, Any]) -> None:
-        # Twice the same name is one subscription.
-        topics = list({str(topic): topic for topic in map(read_topic, options["topics"])}.values())
+        names = list(dict.fromkeys(options["topics"]))  # twice the same name is one subscription
         since = options["since"]
-        if isinstance(since, Cursor) and len(topics) > 1:
+        if isinstance(since, Cursor) and len(names) > 1:
             raise CommandError(
                 "A cursor belongs to one topic: listen to that alone, or give --since a moment.",
                 returncode=WRONG_CALL,
             )
-        listener = Listener(
-            self.stdout, self.stderr, as_json=options["as_json"], count=options["count"]
-        )
-        listener.run(topics, since, options["last"])
+        how = {"as_json": options["as_json"], "count": options["count"]}
+        listener: Console
+        if options["url"] is not None:
+            client = connect_to(options["url"], read_token(options["token_file"]))
+            listener = remote = RemoteListener(self.stdout, self.stderr, **how)
+            start = f"@{since:f}" if isinstance(since, float) else since
+            remote.run(client, names, start, options["last"])
+        elif options["token_file"] is not None:
+            raise CommandError("--token-file is for --url.", returncode=WRONG_CALL)
+        else:
+            listener = local = Listener(self.stdout, self.stderr, **how)
+            local.run([read_topic(name) for name in names], since, options["last"])
         if listener.interrupted and listener.missing:
             sys.exit(INTERRUPTED)
 

@@ -67,10 +67,19 @@ export interface UserChange extends globalThis.Event {
   readonly previous: string | null;
 }
 
+export type Transport = "websocket" | "sse" | "longpoll" | "poll";
+
+export interface TransportChange extends globalThis.Event {
+  readonly transport: Transport;
+  readonly previous: Transport;
+}
+
 export interface Client extends EventTarget {
   readonly state: State;
-  /** The name of the transport in use. */
-  readonly transport: string;
+  /** The name of the transport in use, or of the last one that was. */
+  readonly transport: Transport;
+  /** When the page's request began, as `@` and seconds since 1970; null if nobody said so. */
+  readonly since: string | null;
   /** Headers for the page's own requests, so that it ignores the events that they cause. */
   readonly headers: Readonly<Record<string, string>>;
   /** The key of the user, null for nobody, undefined before the server said so. */
@@ -92,6 +101,11 @@ export interface Client extends EventTarget {
     options?: boolean | AddEventListenerOptions,
   ): void;
   addEventListener(
+    type: "transportchange",
+    listener: ((event: TransportChange) => unknown) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
     type: string,
     listener: EventListenerOrEventListenerObject | null,
     options?: boolean | AddEventListenerOptions,
@@ -103,6 +117,12 @@ export interface Options {
   url: string | URL;
   /** The key of the user that the page was rendered for, or null for nobody. */
   user?: string | null;
+  /** Where `user` and `everyone` begin: a moment, as `@` and seconds since 1970. */
+  since?: string | null;
+  /** The only transport to use; the first one that works, if `auto` or left out. */
+  transport?: "auto" | Transport;
+  /** Who the page is, where it has no session; a function is asked again when it is refused. */
+  token?: string | (() => string | Promise<string>);
 }
 
 export function createClient(options: Options): Client;
@@ -110,8 +130,22 @@ export function createClient(options: Options): Client;
 /** The page's client, where a script element has `data-realtime-url`. */
 export const realtime: Client | undefined;
 
+/** `<realtime-topic name="orders.42" on="shipped paid" since="…">`. */
+export interface RealtimeTopicElement extends HTMLElement {}
+
 declare global {
   interface Window {
     realtime?: Client;
+  }
+  interface HTMLElementTagNameMap {
+    "realtime-topic": RealtimeTopicElement;
+  }
+  // Of the element, where they begin, and of whatever they bubble through.
+  interface GlobalEventHandlersEventMap {
+    [event: `realtime:${string}`]: CustomEvent<Event>;
+    /** Events were missed for good; `preventDefault()` keeps it out of the console. */
+    "realtime-reset": CustomEvent<{ topic: string }>;
+    /** The server does not let this user follow the topic; `preventDefault()` as above. */
+    "realtime-denied": CustomEvent<Denial & { topic: string }>;
   }
 }

@@ -1,5 +1,476 @@
 // The client of django-channels-realtime, BSD-3-Clause. Made from js/src by `make js`; do not edit.
 
+// src/links.js
+var VERSION = 1;
+function parse(data) {
+  try {
+    const value = JSON.parse(String(data));
+    return value && typeof value.type === "string" ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+// src/http.js
+var GAP = 50;
+var PATIENCE = 35e3;
+var FETCH = { cache: "no-store", credentials: "include" };
+var CODES = { bad: 4400, signed_out: 4401, forbidden: 4403, version: 4406, limit: 4429 };
+var Refusal = class extends Error {
+  /** @param {number} status @param {any} error What our server says about it; null if it is not ours. */
+  constructor(status, error = null) {
+    super(`HTTP ${status}`);
+    this.status = status;
+    this.error = error;
+  }
+};
+var Ended = class extends Error {
+};
+var HttpLink = class {
+  keepsAnswering = true;
+  #run;
+  #base;
+  #hearing;
+  #tools;
+  /** @type {Map<string, Entry>} */
+  #entries = /* @__PURE__ */ new Map();
+  /** @type {Map<string, Entry>} Those that the request under way names. */
+  #asked = /* @__PURE__ */ new Map();
+  #request = new AbortController();
+  /** @type {(() => void) | null} */
+  #planned = null;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  #isOver = false;
+  /** @type {string | null | undefined} */
+  #user;
+  /** @type {string | null} */
+  #closing = null;
+  /** @param {Run} run @param {URL} base @param {Hearing} hearing @param {Tools} tools */
+  constructor(run, base, hearing, tools) {
+    this.#run = run;
+    this.#base = base;
+    this.#hearing = hearing;
+    this.#tools = tools;
+    this.#ask();
+  }
+  /** Whether an answer is still to come, so that the next request must not wait for events. */
+  get isAsking() {
+    if (this.#user === void 0 || this.#planned) return true;
+    return [...this.#asked.values()].some(({ isLive }) => !isLive);
+  }
+  get clock() {
+    return this.#tools.clock;
+  }
+  /** @param {Frame} frame */
+  send(frame) {
+    const { type, id, topic, since, last } = frame;
+    if (type === "subscribe") this.#entries.set(topic, { id, isLive: false, place: { since, last } });
+    else if (type === "unsubscribe") {
+      this.#entries.delete(topic);
+      this.#hearing.frame({ type: "unsubscribed", id, topic, reason: "asked" });
+    } else if (type !== "ping") return void this.#command(frame);
+    this.#plan();
+  }
+  close() {
+    this.#isOver = true;
+    this.#planned?.();
+    this.#request.abort();
+  }
+  #plan() {
+    if (this.#planned || this.#isOver) return;
+    const wait = Math.max(0, this.#askedAt + GAP - this.clock.now());
+    this.#planned = this.clock.after(Math.min(wait, GAP), () => this.#ask());
+  }
+  #ask() {
+    this.#planned = null;
+    this.#askedAt = this.clock.now();
+    this.#request.abort();
+    this.#request = new AbortController();
+    this.#asked = new Map(this.#entries);
+    const { signal } = this.#request;
+    this.#run(this, signal).catch((error) => {
+      if (!signal.aborted && !this.#isOver) this.#failed(error);
+    });
+  }
+  /**
+   * Ask for the topics at their places.
+   *
+   * @param {string} path
+   * @param {Record<string, string>} fields
+   * @param {AbortSignal} signal
+   * @param {Record<string, string>} [headers]
+   * @returns {Promise<Response>} It rejects with a `Refusal`, or with what `fetch()` says.
+   */
+  get(path, fields, signal, headers = {}) {
+    const url = new URL(path, this.#base);
+    const query = new URLSearchParams({ v: String(VERSION), ...fields });
+    const entries = [...this.#asked];
+    if (!entries.length) query.append("topic", "");
+    for (const [topic] of entries) query.append("topic", topic);
+    for (
+      const field of
+      /** @type {const} */
+      ["since", "last"]
+    ) {
+      if (!entries.some(([, { place }]) => hasValue(place[field]))) continue;
+      for (const [, { place }] of entries) query.append(field, String(place[field] ?? ""));
+    }
+    url.search = String(query);
+    return this.#fetch(url, { headers, signal });
+  }
+  /** @param {URL} url @param {RequestInit} options */
+  async #fetch(url, options) {
+    const token = await this.#tools.credentials.get();
+    const headers = { ...options.headers, ...token !== null && { Authorization: `Bearer ${token}` } };
+    const response = await fetch(url, { ...options, ...FETCH, headers });
+    if (response.ok || response.status === 304) {
+      this.#tools.credentials.taken();
+      return response;
+    }
+    throw new Refusal(response.status, await ours(response));
+  }
+  // Frames
+  /** @param {Frame} frame Of the request under way. */
+  take(frame) {
+    const { type, topic } = frame;
+    if (type === "welcome") return this.#welcome(frame);
+    if (type === "closing") this.#closing = frame.reason;
+    if (typeof topic !== "string") return this.#hearing.frame(frame);
+    const entry = this.#asked.get(topic);
+    if (!entry || entry !== this.#entries.get(topic)) return;
+    const { isLive, id } = entry;
+    if (type === "subscribed") {
+      entry.isLive = true;
+      entry.place = { since: frame.cursor };
+      if (!isLive) this.#hearing.frame({ ...frame, id });
+      else if (frame.recovered === false) {
+        const { cursor } = frame;
+        this.#hearing.frame({ type: "reset", topic, cursor, reason: "trimmed" });
+      }
+    } else if (type === "error" || type === "unsubscribed") {
+      this.#entries.delete(topic);
+      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason: frame.code ?? frame.reason });
+      else this.#hearing.frame({ ...frame, id });
+    } else {
+      if (frame.cursor) entry.place = { since: frame.cursor };
+      this.#hearing.frame(frame);
+    }
+  }
+  /** @param {Frame} welcome */
+  #welcome(welcome) {
+    const user = welcome.user ?? null;
+    if (this.#user !== void 0 && this.#user !== user) return this.#end(1012);
+    this.#user = user;
+    this.#hearing.frame(welcome);
+  }
+  // The end
+  /** @param {unknown} error */
+  #failed(error) {
+    if (error instanceof Refusal && error.error) return this.#refused(error);
+    if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
+    this.#end(1006, error instanceof Refusal && isBlocked(error.status));
+  }
+  /** @param {Refusal} refusal Our server's. */
+  #refused({ status, error }) {
+    const { code, topic } = error;
+    const blamed = topic ? [topic] : code === "forbidden" ? [...this.#asked.keys()] : [];
+    if (blamed.length && [400, 403].includes(status)) {
+      for (const topic2 of blamed) this.take({ ...error, topic: topic2 });
+      return this.#plan();
+    }
+    if (error.retry === true && error.retry_after) {
+      this.#hearing.frame({ type: "closing", reason: code, retry_after: error.retry_after });
+    }
+    if (status === 401) this.#end(4401);
+    else if (status === 403) this.#end(4403);
+    else if (code === "bad_version") this.#end(4406);
+    else this.#end(1006, isBlocked(status));
+  }
+  /** @param {number} code @param {boolean} [isBlocked] */
+  #end(code, isBlocked2 = false) {
+    if (this.#isOver) return;
+    this.close();
+    this.#hearing.closed(code, isBlocked2);
+  }
+  // Commands
+  /** @param {Frame} frame */
+  async #command(frame) {
+    const { id } = frame;
+    let answer = { type: "error", code: "disconnected", message: LOST, retry: false };
+    const request = new AbortController();
+    const cancel = this.clock.after(PATIENCE, () => request.abort());
+    try {
+      answer = await this.#post(frame, request.signal);
+    } catch (error) {
+      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: UNSENT };
+    }
+    cancel();
+    this.#hearing.frame({ ...answer, id });
+  }
+  /** @param {Frame} frame @param {AbortSignal} signal @returns {Promise<Frame>} */
+  async #post(frame, signal) {
+    const headers = { "Content-Type": "application/json" };
+    const options = { method: "POST", headers, signal, body: JSON.stringify(frame) };
+    const url = new URL(`send?v=${VERSION}`, this.#base);
+    try {
+      return await (await this.#fetch(url, options)).json();
+    } catch (error) {
+      const isRefused = error instanceof Refusal && error.status === 401;
+      if (!isRefused || !this.#tools.credentials.renew()) throw error;
+      return await (await this.#fetch(url, options)).json();
+    }
+  }
+};
+var LOST = "the connection broke before the answer came; the command may have been run";
+var UNSENT = "something between the page and the server refused the command";
+var hasValue = (value) => value !== void 0 && value !== null;
+function isBlocked(status) {
+  return status < 500 ? status !== 408 && status !== 429 : status === 501 || status === 505;
+}
+async function ours(response) {
+  try {
+    const error = await response.json();
+    if (error?.type !== "error" || typeof error.code !== "string") return null;
+    const seconds = Number(response.headers.get("Retry-After"));
+    return seconds > 0 ? { ...error, retry_after: seconds } : error;
+  } catch {
+    return null;
+  }
+}
+
+// src/polling.js
+var WAIT = 25;
+var PAUSE = 3e3;
+var PATIENCE2 = 1e4;
+var longpoll = transport("longpoll", WAIT);
+var poll = transport("poll", 0);
+function transport(name, wait) {
+  return {
+    name,
+    patience: PATIENCE2,
+    isStream: false,
+    open: (base, hearing, tools) => new HttpLink((link, signal) => ask(link, signal, wait), base, hearing, tools)
+  };
+}
+async function ask(link, signal, wait) {
+  const { clock: clock2 } = link;
+  let etag = null;
+  for (; ; ) {
+    const seconds = link.isAsking ? 0 : wait;
+    const from = clock2.now();
+    const known = etag !== null && !wait && !link.isAsking ? { "If-None-Match": etag } : void 0;
+    const response = await link.get("poll", { wait: String(seconds) }, signal, known);
+    const answer = response.status === 304 ? NOTHING : read(await response.text());
+    signal.throwIfAborted();
+    if (response.status !== 304) etag = response.headers.get("ETag");
+    for (const frame of inOrder(answer)) {
+      link.take(frame);
+      signal.throwIfAborted();
+    }
+    link.take({ type: "heartbeat" });
+    if (seconds && isEmpty(answer) && clock2.now() - from < seconds * 1e3 / 2) {
+      throw new Refusal(501);
+    }
+    if (answer.more || wait && !link.isAsking) continue;
+    const pause = PAUSE * (2 + 2 * clock2.random()) / 3;
+    await new Promise((go) => clock2.after(pause, () => go(null)));
+    signal.throwIfAborted();
+  }
+}
+var NOTHING = { events: [], frames: [] };
+function read(text) {
+  try {
+    const answer = JSON.parse(text);
+    if (Array.isArray(answer.events) && Array.isArray(answer.frames)) return answer;
+  } catch {
+  }
+  throw new Refusal(415);
+}
+function isEmpty({ events, frames }) {
+  const isNews = ({ type, recovered }) => type !== "welcome" && (type !== "subscribed" || recovered === false);
+  return !events.length && !frames.some(isNews);
+}
+function inOrder({ events, frames }) {
+  const reset = new Set(frames.filter(({ type }) => type === "reset").map(({ topic }) => topic));
+  return [...frames, ...events.filter(({ topic }) => !reset.has(topic))];
+}
+
+// src/sse.js
+var sse = {
+  name: "sse",
+  patience: 4e3,
+  // a proxy that holds the stream back until it ends brings nothing
+  isStream: true,
+  isStalling: true,
+  open: (base, hearing, tools) => new HttpLink(stream, base, hearing, tools)
+};
+async function stream(link, signal) {
+  const response = await link.get("sse", { ids: "0" }, signal);
+  const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+  if (!isStream || !response.body) throw new Refusal(415);
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  const lines = makeSplitter();
+  let data = [];
+  for (; ; ) {
+    const { done, value } = await reader.read();
+    if (signal.aborted || done) throw new Ended();
+    for (const line of lines(decoder.decode(value, { stream: true }))) {
+      if (line.startsWith("data:")) data.push(line.slice(5));
+      if (line) continue;
+      const frame = data.length ? parse(data.join("\n")) : null;
+      data = [];
+      if (frame) link.take(frame);
+      if (signal.aborted) throw new Ended();
+    }
+  }
+}
+function makeSplitter() {
+  let rest = "";
+  return (text) => {
+    const lines = (rest + text).split(/\r?\n/);
+    rest = lines.pop() ?? "";
+    return lines;
+  };
+}
+
+// src/websocket.js
+var AUTH = 0;
+var websocket = {
+  name: "websocket",
+  patience: 5e3,
+  isStream: true,
+  open(base, { frame, closed }, { credentials }) {
+    const url = new URL(`ws?v=${VERSION}`, base);
+    url.protocol = base.protocol.replace("http", "ws");
+    const socket = new WebSocket(url);
+    const send = (value) => {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
+    };
+    const close = () => {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    };
+    const hear = (value) => frame(value);
+    const end = (code) => {
+      if (!socket.onclose) return;
+      close();
+      closed(code);
+    };
+    const listen = (hear2) => {
+      socket.onmessage = ({ data }) => {
+        const value = parse(data);
+        if (value) hear2(value);
+      };
+    };
+    socket.onclose = ({ code }) => closed(code);
+    if (!credentials.exist) listen(hear);
+    else {
+      listen((value) => {
+        if (value.type === "closing") hear(value);
+        if (value.id !== AUTH) return;
+        if (value.type === "ok") listen(hear);
+        else end(value.code === "unauthorized" ? 4401 : 1006);
+      });
+      const sign = (token) => send({ type: "auth", id: AUTH, token });
+      socket.onopen = () => void credentials.get().then(sign, () => end(1006));
+    }
+    return { send, close };
+  }
+};
+
+// src/choice.js
+var transports = [websocket, sse, longpoll, poll];
+var KEY = "realtime:transport";
+var FAILURES = 3;
+var SHORT = 1e4;
+var SHORTS = 3;
+var FIRST_RETRY = 3e4;
+var LAST_RETRY = 6e5;
+var Choice = class {
+  #all;
+  #clock;
+  #storage;
+  #index = 0;
+  /** @type {Set<Transport>} */
+  #proven = /* @__PURE__ */ new Set();
+  #failures = 0;
+  #shorts = 0;
+  #retries = 0;
+  /**
+   * @param {string} wanted `auto`, or the name of the only one that is used.
+   * @param {Clock} clock
+   * @param {Pick<Storage, "getItem" | "setItem"> | null} storage Remembers the one that worked.
+   */
+  constructor(wanted, clock2, storage) {
+    this.#clock = clock2;
+    this.#storage = storage;
+    this.#all = wanted === "auto" ? transports : transports.filter(({ name }) => name === wanted);
+    if (!this.#all.length) {
+      const names = ["auto", ...transports.map(({ name }) => name)].join(", ");
+      throw new TypeError(`no transport is called "${wanted}"; there are ${names}`);
+    }
+    this.#index = Math.max(0, this.#all.findIndex(({ name }) => name === this.#remembered));
+  }
+  /** The one to try, or in use. */
+  get current() {
+    return (
+      /** @type {Transport} */
+      this.#all[this.#index]
+    );
+  }
+  /** Whether there is another one to try if this one fails. */
+  get hasOther() {
+    return this.#all.length > 1;
+  }
+  /** Those that are worth another try while this one is in use. */
+  get better() {
+    return this.#all.slice(0, this.#index).filter((one) => one.isStream || this.#proven.has(one));
+  }
+  /** How long to wait with that, in milliseconds. */
+  get retryDelay() {
+    const delay = Math.min(LAST_RETRY, FIRST_RETRY * 2 ** this.#retries);
+    this.#retries += 1;
+    return delay * (0.5 + this.#clock.random());
+  }
+  /** @param {Transport} transport It works, and is the one in use. */
+  works(transport2) {
+    if (transport2 !== this.current) this.#retries = 0;
+    this.#index = Math.max(0, this.#all.indexOf(transport2));
+    this.#failures = 0;
+    this.#proven.add(transport2);
+    if (!this.hasOther) return;
+    try {
+      this.#storage?.setItem(KEY, transport2.name);
+    } catch {
+    }
+  }
+  /**
+   * The current one failed, or ended.
+   *
+   * @param {number | null} lasted How many milliseconds it worked; null if it did not.
+   * @param {boolean} isBlocked
+   * @returns {boolean} whether to try the next one, at once.
+   */
+  failed(lasted, isBlocked2) {
+    if (lasted === null) this.#failures += 1;
+    else this.#shorts = lasted < SHORT ? this.#shorts + 1 : 0;
+    const isOften = lasted === null ? this.#failures >= FAILURES : this.#shorts >= SHORTS;
+    const isTrusted = lasted !== null || this.#proven.has(this.current);
+    if (isTrusted && !isOften && !isBlocked2) return false;
+    this.#shorts = 0;
+    this.#index = (this.#index + 1) % this.#all.length;
+    return this.#index > 0;
+  }
+  get #remembered() {
+    try {
+      return this.#storage?.getItem(KEY);
+    } catch {
+      return null;
+    }
+  }
+};
+
 // src/clock.js
 var clock = {
   now: () => Date.now(),
@@ -49,7 +520,7 @@ var RealtimeError = class extends Error {
 };
 
 // src/commands.js
-var PATIENCE = 1e4;
+var PATIENCE3 = 1e4;
 var ATTEMPTS = 5;
 var Commands = class {
   #clock;
@@ -94,7 +565,12 @@ var Commands = class {
     if (!this.#send) return;
     const id = this.#id += 1;
     this.#open.set(id, done);
-    this.#send({ ...frame, id });
+    try {
+      this.#send({ id, ...frame });
+    } catch (error) {
+      this.#open.delete(id);
+      throw error;
+    }
   }
   /** @param {Frame} frame @returns {boolean} whether it was the answer to a request. */
   answer(frame) {
@@ -143,7 +619,7 @@ var Commands = class {
       reject(new RealtimeError(code, "there is no connection; the command was not sent", true));
     };
     const held = { go, fail };
-    const cancel = this.#clock.after(PATIENCE, () => fail("timeout"));
+    const cancel = this.#clock.after(PATIENCE3, () => fail("timeout"));
     const drop = () => {
       cancel();
       this.#held.delete(held);
@@ -171,13 +647,17 @@ var RETRY_AFTER = 300;
 var Connector = class {
   /** @type {State} */
   state = "waiting";
-  #transport;
+  #choice;
   #base;
+  #tools;
   #clock;
   #hearer;
   #backoff;
   /** @type {Link | null} */
   #link = null;
+  #dropCandidate = () => {
+  };
+  // ends the search for a better transport
   #timer = () => {
   };
   // cancels the one timer: a retry, the deadline of an attempt, or the watch
@@ -191,13 +671,14 @@ var Connector = class {
   #closing = null;
   #told = false;
   // the server said when to come back
-  /** @param {Transport} transport @param {URL} base @param {Clock} clock @param {Hearer} hearer */
-  constructor(transport, base, clock2, hearer) {
-    this.#transport = transport;
+  /** @param {Choice} choice @param {URL} base @param {Tools} tools @param {Hearer} hearer */
+  constructor(choice, base, tools, hearer) {
+    this.#choice = choice;
     this.#base = base;
-    this.#clock = clock2;
+    this.#tools = tools;
+    this.#clock = tools.clock;
     this.#hearer = hearer;
-    this.#backoff = new Backoff(clock2);
+    this.#backoff = new Backoff(tools.clock);
   }
   /** Connect, and stay so, if nobody asked for it before. */
   start() {
@@ -250,12 +731,73 @@ var Connector = class {
     this.#closing = null;
     this.#change("connecting", null, null);
     if (this.state !== "connecting" || this.#link) return;
-    this.#timer = this.#clock.after(CONNECT, () => this.#lost());
-    this.#link = this.#transport.open(
+    const { current, hasOther } = this.#choice;
+    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost());
+    const hearing = {
+      frame: (frame) => this.#receive(frame),
+      closed: (code, isBlocked2 = false) => this.#closed(code, isBlocked2)
+    };
+    this.#link = current.open(this.#base, hearing, this.#tools);
+  }
+  // Another transport
+  #seekLater() {
+    if (!this.#choice.better.length) return;
+    const seek = () => this.#seek(this.#choice.better);
+    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, seek);
+  }
+  /** @param {Transport[]} transports */
+  #seek([first, ...others]) {
+    if (first) this.move(first, () => this.#seek(others));
+    else this.#seekLater();
+  }
+  /**
+   * Connect over another transport as well, and change to it when it works.
+   *
+   * @param {Transport} transport
+   * @param {() => void} [failed]
+   */
+  move(transport2, failed = () => this.#seekLater()) {
+    this.#dropCandidate();
+    if (this.state !== "connected" || this.#closing) return;
+    let isOurs = false;
+    const end = () => {
+      cancel();
+      link.close();
+    };
+    const fail = () => {
+      end();
+      failed();
+    };
+    const cancel = this.#clock.after(transport2.patience, fail);
+    const link = transport2.open(
       this.#base,
-      (frame) => this.#receive(frame),
-      (code) => this.#closed(code)
+      {
+        frame: (frame) => {
+          if (!isOurs && frame.type === "welcome") {
+            isOurs = true;
+            cancel();
+            this.#adopt(transport2, link);
+          }
+          if (isOurs) this.#receive(frame);
+        },
+        closed: (code, isBlocked2 = false) => isOurs ? this.#closed(code, isBlocked2) : fail()
+      },
+      this.#tools
     );
+    this.#dropCandidate = end;
+  }
+  /** @param {Transport} transport @param {Link} link Where the welcome comes from in a moment. */
+  #adopt(transport2, link) {
+    const old = this.#link;
+    this.#link = link;
+    this.#closing = null;
+    this.#upAt = this.#clock.now();
+    this.#choice.works(transport2);
+    this.#dropCandidate = () => {
+    };
+    this.#seekLater();
+    this.#hearer.down(old?.keepsAnswering);
+    old?.close();
   }
   /** @param {Frame} frame */
   #receive(frame) {
@@ -268,7 +810,12 @@ var Connector = class {
   #welcome(welcome) {
     const heartbeat = welcome.heartbeat > 0 ? Number(welcome.heartbeat) : HEARTBEAT;
     this.#silence = heartbeat * 1e3 + GRACE;
-    if (this.state !== "connected") this.#upAt = this.#clock.now();
+    this.#tools.credentials.taken();
+    if (this.state !== "connected") {
+      this.#upAt = this.#clock.now();
+      this.#choice.works(this.#choice.current);
+      this.#seekLater();
+    }
     this.#watch(this.#silence);
     const link = this.#link;
     this.#change("connected", null, null);
@@ -291,7 +838,7 @@ var Connector = class {
       const quiet = now - this.#heardAt;
       if (now - due > LATE || quiet < 0) this.#probe();
       else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
-      else this.#lost();
+      else this.#lost(this.#choice.current.isStalling);
     });
   }
   #probe() {
@@ -305,19 +852,25 @@ var Connector = class {
     });
   }
   // The end of a connection
-  #lost() {
+  #lost(isBlocked2 = false) {
     this.#link?.close();
-    this.#closed(1006);
+    this.#closed(1006, isBlocked2);
   }
-  /** @param {number} code */
-  #closed(code) {
+  /** @param {number} code @param {boolean} isBlocked */
+  #closed(code, isBlocked2) {
     const reason = this.#closing?.reason ?? null;
     const after = this.#closing?.retry_after;
-    if (this.state === "connected" && this.#clock.now() - this.#upAt > STABLE) this.#backoff.reset();
+    const wasUp = this.state === "connected";
+    const lasted = wasUp ? this.#clock.now() - this.#upAt : null;
+    if (lasted !== null && lasted > STABLE) this.#backoff.reset();
+    const isAnnounced = this.#closing !== null;
     this.#drop();
-    if (code >= 4400 && code <= 4499) {
+    const isRenewed = code === 4401 && this.#tools.credentials.renew();
+    if (code >= 4400 && code <= 4499 && !isRenewed) {
       return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
     }
+    const isOwn2 = isAnnounced || isRenewed;
+    if (!isOwn2 && this.#choice.failed(lasted, isBlocked2)) return this.#connect();
     this.#told = Number.isFinite(after) && after >= 0;
     const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1e3 : this.#backoff.next();
     this.#timer = this.#clock.after(delay, () => this.#connect());
@@ -325,6 +878,7 @@ var Connector = class {
   }
   #drop() {
     this.#timer();
+    this.#dropCandidate();
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();
@@ -339,76 +893,98 @@ var Connector = class {
   }
 };
 
+// src/credentials.js
+var Credentials = class {
+  #source;
+  /** @type {Promise<string> | null} */
+  #token = null;
+  #isFresh = false;
+  // asked for since the server last took one
+  /** @param {Token | undefined} source */
+  constructor(source) {
+    this.#source = source;
+  }
+  /** Whether there is a token at all. */
+  get exist() {
+    return this.#source !== void 0;
+  }
+  /** @returns {Promise<string | null>} null if there is no token; it rejects if there is none now. */
+  async get() {
+    const source = this.#source;
+    if (source === void 0) return null;
+    this.#token ??= Promise.resolve(typeof source === "function" ? source() : source);
+    try {
+      return await this.#token;
+    } catch (error) {
+      this.#token = null;
+      throw error;
+    }
+  }
+  /** The server took it. */
+  taken() {
+    this.#isFresh = false;
+  }
+  /** The server refused it. @returns {boolean} whether another one can be had. */
+  renew() {
+    if (typeof this.#source !== "function" || this.#isFresh) return false;
+    this.#isFresh = true;
+    this.#token = null;
+    return true;
+  }
+};
+
 // src/following.js
 var JITTER = 5e3;
 var Following = class {
   /** @type {string | null} */
   name;
-  /** @type {Set<Topic>} */
-  #topics = /* @__PURE__ */ new Set();
   #context;
-  #start;
   #retries;
-  /** @type {string | null} */
-  #cursor = null;
-  /** @type {number | null} */
-  #seq = null;
+  /** @type {Group} Its place is that of the subscription. */
+  #served = group();
+  /** @type {Set<Group>} */
+  #waiting = /* @__PURE__ */ new Set();
   #isLive = false;
+  #lacking = Number.POSITIVE_INFINITY;
+  // events of the replay that are still to come
   /** @type {Denial | null} */
   #denial = null;
   #attempt = {};
   // of the newest subscribe; an answer to an older one is passed over
   #cancelRetry = () => {
   };
-  /** @type {(() => void) | null} */
-  #cancelReset = null;
-  /** @param {Context} context @param {string | null} name @param {Start} start */
-  constructor(context, name, start) {
+  /** @type {Map<Topic, (string | null | undefined)[]>} Those to be reset, and why: refused places. */
+  #missing = /* @__PURE__ */ new Map();
+  #cancelReset = () => {
+  };
+  /** @param {Context} context @param {string | null} name */
+  constructor(context, name) {
     this.name = name;
     this.#context = context;
-    this.#start = start;
     this.#retries = new Backoff(context.clock);
   }
   // The page's side
-  /** @param {Topic} topic */
-  add(topic) {
-    this.#topics.add(topic);
+  /** @param {Topic} topic @param {Start} start */
+  add(topic, { since, last }) {
+    const place = (since ?? null) !== null ? { since } : last !== void 0 ? { last } : {};
+    this.#wait({ place, seq: null, topics: /* @__PURE__ */ new Set([topic]) });
+    this.#join();
+    if (this.#waiting.size) queueMicrotask(() => this.#goOn());
     const denial = this.#denial;
     if (denial) queueMicrotask(() => topic.deny(denial));
   }
   /** @param {Topic} topic */
   has(topic) {
-    return this.#topics.has(topic);
+    return this.#groups.some(({ topics }) => topics.has(topic));
   }
   /** @param {Topic} topic */
   remove(topic) {
-    if (!this.#topics.delete(topic) || this.#topics.size) return;
-    this.#leave();
-    this.#cancelReset?.();
-    this.#context.forget(this);
-  }
-  /**
-   * Take the start of another part of the page into account.
-   *
-   * Raises an Error if this page is at its own place in the topic already.
-   *
-   * @param {Start} start
-   */
-  widen(start) {
-    const { since, last } = start;
-    if ((since ?? null) === null && last === void 0) return;
-    const same = since === this.#start.since && last === this.#start.last;
-    if (same) return;
-    if (this.#cursor === null) {
-      const merged = earlier(this.#start, start);
-      if (merged) {
-        this.#start = merged;
-        return;
-      }
+    for (const one of this.#groups) {
+      if (!one.topics.delete(topic)) continue;
+      this.#missing.delete(topic);
+      if (!one.topics.size) this.#waiting.delete(one);
+      if (!this.#topics.length) this.#end();
     }
-    throw new Error(
-      `this page follows ${this.name} already, from another place: subscribe without since and last, or unsubscribe the other first`
-    );
   }
   /** @param {Frame} frame @returns {Promise<any>} */
   ask(frame) {
@@ -417,12 +993,23 @@ var Following = class {
       return { ...frame, topic: this.name };
     });
   }
+  get #groups() {
+    return [this.#served, ...this.#waiting];
+  }
+  get #topics() {
+    return this.#groups.flatMap(({ topics }) => [...topics]);
+  }
+  #end() {
+    this.#leave();
+    this.#cancelReset();
+    this.#context.forget(this);
+  }
   // The connection's side
   /** The connection is there. */
   up() {
     this.#retries.reset();
     if (this.name === null) this.#deny({ code: "forbidden", message: "nobody is signed in" });
-    else this.#subscribe();
+    else this.#begin();
   }
   /** The connection broke. */
   down() {
@@ -430,30 +1017,68 @@ var Following = class {
     this.#attempt = {};
     this.#cancelRetry();
   }
-  /** @param {string | null} name Another user has another topic, with a position of its own. */
+  /** @param {string | null} name Another user has another topic, with places of its own. */
   rename(name) {
     if (name === this.name) return;
+    if (this.name !== null) {
+      this.#served = group(this.#topics);
+      this.#waiting.clear();
+    }
     this.name = name;
-    this.#cursor = this.#seq = null;
-    this.#start = {};
   }
   /** @param {Following} twin Another of the same name, which ends in favour of this one. */
   absorb(twin) {
-    this.#start = twin.#start;
-    for (const topic of twin.#topics) topic.move(this);
-    twin.#topics.clear();
-    twin.#cancelReset?.();
+    for (const one of twin.#groups) {
+      for (const topic of one.topics) topic.move(this);
+      this.#wait(one);
+    }
+    for (const [topic, refused] of twin.#missing) this.#miss(topic, refused);
+    twin.#cancelReset();
     this.#context.forget(twin);
+  }
+  // Places
+  /** @param {Group} one */
+  #wait(one) {
+    if (!one.topics.size) return;
+    const twin = [...this.#waiting].find(({ place }) => isSame(place, one.place));
+    if (!twin) this.#waiting.add(one);
+    for (const topic of one.topics) twin?.topics.add(topic);
+  }
+  /** Let those go with the subscription whose place it has reached. */
+  #join() {
+    for (const one of this.#waiting) {
+      const isHere = isSame(one.place, this.#served.place);
+      if (!isHere && (hasStart(one.place) || this.#lacking)) continue;
+      this.#waiting.delete(one);
+      for (const topic of one.topics) this.#served.topics.add(topic);
+    }
+  }
+  /** Let join who can; once nothing is left to replay, subscribe for those who still wait. */
+  #goOn() {
+    this.#join();
+    if (!this.#isLive || this.#lacking || !this.#waiting.size) return;
+    this.#leave();
+    this.#begin();
+  }
+  /** Subscribe for those who wait longest; who only wants what comes joins them. */
+  #begin() {
+    this.#wait(this.#served);
+    const waiting = [...this.#waiting];
+    const next = waiting.find(({ place }) => hasStart(place)) ?? waiting[0];
+    if (!next) return;
+    this.#waiting.delete(next);
+    this.#served = next;
+    this.#subscribe();
   }
   #subscribe() {
     const attempt = this.#attempt = {};
-    const since = this.#cursor ?? this.#start.since ?? void 0;
-    const last = this.#cursor === null ? this.#start.last : void 0;
-    const frame = { type: "subscribe", topic: this.name, since, last };
+    const { place } = this.#served;
+    this.#lacking = Number.POSITIVE_INFINITY;
+    const frame = { type: "subscribe", topic: this.name, ...place };
     this.#context.commands.request(frame, (answer) => {
       if (attempt !== this.#attempt || !answer) return;
-      if (answer.type === "subscribed") this.#subscribed(answer, since);
-      else if (answer.type === "error") this.#refused(answer, since);
+      if (answer.type === "subscribed") this.#subscribed(answer, place.since);
+      else if (answer.type === "error") this.#refused(answer, place.since);
     });
   }
   /** End the subscription on the connection, if there is one. */
@@ -463,25 +1088,28 @@ var Following = class {
     this.#context.commands.request({ type: "unsubscribe", topic: this.name }, () => {
     });
   }
-  /** @param {Frame} answer @param {string} [since] */
+  /** @param {Frame} answer @param {string | null} [since] */
   #subscribed(answer, since) {
     this.#isLive = true;
     this.#denial = null;
     if (answer.recovered === false) this.#hole(since);
-    if (answer.recovered !== true) this.#seq = null;
-    this.#cursor = answer.cursor;
+    if (answer.recovered !== true) this.#served.seq = null;
+    this.#served.place = { since: answer.cursor };
+    this.#lacking = answer.replayed > 0 ? answer.replayed : 0;
+    this.#goOn();
   }
-  /** @param {Frame} error @param {string} [since] */
+  /** @param {Frame} error @param {string | null} [since] */
   #refused(error, since) {
+    if (error.code === "already_subscribed") return this.#repair();
     if (error.retry === true) return this.#subscribeLater();
     if (error.code !== "bad_cursor" || since === void 0) return this.#deny(
       /** @type {any} */
       error
     );
     this.#hole(since);
-    this.#cursor = this.#seq = null;
-    this.#start = {};
-    this.#subscribe();
+    this.#served.place = {};
+    this.#served.seq = null;
+    this.#begin();
   }
   #subscribeLater() {
     this.#cancelRetry = this.#context.clock.after(this.#retries.next(), () => this.#subscribe());
@@ -498,20 +1126,24 @@ var Following = class {
   }
   /** @param {Frame} frame */
   #event(frame) {
+    const { seq } = this.#served;
     if (typeof frame.seq === "number") {
-      const next = this.#seq === null ? frame.seq : this.#seq + 1;
+      const next = seq === null ? frame.seq : seq + 1;
       if (frame.seq < next) return;
       if (frame.seq > next) return this.#repair();
-      this.#seq = frame.seq;
-      this.#cursor = frame.cursor;
+      this.#served.seq = frame.seq;
+      this.#served.place = { since: frame.cursor };
+      if (this.#lacking) this.#lacking -= 1;
       this.#retries.reset();
     }
-    if (frame.origin === this.#context.originHash) return;
-    const { type, origin, ...event } = frame;
-    for (const topic of [...this.#topics]) topic.deliver(
-      /** @type {any} */
-      event
-    );
+    if (frame.origin !== this.#context.originHash) {
+      const { type, origin, ...event } = frame;
+      for (const topic of [...this.#served.topics]) topic.deliver(
+        /** @type {any} */
+        event
+      );
+    }
+    if (this.#waiting.size) this.#goOn();
   }
   /** An event is missing: ask for everything after the last one that we have. */
   #repair() {
@@ -520,44 +1152,47 @@ var Following = class {
   }
   /** @param {Frame} frame */
   #reset(frame) {
-    this.#hole(this.#cursor ?? void 0);
-    this.#seq = null;
-    this.#cursor = frame.cursor;
+    this.#hole(this.#served.place.since);
+    this.#served.place = { since: frame.cursor };
+    this.#served.seq = null;
+    this.#lacking = 0;
+    this.#goOn();
   }
-  /** @param {string} [since] Events after this place cannot be had: say so once, and not at once. */
+  /** @param {string | null} [since] What came after this place is lost for those who are there. */
   #hole(since) {
-    const { clock: clock2, resets } = this.#context;
-    const topic = String(this.name);
-    if (since !== void 0) {
-      if (resets.knows(topic, since)) {
-        console.warn(`realtime: ${topic}: this page was just loaded again with what it lacks`);
-        return;
-      }
-      resets.note(topic, [since, this.#start.since]);
+    const name = String(this.name);
+    if (typeof since === "string" && this.#context.resets.knows(name, since)) {
+      console.warn(`realtime: ${name}: this page was just loaded again with what it lacks`);
+      return;
     }
-    this.#cancelReset ??= clock2.after(clock2.random() * JITTER, () => {
-      this.#cancelReset = null;
-      for (const each of [...this.#topics]) each.reset();
-    });
+    for (const topic of this.#served.topics) this.#miss(topic, [since, topic.since]);
+  }
+  /** @param {Topic} topic Reset it once, and not at once. @param {(string | null | undefined)[]} refused */
+  #miss(topic, refused) {
+    const { clock: clock2 } = this.#context;
+    if (!this.#missing.size) {
+      this.#cancelReset = clock2.after(clock2.random() * JITTER, () => this.#tell());
+    }
+    this.#missing.set(topic, [...this.#missing.get(topic) ?? [], ...refused]);
+  }
+  #tell() {
+    const missing = [...this.#missing];
+    this.#missing.clear();
+    this.#context.resets.note(String(this.name), missing.flatMap(([, refused]) => refused));
+    for (const [topic] of missing) topic.reset();
   }
   /** @param {Denial} denial */
   #deny({ code, message }) {
     if (this.#denial) return;
     const denial = this.#denial = { code, message };
-    for (const topic of [...this.#topics]) topic.deny(denial);
+    for (const topic of this.#topics) topic.deny(denial);
   }
 };
-function earlier(one, other) {
-  const moments = [one.since, other.since].map((since) => moment(since));
-  if (moments[0] !== null && moments[1] !== null) {
-    return moments[0] <= moments[1] ? one : other;
-  }
-  if (one.last !== void 0 && other.last !== void 0) {
-    return one.last >= other.last ? one : other;
-  }
-  return (one.since ?? null) === null && one.last === void 0 ? other : null;
+function group(topics = []) {
+  return { place: {}, seq: null, topics: new Set(topics) };
 }
-var moment = (since) => since?.startsWith("@") ? Number(since.slice(1)) : null;
+var hasStart = ({ since, last }) => since !== void 0 || last !== void 0;
+var isSame = (one, other) => one.since === other.since && one.last === other.last;
 
 // src/sha256.js
 function primes(count) {
@@ -622,8 +1257,9 @@ function originHash(secret) {
 }
 
 // src/resets.js
-var KEY = "realtime:reset:";
+var KEY2 = "realtime:reset:";
 var KEEP = 3e5;
+var MOST = 50;
 var Resets = class {
   #clock;
   #storage;
@@ -637,24 +1273,35 @@ var Resets = class {
   }
   /**
    * @param {string} topic
-   * @param {(string | null | undefined)[]} refused The place itself, and that of the page's source.
+   * @param {(string | null | undefined)[]} refused The place itself, and those of the page's source.
    */
   note(topic, refused) {
+    const at = this.#clock.now();
+    const fresh = [...new Set(refused)].filter((since) => typeof since === "string");
+    const all = [...this.#read(topic), ...fresh.map((since) => [at, since])];
     try {
-      this.#storage?.setItem(KEY + topic, JSON.stringify([this.#clock.now(), ...refused]));
+      this.#storage?.setItem(keyOf(topic), JSON.stringify(all.slice(-MOST)));
     } catch {
     }
   }
   /** @param {string} topic @param {string} since @returns {boolean} */
   knows(topic, since) {
+    return this.#read(topic).some(([, refused]) => refused === since);
+  }
+  /** @param {string} topic @returns {[number, string][]} what was refused lately, and when. */
+  #read(topic) {
     try {
-      const [at, ...refused] = JSON.parse(this.#storage?.getItem(KEY + topic) ?? "[]");
-      return refused.includes(since) && Math.abs(this.#clock.now() - at) < KEEP;
+      const all = JSON.parse(this.#storage?.getItem(keyOf(topic)) ?? "[]");
+      return all.filter(([at]) => Math.abs(this.#clock.now() - at) < KEEP);
     } catch {
-      return false;
+      return [];
     }
   }
 };
+function keyOf(topic) {
+  const { pathname = "", search = "" } = globalThis.location ?? {};
+  return `${KEY2}${pathname}${search}:${topic}`;
+}
 
 // src/listeners.js
 var Listeners = class {
@@ -706,10 +1353,11 @@ var Topic = class {
   #resets = new Listeners();
   /** @type {Listeners<[Denial]>} */
   #denials = new Listeners();
-  /** @param {Following} following */
-  constructor(following) {
+  /** @param {Following} following @param {Start} start */
+  constructor(following, start) {
     this.#following = following;
-    following.add(this);
+    this.since = start.since;
+    following.add(this, start);
   }
   /** The topic's name; null for `.user` until the server said who that is. */
   get name() {
@@ -776,10 +1424,9 @@ var Topic = class {
     }
     this.#following.remove(this);
   }
-  /** @internal @param {Following} following It follows the same topic. */
+  /** @internal @param {Following} following It follows the same topic, and knows of this. */
   move(following) {
     this.#following = following;
-    following.add(this);
   }
   /** @internal @param {Event} event */
   deliver(event) {
@@ -797,39 +1444,6 @@ var Topic = class {
     else console.warn(`realtime: ${this.name ?? "the user's topic"}: ${denial.message}`);
   }
 };
-
-// src/websocket.js
-var VERSION = 1;
-var websocket = {
-  name: "websocket",
-  open(base, frame, closed) {
-    const url = new URL(`ws?v=${VERSION}`, base);
-    url.protocol = base.protocol.replace("http", "ws");
-    const socket = new WebSocket(url);
-    socket.onmessage = ({ data }) => {
-      const value = parse(data);
-      if (value) frame(value);
-    };
-    socket.onclose = ({ code }) => closed(code);
-    return {
-      send(value) {
-        if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
-      },
-      close() {
-        socket.onmessage = socket.onclose = null;
-        socket.close();
-      }
-    };
-  }
-};
-function parse(data) {
-  try {
-    const value = JSON.parse(String(data));
-    return value && typeof value.type === "string" ? value : null;
-  } catch {
-    return null;
-  }
-}
 
 // src/client.js
 var StateChange = class extends Event {
@@ -849,13 +1463,24 @@ var UserChange = class extends Event {
     this.previous = previous;
   }
 };
+var TransportChange = class extends Event {
+  /** @param {Name} transport @param {Name} previous */
+  constructor(transport2, previous) {
+    super("transportchange");
+    this.transport = transport2;
+    this.previous = previous;
+  }
+};
 var Client = class extends EventTarget {
   /** @type {string | null | undefined} */
   userId;
   /** @type {Readonly<Record<string, string>>} */
   headers;
+  /** @type {string | null} */
+  since;
   /** @type {Connector} @internal */
   connector;
+  #choice;
   #transport;
   #commands;
   /** @type {Context} */
@@ -872,12 +1497,16 @@ var Client = class extends EventTarget {
   /** @type {Topic | null} */
   #everyone = null;
   /** @param {Options} options */
-  constructor({ url, user, transport = websocket, clock: clock2 = clock, storage = tabStorage() }) {
+  constructor(options) {
+    const { url, user, since, transport: transport2 = "auto", token } = options;
+    const { clock: clock2 = clock, storage = tabStorage() } = options;
     super();
     const secret = makeSecret();
+    this.since = since ?? null;
     this.userId = user;
     this.headers = Object.freeze({ "X-Realtime-Origin": secret });
-    this.#transport = transport;
+    this.#choice = new Choice(transport2, clock2, storage);
+    this.#transport = this.#choice.current.name;
     this.#commands = new Commands(clock2);
     this.#context = {
       clock: clock2,
@@ -886,10 +1515,11 @@ var Client = class extends EventTarget {
       originHash: originHash(secret),
       forget: (following) => this.#forget(following)
     };
-    this.connector = new Connector(transport, folder(url), clock2, {
+    const tools = { clock: clock2, credentials: new Credentials(token) };
+    this.connector = new Connector(this.#choice, folder(url), tools, {
       state: (state, code, reason) => this.#changed(state, code, reason),
       up: (welcome) => this.#up(welcome),
-      down: () => this.#down(),
+      down: (keepsAnswering) => this.#down(keepsAnswering),
       frame: (frame) => this.#frame(frame)
     });
   }
@@ -897,22 +1527,25 @@ var Client = class extends EventTarget {
   get state() {
     return this.connector.state;
   }
-  /** The name of the transport in use. */
+  /** The name of the transport in use, or of the last one that was. */
   get transport() {
-    return this.#transport.name;
+    return this.#transport;
+  }
+  /** Change to another transport, for a test of changing. @internal @param {string} name */
+  move(name) {
+    const transport2 = transports.find((one) => one.name === name);
+    if (transport2) this.connector.move(transport2);
   }
   /** The topic of the user that is signed in. */
   get user() {
-    if (!this.#userTopic?.isFollowed) {
-      const name = this.#userName;
-      this.#user = this.#find(name) ?? this.#follow(name, {});
-      this.#userTopic = new Topic(this.#user);
-    }
+    const start = this.#userTopic ? {} : { since: this.since };
+    if (!this.#userTopic?.isFollowed) this.#userTopic = this.subscribeUser(start);
     return this.#userTopic;
   }
   /** The topic that reaches every signed-in user. */
   get everyone() {
-    if (!this.#everyone?.isFollowed) this.#everyone = this.subscribe("everyone");
+    const start = this.#everyone ? {} : { since: this.since };
+    if (!this.#everyone?.isFollowed) this.#everyone = this.subscribe("everyone", start);
     return this.#everyone;
   }
   /**
@@ -928,9 +1561,14 @@ var Client = class extends EventTarget {
     if (start.last !== void 0 && (start.since ?? null) !== null) {
       throw new TypeError("give since or last, not both");
     }
-    const there = this.#find(name);
-    there?.widen(start);
-    return new Topic(there ?? this.#follow(name, start));
+    return new Topic(this.#find(name) ?? this.#follow(name), start);
+  }
+  /** Follow the topic of the user that is signed in. @internal @param {Start} start */
+  subscribeUser(start) {
+    if (!this.#user || !this.#followings.has(this.#user)) {
+      this.#user = this.#find(this.#userName) ?? this.#follow(this.#userName);
+    }
+    return new Topic(this.#user, start);
   }
   /** Connect anew, with the cookies of now: after signing in or out without leaving the page. */
   reconnect() {
@@ -947,9 +1585,9 @@ var Client = class extends EventTarget {
   get #userName() {
     return this.#offered.find((name) => name.startsWith("user.")) ?? null;
   }
-  /** @param {string | null} name @param {Start} start */
-  #follow(name, start) {
-    const following = new Following(this.#context, name, start);
+  /** @param {string | null} name */
+  #follow(name) {
+    const following = new Following(this.#context, name);
     this.#followings.add(following);
     queueMicrotask(() => {
       if (!this.#followings.has(following)) return;
@@ -964,7 +1602,11 @@ var Client = class extends EventTarget {
   }
   /** @param {State} state @param {number | null} code @param {string | null} reason */
   #changed(state, code, reason) {
-    this.#commands.end(state === "denied" || state === "closed" ? state : null);
+    const isOver = state === "denied" || state === "closed";
+    this.#commands.end(isOver ? state : null);
+    if (isOver && code !== null) {
+      console.warn(`realtime: the server ended the connection: ${reason ?? "no reason"} (${code})`);
+    }
     this.dispatchEvent(new StateChange(state, code, reason));
   }
   /** @param {Frame} welcome */
@@ -972,6 +1614,9 @@ var Client = class extends EventTarget {
     const previous = this.userId;
     this.userId = welcome.user ?? null;
     this.#offered = Array.isArray(welcome.topics) ? welcome.topics : [];
+    const before = this.#transport;
+    this.#transport = this.#choice.current.name;
+    if (before !== this.#transport) this.dispatchEvent(new TransportChange(this.#transport, before));
     if (!this.#isUp) {
       this.#isUp = true;
       this.#renameUser();
@@ -989,10 +1634,10 @@ var Client = class extends EventTarget {
     user.rename(name);
     if (twin && twin !== user) user.absorb(twin);
   }
-  #down() {
+  #down(keepsAnswering = false) {
     this.#isUp = false;
     for (const following of this.#followings) following.down();
-    this.#commands.down();
+    if (!keepsAnswering) this.#commands.down();
   }
   /** @param {Frame} frame */
   #frame(frame) {
@@ -1015,16 +1660,152 @@ function tabStorage() {
   }
 }
 
+// src/element.js
+var TAG = "realtime-topic";
+var OWN = "user";
+var ATTRIBUTES = ["name", "since", "last"];
+var Base = (
+  /** @type {typeof HTMLElement} */
+  globalThis.HTMLElement ?? class {
+  }
+);
+function defineElement() {
+  if (!globalThis.customElements || customElements.get(TAG)) return;
+  customElements.define(TAG, RealtimeTopic);
+}
+var RealtimeTopic = class extends Base {
+  static observedAttributes = ATTRIBUTES;
+  /** @type {Topic | null} */
+  #topic = null;
+  /** @type {string | null} What it follows by, in one text; null if it is not in the document. */
+  #followed = null;
+  connectedCallback() {
+    this.hidden = true;
+    this.#updateSoon();
+  }
+  disconnectedCallback() {
+    this.#updateSoon();
+  }
+  connectedMoveCallback() {
+  }
+  // by moveBefore(), which takes nothing out
+  attributeChangedCallback() {
+    this.#updateSoon();
+  }
+  /** In a moment: who is moved stays, and who gets several attributes follows once. */
+  #updateSoon() {
+    queueMicrotask(() => this.#update());
+  }
+  #update() {
+    const wanted = this.isConnected ? JSON.stringify(this.#read()) : null;
+    if (wanted === this.#followed) return;
+    this.#followed = wanted;
+    this.#topic?.unsubscribe();
+    this.#topic = wanted === null ? null : this.#follow();
+  }
+  #read() {
+    return ATTRIBUTES.map((attribute) => this.getAttribute(attribute));
+  }
+  /** @returns {Topic | null} null, and the console says why, if it cannot. */
+  #follow() {
+    const [name, since, last] = this.#read();
+    const problem = problemOf(name, since, last);
+    if (problem) console.error(`<${TAG}>: ${problem}`, this);
+    const client = pageClient();
+    if (problem || !client) return null;
+    const start = last === null ? { since } : { last: Number(last) };
+    const topic = name === OWN ? client.subscribeUser(start) : client.subscribe(String(name), start);
+    topic.on("*", (_, event) => this.#hear(event));
+    topic.onReset(() => this.#tell("reset", {}, "events were missed; fetch the state anew"));
+    topic.onDenied((denial) => this.#tell("denied", denial, denial.message));
+    return topic;
+  }
+  /** @param {TopicEvent} event */
+  #hear(event) {
+    const names = this.getAttribute("on")?.match(/\S+/g);
+    if (!this.isConnected || names && !names.includes(event.event)) return;
+    const options = { bubbles: true, composed: true, detail: event };
+    this.dispatchEvent(new CustomEvent(`realtime:${event.event}`, options));
+  }
+  /**
+   * Tell what is no event of the topic; with a hyphen, so that no name of an event can be the same.
+   *
+   * @param {string} what
+   * @param {object} more
+   * @param {string} message For the console, where no listener says that it took care.
+   */
+  #tell(what, more, message) {
+    const topic = this.#topic?.name ?? this.getAttribute("name");
+    const options = { bubbles: true, composed: true, cancelable: true, detail: { topic, ...more } };
+    const isOpen = this.dispatchEvent(new CustomEvent(`realtime-${what}`, options));
+    if (isOpen) console.warn(`<${TAG}>: realtime-${what}: ${topic}: ${message}`);
+  }
+};
+function problemOf(name, since, last) {
+  if (!name) return 'the attribute name is missing: a topic, such as name="orders.42"';
+  if (since !== null && last !== null) return "give it since or last, not both";
+  if (since === "") return "since is empty; it is a cursor, or @ and seconds since 1970";
+  if (last !== null && !/^\d{1,9}$/.test(last)) return `last="${last}" is no whole number from 0 on`;
+  return null;
+}
+var hasComplained = false;
+function pageClient() {
+  const client = (
+    /** @type {unknown} */
+    window.realtime
+  );
+  if (client) return (
+    /** @type {Client} */
+    client
+  );
+  if (!hasComplained) {
+    console.error(
+      `<${TAG}>: this page has no client. Add {% realtime_script %} to it, or <script type="module" src="…/realtime.js" data-realtime-url="/realtime/"><\/script>`
+    );
+  }
+  hasComplained = true;
+  return null;
+}
+
+// src/htmx.js
+function watchHtmx(headers, document2 = globalThis.document) {
+  const add = (path, request) => {
+    if (!isOwn(path)) return;
+    for (const [name, value] of Object.entries(headers)) request[name] ??= value;
+  };
+  document2?.addEventListener("htmx:configRequest", (event) => {
+    const { detail } = (
+      /** @type {CustomEvent} */
+      event
+    );
+    add(detail.path, detail.headers);
+  });
+  document2?.addEventListener("htmx:config:request", (event) => {
+    const { request } = (
+      /** @type {CustomEvent} */
+      event.detail.ctx
+    );
+    add(request.action, request.headers);
+  });
+}
+function isOwn(path) {
+  try {
+    return new URL(path, document.baseURI).origin === location.origin;
+  } catch {
+    return false;
+  }
+}
+
 // src/page.js
 function watchPage(connector, window2 = globalThis.window) {
   if (!window2) return;
-  const { document } = window2;
+  const { document: document2 } = window2;
   const wake = () => connector.wake();
   window2.addEventListener("online", wake);
   window2.addEventListener("offline", wake);
-  document.addEventListener("resume", wake);
-  document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible") connector.wake();
+  document2.addEventListener("resume", wake);
+  document2.addEventListener("visibilitychange", () => {
+    if (document2.visibilityState === "visible") connector.wake();
   });
   window2.addEventListener("pagehide", () => connector.pause());
   window2.addEventListener("pageshow", ({ persisted }) => {
@@ -1036,21 +1817,27 @@ function watchPage(connector, window2 = globalThis.window) {
 function createClient(options) {
   const client = new Client(options);
   watchPage(client.connector);
+  watchHtmx(client.headers);
   return (
     /** @type {PublicClient} */
     /** @type {EventTarget} */
     client
   );
 }
-function pageClient() {
+function pageClient2() {
   const script = globalThis.document?.querySelector("script[data-realtime-url]");
   if (!(script instanceof HTMLElement)) return void 0;
-  const { realtimeUrl = "", realtimeUser } = script.dataset;
+  const { realtimeUrl = "", realtimeUser, realtimeSince, realtimeTransport } = script.dataset;
   const user = realtimeUser === void 0 ? void 0 : realtimeUser || null;
-  window.realtime ??= createClient({ url: realtimeUrl, user });
+  const transport2 = (
+    /** @type {PublicOptions["transport"]} */
+    realtimeTransport || "auto"
+  );
+  window.realtime ??= createClient({ url: realtimeUrl, user, since: realtimeSince, transport: transport2 });
   return window.realtime;
 }
-var realtime = pageClient();
+var realtime = pageClient2();
+defineElement();
 export {
   RealtimeError,
   createClient,

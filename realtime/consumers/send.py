@@ -1,0 +1,123 @@
+"""``POST send``: one command of a client that has no WebSocket, run on the node that got it.
+
+It needs no connection of the client's and forwards nothing, so any node of a site answers, without
+sticky sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from realtime import conf
+from realtime.auth import origins, users
+from realtime.auth.users import Identity
+from realtime.commands import Call, Command, Publish, parse
+from realtime.consumers.http import (
+    HttpError,
+    Receive,
+    Request,
+    Response,
+    answer,
+    error_of,
+    read_body,
+)
+from realtime.consumers.running import run_call, run_publish
+from realtime.dialogue import Bucket, Dialogue, refusal
+from realtime.exceptions import ProtocolError, RealtimeError
+from realtime.frames import ErrorCode
+from realtime.writers.asgi import Send
+from realtime.writers.daphne import is_secure
+
+__all__ = ["send_command"]
+
+logger = logging.getLogger("realtime")
+
+KNOWN_SENDERS = 10_000  # whose rates are remembered; the one that was silent longest is forgotten
+
+
+async def send_command(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """Run one command and answer it, as an ASGI application."""
+    request = Request(scope)
+    secure = is_secure(send)
+    await answer(request, send, secure, _answer(request, receive, secure))
+
+
+async def _answer(request: Request, receive: Receive, secure: bool | None) -> Response | None:
+    request.check(("POST",))
+    request.check_origin(secure)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        # The one type of these that a page of another site cannot send without being asked.
+        hint = "send Content-Type: application/json"
+        raise HttpError(415, ErrorCode.BAD_FRAME, f"the body is {kind or 'of no type'}", hint)
+    limits = conf.get().limits
+    body = await read_body(receive, limits.frame_bytes)
+    if body is None:
+        return None
+    identity = await request.identify()
+    is_by_cookie = users.bearer(request.scope) is None and users.has_session(request.scope)
+    if is_by_cookie and not origins.has_origin(request.scope):
+        reason = "a request with a session cookie does not say which page it is from"
+        raise HttpError(403, "forbidden_origin", reason, "send an Origin header, or no cookie")
+    if not _rates.take(_sender(request, identity.user), limits):
+        reason = f"more than {limits.commands_per_second} commands a second"
+        headers = {"Retry-After": "1"}
+        raise HttpError(429, ErrorCode.RATE_LIMITED, reason, "send it again later", headers)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        reason = "the body is not UTF-8"
+        raise HttpError(400, ErrorCode.BAD_JSON, reason, "send JSON in UTF-8") from None
+    try:
+        command = parse(text, limits.frame_bytes)
+        return Response.of_json(await _run(Dialogue(limits), identity, command))
+    except Exception as error:
+        if not isinstance(error, RealtimeError):
+            logger.exception("a client's command failed")
+        raise error_of(refusal(error)) from error
+
+
+async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
+    match command:
+        case Publish():
+            await run_publish(identity, command)
+            return dialogue.ok(command)
+        case Call():
+            return dialogue.result(command, await run_call(identity, command))
+        case _:
+            reason = "only publish and call can be sent this way; follow topics by sse, poll or ws"
+            raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)
+
+
+def _sender(request: Request, user: Any) -> str:
+    if user is not None and user.is_authenticated:
+        return f"user {user.pk}"
+    client = request.scope.get("client")
+    return f"address {client[0]}" if client else "nobody"
+
+
+class _Rates:
+    """How fast each sender may go on: what a connection's rate is elsewhere."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def take(self, sender: str, limits: conf.Limits) -> bool:
+        bucket = self._buckets.pop(sender, None)
+        if bucket is None:
+            bucket = Bucket(limits.commands_per_second, limits.commands_burst)
+        self._buckets[sender] = bucket
+        if len(self._buckets) > KNOWN_SENDERS:
+            self._buckets.popitem(last=False)
+        return bucket.take(_now())
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+_rates = _Rates()

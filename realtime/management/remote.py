@@ -1,0 +1,124 @@
+"""Follow topics of a site that runs elsewhere, on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import CommandError, OutputWrapper
+
+from realtime.encoders import event_frame
+from realtime.events import Cursor
+from realtime.exceptions import EventsLost
+from realtime.frames import Reset, frame
+from realtime.management.arguments import WRONG_CALL
+from realtime.management.listening import Console
+
+if TYPE_CHECKING:
+    from realtime.client import Client
+
+__all__ = ["RemoteListener", "connect_to", "read_token"]
+
+TOKEN_VARIABLE = "REALTIME_TOKEN"  # noqa: S105 - a name, not a secret
+
+
+def read_token(path: str | None) -> str | None:
+    """Return the token of a file, or of the environment; None where neither has one.
+
+    Not of the command line, which every user of a machine can read.
+
+    Raises:
+        CommandError: the file cannot be read.
+    """
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE)
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read: {error}.", returncode=WRONG_CALL) from error
+
+
+def connect_to(url: str, token: str | None) -> Client:
+    """Return a client for a site.
+
+    Raises:
+        CommandError: the URL or the token cannot be used, or the client is not installed.
+    """
+    try:
+        from realtime.client import Client
+    except ImportError as error:
+        raise CommandError(f"{error}.") from error
+    try:
+        return Client(url, token=token)
+    except ValueError as error:
+        raise CommandError(f"{error}.", returncode=WRONG_CALL) from error
+
+
+class _Notices(logging.Handler):
+    """Says beside the output what the client does about its connection."""
+
+    def __init__(self, stderr: OutputWrapper) -> None:
+        super().__init__(logging.INFO)
+        self._stderr = stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._stderr.write(record.getMessage(), str)
+        self._stderr.flush()
+
+
+class RemoteListener(Console):
+    """Follows topics through a site's own URL, with the rights of a token."""
+
+    def run(
+        self, client: Client, names: Sequence[str], since: Cursor | str | None, last: int | None
+    ) -> None:
+        """Print what comes.
+
+        Raises:
+            CommandRefused: a topic may not be followed.
+            ConnectionEnded: the site does not let this client in.
+        """
+        logger = logging.getLogger("realtime.client")
+        notices, before = _Notices(self.stderr), logger.level
+        logger.addHandler(notices)
+        logger.setLevel(logging.INFO)
+        try:
+            self.execute(self._follow(client, names, since, last))
+        finally:
+            logger.removeHandler(notices)
+            logger.setLevel(before)
+
+    async def _follow(
+        self, client: Client, names: Sequence[str], since: Cursor | str | None, last: int | None
+    ) -> None:
+        self.begin()
+        async with client:
+            tasks: list[asyncio.Task[Any]] = [
+                asyncio.create_task(self._print_topic(client, name, since, last)) for name in names
+            ]
+            tasks.append(asyncio.create_task(self.ended.wait()))
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # raises what ended a topic
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _print_topic(
+        self, client: Client, name: str, since: Cursor | str | None, last: int | None
+    ) -> None:
+        def reset(error: EventsLost) -> None:
+            reason = error.reason or Reset.TRIMMED
+            self.show(frame("reset", topic=name, cursor=str(error.cursor), reason=reason))
+
+        async with client.subscribe(name, since=since, last=last, on_reset=reset) as events:
+            if events.cursor is not None:  # else a reset comes first
+                self.show(frame("subscribed", topic=name, cursor=str(events.cursor)))
+            async for event in events:
+                self.show(event_frame(event))

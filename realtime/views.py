@@ -1,0 +1,176 @@
+"""Polling where there is no ASGI server: ``GET poll`` as a Django view.
+
+It answers as ``realtime.consumers.poll`` does, at once whatever ``wait`` says, since a thread that
+waits is a thread that serves nobody.
+There is no hub: the log is asked, with one query while nothing is new.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from realtime import conf
+from realtime.auth.users import Identity, bearer
+from realtime.consumers.following import Plan, Start, permitted, read_plan, refusal_frame
+from realtime.consumers.http import Request, Response, response_to
+from realtime.consumers.poll import MAX_BYTES, answer_text, etag_of, is_known, read_limit, read_wait
+from realtime.consumers.running import greeting
+from realtime.encoders import Frame
+from realtime.events import Cursor
+from realtime.exceptions import CursorExpired
+from realtime.frames import frame
+from realtime.hub.connection import HISTORY_SECONDS
+from realtime.hub.ring import EventFrame
+from realtime.outbox import sweep_if_due
+from realtime.stores import get_store
+from realtime.stores.base import Page, Store
+from realtime.topics import Topic
+
+__all__ = ["poll"]
+
+logger = logging.getLogger("realtime")
+
+
+@csrf_exempt  # it changes nothing, and another method than GET shall hear so in JSON
+def poll(request: HttpRequest) -> HttpResponse:
+    """Answer one poll, for ``request.user``."""
+    asked = _request_of(request)
+    cors = asked.cors(None)
+    if asked.is_preflight and cors:
+        return HttpResponse(status=204, headers=cors)
+    try:
+        response = _answer(asked, getattr(request, "user", None))
+    except Exception as error:
+        response = response_to(error)
+    headers = {**response.all_headers, **cors}
+    return HttpResponse(response.body, status=response.status, headers=headers)
+
+
+def _request_of(request: HttpRequest) -> Request:
+    """Return the request as the transports read it."""
+    meta = request.META
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    # As Django has it for a client of HTTP/1.0, which need not say which host it asks.
+    headers.setdefault("host", f"{meta['SERVER_NAME']}:{meta['SERVER_PORT']}")
+    return Request(
+        {
+            "type": "http",
+            "method": request.method,
+            "scheme": request.scheme,
+            "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
+            "headers": [
+                (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+                for name, value in headers.items()
+            ],
+        }
+    )
+
+
+def _answer(request: Request, user: Any) -> Response:
+    request.check(("GET", "HEAD"))
+    request.check_origin(None)
+    plan = read_plan(request, conf.get().limits.topics)
+    read_wait(request)  # refused where it is no number, as everywhere
+    limit = read_limit(request)
+    identity = _identify(request, user)
+    user = identity.user
+    topics, refused = async_to_sync(permitted)(identity, list(plan.starts))
+    sweep_if_due()  # a crashed process's events go out also where no server follows
+    store = get_store()
+    heads = store.heads([str(topic) for topic in topics])
+    known = etag_of(user, refused, [(str(topic), heads[str(topic)]) for topic in topics])
+    if is_known(request, known):
+        return Response(304, headers={"ETag": known})
+    answer = _Answer(store, limit)
+    answer.frames.append(Frame(greeting(secrets.token_urlsafe(9), user)))
+    answer.frames.extend(map(refusal_frame, refused))
+    for topic in topics:
+        answer.add(topic, plan, heads[str(topic)])
+    etag = etag_of(user, refused, answer.places)
+    text = answer_text(answer.frames, answer.places, more=answer.more)
+    return Response.of_json(text, ETag=etag)
+
+
+def _identify(request: Request, user: Any) -> Identity:
+    """Return who asks: by a token as on every transport, else as the project's middleware says."""
+    if conf.get().authenticate is not None or bearer(request.scope) is not None:
+        return async_to_sync(request.identify)()
+    if user is not None:
+        _ = user.is_authenticated  # a lazy user is looked up here, in the request's own thread
+    return Identity(user)
+
+
+@dataclass
+class _Answer:
+    """What is collected for one answer, topic by topic."""
+
+    store: Store
+    events_left: int
+    bytes_left: int = MAX_BYTES
+    frames: list[Frame] = field(default_factory=list)
+    places: list[tuple[str, Cursor]] = field(default_factory=list)
+    more: bool = False
+
+    def add(self, topic: Topic, plan: Plan, head: Cursor) -> None:
+        """Add where a topic begins, and what follows as far as it fits."""
+        name = str(topic)
+        since = plan.starts[name]
+        recovered = None if since is None else True
+        try:
+            begin, page = self._begin(topic, since, plan.lasts.get(name), head)
+        except CursorExpired as error:
+            begin, page = error.head, Page((), error.head)
+            recovered = recovered and False
+        events: Sequence[EventFrame] = [EventFrame(e, e.cursor) for e in page.events if e.cursor]
+        if not self._has_room:
+            events = ()
+        text = frame(
+            "subscribed",
+            topic=name,
+            cursor=str(begin),
+            recovered=recovered,
+            replayed=page.head.seq - begin.seq,
+        )
+        self.frames += [Frame(text, (name, begin)), *events]
+        self.events_left -= len(events)
+        self.bytes_left -= sum(event.size for event in events)
+        end = events[-1].cursor if events else begin
+        self.places.append((name, end))
+        self.more = self.more or end != page.head
+
+    @property
+    def _has_room(self) -> bool:
+        return self.events_left > 0 and self.bytes_left > 0
+
+    def _begin(
+        self, topic: Topic, since: Start, last: int | None, head: Cursor
+    ) -> tuple[Cursor, Page]:
+        if since is None and last is None:
+            return head, Page((), head)
+        if isinstance(since, Cursor):
+            begin = since
+        else:
+            begin = _locate(self.store, topic, since, None if since is not None else last, head)
+        # Read where nothing fits any more too: whether the place is kept has to be told.
+        limits = (self.events_left, self.bytes_left) if self._has_room else (1, 1)
+        return begin, self.store.read(str(topic), begin, *limits)
+
+
+def _locate(
+    store: Store, topic: Topic, since: float | None, last: int | None, head: Cursor
+) -> Cursor:
+    name = str(topic)
+    if not topic.history:
+        earliest = store.clock() - HISTORY_SECONDS
+        if since is not None and since < earliest:
+            raise CursorExpired(name, head, head, contradicts=False)
+        since = since or earliest
+    return store.locate(name, last=last, since=since)

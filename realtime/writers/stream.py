@@ -1,0 +1,105 @@
+"""What an event stream and a poll make of frames: entries of text, or one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from realtime.composite import compose, entry
+from realtime.encoders import Frame
+from realtime.events import Cursor
+from realtime.frames import HEARTBEAT
+from realtime.writers.asgi import AsgiWriter, Message
+
+__all__ = ["CollectingWriter", "StreamForm"]
+
+
+class StreamForm:
+    """Each frame as an entry of an event stream.
+
+    The bytes that all clients share end before the ``id:`` line, which is the client's own: one
+    composite cursor of all its topics, so that a bare ``EventSource`` resumes by itself.
+
+    Args:
+        places: where the client stands, by topic; None for a client that wants no ``id:`` lines.
+    """
+
+    def __init__(self, places: Mapping[str, Cursor] | None) -> None:
+        # What the client resumes from is in its first id already: a stream that is cut between the
+        # first answers must not forget the topics that had none.
+        self._entries: dict[str, tuple[str, str]] | None = None
+        if places is not None:
+            self._entries = {topic: entry(topic, place) for topic, place in places.items()}
+
+    def message(self, frame: Frame) -> tuple[Message, int]:
+        """Return the part of the body that carries a frame."""
+        body = frame.chunk
+        if self._entries is not None and frame.place is not None:
+            self._entries[frame.place[0]] = entry(*frame.place)
+            body += b"id: %b\n" % compose(self._entries.values()).encode()
+        body += b"\n"
+        return {"type": "http.response.body", "body": body, "more_body": True}, len(body)
+
+    def ending(self, code: int) -> Message:
+        """Return the end of the body; a code cannot be told, and was in a frame before."""
+        return {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class CollectingWriter(AsgiWriter):
+    """Collects frames for one answer, up to a number of events and of bytes.
+
+    Args:
+        max_events: of one answer.
+        max_bytes: of one answer; the limit of the connection that it is of.
+
+    Attributes:
+        frames: what was written.
+        full: nothing more fits; what comes then waits in the log.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        super().__init__(_nowhere)
+        self.frames: list[Frame] = []
+        self.full = False
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._events = 0
+        self._size = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def unsent(self) -> int:
+        """The bytes that were collected; the limit as soon as no event fits any more.
+
+        Never more, since frames that are no events still have their place in a full answer.
+        """
+        is_full = self._events >= self._max_events
+        return self._max_bytes if is_full else min(self._size, self._max_bytes)
+
+    def write(self, frame: Frame) -> None:
+        """Collect a frame; the answer itself is what breaks the silence."""
+        if self.closed or frame.text == HEARTBEAT:
+            return
+        self.frames.append(frame)
+        self._size += frame.size
+        self._events += frame.is_event
+        self._changed.set()
+
+    async def drained(self, below: int) -> None:
+        """Wait for ever: it never drains, and who waits is ended with the connection."""
+        self.full = True
+        self._changed.set()
+        await asyncio.Event().wait()
+
+    def wake(self) -> None:
+        """Let who waits look again."""
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until something was collected, or does not fit any more."""
+        await self._changed.wait()
+        self._changed.clear()
+
+
+async def _nowhere(message: Message) -> None:
+    raise AssertionError("an answer is sent as a whole")

@@ -1,0 +1,33 @@
+"""Follow topics from Python: ``async for event in client.subscribe("orders.42")``.
+
+It needs no Django, no settings and nothing else of this package than the words of the protocol;
+``docs/python-client.md`` is its page.
+"""
+
+from __future__ import annotations
+
+try:
+    import httpx
+    import websockets
+except ImportError as error:
+    raise ImportError(
+        f"realtime.client needs {error.name}: pip install 'django-channels-realtime[client]'"
+    ) from error
+else:
+    del httpx, websockets
+
+from realtime.client.client import Client
+from realtime.client.subscription import Subscription
+from realtime.events import Cursor, Event
+from realtime.exceptions import AnswerLost, CommandRefused, ConnectionEnded, EventsLost
+
+__all__ = [
+    "AnswerLost",
+    "Client",
+    "CommandRefused",
+    "ConnectionEnded",
+    "Cursor",
+    "Event",
+    "EventsLost",
+    "Subscription",
+]

@@ -1,0 +1,44 @@
+"""For the tests of a project: what was published, and a client without a server.
+
+::
+
+    from realtime.testing import RealtimeClient, capture_events
+
+    class ShipTests(TestCase):
+        def test_customer_hears_of_it(self):
+            with capture_events() as events, RealtimeClient(self.customer) as browser:
+                browser.subscribe("orders.42")
+                self.client.post("/orders/42/ship/")
+                events.assert_published("orders.42", "shipped")
+                self.assertEqual(browser.receive_event().name, "shipped")
+
+Inside, events are kept in memory instead of the project's store; nothing else of the project is
+replaced, and no other thread touches the database.
+With pytest the fixtures ``realtime_events`` and ``realtime_connect`` do the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from realtime.testing.capture import CapturedEvents, capture_events
+    from realtime.testing.client import RealtimeClient
+
+_HOME = {
+    "CapturedEvents": "capture",
+    "RealtimeClient": "client",
+    "capture_events": "capture",
+}
+
+__all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
+
+
+# pytest imports this package before Django has its settings, so the names are resolved later.
+def __getattr__(name: str) -> Any:
+    try:
+        module = importlib.import_module(f"realtime.testing.{_HOME[name]}")
+    except KeyError:
+        raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}") from None
+    return getattr(module, name)

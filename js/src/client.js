@@ -1,22 +1,26 @@
+import { Choice, transports } from "./choice.js";
 import { clock as realClock } from "./clock.js";
 import { Commands } from "./commands.js";
 import { Connector } from "./connector.js";
+import { Credentials } from "./credentials.js";
 import { Following } from "./following.js";
 import { makeSecret, originHash } from "./origin.js";
 import { Resets } from "./resets.js";
 import { Topic } from "./topic.js";
-import { websocket } from "./websocket.js";
 
 /** @import {Clock} from "./clock.js" */
 /** @import {State} from "./connector.js" */
 /** @import {Context, Start} from "./following.js" */
-/** @import {Frame, Transport} from "./websocket.js" */
+/** @import {Token} from "./credentials.js" */
+/** @import {Frame, Name} from "./links.js" */
 
 /**
  * @typedef {object} Options
  * @property {string | URL} url Where the app is mounted, such as `/realtime/`.
  * @property {string | null} [user] The key of the user that the page was rendered for, or null.
- * @property {Transport} [transport]
+ * @property {string | null} [since] When the page's request began, as `@` and seconds since 1970.
+ * @property {string} [transport] The only one to use, or `auto`.
+ * @property {Token} [token] For a page without a session of its own; asked for again when refused.
  * @property {Clock} [clock]
  * @property {Pick<Storage, "getItem" | "setItem"> | null} [storage]
  */
@@ -42,14 +46,27 @@ export class UserChange extends Event {
   }
 }
 
+/** The client came through over another transport than before. */
+export class TransportChange extends Event {
+  /** @param {Name} transport @param {Name} previous */
+  constructor(transport, previous) {
+    super("transportchange");
+    this.transport = transport;
+    this.previous = previous;
+  }
+}
+
 /** Follows topics over one connection, which it keeps. */
 export class Client extends EventTarget {
   /** @type {string | null | undefined} */
   userId;
   /** @type {Readonly<Record<string, string>>} */
   headers;
+  /** @type {string | null} */
+  since;
   /** @type {Connector} @internal */
   connector;
+  #choice;
   #transport;
   #commands;
   /** @type {Context} */
@@ -67,12 +84,16 @@ export class Client extends EventTarget {
   #everyone = null;
 
   /** @param {Options} options */
-  constructor({ url, user, transport = websocket, clock = realClock, storage = tabStorage() }) {
+  constructor(options) {
+    const { url, user, since, transport = "auto", token } = options;
+    const { clock = realClock, storage = tabStorage() } = options;
     super();
     const secret = makeSecret();
+    this.since = since ?? null;
     this.userId = user;
     this.headers = Object.freeze({ "X-Realtime-Origin": secret });
-    this.#transport = transport;
+    this.#choice = new Choice(transport, clock, storage);
+    this.#transport = this.#choice.current.name;
     this.#commands = new Commands(clock);
     this.#context = {
       clock,
@@ -81,10 +102,11 @@ export class Client extends EventTarget {
       originHash: originHash(secret),
       forget: (following) => this.#forget(following),
     };
-    this.connector = new Connector(transport, folder(url), clock, {
+    const tools = { clock, credentials: new Credentials(token) };
+    this.connector = new Connector(this.#choice, folder(url), tools, {
       state: (state, code, reason) => this.#changed(state, code, reason),
       up: (welcome) => this.#up(welcome),
-      down: () => this.#down(),
+      down: (keepsAnswering) => this.#down(keepsAnswering),
       frame: (frame) => this.#frame(frame),
     });
   }
@@ -94,24 +116,28 @@ export class Client extends EventTarget {
     return this.connector.state;
   }
 
-  /** The name of the transport in use. */
+  /** The name of the transport in use, or of the last one that was. */
   get transport() {
-    return this.#transport.name;
+    return this.#transport;
+  }
+
+  /** Change to another transport, for a test of changing. @internal @param {string} name */
+  move(name) {
+    const transport = transports.find((one) => one.name === name);
+    if (transport) this.connector.move(transport);
   }
 
   /** The topic of the user that is signed in. */
   get user() {
-    if (!this.#userTopic?.isFollowed) {
-      const name = this.#userName;
-      this.#user = this.#find(name) ?? this.#follow(name, {});
-      this.#userTopic = new Topic(this.#user);
-    }
+    const start = this.#userTopic ? {} : { since: this.since };
+    if (!this.#userTopic?.isFollowed) this.#userTopic = this.subscribeUser(start);
     return this.#userTopic;
   }
 
   /** The topic that reaches every signed-in user. */
   get everyone() {
-    if (!this.#everyone?.isFollowed) this.#everyone = this.subscribe("everyone");
+    const start = this.#everyone ? {} : { since: this.since };
+    if (!this.#everyone?.isFollowed) this.#everyone = this.subscribe("everyone", start);
     return this.#everyone;
   }
 
@@ -128,9 +154,15 @@ export class Client extends EventTarget {
     if (start.last !== undefined && (start.since ?? null) !== null) {
       throw new TypeError("give since or last, not both");
     }
-    const there = this.#find(name);
-    there?.widen(start);
-    return new Topic(there ?? this.#follow(name, start));
+    return new Topic(this.#find(name) ?? this.#follow(name), start);
+  }
+
+  /** Follow the topic of the user that is signed in. @internal @param {Start} start */
+  subscribeUser(start) {
+    if (!this.#user || !this.#followings.has(this.#user)) {
+      this.#user = this.#find(this.#userName) ?? this.#follow(this.#userName);
+    }
+    return new Topic(this.#user, start);
   }
 
   /** Connect anew, with the cookies of now: after signing in or out without leaving the page. */
@@ -152,11 +184,11 @@ export class Client extends EventTarget {
     return this.#offered.find((name) => name.startsWith("user.")) ?? null;
   }
 
-  /** @param {string | null} name @param {Start} start */
-  #follow(name, start) {
-    const following = new Following(this.#context, name, start);
+  /** @param {string | null} name */
+  #follow(name) {
+    const following = new Following(this.#context, name);
     this.#followings.add(following);
-    // In a moment, so that who asked can add listeners, and others can ask for an earlier start.
+    // In a moment, so that who asked can add listeners, and others can ask for what they need.
     queueMicrotask(() => {
       if (!this.#followings.has(following)) return;
       if (this.#isUp) following.up();
@@ -172,7 +204,12 @@ export class Client extends EventTarget {
 
   /** @param {State} state @param {number | null} code @param {string | null} reason */
   #changed(state, code, reason) {
-    this.#commands.end(state === "denied" || state === "closed" ? state : null);
+    const isOver = state === "denied" || state === "closed";
+    this.#commands.end(isOver ? state : null);
+    if (isOver && code !== null) {
+      // Nothing on the page may listen for it, and nothing comes any more.
+      console.warn(`realtime: the server ended the connection: ${reason ?? "no reason"} (${code})`);
+    }
     this.dispatchEvent(new StateChange(state, code, reason));
   }
 
@@ -181,6 +218,9 @@ export class Client extends EventTarget {
     const previous = this.userId;
     this.userId = welcome.user ?? null;
     this.#offered = Array.isArray(welcome.topics) ? welcome.topics : [];
+    const before = this.#transport;
+    this.#transport = this.#choice.current.name;
+    if (before !== this.#transport) this.dispatchEvent(new TransportChange(this.#transport, before));
     if (!this.#isUp) {
       this.#isUp = true;
       this.#renameUser();
@@ -200,10 +240,10 @@ export class Client extends EventTarget {
     if (twin && twin !== user) user.absorb(twin);
   }
 
-  #down() {
+  #down(keepsAnswering = false) {
     this.#isUp = false;
     for (const following of this.#followings) following.down();
-    this.#commands.down();
+    if (!keepsAnswering) this.#commands.down();
   }
 
   /** @param {Frame} frame */

@@ -2,7 +2,7 @@ import { Backoff } from "./backoff.js";
 import { RealtimeError } from "./errors.js";
 
 /** @import {Clock} from "./clock.js" */
-/** @import {Frame} from "./websocket.js" */
+/** @import {Frame} from "./links.js" */
 
 const PATIENCE = 10_000; // ms that a command waits for a connection
 const ATTEMPTS = 5; // of a command that the server had no room for
@@ -56,7 +56,13 @@ export class Commands {
     if (!this.#send) return;
     const id = (this.#id += 1);
     this.#open.set(id, done);
-    this.#send({ ...frame, id });
+    try {
+      // The id goes first, where the server reads it however large or deep the rest is.
+      this.#send({ id, ...frame });
+    } catch (error) {
+      this.#open.delete(id); // no JSON, such as a BigInt
+      throw error;
+    }
   }
 
   /** @param {Frame} frame @returns {boolean} whether it was the answer to a request. */

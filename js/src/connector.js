@@ -1,7 +1,8 @@
 import { Backoff } from "./backoff.js";
 
 /** @import {Clock} from "./clock.js" */
-/** @import {Frame, Link, Transport} from "./websocket.js" */
+/** @import {Choice} from "./choice.js" */
+/** @import {Frame, Link, Tools, Transport} from "./links.js" */
 
 /** @typedef {"connecting" | "connected" | "waiting" | "denied" | "closed"} State */
 
@@ -9,11 +10,12 @@ import { Backoff } from "./backoff.js";
  * @typedef {object} Hearer What a connector tells its owner.
  * @property {(state: State, code: number | null, reason: string | null) => void} state
  * @property {(welcome: Frame) => void} up The connection is there.
- * @property {() => void} down It is there no more, or about to end; may be called twice.
+ * @property {(keepsAnswering?: boolean) => void} down It is there no more, or about to end; may be
+ *   called twice. Answers to commands may still come where it says so.
  * @property {(frame: Frame) => void} frame
  */
 
-const CONNECT = 15_000; // ms from the attempt to the welcome
+const CONNECT = 15_000; // ms from the attempt to the welcome, where there is no other transport
 const GRACE = 10_000; // ms that a heartbeat may be late: together the 35 seconds of the protocol
 const HEARTBEAT = 25; // seconds, where the welcome does not say
 const PROBE = 5_000; // ms for any frame after a ping
@@ -26,13 +28,15 @@ const RETRY_AFTER = 300; // seconds at most that a server may keep us waiting
 export class Connector {
   /** @type {State} */
   state = "waiting";
-  #transport;
+  #choice;
   #base;
+  #tools;
   #clock;
   #hearer;
   #backoff;
   /** @type {Link | null} */
   #link = null;
+  #dropCandidate = () => {}; // ends the search for a better transport
   #timer = () => {}; // cancels the one timer: a retry, the deadline of an attempt, or the watch
   #heardAt = 0;
   #upAt = 0;
@@ -43,13 +47,14 @@ export class Connector {
   #closing = null;
   #told = false; // the server said when to come back
 
-  /** @param {Transport} transport @param {URL} base @param {Clock} clock @param {Hearer} hearer */
-  constructor(transport, base, clock, hearer) {
-    this.#transport = transport;
+  /** @param {Choice} choice @param {URL} base @param {Tools} tools @param {Hearer} hearer */
+  constructor(choice, base, tools, hearer) {
+    this.#choice = choice;
     this.#base = base;
-    this.#clock = clock;
+    this.#tools = tools;
+    this.#clock = tools.clock;
     this.#hearer = hearer;
-    this.#backoff = new Backoff(clock);
+    this.#backoff = new Backoff(tools.clock);
   }
 
   /** Connect, and stay so, if nobody asked for it before. */
@@ -111,12 +116,77 @@ export class Connector {
     this.#closing = null;
     this.#change("connecting", null, null);
     if (this.state !== "connecting" || this.#link) return; // a listener decided otherwise
-    this.#timer = this.#clock.after(CONNECT, () => this.#lost());
-    this.#link = this.#transport.open(
+    const { current, hasOther } = this.#choice;
+    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost());
+    const hearing = {
+      frame: (/** @type {Frame} */ frame) => this.#receive(frame),
+      closed: (/** @type {number} */ code, isBlocked = false) => this.#closed(code, isBlocked),
+    };
+    this.#link = current.open(this.#base, hearing, this.#tools);
+  }
+
+  // Another transport
+
+  #seekLater() {
+    if (!this.#choice.better.length) return;
+    const seek = () => this.#seek(this.#choice.better);
+    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, seek);
+  }
+
+  /** @param {Transport[]} transports */
+  #seek([first, ...others]) {
+    if (first) this.move(first, () => this.#seek(others));
+    else this.#seekLater();
+  }
+
+  /**
+   * Connect over another transport as well, and change to it when it works.
+   *
+   * @param {Transport} transport
+   * @param {() => void} [failed]
+   */
+  move(transport, failed = () => this.#seekLater()) {
+    this.#dropCandidate();
+    if (this.state !== "connected" || this.#closing) return;
+    let isOurs = false;
+    const end = () => {
+      cancel();
+      link.close();
+    };
+    const fail = () => {
+      end();
+      failed();
+    };
+    const cancel = this.#clock.after(transport.patience, fail);
+    const link = transport.open(
       this.#base,
-      (frame) => this.#receive(frame),
-      (code) => this.#closed(code),
+      {
+        frame: (frame) => {
+          if (!isOurs && frame.type === "welcome") {
+            isOurs = true;
+            cancel();
+            this.#adopt(transport, link);
+          }
+          if (isOurs) this.#receive(frame);
+        },
+        closed: (code, isBlocked = false) => (isOurs ? this.#closed(code, isBlocked) : fail()),
+      },
+      this.#tools,
     );
+    this.#dropCandidate = end;
+  }
+
+  /** @param {Transport} transport @param {Link} link Where the welcome comes from in a moment. */
+  #adopt(transport, link) {
+    const old = this.#link;
+    this.#link = link;
+    this.#closing = null;
+    this.#upAt = this.#clock.now();
+    this.#choice.works(transport);
+    this.#dropCandidate = () => {};
+    this.#seekLater();
+    this.#hearer.down(old?.keepsAnswering);
+    old?.close();
   }
 
   /** @param {Frame} frame */
@@ -131,7 +201,12 @@ export class Connector {
   #welcome(welcome) {
     const heartbeat = welcome.heartbeat > 0 ? Number(welcome.heartbeat) : HEARTBEAT;
     this.#silence = heartbeat * 1000 + GRACE;
-    if (this.state !== "connected") this.#upAt = this.#clock.now();
+    this.#tools.credentials.taken();
+    if (this.state !== "connected") {
+      this.#upAt = this.#clock.now();
+      this.#choice.works(this.#choice.current);
+      this.#seekLater();
+    }
     this.#watch(this.#silence);
     const link = this.#link;
     this.#change("connected", null, null);
@@ -158,7 +233,7 @@ export class Connector {
       // After a sleep, or in a throttled tab, what came meanwhile may still be unread.
       if (now - due > LATE || quiet < 0) this.#probe();
       else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
-      else this.#lost();
+      else this.#lost(this.#choice.current.isStalling);
     });
   }
 
@@ -175,20 +250,26 @@ export class Connector {
 
   // The end of a connection
 
-  #lost() {
+  #lost(isBlocked = false) {
     this.#link?.close();
-    this.#closed(1006);
+    this.#closed(1006, isBlocked);
   }
 
-  /** @param {number} code */
-  #closed(code) {
+  /** @param {number} code @param {boolean} isBlocked */
+  #closed(code, isBlocked) {
     const reason = this.#closing?.reason ?? null;
     const after = this.#closing?.retry_after;
-    if (this.state === "connected" && this.#clock.now() - this.#upAt > STABLE) this.#backoff.reset();
+    const wasUp = this.state === "connected";
+    const lasted = wasUp ? this.#clock.now() - this.#upAt : null;
+    if (lasted !== null && lasted > STABLE) this.#backoff.reset();
+    const isAnnounced = this.#closing !== null;
     this.#drop();
-    if (code >= 4400 && code <= 4499) {
+    const isRenewed = code === 4401 && this.#tools.credentials.renew();
+    if (code >= 4400 && code <= 4499 && !isRenewed) {
       return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
     }
+    const isOwn = isAnnounced || isRenewed; // what the server says itself, no transport is to blame for
+    if (!isOwn && this.#choice.failed(lasted, isBlocked)) return this.#connect();
     this.#told = Number.isFinite(after) && after >= 0;
     const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1000 : this.#backoff.next();
     this.#timer = this.#clock.after(delay, () => this.#connect());
@@ -197,6 +278,7 @@ export class Connector {
 
   #drop() {
     this.#timer();
+    this.#dropCandidate();
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();

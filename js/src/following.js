@@ -5,9 +5,16 @@ import { RealtimeError } from "./errors.js";
 /** @import {Commands} from "./commands.js" */
 /** @import {Resets} from "./resets.js" */
 /** @import {Denial, Event, Topic} from "./topic.js" */
-/** @import {Frame} from "./websocket.js" */
+/** @import {Frame} from "./links.js" */
 
 /** @typedef {{last?: number, since?: string | null}} Start Where to begin; at most one of them. */
+
+/**
+ * @typedef {object} Group Parts of the page that are at one place in the topic.
+ * @property {Start} place They lack what comes after it; with neither field, what comes from now on.
+ * @property {number | null} seq The number of the last event before the place, if it is known.
+ * @property {Set<Topic>} topics
+ */
 
 /**
  * @typedef {object} Context What all topics of a client share.
@@ -20,80 +27,67 @@ import { RealtimeError } from "./errors.js";
 
 const JITTER = 5_000; // ms over which the pages of a site spread when all of them are reset
 
-/** One topic on the connection: its position, and the parts of the page that follow it. */
+/**
+ * One topic on the connection, and the parts of the page that follow it.
+ *
+ * The connection has one subscription to a topic, but parts of the page may be at different places
+ * in it: a fragment that arrives late begins at the state that it shows. The subscription serves
+ * one group of them; the others wait until it passes by their place, and join. Whoever still waits
+ * when nothing is left to replay is earlier than that, and the next one to subscribe for. Places
+ * are compared as cursors only: two numbers may be of two lives of the log.
+ */
 export class Following {
   /** @type {string | null} */
   name;
-  /** @type {Set<Topic>} */
-  #topics = new Set();
   #context;
-  #start;
   #retries;
-  /** @type {string | null} */
-  #cursor = null;
-  /** @type {number | null} */
-  #seq = null;
+  /** @type {Group} Its place is that of the subscription. */
+  #served = group();
+  /** @type {Set<Group>} */
+  #waiting = new Set();
   #isLive = false;
+  #lacking = Number.POSITIVE_INFINITY; // events of the replay that are still to come
   /** @type {Denial | null} */
   #denial = null;
   #attempt = {}; // of the newest subscribe; an answer to an older one is passed over
   #cancelRetry = () => {};
-  /** @type {(() => void) | null} */
-  #cancelReset = null;
+  /** @type {Map<Topic, (string | null | undefined)[]>} Those to be reset, and why: refused places. */
+  #missing = new Map();
+  #cancelReset = () => {};
 
-  /** @param {Context} context @param {string | null} name @param {Start} start */
-  constructor(context, name, start) {
+  /** @param {Context} context @param {string | null} name */
+  constructor(context, name) {
     this.name = name;
     this.#context = context;
-    this.#start = start;
     this.#retries = new Backoff(context.clock);
   }
 
   // The page's side
 
-  /** @param {Topic} topic */
-  add(topic) {
-    this.#topics.add(topic);
+  /** @param {Topic} topic @param {Start} start */
+  add(topic, { since, last }) {
+    const place = (since ?? null) !== null ? { since } : last !== undefined ? { last } : {};
+    this.#wait({ place, seq: null, topics: new Set([topic]) });
+    this.#join();
+    // In a moment, so that all that begin now are served together.
+    if (this.#waiting.size) queueMicrotask(() => this.#goOn());
     const denial = this.#denial;
     if (denial) queueMicrotask(() => topic.deny(denial));
   }
 
   /** @param {Topic} topic */
   has(topic) {
-    return this.#topics.has(topic);
+    return this.#groups.some(({ topics }) => topics.has(topic));
   }
 
   /** @param {Topic} topic */
   remove(topic) {
-    if (!this.#topics.delete(topic) || this.#topics.size) return;
-    this.#leave();
-    this.#cancelReset?.();
-    this.#context.forget(this);
-  }
-
-  /**
-   * Take the start of another part of the page into account.
-   *
-   * Raises an Error if this page is at its own place in the topic already.
-   *
-   * @param {Start} start
-   */
-  widen(start) {
-    const { since, last } = start;
-    if ((since ?? null) === null && last === undefined) return;
-    const same = since === this.#start.since && last === this.#start.last;
-    if (same) return;
-    if (this.#cursor === null) {
-      const merged = earlier(this.#start, start);
-      if (merged) {
-        this.#start = merged;
-        return;
-      }
+    for (const one of this.#groups) {
+      if (!one.topics.delete(topic)) continue;
+      this.#missing.delete(topic);
+      if (!one.topics.size) this.#waiting.delete(one);
+      if (!this.#topics.length) this.#end();
     }
-    throw new Error(
-      `this page follows ${this.name} already, from another place: ` +
-        "subscribe without since and last, or unsubscribe the other first",
-    );
   }
 
   /** @param {Frame} frame @returns {Promise<any>} */
@@ -104,13 +98,27 @@ export class Following {
     });
   }
 
+  get #groups() {
+    return [this.#served, ...this.#waiting];
+  }
+
+  get #topics() {
+    return this.#groups.flatMap(({ topics }) => [...topics]);
+  }
+
+  #end() {
+    this.#leave();
+    this.#cancelReset();
+    this.#context.forget(this);
+  }
+
   // The connection's side
 
   /** The connection is there. */
   up() {
     this.#retries.reset();
     if (this.name === null) this.#deny({ code: "forbidden", message: "nobody is signed in" });
-    else this.#subscribe();
+    else this.#begin();
   }
 
   /** The connection broke. */
@@ -120,32 +128,75 @@ export class Following {
     this.#cancelRetry();
   }
 
-  /** @param {string | null} name Another user has another topic, with a position of its own. */
+  /** @param {string | null} name Another user has another topic, with places of its own. */
   rename(name) {
     if (name === this.name) return;
+    if (this.name !== null) {
+      this.#served = group(this.#topics);
+      this.#waiting.clear();
+    }
     this.name = name;
-    this.#cursor = this.#seq = null;
-    this.#start = {};
   }
 
   /** @param {Following} twin Another of the same name, which ends in favour of this one. */
   absorb(twin) {
-    this.#start = twin.#start;
-    for (const topic of twin.#topics) topic.move(this);
-    twin.#topics.clear();
-    twin.#cancelReset?.();
+    for (const one of twin.#groups) {
+      for (const topic of one.topics) topic.move(this);
+      this.#wait(one);
+    }
+    for (const [topic, refused] of twin.#missing) this.#miss(topic, refused);
+    twin.#cancelReset();
     this.#context.forget(twin);
+  }
+
+  // Places
+
+  /** @param {Group} one */
+  #wait(one) {
+    if (!one.topics.size) return;
+    const twin = [...this.#waiting].find(({ place }) => isSame(place, one.place));
+    if (!twin) this.#waiting.add(one);
+    for (const topic of one.topics) twin?.topics.add(topic);
+  }
+
+  /** Let those go with the subscription whose place it has reached. */
+  #join() {
+    for (const one of this.#waiting) {
+      const isHere = isSame(one.place, this.#served.place);
+      if (!isHere && (hasStart(one.place) || this.#lacking)) continue;
+      this.#waiting.delete(one);
+      for (const topic of one.topics) this.#served.topics.add(topic);
+    }
+  }
+
+  /** Let join who can; once nothing is left to replay, subscribe for those who still wait. */
+  #goOn() {
+    this.#join();
+    if (!this.#isLive || this.#lacking || !this.#waiting.size) return;
+    this.#leave();
+    this.#begin();
+  }
+
+  /** Subscribe for those who wait longest; who only wants what comes joins them. */
+  #begin() {
+    this.#wait(this.#served);
+    const waiting = [...this.#waiting];
+    const next = waiting.find(({ place }) => hasStart(place)) ?? waiting[0];
+    if (!next) return; // all have left, a moment ago
+    this.#waiting.delete(next);
+    this.#served = next;
+    this.#subscribe();
   }
 
   #subscribe() {
     const attempt = (this.#attempt = {});
-    const since = this.#cursor ?? this.#start.since ?? undefined;
-    const last = this.#cursor === null ? this.#start.last : undefined;
-    const frame = { type: "subscribe", topic: this.name, since, last };
+    const { place } = this.#served;
+    this.#lacking = Number.POSITIVE_INFINITY;
+    const frame = { type: "subscribe", topic: this.name, ...place };
     this.#context.commands.request(frame, (answer) => {
       if (attempt !== this.#attempt || !answer) return;
-      if (answer.type === "subscribed") this.#subscribed(answer, since);
-      else if (answer.type === "error") this.#refused(answer, since);
+      if (answer.type === "subscribed") this.#subscribed(answer, place.since);
+      else if (answer.type === "error") this.#refused(answer, place.since);
     });
   }
 
@@ -156,23 +207,26 @@ export class Following {
     this.#context.commands.request({ type: "unsubscribe", topic: this.name }, () => {});
   }
 
-  /** @param {Frame} answer @param {string} [since] */
+  /** @param {Frame} answer @param {string | null} [since] */
   #subscribed(answer, since) {
     this.#isLive = true;
     this.#denial = null;
     if (answer.recovered === false) this.#hole(since);
-    if (answer.recovered !== true) this.#seq = null;
-    this.#cursor = answer.cursor;
+    if (answer.recovered !== true) this.#served.seq = null;
+    this.#served.place = { since: answer.cursor };
+    this.#lacking = answer.replayed > 0 ? answer.replayed : 0;
+    this.#goOn();
   }
 
-  /** @param {Frame} error @param {string} [since] */
+  /** @param {Frame} error @param {string | null} [since] */
   #refused(error, since) {
+    if (error.code === "already_subscribed") return this.#repair(); // the unsubscribe was refused
     if (error.retry === true) return this.#subscribeLater();
     if (error.code !== "bad_cursor" || since === undefined) return this.#deny(/** @type {any} */ (error));
     this.#hole(since);
-    this.#cursor = this.#seq = null;
-    this.#start = {};
-    this.#subscribe();
+    this.#served.place = {};
+    this.#served.seq = null;
+    this.#begin();
   }
 
   #subscribeLater() {
@@ -192,17 +246,21 @@ export class Following {
 
   /** @param {Frame} frame */
   #event(frame) {
+    const { seq } = this.#served;
     if (typeof frame.seq === "number") {
-      const next = this.#seq === null ? frame.seq : this.#seq + 1;
+      const next = seq === null ? frame.seq : seq + 1;
       if (frame.seq < next) return;
       if (frame.seq > next) return this.#repair();
-      this.#seq = frame.seq;
-      this.#cursor = frame.cursor;
+      this.#served.seq = frame.seq;
+      this.#served.place = { since: frame.cursor };
+      if (this.#lacking) this.#lacking -= 1;
       this.#retries.reset();
     }
-    if (frame.origin === this.#context.originHash) return;
-    const { type, origin, ...event } = frame;
-    for (const topic of [...this.#topics]) topic.deliver(/** @type {any} */ (event));
+    if (frame.origin !== this.#context.originHash) {
+      const { type, origin, ...event } = frame;
+      for (const topic of [...this.#served.topics]) topic.deliver(/** @type {any} */ (event));
+    }
+    if (this.#waiting.size) this.#goOn();
   }
 
   /** An event is missing: ask for everything after the last one that we have. */
@@ -213,47 +271,54 @@ export class Following {
 
   /** @param {Frame} frame */
   #reset(frame) {
-    this.#hole(this.#cursor ?? undefined);
-    this.#seq = null;
-    this.#cursor = frame.cursor;
+    this.#hole(this.#served.place.since);
+    this.#served.place = { since: frame.cursor };
+    this.#served.seq = null;
+    this.#lacking = 0;
+    this.#goOn();
   }
 
-  /** @param {string} [since] Events after this place cannot be had: say so once, and not at once. */
+  /** @param {string | null} [since] What came after this place is lost for those who are there. */
   #hole(since) {
-    const { clock, resets } = this.#context;
-    const topic = String(this.name);
-    if (since !== undefined) {
-      if (resets.knows(topic, since)) {
-        console.warn(`realtime: ${topic}: this page was just loaded again with what it lacks`);
-        return;
-      }
-      resets.note(topic, [since, this.#start.since]);
+    const name = String(this.name);
+    if (typeof since === "string" && this.#context.resets.knows(name, since)) {
+      console.warn(`realtime: ${name}: this page was just loaded again with what it lacks`);
+      return;
     }
-    this.#cancelReset ??= clock.after(clock.random() * JITTER, () => {
-      this.#cancelReset = null;
-      for (const each of [...this.#topics]) each.reset();
-    });
+    for (const topic of this.#served.topics) this.#miss(topic, [since, topic.since]);
+  }
+
+  /** @param {Topic} topic Reset it once, and not at once. @param {(string | null | undefined)[]} refused */
+  #miss(topic, refused) {
+    const { clock } = this.#context;
+    if (!this.#missing.size) {
+      this.#cancelReset = clock.after(clock.random() * JITTER, () => this.#tell());
+    }
+    this.#missing.set(topic, [...(this.#missing.get(topic) ?? []), ...refused]);
+  }
+
+  #tell() {
+    const missing = [...this.#missing];
+    this.#missing.clear();
+    this.#context.resets.note(String(this.name), missing.flatMap(([, refused]) => refused));
+    for (const [topic] of missing) topic.reset();
   }
 
   /** @param {Denial} denial */
   #deny({ code, message }) {
     if (this.#denial) return; // once, however often we come back
     const denial = (this.#denial = { code, message });
-    for (const topic of [...this.#topics]) topic.deny(denial);
+    for (const topic of this.#topics) topic.deny(denial);
   }
 }
 
-/** @param {Start} one @param {Start} other @returns {Start | null} a start that serves both. */
-function earlier(one, other) {
-  const moments = [one.since, other.since].map((since) => moment(since));
-  if (moments[0] !== null && moments[1] !== null) {
-    return moments[0] <= moments[1] ? one : other;
-  }
-  if (one.last !== undefined && other.last !== undefined) {
-    return one.last >= other.last ? one : other;
-  }
-  return (one.since ?? null) === null && one.last === undefined ? other : null;
+/** @param {Iterable<Topic>} [topics] @returns {Group} of those who want what comes from now on. */
+function group(topics = []) {
+  return { place: {}, seq: null, topics: new Set(topics) };
 }
 
-/** @param {string | null} [since] @returns {number | null} */
-const moment = (since) => (since?.startsWith("@") ? Number(since.slice(1)) : null);
+/** @param {Start} place */
+const hasStart = ({ since, last }) => since !== undefined || last !== undefined;
+
+/** @param {Start} one @param {Start} other */
+const isSame = (one, other) => one.since === other.since && one.last === other.last;

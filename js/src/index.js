@@ -1,4 +1,6 @@
 import { Client } from "./client.js";
+import { defineElement } from "./element.js";
+import { watchHtmx } from "./htmx.js";
 import { watchPage } from "./page.js";
 
 /** @typedef {import("../../realtime/static/realtime/realtime.js").Client} PublicClient */
@@ -16,6 +18,7 @@ export { realtime };
 export function createClient(options) {
   const client = new Client(options);
   watchPage(client.connector);
+  watchHtmx(client.headers);
   return /** @type {PublicClient} */ (/** @type {EventTarget} */ (client));
 }
 
@@ -23,11 +26,13 @@ export function createClient(options) {
 function pageClient() {
   const script = globalThis.document?.querySelector("script[data-realtime-url]");
   if (!(script instanceof HTMLElement)) return undefined;
-  const { realtimeUrl = "", realtimeUser } = script.dataset;
+  const { realtimeUrl = "", realtimeUser, realtimeSince, realtimeTransport } = script.dataset;
   // An empty user is nobody; none at all says nothing about it.
   const user = realtimeUser === undefined ? undefined : realtimeUser || null;
-  window.realtime ??= createClient({ url: realtimeUrl, user });
+  const transport = /** @type {PublicOptions["transport"]} */ (realtimeTransport || "auto");
+  window.realtime ??= createClient({ url: realtimeUrl, user, since: realtimeSince, transport });
   return window.realtime;
 }
 
 const realtime = pageClient();
+defineElement(); // now that those which are there already find their client

@@ -1,7 +1,7 @@
 import { Listeners } from "./listeners.js";
 
-/** @import {Following} from "./following.js" */
-/** @import {Frame} from "./websocket.js" */
+/** @import {Following, Start} from "./following.js" */
+/** @import {Frame} from "./links.js" */
 
 /**
  * @typedef {object} Event
@@ -25,10 +25,12 @@ export class Topic {
   /** @type {Listeners<[Denial]>} */
   #denials = new Listeners();
 
-  /** @param {Following} following */
-  constructor(following) {
+  /** @param {Following} following @param {Start} start */
+  constructor(following, start) {
     this.#following = following;
-    following.add(this);
+    /** @internal */
+    this.since = start.since;
+    following.add(this, start);
   }
 
   /** The topic's name; null for `.user` until the server said who that is. */
@@ -104,10 +106,9 @@ export class Topic {
     this.#following.remove(this);
   }
 
-  /** @internal @param {Following} following It follows the same topic. */
+  /** @internal @param {Following} following It follows the same topic, and knows of this. */
   move(following) {
     this.#following = following;
-    following.add(this);
   }
 
   /** @internal @param {Event} event */

@@ -1,61 +1,54 @@
-/**
- * A frame of the wire protocol; `docs/wire-protocol.md` says what they hold.
- *
- * @typedef {{type: string, [field: string]: any}} Frame
- */
+import { parse, VERSION } from "./links.js";
 
-/**
- * One open connection of a transport.
- *
- * @typedef {object} Link
- * @property {(frame: Frame) => void} send Send a frame; called after the first frame came only.
- * @property {() => void} close End it; nothing is heard of it afterwards.
- */
+/** @import {Credentials} from "./credentials.js" */
+/** @import {Frame, Transport} from "./links.js" */
 
-/**
- * A way to the server: everything else is the same for all of them.
- *
- * `open()` answers at once; `frame` is called for each frame of the server's, and `closed` once,
- * with a close code (1006 where there is none), unless `close()` was called before.
- *
- * @typedef {object} Transport
- * @property {string} name
- * @property {(base: URL, frame: (frame: Frame) => void, closed: (code: number) => void) => Link} open
- */
-
-const VERSION = 1; // of the wire protocol
+const AUTH = 0; // the id of an auth frame; those of commands begin with 1
 
 /** @type {Transport} */
 export const websocket = {
   name: "websocket",
-  open(base, frame, closed) {
+  patience: 5_000,
+  isStream: true,
+  open(base, { frame, closed }, { credentials }) {
     const url = new URL(`ws?v=${VERSION}`, base);
     url.protocol = base.protocol.replace("http", "ws");
     const socket = new WebSocket(url);
-    socket.onmessage = ({ data }) => {
-      const value = parse(data);
-      if (value) frame(value);
+    /** @param {Frame} value */
+    const send = (value) => {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
+    };
+    const close = () => {
+      // A close handshake over a dead network takes minutes; nobody waits for it.
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    };
+    const hear = (/** @type {Frame} */ value) => frame(value);
+    const end = (/** @type {number} */ code) => {
+      if (!socket.onclose) return;
+      close();
+      closed(code);
+    };
+    /** Take frames from a connection on. @param {(value: Frame) => void} hear */
+    const listen = (hear) => {
+      socket.onmessage = ({ data }) => {
+        const value = parse(data);
+        if (value) hear(value);
+      };
     };
     socket.onclose = ({ code }) => closed(code);
-    return {
-      send(value) {
-        if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
-      },
-      close() {
-        // A close handshake over a dead network takes minutes; nobody waits for it.
-        socket.onmessage = socket.onclose = null;
-        socket.close();
-      },
-    };
+    if (!credentials.exist) listen(hear);
+    else {
+      // The welcome that comes by itself is nobody's; the one after the token is ours.
+      listen((value) => {
+        if (value.type === "closing") hear(value);
+        if (value.id !== AUTH) return;
+        if (value.type === "ok") listen(hear);
+        else end(value.code === "unauthorized" ? 4401 : 1006);
+      });
+      const sign = (/** @type {string | null} */ token) => send({ type: "auth", id: AUTH, token });
+      socket.onopen = () => void credentials.get().then(sign, () => end(1006));
+    }
+    return { send, close };
   },
 };
-
-/** @param {unknown} data @returns {Frame | null} null for what is no frame, which is passed over. */
-function parse(data) {
-  try {
-    const value = JSON.parse(String(data));
-    return value && typeof value.type === "string" ? value : null;
-  } catch {
-    return null;
-  }
-}

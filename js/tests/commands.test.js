@@ -96,3 +96,19 @@ test("an anonymous visitor has no topic to publish to", async () => {
   FakeWebSocket.last.welcome({ user: null, topics: [] });
   assert.equal((await published).code, "forbidden");
 });
+
+test("what is no JSON rejects and leaves nothing behind", async () => {
+  const { topic } = await makeLive();
+  assert.equal((await failure(topic.publish("typing", 10n))).name, "TypeError");
+  const next = topic.publish("typing", 10);
+  FakeWebSocket.last.receive({ type: "ok", id: FakeWebSocket.last.asked("publish").id });
+  await next;
+});
+
+test("the id goes first, so that it is read in a frame that is too large", async () => {
+  const { topic } = await makeLive();
+  void topic.publish("typing", "x");
+  const sent = FakeWebSocket.last.asked("publish");
+  assert.equal(Object.keys(sent)[0], "id");
+  assert.match(JSON.stringify(sent), /^\{"id":\d+,/);
+});

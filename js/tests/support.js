@@ -2,7 +2,7 @@
 import { webcrypto } from "node:crypto";
 import { Client } from "../src/client.js";
 
-/** @import {Frame} from "../src/websocket.js" */
+/** @import {Frame} from "../src/links.js" */
 
 // Node 18 has it, but not where browsers have it.
 if (!globalThis.crypto) Object.assign(globalThis, { crypto: webcrypto });
@@ -164,7 +164,7 @@ export function makeClient(options = {}) {
   const clock = new FakeClock();
   const storage = new FakeStorage();
   const url = "https://shop.example/realtime/";
-  const client = new Client({ url, clock, storage, ...options });
+  const client = new Client({ url, clock, storage, transport: "websocket", ...options });
   /** @type {string[]} */
   const states = [];
   client.addEventListener("statechange", () => states.push(client.state));

@@ -59,18 +59,10 @@ test("two parts of a page share a subscription until the last leaves", async () 
   assert.equal(socket.all("unsubscribe").length, 1);
 });
 
-test("the earliest of several starts counts, as long as nothing came", async () => {
+test("a start is one thing or the other", () => {
   const { client } = makeClient();
-  client.subscribe("a");
-  client.subscribe("a", { since: "@20.5" });
-  client.subscribe("a", { since: "@10.5" });
-  client.subscribe("a", { since: "@30.5" });
-  await settle();
-  FakeWebSocket.last.welcome();
-  assert.equal(FakeWebSocket.last.asked("subscribe").since, "@10.5");
-  FakeWebSocket.last.subscribed();
-  assert.throws(() => client.subscribe("a", { since: "@1" }), /follows a already/);
   assert.throws(() => client.subscribe("b", { since: "@1", last: 1 }), TypeError);
+  assert.throws(() => client.subscribe(""), TypeError);
 });
 
 test("an event that came already is passed over, and a hole is asked for", async () => {
@@ -264,7 +256,7 @@ test("the user's topic by its name and as .user is one subscription", async () =
   assert.equal(socket.all("subscribe").length, 1);
   socket.subscribed();
   socket.event(1, { topic: "user.7" });
-  assert.deepEqual(got, ["user", "name"]);
+  assert.deepEqual(got.sort(), ["name", "user"]);
 });
 
 test("who leaves at once asks for nothing", async () => {

@@ -3,12 +3,21 @@ import type * as shipped from "../../realtime/static/realtime/realtime.js";
 import type { Client } from "../src/client.js";
 import * as source from "../src/index.js";
 
-type Internal = "connector" | "deliver" | "reset" | "deny" | "move" | "isFollowed";
+type Internal =
+  | "connector"
+  | "move"
+  | "subscribeUser"
+  | "deliver"
+  | "reset"
+  | "deny"
+  | "move"
+  | "isFollowed"
+  | "since";
 type Same<One, Other> = [One] extends [Other] ? ([Other] extends [One] ? true : never) : never;
 
 export const all: typeof shipped = source;
 export const check = (client: Client): Omit<shipped.Client, "addEventListener"> => client;
-export const members: Same<Exclude<keyof Client, Internal>, keyof shipped.Client> = true;
+export const members: Same<Exclude<keyof Client, Exclude<Internal, "since">>, keyof shipped.Client> = true;
 export const ofTopics: Same<Exclude<keyof Client["user"], Internal>, keyof shipped.Topic> = true;
 export const states: Same<Client["state"], shipped.State> = true;
 
@@ -19,4 +28,15 @@ export function page(realtime: shipped.Client): void {
   realtime.addEventListener("statechange", ({ state, code }) => [state, code]);
   // @ts-expect-error A state that does not exist.
   if (realtime.state === "open") off();
+}
+
+export function pageWithElements(): void {
+  document.createElement("realtime-topic").addEventListener("realtime:shipped", ({ detail }) => {
+    const seq: number | undefined = detail.seq;
+    return seq;
+  });
+  document.addEventListener("realtime-reset", ({ detail: { topic } }) => topic.length);
+  document.addEventListener("realtime-denied", ({ detail: { topic, code } }) => [topic, code]);
+  // @ts-expect-error An event of a mouse is none of ours.
+  document.addEventListener("click", ({ detail: { topic } }) => topic);
 }

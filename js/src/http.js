@@ -1,0 +1,285 @@
+import { VERSION } from "./links.js";
+
+/** @import {Start} from "./following.js" */
+/** @import {Frame, Hearing, Link, Tools} from "./links.js" */
+
+/**
+ * @typedef {object} Entry A topic that a link follows.
+ * @property {number} id Of the subscribe that is still to be answered.
+ * @property {boolean} isLive Whether it was answered.
+ * @property {Start} place The next request begins there.
+ */
+
+/**
+ * Bring frames to a link's `take()` until the signal says that it is enough; it throws at the end.
+ *
+ * @typedef {(link: HttpLink, signal: AbortSignal) => Promise<never>} Run
+ */
+
+const GAP = 50; // ms between two requests for other topics, so that those of one moment go together
+const PATIENCE = 35_000; // ms until a command counts as lost: the silence that ends a connection
+
+// Cookies as with a WebSocket, to another origin too; and a 304 is for us, not for the browser.
+/** @type {RequestInit} */
+const FETCH = { cache: "no-store", credentials: "include" };
+
+/** Codes of a WebSocket for what a stream says before it ends. @type {Record<string, number>} */
+const CODES = { bad: 4400, signed_out: 4401, forbidden: 4403, version: 4406, limit: 4429 };
+
+/** An answer that is none of what was asked for. */
+export class Refusal extends Error {
+  /** @param {number} status @param {any} error What our server says about it; null if it is not ours. */
+  constructor(status, error = null) {
+    super(`HTTP ${status}`);
+    this.status = status;
+    this.error = error;
+  }
+}
+
+/** The server ended what it had begun. */
+export class Ended extends Error {}
+
+/**
+ * Follows topics by requests that name all of them, and sends commands by requests of their own.
+ *
+ * The first request names no topic and brings the welcome; other topics make another request, which
+ * goes on at the places where the one before it was.
+ *
+ * @implements {Link}
+ */
+export class HttpLink {
+  keepsAnswering = true;
+  #run;
+  #base;
+  #hearing;
+  #tools;
+  /** @type {Map<string, Entry>} */
+  #entries = new Map();
+  /** @type {Map<string, Entry>} Those that the request under way names. */
+  #asked = new Map();
+  #request = new AbortController();
+  /** @type {(() => void) | null} */
+  #planned = null;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  #isOver = false;
+  /** @type {string | null | undefined} */
+  #user;
+  /** @type {string | null} */
+  #closing = null;
+
+  /** @param {Run} run @param {URL} base @param {Hearing} hearing @param {Tools} tools */
+  constructor(run, base, hearing, tools) {
+    this.#run = run;
+    this.#base = base;
+    this.#hearing = hearing;
+    this.#tools = tools;
+    this.#ask();
+  }
+
+  /** Whether an answer is still to come, so that the next request must not wait for events. */
+  get isAsking() {
+    if (this.#user === undefined || this.#planned) return true;
+    return [...this.#asked.values()].some(({ isLive }) => !isLive);
+  }
+
+  get clock() {
+    return this.#tools.clock;
+  }
+
+  /** @param {Frame} frame */
+  send(frame) {
+    const { type, id, topic, since, last } = frame;
+    if (type === "subscribe") this.#entries.set(topic, { id, isLive: false, place: { since, last } });
+    else if (type === "unsubscribe") {
+      this.#entries.delete(topic);
+      this.#hearing.frame({ type: "unsubscribed", id, topic, reason: "asked" });
+    } else if (type !== "ping") return void this.#command(frame);
+    // A new request is also what proves that the server is there.
+    this.#plan();
+  }
+
+  close() {
+    this.#isOver = true;
+    this.#planned?.();
+    this.#request.abort();
+  }
+
+  #plan() {
+    if (this.#planned || this.#isOver) return;
+    const wait = Math.max(0, this.#askedAt + GAP - this.clock.now());
+    this.#planned = this.clock.after(Math.min(wait, GAP), () => this.#ask());
+  }
+
+  #ask() {
+    this.#planned = null;
+    this.#askedAt = this.clock.now();
+    this.#request.abort();
+    this.#request = new AbortController();
+    this.#asked = new Map(this.#entries);
+    const { signal } = this.#request;
+    this.#run(this, signal).catch((error) => {
+      if (!signal.aborted && !this.#isOver) this.#failed(error);
+    });
+  }
+
+  /**
+   * Ask for the topics at their places.
+   *
+   * @param {string} path
+   * @param {Record<string, string>} fields
+   * @param {AbortSignal} signal
+   * @param {Record<string, string>} [headers]
+   * @returns {Promise<Response>} It rejects with a `Refusal`, or with what `fetch()` says.
+   */
+  get(path, fields, signal, headers = {}) {
+    const url = new URL(path, this.#base);
+    const query = new URLSearchParams({ v: String(VERSION), ...fields });
+    const entries = [...this.#asked];
+    if (!entries.length) query.append("topic", "");
+    for (const [topic] of entries) query.append("topic", topic);
+    for (const field of /** @type {const} */ (["since", "last"])) {
+      if (!entries.some(([, { place }]) => hasValue(place[field]))) continue;
+      for (const [, { place }] of entries) query.append(field, String(place[field] ?? ""));
+    }
+    url.search = String(query);
+    return this.#fetch(url, { headers, signal });
+  }
+
+  /** @param {URL} url @param {RequestInit} options */
+  async #fetch(url, options) {
+    const token = await this.#tools.credentials.get();
+    const headers = { ...options.headers, ...(token !== null && { Authorization: `Bearer ${token}` }) };
+    const response = await fetch(url, { ...options, ...FETCH, headers });
+    if (response.ok || response.status === 304) {
+      this.#tools.credentials.taken(); // so that the next one that runs out is renewed as well
+      return response;
+    }
+    throw new Refusal(response.status, await ours(response));
+  }
+
+  // Frames
+
+  /** @param {Frame} frame Of the request under way. */
+  take(frame) {
+    const { type, topic } = frame;
+    if (type === "welcome") return this.#welcome(frame);
+    if (type === "closing") this.#closing = frame.reason;
+    if (typeof topic !== "string") return this.#hearing.frame(frame);
+    const entry = this.#asked.get(topic);
+    if (!entry || entry !== this.#entries.get(topic)) return; // left, or asked for anew
+    const { isLive, id } = entry;
+    if (type === "subscribed") {
+      entry.isLive = true;
+      entry.place = { since: frame.cursor };
+      if (!isLive) this.#hearing.frame({ ...frame, id });
+      else if (frame.recovered === false) {
+        const { cursor } = frame;
+        this.#hearing.frame({ type: "reset", topic, cursor, reason: "trimmed" });
+      }
+    } else if (type === "error" || type === "unsubscribed") {
+      this.#entries.delete(topic);
+      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason: frame.code ?? frame.reason });
+      else this.#hearing.frame({ ...frame, id });
+    } else {
+      if (frame.cursor) entry.place = { since: frame.cursor };
+      this.#hearing.frame(frame);
+    }
+  }
+
+  /** @param {Frame} welcome */
+  #welcome(welcome) {
+    const user = welcome.user ?? null;
+    // Another request, another user: the page signed in or out meanwhile, so all begins anew.
+    if (this.#user !== undefined && this.#user !== user) return this.#end(1012);
+    this.#user = user;
+    this.#hearing.frame(welcome);
+  }
+
+  // The end
+
+  /** @param {unknown} error */
+  #failed(error) {
+    if (error instanceof Refusal && error.error) return this.#refused(error);
+    if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
+    this.#end(1006, error instanceof Refusal && isBlocked(error.status));
+  }
+
+  /** @param {Refusal} refusal Our server's. */
+  #refused({ status, error }) {
+    const { code, topic } = error;
+    const blamed = topic ? [topic] : code === "forbidden" ? [...this.#asked.keys()] : [];
+    if (blamed.length && [400, 403].includes(status)) {
+      for (const topic of blamed) this.take({ ...error, topic });
+      return this.#plan();
+    }
+    if (error.retry === true && error.retry_after) {
+      this.#hearing.frame({ type: "closing", reason: code, retry_after: error.retry_after });
+    }
+    if (status === 401) this.#end(4401);
+    else if (status === 403) this.#end(4403);
+    else if (code === "bad_version") this.#end(4406);
+    else this.#end(1006, isBlocked(status));
+  }
+
+  /** @param {number} code @param {boolean} [isBlocked] */
+  #end(code, isBlocked = false) {
+    if (this.#isOver) return;
+    this.close();
+    this.#hearing.closed(code, isBlocked);
+  }
+
+  // Commands
+
+  /** @param {Frame} frame */
+  async #command(frame) {
+    const { id } = frame;
+    /** @type {Frame} */
+    let answer = { type: "error", code: "disconnected", message: LOST, retry: false };
+    const request = new AbortController();
+    const cancel = this.clock.after(PATIENCE, () => request.abort());
+    try {
+      answer = await this.#post(frame, request.signal);
+    } catch (error) {
+      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: UNSENT };
+    }
+    cancel();
+    this.#hearing.frame({ ...answer, id });
+  }
+
+  /** @param {Frame} frame @param {AbortSignal} signal @returns {Promise<Frame>} */
+  async #post(frame, signal) {
+    const headers = { "Content-Type": "application/json" };
+    const options = { method: "POST", headers, signal, body: JSON.stringify(frame) };
+    const url = new URL(`send?v=${VERSION}`, this.#base);
+    try {
+      return await (await this.#fetch(url, options)).json();
+    } catch (error) {
+      const isRefused = error instanceof Refusal && error.status === 401;
+      if (!isRefused || !this.#tools.credentials.renew()) throw error;
+      return await (await this.#fetch(url, options)).json();
+    }
+  }
+}
+
+const LOST = "the connection broke before the answer came; the command may have been run";
+const UNSENT = "something between the page and the server refused the command";
+
+/** @param {unknown} value */
+const hasValue = (value) => value !== undefined && value !== null;
+
+/** @param {number} status Whether it says of a transport that it is not let through, or not there. */
+function isBlocked(status) {
+  return status < 500 ? status !== 408 && status !== 429 : status === 501 || status === 505;
+}
+
+/** @param {Response} response @returns {Promise<any>} what our server says; null if it is not ours. */
+async function ours(response) {
+  try {
+    const error = await response.json();
+    if (error?.type !== "error" || typeof error.code !== "string") return null;
+    const seconds = Number(response.headers.get("Retry-After"));
+    return seconds > 0 ? { ...error, retry_after: seconds } : error;
+  } catch {
+    return null;
+  }
+}

@@ -1,6 +1,8 @@
 """Settings of the demo: everything on one SQLite file, no other server.
 
-DEMO_DATABASE names another file; DEMO_DEBUG=0 turns DEBUG off.
+DEMO_DATABASE names another file.
+DEMO_DEBUG=0 turns DEBUG off; static files then have hashed names, and collectstatic has to run
+before the server starts. DEMO_STATIC names another folder for them.
 """
 
 import os
@@ -10,7 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DEMO_DEBUG", "1") != "0"
 SECRET_KEY = "known to everyone who reads this file: for the demo alone"
-ALLOWED_HOSTS = [] if DEBUG else ["localhost", "127.0.0.1"]  # under DEBUG: this machine
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+# The demo's people are signed in by one click, without a password: whoever reaches the site can be
+# any of them. With this on, the site starts for the hosts of this machine only (desk/apps.py).
+DEMO_PERSONAS = True
+DEMO_BROWSERS = ("customer", "desk")
 
 INSTALLED_APPS = [
     "realtime",
@@ -69,8 +76,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
-STATIC_URL = "static/"
-STATIC_ROOT = ROOT / "staticfiles"
+STATIC_URL = "/static/"  # the same below /customer/ and /desk/
+STATIC_ROOT = os.environ.get("DEMO_STATIC") or ROOT / "staticfiles"
+if not DEBUG:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
+    }
 
 # Cookies know no ports: with names of its own the demo signs nobody out of other local sites.
 SESSION_COOKIE_NAME = "realtime_demo_session"

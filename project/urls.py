@@ -1,4 +1,7 @@
-"""What the demo answers over HTTP; its WebSockets are in asgi.py."""
+"""What the demo answers over HTTP; its WebSockets are in asgi.py.
+
+All of it is there three times: under /, under /customer/ and under /desk/ (browsers.py).
+"""
 
 from django.contrib import admin
 from django.templatetags.static import static
@@ -16,10 +19,14 @@ class Favicon(RedirectView):
 
 
 urlpatterns = [
-    path("", views.desk, name="desk"),
+    path("", views.front, name="front"),
+    path("persona/", views.persona, name="persona"),
     path("orders.json", views.orders, name="orders"),
+    path("orders/place/", views.place, name="place"),
     path("orders/<int:pk>/ship/", views.ship, name="ship"),
     path("orders/<int:pk>/reopen/", views.reopen, name="reopen"),
+    path("tell/", views.tell, name="tell"),
+    path("tell/everyone/", views.tell_everyone, name="tell_everyone"),
     path("favicon.ico", Favicon.as_view()),
     path("admin/", admin.site.urls),
 ]

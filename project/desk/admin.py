@@ -6,20 +6,30 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from project.desk.models import Order
-from realtime import publish
+from realtime import publish, user_topic
+from realtime.admin import PublishAdminMixin
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin):
-    list_display = ["pk", "item", "customer", "state"]
+class OrderAdmin(PublishAdminMixin, admin.ModelAdmin):
+    list_display = ["pk", "item", "customer", "state", "asked"]
     list_display_links = ["pk", "item"]
     list_filter = ["state"]
 
+    def get_publication(self, obj: Order) -> tuple[str, str, Any]:
+        """Say what the action "Publish selected orders" publishes: each as it is."""
+        return obj.topic, "changed", obj.as_data()
+
     def save_model(self, request: HttpRequest, obj: Order, form: Any, change: bool) -> None:
         """Save, and publish in the transaction that the admin has opened."""
-        if "state" in form.changed_data:
+        if change:
             obj.version += 1  # nobody else writes between: SQLite's transaction is IMMEDIATE
         super().save_model(request, obj, form, change)
-        if change and "state" in form.changed_data:
+        if not change:
+            publish("desk", "placed", obj.as_data())
+            publish(user_topic(obj.customer), "placed", obj.as_data())
+        elif "state" in form.changed_data:
             name = "shipped" if obj.state == Order.State.SHIPPED else "reopened"
             publish(obj.topic, name, obj.as_data())
+        elif form.changed_data:
+            publish(obj.topic, "changed", obj.as_data())

@@ -6,7 +6,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors "
 
 
 @sync_and_async_middleware
@@ -26,5 +26,6 @@ def content_security_policy(get_response: Callable) -> Callable:
 
 def _with_policy(response: HttpResponse) -> HttpResponse:
     if response.status_code < 400:  # Django's error pages under DEBUG have inline styles
-        response.headers["Content-Security-Policy"] = POLICY
+        framed = response.headers.get("X-Frame-Options") == "SAMEORIGIN"
+        response.headers["Content-Security-Policy"] = POLICY + ("'self'" if framed else "'none'")
     return response

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 
-from project.desk.topics import OrderTopic
+MENU = ("Brass gear", "Copper wire", "Star chart", "Fountain pen", "Pocket lens", "Tuning fork")
 
 
 class Order(models.Model):
@@ -14,9 +15,10 @@ class Order(models.Model):
         OPEN = "open", "Open"
         SHIPPED = "shipped", "Shipped"
 
-    customer = models.CharField(max_length=60)
+    customer = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="orders")
     item = models.CharField(max_length=60)
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    asked = models.BooleanField("customer asked", default=False)
     # Counts the changes: a page that knows version 7 leaves version 6 alone, however it learns it.
     version = models.PositiveIntegerField(default=0, editable=False)
 
@@ -24,21 +26,33 @@ class Order(models.Model):
         ordering = ["pk"]
 
     def __str__(self) -> str:
-        return f"Order {self.pk}: {self.item} for {self.customer}"
+        return f"Order {self.pk}: {self.item}"
 
     @property
-    def topic(self) -> OrderTopic:
-        """What the pages that show this order follow."""
-        return OrderTopic(pk=self.pk)
+    def topic(self) -> str:
+        """What the pages that show this order follow; topics.py says who may."""
+        return f"orders.{self.pk}"
 
-    def set_state(self, state: str) -> bool:
-        """Save another state and return True; False if the order has it already."""
-        changed = Order.objects.filter(pk=self.pk).exclude(state=state)
-        if not changed.update(state=state, version=models.F("version") + 1):
+    def change(self, **values: Any) -> bool:
+        """Save other values and return True; False if the order has them already."""
+        changed = Order.objects.filter(pk=self.pk).exclude(**values)
+        if not changed.update(**values, version=models.F("version") + 1):
             return False
         self.refresh_from_db()
         return True
 
     def as_data(self) -> dict[str, Any]:
         """Return what a page shows of this order, as JSON has it."""
-        return {"order": self.pk, "state": self.state, "version": self.version}
+        return {
+            "order": self.pk,
+            "item": self.item,
+            "customer": self.customer.get_short_name() or self.customer.get_username(),
+            "state": self.state,
+            "asked": self.asked,
+            "version": self.version,
+        }
+
+
+def next_item(customer: Any) -> str:
+    """Return what this customer orders next: a round through the menu."""
+    return MENU[Order.objects.filter(customer=customer).count() % len(MENU)]

@@ -1,0 +1,170 @@
+"""Pages with elements and with htmx, and the views behind them."""
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+
+import django_htmx
+from django.contrib.auth import get_user_model, login
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.template import engines
+from django.urls import path
+
+from realtime import log
+from realtime.auth import make_token
+from realtime.publishing import publish
+
+HTMX = Path(django_htmx.__file__).parent / "static" / "django_htmx"
+
+PAGE = """<!doctype html>
+<title>A page with elements</title>
+<link rel="icon" href="data:,">
+<meta name="htmx-config" content='{"includeIndicatorStyles": false, "includeIndicatorCSS": false,
+  "selfRequestsOnly": false, "mode": "cors"}'>
+{% load realtime %}{% if client %}{% realtime_script %}{% endif %}
+{% if twice %}
+<script type="module" nonce="{{ csp_nonce }}" src="/static/realtime/realtime.js?again"></script>
+{% endif %}
+{% if htmx %}<script src="/htmx-{{ htmx }}.js" nonce="{{ csp_nonce }}"></script>{% endif %}
+<script type="module" nonce="{{ csp_nonce }}">
+  // What document hears: the event, where it came from, and the data or the topic.
+  window.heard = [];
+  window.warned = [];
+  const warn = console.warn;
+  console.warn = (...words) => { warned.push(words); warn(...words); };
+  const hear = ({type, target, detail}) => {
+    heard.push([type, target.id, detail.data ?? detail.topic]);
+  };
+  for (const name of ["shipped", "paid", "reset"]) {
+    document.addEventListener("realtime:" + name, hear);
+    document.addEventListener("realtime-" + name, hear);
+  }
+  document.addEventListener("realtime-denied", hear);
+  const options = new URLSearchParams(location.search);
+  document.addEventListener("realtime-reset", () => {
+    sessionStorage.resets = Number(sessionStorage.resets ?? 0) + 1;
+    if (options.has("reload")) location.reload();
+  });
+</script>
+<body>{{ html|safe }}</body>
+"""
+
+
+def _page(request: HttpRequest, **values: object) -> HttpResponse:
+    nonce = secrets.token_urlsafe()
+    template = engines["django"].from_string(PAGE)
+    text = template.render({"csp_nonce": nonce, "client": True} | values, request)
+    policy = f"default-src 'self'; script-src 'nonce-{nonce}'; img-src data:"
+    policy += "; connect-src 'self' http://localhost:*"
+    return HttpResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def elements(request: HttpRequest) -> HttpResponse:
+    """Show the markup that the test asks for, with the client, ?without it or with it ?twice."""
+    client, twice = "without" not in request.GET, "twice" in request.GET
+    return _page(request, html=request.GET.get("html", ""), client=client, twice=twice)
+
+
+RENDERED = """<!doctype html>
+<title>A page that shows what was there when it was asked for</title>
+<link rel="icon" href="data:,">
+{% load realtime %}
+<script type="module" nonce="{{ csp_nonce }}">
+  window.heard = [];
+  for (const kind of ["realtime:counted", "realtime-reset"]) {
+    document.addEventListener(kind, ({detail}) => heard.push(detail.data ?? kind));
+  }
+</script>
+{% realtime_script transport=transport %}
+{% realtime_subscribe topic %}
+<p id="count">{{ count }}</p>
+"""
+
+
+def rendered(request: HttpRequest, topic: str) -> HttpResponse:
+    """Show how many events there are, and follow from where this request began."""
+    nonce = secrets.token_urlsafe()
+    values = {
+        "count": len(log.history(topic, last=1000)),
+        "csp_nonce": nonce,
+        "topic": topic,
+        "transport": request.GET.get("transport"),
+    }
+    text = engines["django"].from_string(RENDERED).render(values, request)
+    policy = f"default-src 'self'; script-src 'nonce-{nonce}'; img-src data:"
+    return HttpResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def tell(request: HttpRequest, topic: str, event: str) -> HttpResponse:
+    """Publish, with ?data; answer with the cursor after it."""
+    exclude = request if "exclude" in request.GET else None
+    event_ = publish(topic, event, request.GET.get("data"), exclude=exclude)
+    assert event_ is not None
+    return HttpResponse(str(event_.cursor))
+
+
+FRAGMENT = Template("""<p id="count">$count</p>
+<realtime-topic id="late" name="$topic" on="paid" since="$cursor"></realtime-topic>""")
+
+
+def fragment(request: HttpRequest, topic: str) -> HttpResponse:
+    """Show how many events there are, and follow from two before, as if rendered then."""
+    history = log.history(topic, last=1000)
+    cursor = history[-3].cursor
+    return HttpResponse(FRAGMENT.substitute(count=len(history), topic=topic, cursor=cursor))
+
+
+HTML = Template("""
+<realtime-topic id="first" name="$topic"></realtime-topic>
+<div id="orders" hx-get="/fragment/$topic/" hx-trigger="realtime:shipped from:body"></div>
+<button id="own" hx-get="/tell/$topic/paid/?exclude&data=own" hx-swap="none">own</button>
+<button id="seen" hx-get="/seen/" hx-target="#answer">seen</button>
+<button id="abroad" hx-get="$abroad/seen/" hx-target="#answer">abroad</button>
+<div id="answer"></div>
+""")
+
+
+def htmx(request: HttpRequest, version: int, topic: str) -> HttpResponse:
+    """Swap fragments when something is shipped; "localhost" is another site than "127.0.0.1"."""
+    abroad = f"http://localhost:{request.get_port()}"
+    return _page(request, htmx=version, html=HTML.substitute(topic=topic, abroad=abroad))
+
+
+def seen(request: HttpRequest) -> HttpResponse:
+    """Answer with the origin header that came, to pages of other sites too."""
+    headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+    return HttpResponse(request.headers.get("X-Realtime-Origin", "none"), headers=headers)
+
+
+def sign_in(request: HttpRequest, username: str) -> HttpResponse:
+    """Sign in without a password, and answer with the key of the user."""
+    user, _ = get_user_model().objects.get_or_create(username=username)
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return HttpResponse(str(user.pk))
+
+
+def token(request: HttpRequest, username: str) -> HttpResponse:
+    """Hand out a token that is good for ?seconds."""
+    user, _ = get_user_model().objects.get_or_create(username=username)
+    lifetime = timedelta(seconds=float(request.GET.get("seconds", 60)))
+    return HttpResponse(make_token(user, expires=lifetime))
+
+
+def script(request: HttpRequest, version: int) -> FileResponse:
+    return FileResponse(
+        (HTMX / f"htmx-{version}.min.js").open("rb"), content_type="text/javascript"
+    )
+
+
+urlpatterns = [
+    path("elements/", elements),
+    path("rendered/<str:topic>/", rendered),
+    path("tell/<str:topic>/<str:event>/", tell),
+    path("fragment/<str:topic>/", fragment),
+    path("htmx/<int:version>/<str:topic>/", htmx),
+    path("seen/", seen),
+    path("sign-in/<str:username>/", sign_in),
+    path("token/<str:username>/", token),
+    path("htmx-<int:version>.js", script),
+]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from tools.environment import ROOT, ensure, say
+from tools.services import provide_services
 
 CHECKS = {
     "format": ["ruff", "format", "--check", "."],
@@ -16,6 +17,7 @@ CHECKS = {
 
 def main() -> int:
     python = ensure(groups=["check"])
+    provide_services()  # the wheel's check looks at the documents' pages in Chromium
     failed = []
     for name, command in CHECKS.items():
         say(f"== {name}: {' '.join(command)}")

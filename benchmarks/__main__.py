@@ -1,9 +1,9 @@
-"""Run the benchmarks: `python -m benchmarks [latency] [layer]`, all of them by default."""
+"""Run the benchmarks: `python -m benchmarks [name …]`, all of them by default."""
 
 import subprocess
 import sys
 
-BENCHMARKS = ("latency", "layer")
+BENCHMARKS = ("latency", "layer", "browser")
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Django settings of the test project.
 
 REALTIME_TEST_DB chooses the default database: a `postgres://…` URL or the path of a SQLite file.
-Without it both databases are SQLite files in a folder of this run, which child processes share
-through REALTIME_TEST_DIR.
+Without it both databases are SQLite files in a folder of this run, or of one of its workers, which
+child processes share through REALTIME_TEST_DIR.
 """
 
 import atexit
@@ -15,10 +15,13 @@ from tests.support.databases import database_config
 
 
 def _run_folder() -> Path:
-    if inherited := os.environ.get("REALTIME_TEST_DIR"):
+    # What runs beside it, a worker of the same run, has a folder of its own.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    inherited = os.environ.get("REALTIME_TEST_DIR")
+    if inherited and os.environ.get("REALTIME_TEST_WORKER", "") == worker:
         return Path(inherited)
     folder = tempfile.mkdtemp(prefix="realtime-tests-")
-    os.environ["REALTIME_TEST_DIR"] = folder
+    os.environ |= {"REALTIME_TEST_DIR": folder, "REALTIME_TEST_WORKER": worker}
     owner = os.getpid()  # a forked child inherits the exit hook, not the folder
 
     def remove() -> None:
@@ -49,6 +52,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.admin",
     "django.contrib.staticfiles",
+    "rest_framework.authtoken",
     "tests.testapp",
 ]
 

@@ -69,7 +69,7 @@ def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> 
 @pytest.mark.parametrize(
     ("value", "where", "hint"),
     [
-        (None, "REALTIME", "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'LIMITS'"),
+        (None, "REALTIME", "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'AUTHENTICATE', 'LIMITS'"),
         (["STORE"], "REALTIME", "'STORE'"),
         ({"STORE": "a.b.Store"}, 'REALTIME["STORE"]', "'BACKEND'"),
         ({"STORE": {"BACKEND": "Store"}}, 'REALTIME["STORE"]["BACKEND"]', "DatabaseStore"),
@@ -132,7 +132,8 @@ def test_an_unknown_key_is_a_problem_that_names_the_nearest(
 def test_an_unknown_key_that_is_like_no_other_gets_the_list() -> None:
     with override_settings(REALTIME={5: 1}):
         (problem,) = conf.check()
-    assert problem.hint == "Its keys are 'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'LIMITS'."
+    keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'AUTHENTICATE', 'LIMITS'"
+    assert problem.hint == f"Its keys are {keys}."
 
 
 def test_all_problems_are_reported_at_once() -> None:

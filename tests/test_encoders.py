@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime import encoders
-from realtime.encoders import encode_data, event_frame, sse_chunk, websocket_frame
+from realtime.encoders import Frame, encode_data, event_frame, sse_chunk, websocket_frame
 from realtime.events import Cursor, Event
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.frames import MAX_NESTING
@@ -67,7 +67,18 @@ def joined(value):
 
 
 def test_the_module_exports_what_it_says():
-    assert encoders.__all__ == ["encode_data", "event_frame", "sse_chunk", "websocket_frame"]
+    functions = ["encode_data", "event_frame", "sse_chunk", "websocket_frame"]
+    assert encoders.__all__ == ["Frame", *functions]
+
+
+@given(events)
+def test_a_frame_is_made_once_in_each_form(event):
+    frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)))
+    assert frame.is_event
+    assert frame.size == len(frame.text.encode())
+    assert frame.chunk == sse_chunk(frame.text)
+    assert frame.chunk is frame.chunk
+    assert not Frame('{"type":"heartbeat"}').is_event
 
 
 @given(json_values)

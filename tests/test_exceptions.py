@@ -30,6 +30,12 @@ ERRORS = [
     (exceptions.PublishError("gone"), "gone"),
     (exceptions.AmbiguousTransaction("default", ["other"]), "publish(…, using='other')"),
     (exceptions.ProtocolError("bad_frame", "send JSON", close_code=4400, id=7), "bad_frame: send JSON"),
+    (exceptions.CommandRefused("forbidden", "not yours", True), "forbidden: not yours"),
+    (exceptions.AnswerLost("call", "orders.1"), "before call on orders.1 was answered"),
+    (exceptions.EventsLost("orders.1", HEAD, "trimmed"), "orders.1 were missed for good (trimmed); fetch"),
+    (exceptions.EventsLost("orders.1", HEAD), "missed for good; fetch"),
+    (exceptions.ConnectionEnded(4429, "too fast"), "closed with 4429: too fast"),
+    (exceptions.ConnectionEnded(1006), "closed with 1006"),
 ]  # fmt: skip
 
 

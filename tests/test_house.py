@@ -14,6 +14,7 @@ PACKAGE = ROOT / "realtime"
 ORDER = [
     "exceptions",
     "events",
+    "composite",
     "names",
     "frames",
     "commands",
@@ -27,6 +28,7 @@ ORDER = [
     "topics",
     "models",
     "stores",
+    "moments",
     "layers",
     "broadcast",
     "retention",

@@ -1,9 +1,17 @@
-"""The make targets' own logic: what is installed, and what the README's markers mean."""
+"""The make targets' own logic: what is installed, and what the documents' markers mean."""
+
+import sys
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from tests.support.services import require
 from tools import check_wheel, environment, javascript
-from tools.check_wheel import Failure, Step, published, steps
+from tools.check_wheel import publish_step, published
+from tools.following import Site, Step, steps
+from tools.windows import Failure, two_windows
 
 PUBLISH = """<!-- integration: publish -->
 ```console
@@ -18,31 +26,41 @@ def test_a_group_brings_the_groups_it_includes() -> None:
     assert len(dev) == len(set(dev))
 
 
-def test_marked_blocks_are_taken_in_order_and_others_left_alone() -> None:
-    readme = (
+def test_marked_places_are_taken_in_order_and_others_left_alone() -> None:
+    text = (
         "# Title\n```python\nignored\n```\n"
         "<!-- integration: append mysite/settings.py -->\n\n```python\nA = 1\n\nB = 2\n```\n"
-        + PUBLISH
+        "<!-- integration: see Two words -->\n```python\nignored\n```\n"
+        "<!-- integration: stop -->\n" + PUBLISH
     )
-    first, last = steps(readme)
+    first, look, stop, last = steps(text, "a.md")
     assert first == Step("append", "mysite/settings.py", "A = 1\n\nB = 2\n")
+    assert look == Step("see", "Two words", "")
+    assert stop == Step("stop", "", "")
     assert published(last.text) == ("orders.42", "shipped", {"eta": 3})
 
 
 @pytest.mark.parametrize(
-    "readme",
+    "text",
     [
-        "",
-        PUBLISH + PUBLISH,
-        PUBLISH + "<!-- integration: run -->\n```sh\ntrue\n```\n",
-        "<!-- integration: append -->\n```python\n```\n" + PUBLISH,
-        "<!-- integration: delete a.py -->\n```python\n```\n" + PUBLISH,
-        "<!-- integration: run -->\nno block\n" + PUBLISH,
+        "<!-- integration: append -->\n```python\n```\n",
+        "<!-- integration: delete a.py -->\n```python\n```\n",
+        "<!-- integration: run -->\nno block\n",
+        "<!-- integration: run twice -->\n```console\ntrue\n```\n",
+        "<!-- integration: see -->\n",
+        "<!-- integration: stop now -->\n",
+        "<!-- integration:stop -->\n",
     ],
 )
-def test_a_readme_that_cannot_be_followed_is_refused(readme: str) -> None:
+def test_a_document_that_cannot_be_followed_is_refused(text: str) -> None:
+    with pytest.raises(Failure, match=r"a\.md"):
+        steps(text, "a.md")
+
+
+@pytest.mark.parametrize("text", ["", PUBLISH + PUBLISH])
+def test_a_document_publishes_once(text: str) -> None:
     with pytest.raises(Failure):
-        steps(readme)
+        publish_step(steps(text, "a.md"))
 
 
 def test_a_publish_block_without_the_command_is_refused() -> None:
@@ -50,10 +68,58 @@ def test_a_publish_block_without_the_command_is_refused() -> None:
         published("python manage.py migrate\n")
 
 
+@pytest.mark.parametrize("document", check_wheel.DOCUMENTS)
+def test_the_documents_end_in_a_browser(document: str) -> None:
+    todo = steps((environment.ROOT / document).read_text(), document)
+    assert {"serve", "open", "see"} <= {step.action for step in todo}
+
+
 def test_the_readme_can_be_followed() -> None:
-    readme = environment.ROOT / "README.md"
-    todo = check_wheel.steps(readme.read_text())
-    assert published(todo[-1].text)
+    readme = (environment.ROOT / "README.md").read_text()
+    assert published(publish_step(steps(readme, "README.md")).text)
+
+
+@pytest.mark.parametrize("path", ["/etc/motd", "../outside.py", "missing.py"])
+def test_nothing_is_written_beside_the_project(tmp_path: Path, path: str) -> None:
+    site = Site(tmp_path / "env", tmp_path / "site", "a.md")
+    with pytest.raises(Failure, match=path):
+        site.follow([Step("append", path, "text")], None)
+    assert list(tmp_path.rglob("*.py")) == []
+
+
+def test_what_the_documents_server_said_is_in_the_failure(tmp_path: Path) -> None:
+    site = Site(Path(sys.prefix), tmp_path / "site", "a.md")
+    (site.project / "manage.py").write_text("raise SystemExit('out of order')")
+    with pytest.raises(Failure, match="out of order"):
+        site.follow([Step("serve", "python manage.py runserver", "")], None)
+
+
+@pytest.mark.parametrize(("ci", "fails"), [("", False), ("true", True)])
+def test_only_ci_needs_a_browser_to_follow_documents(
+    monkeypatch: pytest.MonkeyPatch, ci: str, fails: bool
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("PATH", "")
+    expected = pytest.raises(Failure, match="apt install") if fails else nullcontext()
+    with expected, two_windows("http://127.0.0.1:9", "ada", "secret") as windows:
+        assert windows is None
+
+
+def test_windows_report_what_they_see_and_what_went_wrong(chromium: str, tmp_path: Path) -> None:
+    require(find_spec("playwright"), "Playwright: pip install playwright")
+    page = tmp_path / "page.html"
+    page.write_text("<p>One</p><script>setTimeout(() => { throw new Error('oops'); })</script>")
+    with two_windows("http://127.0.0.1:9", "ada", "secret") as windows:
+        assert windows is not None
+        for window in windows.pages:
+            window.goto(page.as_uri())
+        windows.do("see", "One")
+        windows.do("gone", "Two")
+        windows.pages[0].set_default_timeout(100)
+        with pytest.raises(Failure, match="window 1 should have 'Two' visible"):
+            windows.do("see", "Two")
+        with pytest.raises(Failure, match=r"oops(.|\n)*loaded again"):
+            windows.check()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from django.contrib.auth import logout
 from django.contrib.staticfiles.views import serve
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.urls import include, path
 
 from realtime import log
 from realtime.events import Event
@@ -58,10 +58,13 @@ PAGE = Template("""<!doctype html>
 <title>A page that follows</title>
 <link rel="icon" href="data:,">
 <script type="module" nonce="$nonce" src="/static/realtime/realtime.js"
-  data-realtime-url="/realtime/" data-realtime-user="$user"></script>
+  data-realtime-url="/realtime/" data-realtime-user="$user"
+  data-realtime-transport="$transport"></script>
 <script type="module" nonce="$nonce">
   const options = new URLSearchParams(location.search);
   window.seen = [];
+  window.changes = [];
+  realtime.addEventListener("transportchange", ({transport}) => changes.push(transport));
   window.topic = realtime.subscribe("$topic", {since: "$since"});
   topic.on("*", (data, event) => seen.push(event.seq));
   topic.onDenied(({code}) => seen.push(code));
@@ -76,10 +79,14 @@ PAGE = Template("""<!doctype html>
 
 
 def page(request: HttpRequest, topic: str) -> HttpResponse:
-    """Follow a topic from its head, or from ?since as a page out of a cache does."""
+    """Follow a topic from its head, or from ?since as a page out of a cache does.
+
+    ?transport forces one.
+    """
     since = request.GET.get("since") or str(log.head(topic))
     nonce = secrets.token_urlsafe()
-    text = PAGE.substitute(nonce=nonce, user=request.user.pk or "", topic=topic, since=since)
+    names = {"user": request.user.pk or "", "transport": request.GET.get("transport", "auto")}
+    text = PAGE.substitute(names, nonce=nonce, topic=topic, since=since)
     policy = f"default-src 'self'; script-src 'nonce-{nonce}'; img-src 'self' data:"
     return HttpResponse(text, headers={"Content-Security-Policy": policy})
 
@@ -92,5 +99,6 @@ urlpatterns = [
     path("publish/excluded/", publish_excluded),
     path("logout/", sign_out),
     path("page/<str:topic>/", page),
+    path("", include("tests.testapp.pages")),
     path("static/<path:path>", serve, {"insecure": True}),
 ]

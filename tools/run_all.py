@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.environment import ROOT, can_make_environments, ensure, say
-from tools.services import provide_chromium
+from tools.run_tests import parallel
+from tools.services import provide_services
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def _run(pair: Pair, minor: int, python: str) -> int:
         pins=[f"django~={pair.django}.0"],
         python=python,
     )
-    provide_chromium()
-    return subprocess.run([str(inside), "-m", "pytest"], cwd=ROOT, check=False).returncode
+    provide_services()
+    command = [str(inside), "-m", "pytest", *parallel()]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def _newest_python(minors: range) -> tuple[int, str] | None:

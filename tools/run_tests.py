@@ -1,16 +1,23 @@
 """`make test`: set everything up and run the whole suite on one interpreter."""
 
+import os
 import subprocess
 import sys
 
 from tools.environment import ROOT, ensure
-from tools.services import provide_chromium
+from tools.services import provide_services
+
+
+def parallel() -> list[str]:
+    """Return pytest's arguments for a worker a core; most tests wait, for a server or a browser."""
+    workers = min(os.cpu_count() or 1, 4)
+    return ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
 
 
 def main() -> int:
     python = ensure(groups=["test"], optional=["services"])
-    provide_chromium()
-    command = [str(python), "-m", "pytest", *sys.argv[1:]]
+    provide_services()
+    command = [str(python), "-m", "pytest", *parallel(), *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

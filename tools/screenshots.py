@@ -1,82 +1,123 @@
-"""Pictures of the demo: light, dark and as wide as a phone.
+"""Pictures of the demo and of the admin's page: light, dark and as wide as a phone.
 
 `python -m tools.screenshots [FOLDER]`, with Playwright and a Chromium on PATH, as the tests have;
-FOLDER is build/screenshots if not given.
+FOLDER is docs/images if not given.
 """
 
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
 from tools.demo_server import DemoServer
 from tools.environment import ROOT, say
 from tools.services import CHROMIUM_NAMES
 
-VIEWS = {
-    "light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
-    "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
-    "phone-dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+WIDE = {"width": 1120, "height": 924}
+PHONE = {"width": 390, "height": 844}
+VIEWS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": WIDE, "color_scheme": "light"},
+    "dark": {"viewport": WIDE, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "color_scheme": "light"},
 }
 
 
-def take(browser: Browser, server: DemoServer, folder: Path) -> None:
-    """Take one picture a view, of a page that has been used a little."""
-    pages = {name: browser.new_page(**view) for name, view in VIEWS.items()}
-    for page in pages.values():
-        page.goto(server.url)
-        page.wait_for_selector("#status[data-state=live]")
-    one = pages["light"]
-    one.screenshot(path=folder / "fresh.png")
-    for number in (2, 4):
-        one.click(f"[data-order='{number}'] .ship button")
-        one.wait_for_selector(f"[data-order='{number}'][data-state=shipped]")
-        one.wait_for_selector("button[aria-busy]", state="detached")
-    server.kill()
-    for page in pages.values():
-        page.wait_for_selector("#status[data-state=waiting]")
-    one.screenshot(path=folder / "waiting.png")
-    server.manage("shell", "-c", PUBLISH)
-    server.start()
-    for name, page in pages.items():
-        page.wait_for_selector("#status[data-state=live]")
-        page.wait_for_selector("#feed li >> text=a note")
-        page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
-    one.click("summary >> nth=0")
-    one.click("summary >> nth=1")
-    one.screenshot(path=folder / "sources.png", full_page=True)
+def browsers(page: Page) -> tuple[Frame, Frame]:
+    """Return the customer's frame and the desk's, when both are connected."""
+    found = []
+    for name in ("customer", "desk"):
+        frame = page.frame(name=name)
+        assert frame is not None
+        frame.wait_for_selector("#status[data-state=connected]", state="attached")
+        found.append(frame)
+    return found[0], found[1]
 
 
-PUBLISH = """
-from realtime import publish
-publish("orders.1", "note", {"text": "a note, published while the server was down"})
-"""
+def use(page: Page) -> None:
+    """Do what a visitor does: place, ship, tell, and cut one connection for a moment."""
+    customer, desk = browsers(page)
+    customer.click("#place")
+    customer.wait_for_selector("#feed [data-event=placed]")
+    customer.click(".order[data-asked=false]:nth-child(2) .ask")
+    desk.wait_for_selector("#feed [data-event=asked]", state="attached")
+    show(page, "desk")
+    desk.click(".order:last-child .ship button")
+    desk.wait_for_selector("#feed [data-event=shipped]")
+    show(page, "customer")
+    customer.wait_for_selector("#feed [data-event=shipped]")
+    customer.click("#cut")
+    customer.wait_for_selector("#since >> text=/For [1-9]/")
+    show(page, "desk")
+    desk.click("[name=to][value=ada]")
+    desk.wait_for_selector("button[aria-busy]", state="detached")
+    desk.click(".order:nth-last-child(2) .ship button")
+    desk.wait_for_selector(".order:nth-last-child(2)[data-state=shipped]")
+    show(page, "customer")
+    customer.click("#cut")
+    customer.wait_for_selector("#since >> text=2 events caught up")
+    page.mouse.move(0, 0)
+    for frame in (customer, desk):
+        frame.evaluate("document.activeElement.blur()")
+        frame.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
+
+
+def show(page: Page, browser: str) -> None:
+    """Bring one of the browsers to the front, where there is room for one only."""
+    tab = page.locator(f".tabs [data-browser={browser}]")
+    if tab.is_visible():
+        tab.click()
+
+
+def announce(page: Page, picture: Path) -> None:
+    """Take the admin's page "Publish an event", in its second step."""
+    show(page, "desk")
+    with page.expect_popup() as opened:
+        browsers(page)[1].click("#announce")
+    admin = opened.value
+    admin.set_viewport_size(
+        PHONE if page.viewport_size == PHONE else {"width": 1000, "height": 560}
+    )
+    admin.fill("[name$=text]", "Open until nine tonight")
+    admin.click("#content h1")
+    admin.screenshot(path=picture)
+    admin.close()
+
+
+def take(browser: Browser, scratch: Path, folder: Path) -> None:
+    """Take one picture a view, each of a demo that has been used a little."""
+    fresh = DemoServer(scratch)
+    for name, view in VIEWS.items():
+        (scratch / name).mkdir()
+        server = DemoServer(scratch / name, like=fresh)
+        server.start()
+        try:
+            page = browser.new_page(**view)
+            page.goto(server.url)
+            use(page)
+            page.screenshot(path=folder / f"{name}.png", full_page=page.viewport_size == PHONE)
+            announce(page, folder / f"admin-{name}.png")
+            page.close()
+        finally:
+            server.kill()
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "screenshots"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     chromium = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if chromium is None:
         sys.exit("needs Chromium: put chromium or google-chrome on PATH")
-    with tempfile.TemporaryDirectory(prefix="realtime-demo-") as name:
-        server = DemoServer(Path(name))
-        server.start()
-        try:
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-                )
-                take(browser, server, folder)
-                browser.close()
-        finally:
-            server.kill()
+    with tempfile.TemporaryDirectory(prefix="realtime-demo-") as name, sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        take(browser, Path(name), folder)
+        browser.close()
     for picture in sorted(folder.glob("*.png")):
-        say(str(picture))
+        say(f"{picture} ({picture.stat().st_size // 1024} KB)")
 
 
 if __name__ == "__main__":

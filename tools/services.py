@@ -1,4 +1,4 @@
-"""Get what the tests need beside Python packages: PostgreSQL comes as one, Chromium does not."""
+"""Get what the tests need beside Python packages: Chromium and nginx; PostgreSQL comes as one."""
 
 import os
 import shutil
@@ -10,16 +10,22 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 APT_SECONDS = 900  # a slow mirror and a hundred megabytes
 
 
-def provide_chromium() -> None:
-    """Install Debian's Chromium if there is none, apt-get is there and we may; else say so."""
-    if any(map(shutil.which, CHROMIUM_NAMES)):
-        return
+def provide_services() -> None:
+    """Install Debian's packages of what is missing, if apt-get is there and we may; else say so."""
+    if not any(map(shutil.which, CHROMIUM_NAMES)):
+        _provide("Chromium", "chromium", "the browser tests")
+    # Debian puts it where only root's PATH looks.
+    if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")):
+        _provide("nginx", "nginx-light", "the tests behind a proxy")
+
+
+def _provide(name: str, package: str, tests: str) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        say("No Chromium on PATH: the browser tests will skip (Debian: apt install chromium).")
+        say(f"No {name} on PATH: {tests} will skip (Debian: apt install {package}).")
         return
-    say("Installing Chromium with apt-get ...")
-    if error := _apt_get("update") or _apt_get("install", "-y", "chromium"):
-        say(f"{error}\nChromium could not be installed: the browser tests cannot run.")
+    say(f"Installing {name} with apt-get ...")
+    if error := _apt_get("update") or _apt_get("install", "-y", package):
+        say(f"{error}\n{name} could not be installed: {tests} cannot run.")
 
 
 def _apt_get(*arguments: str) -> str | None:

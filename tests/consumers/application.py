@@ -1,16 +1,43 @@
 """The test project with less patience and a host of its own, for tests that would wait for long."""
 
+import asyncio
+import json
 import logging
+import threading
+from typing import Any
 
 from django.conf import settings
 
-from realtime.writers import asgi
-from tests.asgi import application
+settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
+settings.ALLOWED_HOSTS = ["127.0.0.1", "shop.example"]
+
+from realtime.writers import asgi  # noqa: E402 - what is set above is read once
+from tests.asgi import application as project  # noqa: E402
 
 logging.getLogger("realtime").addHandler(logging.StreamHandler())
 logging.getLogger("realtime").setLevel(logging.DEBUG)
 asgi.STALL_SECONDS = 1.0
 asgi.CLOSE_SECONDS = 1.0
-settings.ALLOWED_HOSTS = ["127.0.0.1", "shop.example"]
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Serve the project, and under ``/state`` what the hub holds just now."""
+    if scope.get("path") != "/state":
+        await project(scope, receive, send)
+        return
+    from realtime.hub import get_hub
+
+    hub = get_hub()
+    state = {
+        "connections": len(hub.connections),
+        "unsent": max((one.writer.unsent for one in hub.connections), default=0),
+        "followers": sum(live.followers for live in hub.topics.values()),
+        "threads": threading.active_count(),
+        "tasks": len(asyncio.all_tasks()),
+    }
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(state).encode()})
+
 
 __all__ = ["application"]

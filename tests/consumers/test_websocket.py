@@ -162,7 +162,7 @@ BAD = [
     ("bad_frame", '{"type":"subscribe","topic":"public.a","last":-1}'),
     ("bad_frame", '{"type":"publish","topic":"public.a","event":"a b"}'),
     ("unsupported", '{"type":"members","topic":"public.a"}'),
-    ("unsupported", '{"type":"auth","token":"x"}'),
+    ("unauthorized", '{"type":"auth","token":"x"}'),
 ]
 
 

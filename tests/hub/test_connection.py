@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import StoreError
 from realtime.frames import CloseCode
@@ -203,8 +204,8 @@ def test_last_in_an_epoch_that_the_hub_does_not_know_counts_exactly(
 
 
 def test_a_moment_begins_with_what_came_after_it(scene: Scene, history: list[Cursor]) -> None:
-    assert announced(scene, 0.0) == (history[0], None, 5)
-    assert announced(scene, time.time() + 60) == (history[5], None, 0)
+    assert announced(scene, 0.0) == (history[0], True, 5)
+    assert announced(scene, time.time() + 60) == (history[5], True, 0)
 
 
 def test_without_history_only_a_cursor_reaches_back_beyond_five_minutes(
@@ -215,7 +216,7 @@ def test_without_history_only_a_cursor_reaches_back_beyond_five_minutes(
     scene.publish(2)
     later += 100  # the first five are six minutes old, the last two less than two
     assert announced(scene, last=6, history=False) == (history[5], None, 2)
-    assert announced(scene, 0.0, history=False) == (history[5], None, 2)
+    assert announced(scene, 0.0, history=False) == (scene.head, False, 0)
     assert announced(scene, last=1, history=False)[2] == 1
     assert announced(scene, later - 50, history=False)[2] == 0
     assert announced(scene, history[1], history=False) == (history[1], True, 6)
@@ -339,11 +340,11 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
 
     client = scene.connect(limit=2_000)
     client.connection.writer = Writer(client.send)
-    scene.run(client.connection.push_paced("small", 1_100))
-    scene.run(client.connection.push_paced("large", 1_500))
-    scene.run(client.connection.push_paced("huge", 5_000))
+    scene.run(client.connection.push_paced(Frame("s" * 1_100)))
+    scene.run(client.connection.push_paced(Frame("l" * 1_500)))
+    scene.run(client.connection.push_paced(Frame("h" * 5_000)))
     client.connection.writer.unsent = 1_999
-    scene.run(client.connection.push_paced("small", 100))
+    scene.run(client.connection.push_paced(Frame("s" * 100)))
     assert waited_for == [500, 0, 1_000]
 
 
@@ -451,7 +452,7 @@ def test_an_answer_finds_room_behind_a_full_buffer_of_events(
     slow = scene.join(limit=2_000)
     slow.gate.clear()
     scene.publish(100)
-    slow.connection.answer('{"type":"pong"}'.ljust(500))
+    slow.connection.answer(Frame('{"type":"pong"}'.ljust(500)))
     assert slow.closed == []
     slow.gate.set()
     scene.advance(1.0)
@@ -465,7 +466,7 @@ def test_a_client_that_asks_and_never_reads_is_closed(scene: Scene, history: lis
     async def ask() -> None:
         for _ in range(1_000):
             if not slow.closed:
-                slow.connection.answer('{"type":"pong"}')
+                slow.connection.answer(Frame('{"type":"pong"}'))
 
     scene.run(ask())
     assert slow.closed == [CloseCode.SLOW]

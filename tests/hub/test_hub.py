@@ -48,7 +48,7 @@ def test_heads_of_topics_that_join_at_once_are_read_in_one_call(scene: Scene) ->
     scene.advance(0.01)
     assert scene.store.calls == ["heads"]
     scene.advance(0.5)
-    assert scene.store.calls == ["heads", "heads"]  # and once more, 250 ms later
+    assert scene.store.calls.count("heads") == 2  # and once more, 250 ms later
 
 
 def test_there_is_one_channel_however_long_the_layer_takes_to_make_it() -> None:

@@ -1,17 +1,12 @@
 """The page's client in a real Chromium, against a real Daphne."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.js.support import wait_for, wait_for_state
 from tests.support.server import Server
-from tests.support.waiting import SCALE, wait_until
-
-# The browser itself says so in the console while it cannot connect; the page cannot prevent it.
-REFUSED = re.compile(r"WebSocket connection to '[^']+/realtime/ws\?v=1' failed")
-IMPATIENT = "Math.random = () => 0.01"  # so that nobody waits for jitter
 
 
 @pytest.fixture
@@ -21,56 +16,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def open_page(browser, server) -> Iterator[Callable]:
-    """Open the page in a window of its own; what the console says against it fails the test."""
-    problems: list[str] = []
-    contexts = []
-
-    def heard(message) -> None:
-        if message.type == "error" and not REFUSED.match(message.text):
-            problems.append(message.text)
+def open_page(open_window, server) -> Callable:
+    """Open the page that follows a topic."""
 
     def open_page(topic: str = "public.news", query: str = "", cookie: str | None = None):
-        context = browser.new_context(base_url=f"http://127.0.0.1:{server.port}")
-        contexts.append(context)
-        context.add_init_script(IMPATIENT)
-        context.set_default_timeout(20_000 * SCALE)
-        if cookie:
-            name, value = cookie.split("=")
-            context.add_cookies([{"name": name, "value": value, "url": page_url(server)}])
-        page = context.new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"/page/{topic}/{query}")
+        page = open_window(server, f"/page/{topic}/{query}", cookie)
         wait_for_state(page, "connected")
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def page_url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}/"
-
-
-def wait_for_state(page, state: str) -> None:
-    wait_for(page, f"realtime.state === '{state}'")
-
-
-def wait_for(page, claim: str) -> None:
-    """Wait until an expression is true in the page, through reloads of it."""
-    from playwright.sync_api import Error
-
-    def holds() -> bool:
-        try:
-            return page.evaluate(claim)
-        except Error:  # between two documents, or before the client is there
-            return False
-
-    # The page's own policy forbids what Playwright's wait_for_function does.
-    wait_until(holds, claim, timeout=20)
+    return open_page
 
 
 def wait_for_events(page, *expected: object) -> None:
@@ -108,9 +62,7 @@ def test_after_a_crash_a_page_catches_up_without_a_reload(open_page, server) -> 
 def trim(server: Server, topic: str) -> None:
     """Publish until nothing is kept of what the topic had."""
     server.publish(topic, 10)
-    server.run(
-        "from django.core.management import call_command; call_command('realtime', 'trim')"
-    )
+    server.run("from django.core.management import call_command; call_command('realtime', 'trim')")
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -166,7 +118,9 @@ def test_actions_client_events_and_signing_out(open_page, server) -> None:
     assert answer == {"pk": 1, "name": "B", "by": "ada"}
     page.evaluate("topic.publish('comment', 'hello')")
     wait_for_events(page, 1)
-    refused = page.evaluate("topic.call('boom', 'invalid').catch(error => [error.code, error.name])")
+    refused = page.evaluate(
+        "topic.call('boom', 'invalid').catch(error => [error.code, error.name])"
+    )
     assert refused == ["invalid", "RealtimeError"]
     # Playwright would call the function that on() answers.
     page.evaluate("void realtime.user.on('*', data => seen.push(data))")
@@ -178,3 +132,24 @@ def test_actions_client_events_and_signing_out(open_page, server) -> None:
     page.evaluate("fetch('/logout/').then(() => realtime.reconnect())")
     wait_for(page, "seen.length === 4")
     assert set(page.evaluate("seen.slice(2)")) == {"forbidden", None}
+
+
+def test_commands_that_are_too_large_or_deep_are_refused_and_the_page_goes_on(
+    open_page, server
+) -> None:
+    cookie = server.sign_in()["Cookie"]
+    page = open_page("orders.1", cookie=cookie)
+    page.evaluate("""() => {
+      let deep = 0;
+      for (let level = 0; level < 150; level += 1) deep = [deep];
+      window.codes = [];
+      for (let number = 0; number < 12; number += 1) {
+        const data = number % 2 ? deep : "x".repeat(70_000);
+        topic.publish("typing", data).catch(({code}) => codes.push(code));
+      }
+    }""")
+    wait_for(page, "codes.length === 12")
+    assert page.evaluate("codes") == ["too_large", "bad_frame"] * 6
+    server.publish("orders.1", 1)
+    wait_for_events(page, 1)
+    assert page.evaluate("realtime.state") == "connected"

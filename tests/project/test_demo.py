@@ -1,98 +1,27 @@
-"""The demo as a visitor has it: a real Daphne, a real browser, and the README's own client."""
+"""What a visitor of the demo sees and does."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
+from tests.project.conftest import (
+    place,
+    publish,
+    row,
+    seen,
+    ship,
+    wait_for_event,
+    wait_until_live,
+)
 from tests.support.waiting import SCALE, wait_until
-from tools.demo_server import DemoServer
 from tools.environment import ROOT
 
-LIVE = "#status[data-state=live]"
-# The browser itself says so in the console while it cannot connect; the page cannot prevent it.
-REFUSED = re.compile(r"WebSocket connection to '[^']+/realtime/ws\?v=1' failed")
-SHIFTS = """
-window.shifts = [];
-new PerformanceObserver(list => {
-  for (const entry of list.getEntries()) shifts.push(entry.value);
-}).observe({type: "layout-shift", buffered: true});
-"""
-
-
-@pytest.fixture(scope="module")
-def fresh_demo(tmp_path_factory: pytest.TempPathFactory) -> DemoServer:
-    return DemoServer(tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture
-def demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer]:
-    server = DemoServer(tmp_path, like=fresh_demo)
-    server.start()
-    yield server
-    server.kill()
-    assert "Traceback" not in server.log.read_text()
-
-
-@pytest.fixture
-def open_page(browser, demo) -> Iterator[Callable]:
-    """Open the demo in a window of its own; what the console says against it fails the test."""
-    problems: list[str] = []
-    contexts = []
-
-    def heard(message) -> None:
-        if message.type in {"error", "warning"} and not REFUSED.match(message.text):
-            problems.append(f"{message.type}: {message.text}")
-
-    def answered(response) -> None:
-        if response.status >= 400:
-            problems.append(f"{response.status}: {response.url}")
-
-    def open_page(**options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(20_000 * SCALE)
-        page = context.new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("response", answered)
-        page.goto(demo.url)
-        if options.get("java_script_enabled", True):
-            page.wait_for_selector(LIVE)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def publish(server: DemoServer, *events: tuple[str, str, object]) -> None:
-    """Publish from a process of its own."""
-    server.manage("shell", "-c", f"from realtime import publish_many; publish_many({events!r})")
-
-
-def ship(page, order: int) -> None:
-    """Ship an order and wait for both: the event, and the view's answer."""
-    page.click(f"[data-order='{order}'] .ship button")
-    wait_for_event(page, f"orders.{order}", 1)
-    page.wait_for_selector("button[aria-busy]", state="detached")
-
-
-def seen(page, topic: str) -> list[int]:
-    """Return the numbers of a topic's events in the order in which the page got them."""
-    lines = page.locator(f"#feed li[data-topic='{topic}']")
-    return lines.evaluate_all("found => found.map(one => Number(one.dataset.seq))")[::-1]
-
-
-def wait_for_event(page, topic: str, seq: int) -> None:
-    page.wait_for_selector(f"#feed li[data-topic='{topic}'][data-seq='{seq}']")
+MARKUP = "<img src=x onerror=\"document.title='broken'\">"
 
 
 def test_its_own_tests_pass_under_djangos_runner() -> None:
@@ -107,92 +36,267 @@ def test_its_own_tests_pass_under_djangos_runner() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_two_windows_show_an_order_that_one_of_them_ships(open_page) -> None:
-    one, other = open_page(), open_page()
-    other.evaluate(SHIFTS)
-    ship(one, 2)
-    for page in (one, other):
-        wait_for_event(page, "orders.2", 1)
-        assert page.inner_text("[data-order='2'] .badge") == "Shipped"
-        assert re.search(r"\d m?s$", page.inner_text("#feed .delay"))
-        assert page.inner_text("#feed .cursor").startswith("cursor ")
-    assert other.is_visible("[data-order='2'] .reopen button")
-    assert other.evaluate("shifts.filter(value => value > 0.001)") == []
+def test_both_browsers_show_an_order_that_is_placed_in_one_and_shipped_in_the_other(
+    open_both, demo
+) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    desk.wait_for_selector(row(topic))
+    ship(desk, topic)
+    cursors = []
+    for pane in (customer, desk):
+        wait_for_event(pane, topic, 1)
+        line = f"#feed li[data-topic='{topic}']"
+        assert pane.inner_text(f"{row(topic)} .badge") == "Shipped"
+        assert re.fullmatch(r"\d+ ms|\d+(\.\d)? s", pane.inner_text(f"{line} .delay"))
+        assert re.fullmatch(r"\d\d:\d\d:\d\d", pane.inner_text(f"{line} time"))
+        cursors.append(pane.text_content(f"{line} .cursor"))
+    assert cursors[0] == cursors[1]
+    assert cursors[0].count(".") == 2
 
 
-def test_the_keyboard_alone_ships_and_keeps_its_place(open_page) -> None:
-    page = open_page()
-    page.focus("[data-order='3'] .ship button")
-    page.keyboard.press("Enter")
-    wait_for_event(page, "orders.3", 1)
-    assert page.evaluate("document.activeElement.textContent") == "Reopen"
+def test_a_visitor_chooses_the_transport(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    assert customer.inner_text("#since") == "Over websocket"
+    for transport in ("sse", "longpoll", "poll"):
+        with customer.expect_navigation():
+            customer.select_option("#transport", transport)
+        wait_until_live(customer)
+        assert customer.inner_text("#since") == f"Over {transport}"
+        assert customer.input_value("#transport") == transport
+        topic = place(customer)
+        desk.wait_for_selector(row(topic))
+        ship(desk, topic)
+        wait_for_event(customer, topic, 1)
 
 
-def test_pushed_markup_is_text(open_page, demo) -> None:
-    page = open_page()
-    markup = "<img src=x onerror=\"document.title='broken'\">"
-    publish(demo, ("orders.1", "note", {"state": markup, "order": 1, "version": 9}))
-    wait_for_event(page, "orders.1", 1)
-    assert markup in json.loads(page.inner_text("#feed .data"))["state"]
-    assert page.locator("img").count() == 0
-    assert page.title() == "Order desk"
+def test_the_lines_that_ran_are_shown_below_the_button(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    assert 'publish("desk", "placed", order.as_data())' in customer.inner_text(".lines .current")
+    customer.click(f"{row(topic)} .ask")
+    assert 'publish(self, "asked", order.as_data())' in customer.inner_text(".lines .current")
+    desk.wait_for_selector(f"{row(topic)}[data-asked=true] .asks")
+    desk.click("[formaction]")
+    assert desk.inner_text(".lines .current") == 'publish("everyone", "notice", data)'
 
 
-def test_after_a_crash_a_page_catches_up_without_a_reload(open_page, demo) -> None:
-    page = open_page()
-    page.evaluate("window.sameDocument = true")
-    ship(page, 1)
-    demo.kill()
-    page.wait_for_selector("#status[data-state=waiting]")
-    publish(demo, *[("orders.1", "note", {"number": number}) for number in range(20)])
-    demo.start()
-    wait_for_event(page, "orders.1", 21)
-    assert seen(page, "orders.1") == list(range(1, 22))
-    page.wait_for_selector("#feed >> text=20 events replayed")
-    assert page.evaluate("window.sameDocument") is True
+def test_no_two_buttons_of_a_pane_have_the_same_name(open_both, demo) -> None:
+    for pane in open_both(demo):
+        names = pane.get_by_role("button").evaluate_all(
+            "found => found.map(one => one.ariaLabel || one.textContent.trim())"
+        )
+        assert len(names) > 5
+        assert len(set(names)) == len(names)
+        assert pane.get_by_role("button", name="Python of: ").count() >= 2
 
 
-def test_a_log_that_is_gone_makes_the_page_read_the_orders_anew(open_page, demo) -> None:
-    page = open_page()
-    demo.kill()
-    page.wait_for_selector("#status[data-state=waiting]")
-    gone = "from realtime import log; from project.desk.models import Order; "
-    gone += "order = Order.objects.get(pk=4); order.set_state('shipped'); log.delete(order.topic)"
-    demo.manage("shell", "-c", gone)
-    demo.start()
-    page.wait_for_selector("[data-order='4'][data-state=shipped]")
-    page.wait_for_selector(LIVE)
-    assert page.locator("#feed >> text=the orders were read anew").count() == 1
+def test_a_notice_reaches_one_customer_and_another_one_everybody(
+    open_both, open_page, demo
+) -> None:
+    ada, desk = open_both(demo)
+    bo = open_page(demo, "customer/")
+    bo.click("[value=bo]")
+    bo.wait_for_selector("[value=bo][aria-pressed=true]")
+    wait_until_live(bo)
+    desk.fill("#text", "for Ada alone")
+    desk.click("[name=to][value=ada]")
+    ada.wait_for_selector("#notice >> text=for Ada alone")
+    desk.fill("#text", "for all")
+    desk.click("[formaction]")
+    for customer in (ada, bo):
+        customer.wait_for_selector("#notice >> text=for all")
+    assert "for Ada alone" not in bo.inner_text("#feed")
 
 
-def test_it_works_without_javascript(open_page) -> None:
-    page = open_page(java_script_enabled=False)
-    page.click("[data-order='5'] .ship button")
-    page.wait_for_selector("[data-order='5'] .reopen button")
-    assert page.inner_text("[data-order='5'] .badge") == "Shipped"
+def test_the_two_browsers_never_share_who_they_are(open_page, open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    ada, dana = (pane.evaluate("realtime.userId") for pane in (customer, desk))
+    assert None not in (ada, dana)
+    assert ada != dana
+    for pane in (customer, desk):
+        url = pane.get_attribute("script[data-realtime-url]", "data-realtime-url")
+        assert url == f"/{pane.name}/realtime/"
+    customer.click("[value=bo]")
+    customer.wait_for_selector("[value=bo][aria-pressed=true]")
+    wait_until_live(customer)
+    assert customer.evaluate("realtime.userId") not in (ada, dana)
+    window = desk.page.context.new_page()
+    for path, is_open in [("desk/admin/", True), ("customer/admin/", False), ("admin/", False)]:
+        window.goto(demo.url + path)
+        assert (window.locator("#id_password").count() == 0) == is_open
+    window.goto(f"{demo.url}desk/")
+    wait_until_live(window)
+    assert window.evaluate("realtime.userId") == dana
+    desk.click("[value=eli]")
+    desk.wait_for_selector("[value=eli][aria-pressed=true]")
+    wait_until_live(desk)
+    window.goto(f"{demo.url}customer/")
+    assert window.locator("[value=bo][aria-pressed=true]").count() == 1
+
+
+def test_a_window_whose_browser_became_somebody_else_shows_that_person(open_both, demo) -> None:
+    customer, _ = open_both(demo)
+    window = customer.page.context.new_page()
+    window.goto(f"{demo.url}customer/")
+    wait_until_live(window)
+    customer.click("[value=bo]")
+    customer.wait_for_selector("[value=bo][aria-pressed=true]")
+    window.click("#cut")
+    window.click("#cut >> text=Connect again")
+    window.wait_for_selector("[value=bo][aria-pressed=true]")
+    wait_until_live(window)
+
+
+def test_nobody_follows_the_news_and_is_refused_an_order(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    customer.click("[value=nobody]")
+    customer.wait_for_selector("[value=nobody][aria-pressed=true]")
+    wait_until_live(customer)
+    assert customer.evaluate("realtime.userId") is None
+    customer.click("#forbidden")
+    customer.wait_for_selector("#feed >> text=the server refused (forbidden)")
+    publish(demo, ("everyone", "notice", {}), ("shop.news", "announcement", {"text": "open"}))
+    for pane in (customer, desk):
+        pane.wait_for_selector("#feed li[data-topic='shop.news']")
+    assert customer.locator("#feed li[data-topic=everyone]").count() == 0
+    customer.goto(f"{demo.url}customer/")
+    assert customer.locator("[value=nobody][aria-pressed=true]").count() == 1
+
+
+def test_pushed_markup_is_text(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    order = {"order": int(topic.partition(".")[2]), "state": "open", "customer": MARKUP}
+    publish(
+        demo,
+        (topic, "changed", {**order, "state": MARKUP, "version": 8}),
+        (topic, "changed", {**order, "item": MARKUP, "version": 9, "text": MARKUP}),
+        ("desk", "placed", {**order, "order": 10**6, "item": MARKUP, "version": 0}),
+    )
+    for pane in (customer, desk):
+        wait_for_event(pane, topic, 2)
+        pane.wait_for_selector(f"{row(topic)} .what >> text=<img")
+        data = pane.locator(f"#feed li[data-topic='{topic}'] .data").last.text_content()
+        assert json.loads(data)["text"] == MARKUP
+    desk.wait_for_selector(f"{row('orders.1000000')} .customer >> text=<img")
+    desk.fill("#text", MARKUP)
+    desk.click("[name=to][value=ada]")
+    customer.wait_for_selector("#feed li[data-event=notice]")
+    assert customer.inner_text("#notice") == MARKUP
+    for pane in (customer, desk):
+        assert pane.locator("img").count() == 0
+        assert pane.title().endswith("Order desk")
+
+
+def test_an_older_version_replaces_nothing_and_an_unknown_state_neither(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    ship(desk, topic)
+    order = {"order": int(topic.partition(".")[2]), "item": "Wrong", "customer": "Ada"}
+    wrong = [{"state": "open", "version": 1}, {"state": "open"}, {"state": "lost", "version": 9}]
+    publish(demo, *[(topic, "changed", order | more) for more in wrong])
+    for pane in (customer, desk):
+        wait_for_event(pane, topic, 4)
+        assert pane.inner_text(f"{row(topic)} .badge") == "Shipped"
+        assert pane.inner_text(f"{row(topic)} .what") != "Wrong"
+
+
+def test_nothing_moves_while_events_arrive(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    desk.wait_for_selector(row(topic))
+    for pane in (customer, desk):
+        pane.evaluate("shifts.length = 0")
+    order = {"order": int(topic.partition(".")[2]), "item": "Star chart", "customer": "Ada"}
+    changes = [
+        (topic, "changed", {**order, "state": state, "asked": not number % 3, "version": number})
+        for number in range(1, 31)
+        for state in [("open", "shipped")[number % 2]]
+    ]
+    publish(demo, *changes)
+    publish(demo, *[("everyone", "notice", {"text": "word " * number}) for number in (3, 30, 1)])
+    for pane in (customer, desk):
+        wait_for_event(pane, topic, 30)
+        pane.wait_for_selector("#feed li:nth-last-child(1)[data-topic=everyone]")
+        pane.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        assert seen(pane, topic) == list(range(1, 31))
+        assert pane.evaluate("shifts") == []
+
+
+def test_a_new_order_moves_nothing_at_the_desk(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    for _ in range(4):
+        place(customer)
+    topic = place(customer)
+    desk.wait_for_selector(row(topic))
+    assert desk.locator(".order").count() <= 12
+    assert desk.evaluate("shifts") == []
+
+
+def test_the_keyboard_alone_ships_and_keeps_its_place(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    desk.focus(f"{row(topic)} .ship button")
+    desk.page.keyboard.press("Enter")
+    desk.wait_for_selector(f"{row(topic)}[data-state=shipped]")
+    assert desk.evaluate("document.activeElement.textContent") == "Reopen"
+
+
+def test_a_change_in_the_admin_appears_in_both(open_both, demo) -> None:
+    customer, desk = open_both(demo)
+    topic = place(customer)
+    admin = desk.page.context.new_page()
+    admin.goto(f"{demo.url}desk/admin/desk/order/{topic.partition('.')[2]}/change/")
+    admin.select_option("#id_state", "shipped")
+    admin.click("[name=_save]")
+    for pane in (customer, desk):
+        pane.wait_for_selector(f"{row(topic)}[data-state=shipped]")
+        line = f"#feed li[data-topic='{topic}'][data-event=shipped]"
+        assert pane.get_attribute(line, "data-late") == "false"
+
+
+def test_an_announcement_from_the_admin_is_one_click_away_and_appears_in_both(
+    open_both, demo
+) -> None:
+    customer, desk = open_both(demo)
+    with desk.page.expect_popup() as opened:
+        desk.click("#announce")
+    admin = opened.value
+    admin.fill("[name$=text]", "Open until nine")
+    admin.click(".submit-row [type=submit]")
+    admin.wait_for_selector(".messagelist .success")
+    for pane in (customer, desk):
+        line = "#feed li[data-topic='shop.news'][data-event=announcement]:last-child"
+        pane.wait_for_selector(f"{line} .data >> text=Open until nine")
+        assert pane.get_attribute(line, "data-late") == "false"
+    assert customer.inner_text("#notice") == "Open until nine"
+
+
+def test_it_works_without_javascript(open_page, demo) -> None:
+    page = open_page(demo, "customer/", java_script_enabled=False)
+    before = page.locator(".order").count()
+    page.click("#place")
+    page.wait_for_selector("#orders")
+    assert page.locator(".order").count() == min(before + 1, 12)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction_only(open_page, scheme) -> None:
-    page = open_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-    ship(page, 1)
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+def test_a_phone_scrolls_in_one_direction_only(open_both, demo, scheme) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+    customer, desk = open_both(demo, **phone)
+    page = customer.page
+    topic = place(customer)
+    page.click(".tabs [data-news=true] >> text=Desk")
+    assert page.locator("[data-browser=desk][data-news=true]").count() == 0
+    ship(desk, topic)
+    page.wait_for_selector("[data-browser=customer][aria-label='Customer, with new events']")
+    for view in (page, customer, desk):
+        assert view.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.documentElement.scrollHeight") > 844
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     dark = sum(map(int, re.findall(r"\d+", background)[:3])) < 3 * 128
     assert dark == (scheme == "dark")
-
-
-def test_the_admin_has_no_console_error_either(open_page, demo) -> None:
-    page = open_page()
-    page.goto(f"{demo.url}admin/")
-    page.fill("#id_username", "desk")
-    page.fill("#id_password", "desk")
-    page.click("[type=submit]")
-    page.goto(f"{demo.url}admin/desk/order/1/change/")
-    page.select_option("#id_state", "shipped")
-    page.click("[name=_save]")
-    page.goto(demo.url)
-    page.wait_for_selector("[data-order='1'][data-state=shipped]")
 
 
 def readme_client(port: int) -> str:
@@ -204,11 +308,11 @@ def readme_client(port: int) -> str:
     return code[1].replace(":8000", f":{port}")
 
 
-def test_the_readmes_client_resumes_after_a_crash(demo, tmp_path) -> None:
+def test_the_readmes_client_resumes_after_a_crash(own_demo, tmp_path) -> None:
     output = tmp_path / "client.txt"
     with output.open("w") as file:
         client = subprocess.Popen(
-            [sys.executable, "-u", "-c", readme_client(demo.port)],
+            [sys.executable, "-u", "-c", readme_client(own_demo.port)],
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, "WEBSOCKETS_BACKOFF_INITIAL_DELAY": "0.2"},
@@ -219,11 +323,11 @@ def test_the_readmes_client_resumes_after_a_crash(demo, tmp_path) -> None:
 
     try:
         wait_until(lambda: count("subscribed") == 1, f"it is subscribed, see {output}")
-        publish(demo, ("orders.1", "note", None))
+        publish(own_demo, ("shop.news", "note", None))
         wait_until(lambda: count("event") == 1, "the event arrives")
-        demo.kill()
-        publish(demo, *[("orders.1", "note", None)] * 20)
-        demo.start()
+        own_demo.kill()
+        publish(own_demo, *[("shop.news", "note", None)] * 20)
+        own_demo.start()
         wait_until(lambda: count("event") == 21, "the missed events arrive", timeout=30)
     finally:
         client.kill()

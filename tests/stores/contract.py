@@ -271,12 +271,40 @@ class StoreContract:
         assert log.locate(last=9, since=0) == start
         assert log.locate(last=0, since=0) == log.head()
 
-    def test_locate_leaves_out_what_was_trimmed(self, log: Subject) -> None:
+    def test_locate_of_the_newest_leaves_out_what_was_trimmed(self, log: Subject) -> None:
         events = log.fill(5)
         log.trim(max_events=2)
-        for place in (log.locate(last=5), log.locate(since=0)):
+        for place in (log.locate(last=5), log.locate(last=5, since=0)):
             assert place == cursor(events[2])
             assert list(log.read(place).events) == events[3:]
+
+    def test_locate_tells_that_events_from_a_moment_on_were_trimmed(self, log: Subject) -> None:
+        start = log.head()
+        log.fill(2)
+        self.pass_time(log.store, log.topic, 100)
+        log.fill(2)
+        events = log.read(start).events
+        trimmed, kept = events[1].time, events[2].time
+        assert trimmed is not None
+        assert kept is not None
+        log.trim(max_events=2)
+        for moment in (0.0, trimmed - 1, trimmed):
+            with pytest.raises(CursorExpired) as expired:
+                log.locate(since=moment)
+            assert not expired.value.contradicts
+        assert log.locate(since=trimmed + 1) == log.locate(since=kept) == cursor(events[1])
+        log.trim(max_events=0)
+        assert log.locate(since=kept + 1) == log.head()
+        with pytest.raises(CursorExpired):
+            log.locate(since=kept)
+
+    def test_locate_tells_that_the_log_was_deleted_after_a_moment(self, log: Subject) -> None:
+        before = log.fill(1)[0].time
+        assert before is not None
+        log.call("delete", log.topic)
+        with pytest.raises(CursorExpired):
+            log.locate(since=before)
+        assert log.locate(since=before + 1000) == log.head()
 
     def test_locate_in_a_topic_without_events_is_its_head(self, log: Subject) -> None:
         assert log.locate(last=5) == log.locate(since=0) == log.head()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ class Server:
         self.env = os.environ | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "REALTIME_TEST_DIR": str(folder),
+            "PYTHONUNBUFFERED": "1",  # tests read its log while it runs
         }
         self.env.pop("REALTIME_TEST_DB", None)
         if database is not None:
@@ -69,6 +71,11 @@ class Server:
     def url(self) -> str:
         """Where WebSockets connect."""
         return f"ws://127.0.0.1:{self.port}/realtime/ws?v=1"
+
+    @property
+    def site(self) -> str:
+        """The origin of the site that it serves."""
+        return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
         self.run("from django.core.management import call_command; call_command('migrate', '-v0')")
@@ -186,6 +193,40 @@ class Server:
         ).strip()
         assert re.fullmatch(r"\w+", key)
         return {"Cookie": f"sessionid={key}"}
+
+
+class Publisher:
+    """A process of a server's project that stays, so that publishing from it is quick."""
+
+    def __init__(self, server: Server) -> None:
+        self._lock = threading.Lock()
+        self._process = server.popen(
+            "import sys, json\n"
+            "from realtime import publish\n"
+            "for line in sys.stdin:\n"
+            "    topic, name, start, count = json.loads(line)\n"
+            "    for n in range(start, start + count): publish(topic, name, n)\n"
+            "    print('done', flush=True)",
+            stdin=subprocess.PIPE,
+        )
+
+    def __call__(self, topic: str, count: int, name: str = "tick", start: int = 0) -> None:
+        """Do as ``Server.publish()``."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps([topic, name, start, count]) + "\n")
+            self._process.stdin.flush()
+            if self._process.stdout.readline() != "done\n":
+                raise AssertionError(self._process.communicate()[1])
+
+    async def publish(self, *args: Any) -> None:
+        """Do the same without blocking the loop."""
+        await asyncio.to_thread(self, *args)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
 
 
 class Client:

@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime import Topic, action, register
+from tests.testapp.models import Note
 
 
 @register("orders.<int:pk>")
@@ -75,6 +77,13 @@ class TinyTopic(PublicTopic):
     max_events = 5
 
 
+@register("long.<slug:name>")
+class LongTopic(PublicTopic):
+    """Its log keeps more than a slow client falls behind."""
+
+    max_events = 10_000
+
+
 @register("crash.<int:pk>")
 class CrashTopic(Topic):
     """Its authorisers fail."""
@@ -94,3 +103,22 @@ class RecentTopic(PublicTopic):
     """Subscribers may resume, but not read what was before them."""
 
     history = False
+
+
+class AnnouncementForm(forms.Form):
+    """What the admin asks for before it publishes an announcement."""
+
+    class Media:
+        js = ["admin/js/core.js"]  # as widgets bring their own along
+
+    title = forms.CharField(max_length=40, help_text="Shown in bold.")
+    urgent = forms.BooleanField(required=False)
+    until = forms.DateField(required=False)
+    note = forms.ModelChoiceField(Note.objects.all(), required=False)
+
+
+@register("announcements.<slug:name>")
+class AnnouncementTopic(PublicTopic):
+    """The admin has a form for one of its events."""
+
+    admin_forms = {"announced": AnnouncementForm}

@@ -1,0 +1,72 @@
+"""`Topic.admin_forms` is judged when the class is made."""
+
+from typing import Any
+
+import pytest
+from django import forms
+
+from realtime.exceptions import InvalidEventName
+from realtime.topics import Topic
+from tests.testapp.models import Note
+
+
+class NoteForm(forms.ModelForm):
+    class Meta:
+        model = Note
+        fields = ["text"]
+
+
+class TextForm(forms.Form):
+    text = forms.CharField()
+
+
+class PictureForm(forms.Form):
+    title = forms.CharField()
+    picture = forms.ImageField()
+
+
+def declare(admin_forms: Any) -> type[Topic]:
+    return type("NoteTopic", (Topic,), {"admin_forms": admin_forms})
+
+
+@pytest.mark.parametrize("form", [TextForm, NoteForm])
+def test_forms_are_kept_and_frozen(form: Any) -> None:
+    given = {"written": form}
+    topic = declare(given)
+    given.clear()
+    assert topic.admin_forms == {"written": form}
+    with pytest.raises(TypeError):
+        topic.admin_forms["read"] = form  # type: ignore[index]
+
+
+def test_a_subclass_inherits_its_forms() -> None:
+    parent = declare({"written": TextForm})
+    assert type("Child", (parent,), {}).admin_forms == {"written": TextForm}
+    assert declare({}).admin_forms == {} == Topic.admin_forms
+
+
+@pytest.mark.parametrize("wrong", [None, [TextForm], "written", TextForm])
+def test_anything_but_a_mapping_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"NoteTopic\.admin_forms is .*, not a dict such as"):
+        declare(wrong)
+
+
+@pytest.mark.parametrize("wrong", [TextForm(), "TextForm", Note, forms.CharField()])
+def test_anything_but_a_form_class_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"admin_forms\['written'\] is .*, not a class derived"):
+        declare({"written": wrong})
+
+
+def test_a_name_that_no_event_can_have_is_refused() -> None:
+    with pytest.raises(InvalidEventName, match="note written"):
+        declare({"note written": TextForm})
+
+
+def test_a_form_that_asks_for_a_file_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"PictureForm asks for a file \(picture\)"):
+        declare({"drawn": PictureForm})
+
+
+def test_a_name_nearly_as_this_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="did you mean 'admin_forms'"):
+        type("NoteTopic", (Topic,), {"admin_form": {"written": TextForm}})

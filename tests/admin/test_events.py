@@ -1,0 +1,348 @@
+"""The pages of stored events, and what all pages of the admin have in common."""
+
+import gettext
+import re
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.test import Client
+from django.urls import path, reverse
+from django.utils.html import escape
+
+from realtime import log, publish, publish_many
+from realtime.admin import EventAdmin, stored
+from realtime.events import Cursor, Event
+from realtime.exceptions import StoreUnavailable
+from realtime.stores import get_store
+from realtime.stores.base import Retention
+from realtime.topics import Topic, isolated, register
+from tests.admin.conftest import MakeClient, hidden
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+LIST = "/admin/realtime/logevent/"
+ADD = f"{LIST}add/"
+
+
+def published(topic: str, count: int) -> list[Event]:
+    events = publish_many([(topic, "tick", {"n": n}) for n in range(1, count + 1)])
+    assert events is not None
+    return events
+
+
+def numbers(response: Any) -> list[int]:
+    return [event["seq"] for event in response.context["events"]]
+
+
+# Who may
+
+
+def test_nobody_without_a_permission_sees_a_page(staff: MakeClient) -> None:
+    [event] = published("orders.1", 1)
+    client = staff()
+    for url in (LIST, f"{LIST}?topic=orders.1", f"{LIST}orders.1_2F{event.cursor}/change/"):
+        assert client.get(url).status_code == 403
+        assert Client().get(url).status_code == 302
+
+
+def test_readers_read_and_are_not_offered_to_publish(staff: MakeClient) -> None:
+    [event] = published("orders.1", 1)
+    client = staff("view_logevent")
+    for url in (LIST, f"{LIST}?topic=orders.1", f"{LIST}orders.1_2F{event.cursor}/change/"):
+        response = client.get(url)
+        assert response.status_code == 200
+        assert "orders.1" in response.text
+        assert ADD not in response.text
+
+
+@pytest.mark.parametrize("verb", ["delete", "history"])
+def test_rows_have_no_page_of_djangos_own(publisher: Client, verb: str) -> None:
+    published("orders.1", 1)
+    pk = apps.get_model("realtime", "LogEvent")._default_manager.get().pk
+    assert publisher.get(f"{LIST}{pk}/{verb}/").status_code == 404
+    assert publisher.get(f"{LIST}{pk}/change/").status_code == 404
+    assert publisher.post(LIST, {"action": "delete_selected", "_selected_action": pk})
+    assert len(log.history("orders.1")) == 1
+
+
+# The list
+
+
+def test_topics_are_listed_and_more_are_said(
+    publisher: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Nothing has been published yet" in publisher.get(LIST).text
+    for pk in (3, 1, 2):
+        publish(f"orders.{pk}", "tick")
+    assert publisher.get(LIST).context["topics"] == ["orders.1", "orders.2", "orders.3"]
+    monkeypatch.setattr("realtime.admin.events.TOPICS_LISTED", 2)
+    response = publisher.get(LIST)
+    assert len(response.context["topics"]) == 2
+    assert "2 of them; type" in response.text
+
+
+def test_a_log_whose_pattern_is_gone_is_not_listed(publisher: Client) -> None:
+    with isolated():
+
+        @register("gone.<int:pk>")
+        class GoneTopic(Topic):
+            pk: int
+
+        publish("gone.1", "tick")
+    response = publisher.get(LIST)
+    assert "gone.1" not in response.text
+    assert publisher.get(f"{LIST}?topic=gone.1").status_code == 200
+
+
+def test_the_newest_events_come_first_and_older_ones_have_a_page(
+    publisher: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.admin.events.EVENTS_LISTED", 4)
+    published("orders.1", 10)
+    response = publisher.get(f"{LIST}?topic=orders.1")
+    assert numbers(response) == [10, 9, 8, 7]
+    assert "The newest 4 events of 10 that are kept." in response.text
+    response = publisher.get(response.context["older_url"])
+    assert numbers(response) == [6, 5, 4, 3]
+    response = publisher.get(response.context["older_url"])
+    assert numbers(response) == [2, 1]
+    assert "older_url" not in response.context
+    get_store().trim("orders.1", Retention(6, 1e9))
+    response = publisher.get(f"{LIST}?topic=orders.1&before=7")
+    assert numbers(response) == [6, 5]
+    assert "2 older events of 6 that are kept." in response.text
+    assert "older_url" not in response.context
+
+
+def test_an_event_shows_what_it_is_and_can_be_published_again(publisher: Client) -> None:
+    event = publish("orders.1", "shipped", {"to": "<b>Ada</b>"})
+    assert event is not None
+    text = publisher.get(f"{LIST}?topic=orders.1").text
+    assert escape('"to": "<b>Ada</b>"') in text
+    assert "<b>Ada" not in text
+    assert str(event.cursor) in text
+    address = re.search(r'href="([^"]*again=[^"]*)"', text)[1].replace("&amp;", "&")  # type: ignore[index]
+    again = publisher.get(address)
+    assert escape('"to": "<b>Ada</b>"') in again.text
+    fields = {"token": hidden(again.text)["token"], "data-json": '{"to": "Bob"}'}
+    publisher.post(address, fields)
+    assert [each.data["to"] for each in log.history("orders.1")] == ["<b>Ada</b>", "Bob"]
+
+
+def test_long_data_are_folded_and_very_long_ones_cut(publisher: Client) -> None:
+    publish("orders.1", "short", "x")
+    assert "<details><summary>" not in publisher.get(f"{LIST}?topic=orders.1").text
+    long = publish("orders.1", "long", "x" * 10_000)
+    assert long is not None
+    text = publisher.get(f"{LIST}?topic=orders.1").text
+    assert "<details><summary>" in text
+    assert "x" * 3_900 in text
+    assert "x" * 4_000 not in text
+    assert "x" * 10_000 in publisher.get(f"{LIST}orders.1_2F{long.cursor}/change/").text
+
+
+@pytest.mark.parametrize("topic", ["order.1", "orders..1", "<script>", "$secret"])
+def test_a_wrong_topic_is_said(publisher: Client, topic: str) -> None:
+    response = publisher.get(LIST, {"topic": topic})
+    assert "No topic of this site has this name." in response.text
+    assert "<script>" not in response.text
+
+
+@pytest.mark.parametrize("topic", ["order.1", "orders..1", "$secret", ""])
+def test_an_event_of_no_topic_of_the_site_has_no_page(publisher: Client, topic: str) -> None:
+    [event] = published("orders.1", 1)
+    address = reverse("admin:realtime_logevent_change", args=[quote(f"{topic}/{event.cursor}")])
+    assert publisher.get(address).status_code == 404
+
+
+def test_a_topic_without_events_is_said(publisher: Client) -> None:
+    assert "No event of this topic is kept." in publisher.get(f"{LIST}?topic=orders.1").text
+
+
+def test_a_store_that_is_away_is_said(publisher: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    [event] = published("orders.1", 1)
+
+    def fail(*_: Any) -> None:
+        raise StoreUnavailable("DatabaseStore", "the network is down")
+
+    monkeypatch.setattr(type(get_store()), "heads", fail)
+    monkeypatch.setattr(type(get_store()), "topics", fail)
+    for url in (LIST, f"{LIST}?topic=orders.1", f"{LIST}orders.1_2F{event.cursor}/change/"):
+        response = publisher.get(url)
+        assert response.status_code == 200
+        assert "the network is down" in response.text
+
+
+def test_pages_read_the_store_and_no_rows(publisher: Client, settings: Any) -> None:
+    settings.REALTIME = {"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}}
+    [event] = published("orders.7", 1)
+    assert event.data == {"n": 1}
+    assert "orders.7" in publisher.get(LIST).text
+    assert numbers(publisher.get(f"{LIST}?topic=orders.7")) == [1]
+    assert "orders.7" in publisher.get(f"{LIST}orders.7_2F{event.cursor}/change/").text
+    page = publisher.get(f"{ADD}?topic=orders.7&event=tick")
+    assert "Filled in" in page.text
+    fields = {"token": hidden(page.text)["token"], "data-json": "2"}
+    for _ in range(2):
+        publisher.post(f"{ADD}?topic=orders.7&event=tick", fields)
+    assert [each.data for each in log.history("orders.7")] == [{"n": 1}, 2]
+    assert not apps.get_model("realtime", "LogEvent")._default_manager.exists()
+
+
+# Reading
+
+
+def test_an_event_is_found_by_its_own_cursor_alone() -> None:
+    events = published("orders.1", 5)
+    for event in events:
+        assert event.cursor is not None
+        assert stored.find("orders.1", event.cursor) == event
+        forged = Cursor(event.cursor.epoch, event.cursor.seq, event.cursor.tag ^ 1)
+        assert stored.find("orders.1", forged) is None
+    assert events[4].cursor is not None
+    assert stored.find("orders.1", Cursor(events[4].cursor.epoch, 99, 1)) is None
+    get_store().trim("orders.1", Retention(2, 1e9))
+    kept = [stored.find("orders.1", event.cursor) for event in events if event.cursor]
+    assert kept == [None, None, None, *events[3:]]
+
+
+def test_events_are_found_though_others_are_appended_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = published("orders.1", 5)
+    locate = type(get_store()).locate
+
+    def late(self: Any, topic: str, **wanted: Any) -> Cursor:
+        publish("orders.1", "meanwhile")
+        return locate(self, topic, **wanted)
+
+    monkeypatch.setattr(type(get_store()), "locate", late)
+    assert events[1].cursor is not None
+    assert stored.find("orders.1", events[1].cursor) == events[1]
+    assert [event.seq for event in stored.window("orders.1", 3, before=5).events] == [2, 3, 4]
+
+
+# Any site, any policy, any language
+
+second = admin.AdminSite(name="second")
+second.register(apps.get_model("realtime", "LogEvent"), EventAdmin)
+urlpatterns = [path("admin/", admin.site.urls), path("second/", second.urls)]
+
+
+@pytest.mark.urls(__name__)
+def test_links_stay_on_their_own_site(publisher: Client) -> None:
+    published("orders.1", 1)
+    for url in (
+        reverse("second:realtime_logevent_add"),
+        f"{reverse('second:realtime_logevent_add')}?topic=orders.1&event=tick",
+        f"{reverse('second:realtime_logevent_changelist')}?topic=orders.1",
+    ):
+        response = publisher.get(url)
+        assert response.status_code == 200
+        assert "/second/realtime/logevent/" in response.text
+        assert 'href="/admin/' not in response.text
+    url = f"{reverse('second:realtime_logevent_add')}?topic=orders.1&event=tick"
+    fields = {"token": hidden(publisher.get(url).text)["token"], "data-json": "1"}
+    response = publisher.post(url, fields)
+    assert response.url.startswith("/second/realtime/logevent/add/")
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="the admin has nonces from Django 6.1 on")
+def test_everything_that_is_loaded_has_the_nonce(publisher: Client, settings: Any) -> None:
+    settings.MIDDLEWARE = [
+        "django.middleware.csp.ContentSecurityPolicyMiddleware",
+        *settings.MIDDLEWARE,
+    ]
+    settings.SECURE_CSP = {"default-src": ["'none'"], "style-src": ["<CSP_NONCE_SENTINEL>"]}
+    [engine] = settings.TEMPLATES
+    processors = [
+        *engine["OPTIONS"]["context_processors"],
+        "django.template.context_processors.csp",
+    ]
+    settings.TEMPLATES = [engine | {"OPTIONS": {"context_processors": processors}}]
+    response = publisher.get(f"{ADD}?topic=announcements.all&event=announced")
+    loaded = re.findall(r"<(?:script|link)\b[^>]*>", response.text)
+    assert len(loaded) >= 7
+    assert "admin/js/core.js" in response.text
+    nonce = re.search(r"nonce-([^']+)'", response.headers["Content-Security-Policy"])
+    assert nonce is not None
+    assert [tag for tag in loaded if f'nonce="{nonce[1]}"' not in tag] == []
+
+
+@pytest.mark.parametrize(
+    "url", [LIST, f"{LIST}?topic=orders.1", ADD, f"{ADD}?audience=everyone&event=x"]
+)
+def test_pages_have_nothing_inline(publisher: Client, url: str) -> None:
+    published("orders.1", 1)
+    text = publisher.get(url).text
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:", text)
+
+
+def test_every_field_has_a_label(publisher: Client) -> None:
+    for url in (ADD, f"{ADD}?topic=announcements.all&event=announced", f"{ADD}?user=x&event=y"):
+        text = publisher.get(url).text
+        main = text[text.index('id="content-main"') :]
+        fields = re.findall(
+            r'<(?:input|textarea|select)(?![^>]*type="(?:hidden|submit)")[^>]*\bid="([^"]+)"', main
+        )
+        assert len(fields) >= 3
+        for field in fields:
+            assert f'for="{field}"' in main
+        for names in re.findall(r'aria-describedby="([^"]+)"', main):
+            for name in names.split():
+                assert f'id="{name}"' in main
+
+
+# German
+
+
+LOCALE = Path(apps.get_app_config("realtime").path) / "locale"
+
+
+def test_the_pages_speak_german(publisher: Client, settings: Any) -> None:
+    settings.LANGUAGE_CODE = "de"
+    assert "Ereignis veröffentlichen" in publisher.get(ADD).text
+    text = publisher.get(f"{ADD}?topic=orders.1&event=tick").text
+    fields = {"token": hidden(text)["token"], "data-json": "[1 2]"}
+    text = publisher.post(f"{ADD}?topic=orders.1&event=tick", fields).text
+    assert "Zeile 1, Spalte 4: hier fehlt ein Komma." in text
+    fields = {"token": hidden(text)["token"], "data-json": "1"}
+    text = publisher.post(f"{ADD}?topic=orders.1&event=tick", fields, follow=True).text
+    assert "Veröffentlicht: tick → orders.1, Nummer 1, Cursor" in text
+    assert "Ereignisse" in publisher.get("/admin/").text
+
+
+def test_everything_that_is_said_has_a_german_text() -> None:
+    with (LOCALE / "de/LC_MESSAGES/django.mo").open("rb") as file:
+        catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+    known = {key[0] if isinstance(key, tuple) else key for key in catalog if catalog[key]}
+    # Django's own texts are taken for these; ours would replace them on every page of a project.
+    djangos = {
+        "Django site admin",
+        "Error:",
+        "Home",
+        "Please correct the error below.",
+    }
+    assert set(_said()) - known == djangos
+
+
+def _said() -> list[str]:
+    """Return the texts of the templates and of the code, as `makemessages` finds them."""
+    from django.utils.translation.template import templatize
+
+    root = LOCALE.parent
+    sources = [root / "models.py", *(root / "admin").glob("*.py")]
+    texts = [path.read_text() for path in sources]
+    texts += [templatize(p.read_text()) for p in (root / "templates/admin/realtime").glob("*.html")]
+    found: list[str] = []
+    string = r"""u?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    for text in texts:
+        calls = re.findall(rf"\b(?:_|gettext|n?gettext_lazy|ngettext)\(\s*((?:{string}\s*)+)", text)
+        found += ["".join(eval(each) for each in re.findall(string, call)) for call in calls]
+    assert len(found) > 60
+    return found

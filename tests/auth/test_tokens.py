@@ -1,0 +1,158 @@
+"""Signed tokens: whose they are, what they are for, and when they end."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core import signing
+from django.test import TestCase, TransactionTestCase, override_settings
+
+from realtime.auth import make_token
+from realtime.auth.tokens import SALT, read_token
+from realtime.auth.users import Identity, identify
+from realtime.exceptions import ProtocolError, UnknownTopic
+from tests.testapp.topics import OrderTopic
+
+
+def scope(**headers: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+
+class TokenTests(TestCase):
+    user: User
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.user = User.objects.create_user("ada", password="before")
+
+    def test_token_is_its_users_for_an_hour(self) -> None:
+        grant = read_token(make_token(self.user))
+        assert grant is not None
+        assert grant.user == self.user
+        assert grant.topics is None
+        assert 3_500 < grant.expires - time.time() <= 3_600
+
+    def test_token_may_be_for_some_topics_alone(self) -> None:
+        grant = read_token(make_token(self.user, topics=[OrderTopic(pk=1), "orders.2"]))
+        assert grant is not None
+        assert grant.topics == {"orders.1", "orders.2"}
+        none = read_token(make_token(self.user, topics=[]))
+        assert none is not None
+        assert none.topics == frozenset()
+
+    def test_token_for_a_topic_that_does_not_exist_is_not_made(self) -> None:
+        with pytest.raises(UnknownTopic):
+            make_token(self.user, topics=["odrers.1"])
+
+    def test_token_for_a_user_who_is_not_saved_is_not_made(self) -> None:
+        with pytest.raises(ValueError, match="no primary key"):
+            make_token(User(username="bo"))
+
+    def test_token_ends_with_its_time(self) -> None:
+        assert read_token(make_token(self.user, expires=timedelta(seconds=-1))) is None
+
+    def test_token_ends_with_the_password(self) -> None:
+        token = make_token(self.user)
+        self.user.set_password("after")
+        self.user.save()
+        assert read_token(token) is None
+
+    def test_token_ends_with_the_user(self) -> None:
+        token, other = make_token(self.user), User.objects.create_user("bo")
+        User.objects.filter(pk=self.user.pk).update(is_active=False)
+        assert read_token(token) is None
+        gone = make_token(other)
+        other.delete()
+        assert read_token(gone) is None
+
+    def test_token_outlives_a_new_secret_key_as_long_as_the_old_one_is_a_fallback(self) -> None:
+        with override_settings(SECRET_KEY="old"):
+            token = make_token(self.user)
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
+            assert read_token(token) is not None
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[]):
+            assert read_token(token) is None
+
+    def test_what_is_no_token_is_nobodys(self) -> None:
+        token = make_token(self.user)
+        payload = signing.loads(token, salt=SALT)
+        wrong = [
+            "",
+            "x",
+            token[:-1],
+            token + "x",
+            "é",
+            "a" * 100_000,
+            signing.dumps(payload),  # of another purpose
+            signing.dumps([], salt=SALT),
+            signing.dumps({}, salt=SALT),
+            signing.dumps({**payload, "e": "soon"}, salt=SALT),
+            signing.dumps({**payload, "u": "not a number"}, salt=SALT),
+            signing.dumps({**payload, "h": "0" * 16}, salt=SALT),
+        ]
+        assert [text for text in wrong if read_token(text) is not None] == []
+
+
+class IdentityTests(TransactionTestCase):
+    """Users are looked up in other threads, which see what is committed."""
+
+    def setUp(self) -> None:
+        self.user = User.objects.create_user("ada")
+
+    async def test_bearer_header_says_who_it_is(self) -> None:
+        token = make_token(self.user, topics=["orders.1"])
+        identity = await identify(scope(authorization=f"Bearer {token}"))
+        assert identity.user == self.user
+        assert identity.allows("orders.1")
+        assert not identity.allows("orders.2")
+        assert identity.expires is not None
+
+    async def test_wrong_token_is_refused_and_not_anonymous(self) -> None:
+        for header in ("Bearer x", "bearer ", f"Bearer {make_token(self.user)}x"):
+            with pytest.raises(ProtocolError, match="unauthorized"):
+                await identify(scope(authorization=header))
+        with pytest.raises(ProtocolError, match="unauthorized"):
+            await identify(scope(), "x")
+
+    async def test_other_schemes_are_not_ours(self) -> None:
+        identity = await identify(scope(authorization="Basic YTpi"))
+        assert identity == Identity(AnonymousUser())
+        assert identity.allows("orders.1")
+
+    async def test_token_goes_before_the_session(self) -> None:
+        await self.async_client.aforce_login(await User.objects.acreate(username="bo"))
+        cookie = f"sessionid={self.async_client.cookies['sessionid'].value}"
+        token = make_token(self.user)
+        identity = await identify(scope(cookie=cookie, authorization=f"Bearer {token}"))
+        assert identity.user == self.user
+        assert (await identify(scope(cookie=cookie))).user.username == "bo"
+
+    async def test_project_may_say_who_it_is(self) -> None:
+        seen.clear()
+        for path in ("sync_authenticate", "async_authenticate"):
+            with override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.{path}"}):
+                assert (await identify(scope(authorization="Bearer ada"))).user == self.user
+                assert (await identify(scope(), "ada")).user == self.user
+                with pytest.raises(ProtocolError):
+                    await identify(scope(authorization="Bearer bo"))
+                # Without a token it is asked too, and the session is next.
+                assert (await identify(scope())).user == AnonymousUser()
+        assert seen == ["ada", "ada", "bo", None] * 2
+
+
+seen: list[str | None] = []
+
+
+def sync_authenticate(scope: Any, token: str | None) -> User | None:
+    seen.append(token)
+    return User.objects.filter(username=token).first()
+
+
+async def async_authenticate(scope: Any, token: str | None) -> User | None:
+    seen.append(token)
+    return await User.objects.filter(username=token).afirst()

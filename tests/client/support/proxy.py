@@ -1,0 +1,105 @@
+"""A proxy in the test's own process: it records, refuses WebSockets, and cuts."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+READ_BYTES = 4_096
+
+
+class Proxy:
+    """Passes on what clients send to a server of this machine.
+
+    Attributes:
+        port: where it listens.
+        heads: the request lines and headers of the requests.
+        blocks_websockets: answers 400 to what asks for an upgrade.
+        mean_bytes: cut each connection after up to twice so many bytes of the server's; None for
+            never.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.heads: list[str] = []
+        self.blocks_websockets = False
+        self.mean_bytes: int | None = None
+        self.cuts = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head.decode("latin-1"))
+            if self.blocks_websockets and b"upgrade: websocket" in head.lower():
+                writer.write(REFUSAL)
+                await writer.drain()
+            else:
+                await self._pass_on(head, reader, writer)
+        self._writers.discard(writer)
+        writer.transport.abort() if self.mean_bytes else writer.close()
+
+    async def _pass_on(
+        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        other_reader, other = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(other)
+        other.write(head)
+        mean = self.mean_bytes
+        budget = None if mean is None else int(random.uniform(0, 2 * mean))
+        ways = [
+            asyncio.create_task(self._copy(reader, other, None)),
+            asyncio.create_task(self._copy(other_reader, writer, budget)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self._writers.discard(other)
+            other.transport.abort()
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, budget: int | None
+    ) -> None:
+        while data := await reader.read(READ_BYTES):
+            if budget is not None and (budget := budget - len(data)) < 0:
+                writer.write(data[:budget])
+                self.cuts += 1
+                return
+            if data.startswith((b"GET ", b"POST ")):  # one more on the same connection
+                self.heads.append(data.decode("latin-1"))
+            writer.write(data)
+            await writer.drain()
+
+    def cut(self) -> None:
+        """End all connections in the middle of whatever they do."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    @property
+    def requests(self) -> list[str]:
+        """The request lines without the version of HTTP."""
+        return [head.split(" HTTP/")[0] for head in self.heads]
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.cut()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if task.get_coro().__qualname__ == "Proxy.serve":  # type: ignore[union-attr]
+                task.cancel()
+                await asyncio.wait([task])

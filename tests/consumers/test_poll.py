@@ -1,0 +1,400 @@
+"""Long polling and polling, on virtual time: what an answer says, and when it comes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from realtime.consumers import poll as module
+from realtime.events import Cursor
+from realtime.stores.base import Page
+from tests.consumers.exchange import Exchange, Web
+from tests.hub.support import TOPIC
+
+OTHER = "public.other"
+
+
+def cursor_of(web: Web, topics: str = f"topic={TOPIC}") -> str:
+    cursor: str = web.get(f"poll?{topics}").json()["cursor"]
+    return cursor
+
+
+def seqs(answer: Any, topic: str = TOPIC) -> list[int]:
+    return [event["seq"] for event in answer["events"] if event["topic"] == topic]
+
+
+def types(answer: Any) -> list[str]:
+    return [frame["type"] for frame in answer["frames"]]
+
+
+def test_poll_without_a_place_answers_at_once_with_the_cursor(web: Web) -> None:
+    web.scene.publish(3)
+    answer = web.get(f"poll?topic={TOPIC}&wait=25").json()
+    assert (answer["events"], answer["more"], answer["reset"]) == ([], False, [])
+    assert types(answer) == ["welcome", "subscribed"]
+    web.scene.publish(2)
+    answer = web.get(f"poll?topic={TOPIC}&since={answer['cursor']}").json()
+    assert seqs(answer) == [4, 5]
+    assert types(answer) == ["welcome", "subscribed"]
+
+
+def test_poll_with_last_begins_with_the_newest(web: Web) -> None:
+    web.scene.publish(5)
+    assert seqs(web.get(f"poll?topic={TOPIC}&last=2").json()) == [4, 5]
+
+
+def test_long_poll_answers_at_the_first_event(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    web.scene.advance(10)
+    assert not waiting.sent
+    web.scene.publish(3)
+    web.scene.advance(0.05)
+    assert seqs(waiting.json()) == [1, 2, 3], "with what comes right behind"
+
+
+def test_long_poll_answers_after_its_wait_with_the_unchanged_cursor(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    web.scene.advance(24.9)
+    assert not waiting.sent
+    web.scene.advance(0.2)
+    answer = waiting.json()
+    assert (answer["cursor"], answer["events"], answer["more"]) == (cursor, [], False)
+
+
+def test_wait_is_cut_to_what_proxies_let_pass(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=100000")
+    web.scene.advance(module.MAX_WAIT_SECONDS + 0.1)
+    assert waiting.status == 200
+
+
+def test_ephemeral_event_answers_a_long_poll_and_moves_nobody(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    web.scene.ephemeral()
+    web.scene.advance(0.05)
+    answer = waiting.json()
+    assert [event["event"] for event in answer["events"]] == ["typing"]
+    assert answer["cursor"] == cursor
+
+
+def test_heartbeat_does_not_answer_a_long_poll(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=45")
+    web.scene.advance(44)
+    assert not waiting.sent
+    web.scene.publish()
+    web.scene.advance(0.05)
+    assert types(waiting.json()) == ["welcome", "subscribed"]
+
+
+def test_reset_in_the_middle_answers_a_long_poll(web: Web) -> None:
+    web.scene.publish(3)
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=40")
+    web.scene.store.delete(TOPIC)
+    web.scene.advance(10)
+    answer = waiting.json()
+    assert answer["reset"] == [TOPIC]
+    assert types(answer)[-1] == "reset"
+    assert answer["cursor"] == cursor_of(web)
+
+
+def test_lost_place_is_a_reset_that_does_not_wait(web: Web) -> None:
+    answer = web.get(f"poll?topic={TOPIC}&since=gone.7.00000001&wait=25").json()
+    assert answer["reset"] == [TOPIC]
+    assert answer["frames"][1]["recovered"] is False
+    assert web.get(f"poll?topic={TOPIC}&since={answer['cursor']}").json()["reset"] == []
+
+
+def test_client_that_leaves_a_long_poll_leaves_nothing_behind(web: Web) -> None:
+    cursor = cursor_of(web)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    assert web.scene.live.followers == 1
+    web.leave(waiting)
+    assert waiting.task.done()
+    assert not waiting.sent
+    assert web.scene.live.followers == 0
+
+
+def test_topic_lingers_between_two_polls(web: Web) -> None:
+    cursor = cursor_of(web)
+    live = web.scene.live
+    web.scene.advance(50)
+    web.get(f"poll?topic={TOPIC}&since={cursor}")
+    web.scene.advance(50)
+    assert web.scene.live is live
+    web.scene.advance(70)
+    assert TOPIC not in web.scene.hub.topics
+
+
+def test_answer_that_never_arrived_can_be_asked_for_again(web: Web) -> None:
+    cursor = cursor_of(web)
+    web.scene.publish(5)
+    first, second = (web.get(f"poll?topic={TOPIC}&since={cursor}").json() for _ in range(2))
+    assert first["events"] == second["events"]
+    assert (first["cursor"], len(first["events"])) == (second["cursor"], 5)
+
+
+def test_parallel_polls_lose_nothing(web: Web) -> None:
+    cursor = cursor_of(web)
+    both = [web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25") for _ in range(2)]
+    web.scene.publish(4)
+    web.scene.advance(0.05)
+    assert [seqs(each.json()) for each in both] == [[1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("limit", [1, 7])
+def test_following_more_reaches_the_head_in_order(web: Web, limit: int) -> None:
+    web.scene.append(300)
+    seen, answers, more, cursor = [], 0, True, "@0"
+    while more:
+        answer = web.get(f"poll?topic={TOPIC}&since={cursor}&limit={limit}").json()
+        assert 0 < len(answer["events"]) <= limit
+        seen += seqs(answer)
+        cursor, more, answers = answer["cursor"], answer["more"], answers + 1
+    assert seen == list(range(1, 301))
+    assert answers == -(-300 // limit), "more was said only where there was more"
+
+
+def test_answer_has_a_bound_of_bytes(web: Web) -> None:
+    web.scene.append(40, size=30_000)
+    answer = web.get(f"poll?topic={TOPIC}&since=@0").json()
+    assert answer["more"] is True
+    assert 1 < len(answer["events"]) < 12
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_topic_that_fills_the_answer_does_not_keep_another_from_beginning(
+    web: Web, count: int
+) -> None:
+    """One is in the ring of the hub, the other has to be located, which takes longer."""
+    start = cursor_of(web)
+    web.scene.publish(count)
+    web.scene.append(3, topic=OTHER)
+    web.scene.store.after = 0.5
+    url = f"poll?topic={TOPIC}&topic={OTHER}&limit=2"
+    answer = web.get(f"{url}&since={start}&since=@0").json()
+    assert types(answer) == ["welcome", "subscribed", "subscribed"]
+    seen, others = seqs(answer), seqs(answer, OTHER)
+    assert seen == [1, 2]
+    while answer["more"]:
+        answer = web.get(f"{url}&since={answer['cursor']}").json()
+        seen += seqs(answer)
+        others += seqs(answer, OTHER)
+    assert seen == list(range(1, count + 1))
+    assert others == [1, 2, 3]
+
+
+def test_long_poll_does_not_wait_where_one_topic_has_news_and_another_begins_late(
+    web: Web,
+) -> None:
+    start = cursor_of(web)
+    web.scene.publish(1)
+    web.scene.store.after = 0.5
+    url = f"poll?topic={TOPIC}&topic={OTHER}&since={start}&since=@99999999999&wait=25"
+    waiting = web.open(url)
+    web.scene.advance(3)
+    assert seqs(waiting.json()) == [1]
+
+
+def test_refused_topic_is_told_among_those_that_are_followed(web: Web) -> None:
+    answer = web.get(f"poll?topic={TOPIC}&topic=private.1&topic=crash.1&topic=no.such").json()
+    refused = [frame for frame in answer["frames"] if frame["type"] == "error"]
+    assert [(f["topic"], f["code"]) for f in refused] == [
+        ("private.1", "forbidden"), ("crash.1", "forbidden"), ("no.such", "forbidden"),
+    ]  # fmt: skip
+    assert len({f["message"] for f in refused}) == 1
+
+
+# Conditional requests
+
+
+def etag(exchange: Exchange) -> str:
+    return exchange.headers["etag"]
+
+
+@pytest.mark.parametrize("form", ["{}", '"x", {}', '{}, W/"y"', "*", "strong"])
+def test_etag_of_the_head_is_answered_with_304_and_no_look_at_the_log(web: Web, form: str) -> None:
+    web.scene.publish(3)
+    first = web.get(f"poll?topic={TOPIC}&since=@0")
+    known = etag(first).removeprefix("W/") if form == "strong" else form.format(etag(first))
+    web.scene.store.calls.clear()
+    again = web.get(f"poll?topic={TOPIC}&since={first.json()['cursor']}", {"If-None-Match": known})
+    assert (again.status, again.body) == (304, b"")
+    assert etag(again) == etag(first)
+    assert not {"read", "locate", "heads"} & set(web.scene.store.calls)
+
+
+@pytest.mark.parametrize("form", ['"other"', "nonsense", ""])
+def test_other_etag_is_answered_in_full(web: Web, form: str) -> None:
+    web.scene.publish(3)
+    assert len(web.get(f"poll?topic={TOPIC}&since=@0", {"If-None-Match": form}).json()["events"])
+
+
+def test_event_changes_the_etag(web: Web) -> None:
+    first = web.get(f"poll?topic={TOPIC}")
+    web.scene.publish()
+    since = first.json()["cursor"]
+    second = web.get(f"poll?topic={TOPIC}&since={since}", {"If-None-Match": etag(first)})
+    assert seqs(second.json()) == [1]
+    assert etag(second) != etag(first)
+
+
+def test_etag_of_an_answer_with_more_is_not_the_heads(web: Web) -> None:
+    web.scene.publish(3)
+    first = web.get(f"poll?topic={TOPIC}&since=@0&limit=1")
+    since = first.json()["cursor"]
+    second = web.get(f"poll?topic={TOPIC}&since={since}", {"If-None-Match": etag(first)})
+    assert seqs(second.json()) == [2, 3]
+
+
+def test_head_has_the_headers_and_no_body(web: Web) -> None:
+    answer = web.get(f"poll?topic={TOPIC}", method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_no_answer_is_kept_by_a_cache(web: Web) -> None:
+    for url in (f"poll?topic={TOPIC}", "poll?topic=private.1"):
+        headers = web.get(url).headers
+        assert headers["cache-control"] == "no-store, private"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "Cookie" in headers["vary"]
+
+
+# Refusals
+
+BAD = [
+    ("poll", 400, "bad_topic"),
+    ("poll?topic=&topic=public.a", 400, "bad_topic"),
+    ("poll?topic=a%20b", 400, "bad_topic"),
+    ("poll?topic=public.a%0d%0adata:%20x", 400, "bad_topic"),
+    ("poll?topic=public.%00", 400, "bad_topic"),
+    ("poll?topic=" + "a" * 201, 400, "bad_topic"),
+    ("poll?" + "&".join(f"topic=public.t{n}" for n in range(101)), 400, "too_many_topics"),
+    ("poll?" + "&".join(["a=1"] * 1_001), 400, "bad_frame"),
+    ("poll?topic=private.1", 403, "forbidden"),
+    ("poll?topic=crash.1&topic=orders.1", 403, "forbidden"),
+    ("poll?topic=public.a&since=yesterday", 400, "bad_cursor"),
+    ("poll?topic=public.a&since=%00", 400, "bad_cursor"),
+    ("poll?topic=public.a&since=a~b~c", 400, "bad_cursor"),
+    ("poll?topic=public.a&since=" + "~" * 20_000, 400, "bad_cursor"),
+    ("poll?topic=public.a&topic=public.b&since=e.1.00000001", 400, "bad_cursor"),
+    ("poll?topic=public.a&wait=-1", 400, "bad_frame"),
+    ("poll?topic=public.a&wait=1.5", 400, "bad_frame"),
+    ("poll?topic=public.a&wait=²", 400, "bad_frame"),
+    ("poll?topic=public.a&wait=" + "9" * 5_000, 400, "bad_frame"),
+    ("poll?topic=public.a&limit=0", 400, "bad_frame"),
+    ("poll?topic=public.a&last=x", 400, "bad_frame"),
+    ("poll?topic=public.a&v=2", 400, "bad_version"),
+]
+
+
+@pytest.mark.parametrize("path", ["poll", "sse"])
+@pytest.mark.parametrize(("url", "status", "code"), BAD, ids=lambda value: str(value)[:50])
+def test_bad_request_is_told_what_is_wrong_and_what_to_do(
+    web: Web, path: str, url: str, status: int, code: str
+) -> None:
+    if path == "sse" and ("wait=" in url or "limit=" in url):
+        return  # it has no such fields
+    answer = web.get(path + url.removeprefix("poll"))
+    body = answer.json()
+    assert (answer.status, body["code"], body["type"]) == (status, code, "error")
+    assert body["message"]
+    assert body["hint"]
+    assert body["retry"] is False
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["poll", "sse"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "NONSENSE"])
+def test_other_method_is_told_what_is_allowed(web: Web, path: str, method: str) -> None:
+    answer = web.get(f"{path}?topic={TOPIC}", method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert answer.json()["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["poll", "sse"])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}]
+)
+def test_page_of_another_site_is_refused(
+    web: Web, settings: Any, path: str, headers: dict[str, str]
+) -> None:
+    settings.ALLOWED_HOSTS = ["testserver"]
+    answer = web.get(f"{path}?topic={TOPIC}", headers)
+    assert (answer.status, answer.json()["code"]) == (403, "forbidden_origin")
+
+
+@pytest.mark.parametrize("path", ["poll", "sse"])
+def test_log_that_cannot_be_reached_is_503_with_when_to_come_back(web: Web, path: str) -> None:
+    web.scene.store.failing = True
+    answer = web.get(f"{path}?topic={TOPIC}")
+    assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+    assert answer.json()["retry"] is True
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_log_that_fails_after_the_joining_is_503(web: Web) -> None:
+    cursor_of(web)
+    web.scene.store.failing = True
+    answer = web.get(f"poll?topic={TOPIC}&since=@0")
+    assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_log_that_fails_in_a_replay_ends_the_answer_with_what_there_is(web: Web) -> None:
+    store = web.scene.store
+    web.scene.append(30)
+    cursor_of(web)
+
+    async def read(topic: str, after: Cursor, *limits: int) -> Page:
+        page = await store._slowly(store.read, topic, after, 10)
+        store.failing = True  # after the first page
+        return page
+
+    store.aread = read  # type: ignore[method-assign, assignment]
+    waiting = web.open(f"poll?topic={TOPIC}&since=@0")
+    web.scene.advance(module.CATCH_UP_SECONDS - 1)
+    assert not waiting.sent, "the log may come back"
+    web.scene.advance(2)
+    answer = waiting.json()
+    assert (seqs(answer), answer["more"]) == (list(range(1, 11)), True)
+
+
+def test_replay_that_fails_for_good_is_503(web: Web) -> None:
+    store = web.scene.store
+    web.scene.append(30)
+    cursor_of(web)
+
+    async def read(topic: str, after: Cursor, *limits: int) -> Page:
+        if after.seq:
+            raise RuntimeError("a fault of the store's")
+        return await store._slowly(store.read, topic, after, 10)
+
+    store.aread = read  # type: ignore[method-assign, assignment]
+    for wait in (0, 25):
+        answer = web.get(f"poll?topic={TOPIC}&since=@0&wait={wait}")
+        assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_fault_of_the_server_is_json_and_says_nothing_else(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("realtime.consumers.http.Request.identify", broken)
+    for path in ("poll", "sse"):
+        answer = web.get(f"{path}?topic={TOPIC}")
+        assert (answer.status, answer.json()["code"]) == (500, "failed")
+        assert b"secret" not in answer.body
+
+
+def test_answer_text_keeps_the_frames_as_they_were_encoded(web: Web) -> None:
+    web.scene.publish(1)
+    text = web.get(f"poll?topic={TOPIC}&since=@0").body.decode()
+    (event,) = json.loads(text)["events"]
+    assert json.dumps(event, separators=(",", ":")) in text

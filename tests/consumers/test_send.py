@@ -1,0 +1,171 @@
+"""`POST send`: who may send what, and how each refusal is told."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from realtime.auth.users import Identity
+from realtime.consumers import send as module
+from realtime.consumers.send import send_command
+from tests.consumers.exchange import Exchange, scope_of
+
+JSON = {"Content-Type": "application/json"}
+PUBLISH = {"type": "publish", "id": 1, "topic": "orders.1", "event": "typing", "data": None}
+CALL = {"type": "call", "id": 2, "topic": "public.a", "action": "rename"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_rates", module._Rates())
+
+
+async def post(
+    body: Any, headers: dict[str, str] = JSON, method: str = "POST", client: str = "10.0.0.1"
+) -> Exchange:
+    parts = [body] if isinstance(body, bytes) else [json.dumps(body).encode()]
+    exchange = Exchange(send_command, scope_of("send", method, headers, client), *parts)
+    async with asyncio.timeout(10):
+        await exchange.task
+    return exchange
+
+
+BAD = [
+    (b"{", 400, "bad_json"),
+    (b"\xff", 400, "bad_json"),
+    (b"", 400, "bad_json"),
+    (b"[]", 400, "bad_frame"),
+    ({"type": "dance"}, 400, "unknown_type"),
+    ({"type": "subscribe", "topic": "public.a"}, 400, "unsupported"),
+    ({"type": "ping"}, 400, "unsupported"),
+    ({"type": "auth", "token": "x"}, 400, "unsupported"),
+    ({**PUBLISH, "topic": "a b"}, 400, "bad_topic"),
+    ({**PUBLISH, "event": "a\r\nid: 7"}, 400, "bad_frame"),
+    (PUBLISH, 403, "forbidden"),
+    ({**PUBLISH, "topic": "no.such"}, 403, "forbidden"),
+    ({**CALL, "topic": "private.1"}, 403, "forbidden"),
+    (CALL, 404, "unknown_action"),
+    (b'{"type":"ping","x":"' + b"x" * 70_000 + b'"}', 413, "too_large"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD, ids=lambda value: str(value)[:50])
+async def test_bad_command_is_told_what_is_wrong(body: Any, status: int, code: str) -> None:
+    answer = await post(body)
+    error = answer.json()
+    assert (answer.status, error["code"], error["type"]) == (status, code, "error")
+    assert error["message"]
+    assert error["hint"]
+    assert answer.headers["cache-control"] == "no-store, private"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
+     "application/json-patch+json", "text/plain, application/json"],
+)  # fmt: skip
+async def test_only_json_is_taken(kind: str | None) -> None:
+    """The other types are what a page of another site can send without asking first."""
+    answer = await post(PUBLISH, {} if kind is None else {"Content-Type": kind})
+    assert answer.status == 415
+    assert "application/json" in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+async def test_json_may_have_parameters(kind: str) -> None:
+    assert (await post(CALL, {"Content-Type": kind})).status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS"])
+async def test_only_post_is_answered(method: str) -> None:
+    answer = await post(PUBLISH, method=method)
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),  # no browser, and nobody's cookie
+        ({"Origin": "http://testserver"}, 404),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Cookie": "sessionid=abc"}, 403),
+        ({"Cookie": "other=abc"}, 404),
+        ({"Cookie": "sessionid=abc", "Origin": "https://testserver"}, 403),
+    ],
+)
+async def test_cookie_counts_only_from_a_page_of_the_site(
+    headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(scope: Any) -> None:
+        return None
+
+    monkeypatch.setattr("realtime.auth.users.user_of", nobody)
+    assert (await post(CALL, {**JSON, **headers})).status == status
+
+
+async def test_body_in_pieces_is_one_command_and_is_bounded() -> None:
+    text = json.dumps(CALL).encode()
+    parts = [text[:10], b"", text[10:]]
+    exchange = Exchange(send_command, scope_of("send", "POST", JSON), *parts)
+    await exchange.task
+    assert exchange.status == 404
+    exchange = Exchange(send_command, scope_of("send", "POST", JSON), *[b"x" * 10_000] * 20)
+    await exchange.task
+    assert exchange.status == 413
+    assert exchange.inbox.qsize() == 13, "no more is read than the limit and one piece"
+
+
+async def test_client_that_leaves_before_its_body_is_here_gets_nothing() -> None:
+    exchange = Exchange(send_command, scope_of("send", "POST", JSON), b'{"type":', b"")
+    exchange.inbox.get_nowait()
+    exchange.inbox.get_nowait()
+    exchange.leave()
+    await exchange.task
+    assert exchange.sent == []
+
+
+async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_rates", module._Rates())
+    monkeypatch.setattr(module, "_now", lambda: 100.0)
+    statuses = [(await post(CALL)).status for _ in range(201)]
+    assert statuses[:200] == [404] * 200
+    assert statuses[200] == 429
+    monkeypatch.setattr(module, "_now", lambda: 100.03)  # 50 a second in the long run
+    assert (await post(CALL)).status == 404
+    answer = await post(CALL)
+    assert answer.json()["retry"] is True
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await post(CALL, client="10.0.0.2")).status == 404
+
+
+async def test_rates_of_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KNOWN_SENDERS", 3)
+    for number in range(10):
+        await post(CALL, client=f"10.0.0.{number}")
+    assert len(module._rates._buckets) == 3
+
+
+async def test_fault_inside_an_action_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*args: Any) -> str:
+        return b"\xff".decode()
+
+    monkeypatch.setattr(module, "run_call", broken)
+    answer = await post(CALL)
+    assert (answer.status, answer.json()["code"]) == (500, "failed")
+
+
+async def test_call_is_run_and_answered_under_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def identify(self: Any) -> Identity:
+        return Identity(SimpleNamespace(is_authenticated=True, pk=7))
+
+    monkeypatch.setattr("realtime.consumers.http.Request.identify", identify)
+    data = {"deep": ["é", None, 1.5]}
+    answer = await post({**CALL, "topic": "orders.1", "action": "echo", "data": data})
+    assert answer.status == 200
+    assert answer.json() == {"type": "result", "id": 2, "data": data}
+    assert list(module._rates._buckets) == ["user 7"]

@@ -1,0 +1,247 @@
+"""The HTTP transports on real servers and raw sockets: what HTTP allows, and what it costs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.support.http import Stream, get_poll, http_client, open_stream
+from tests.support.server import DEADLINE, Publisher, Server
+from tests.support.waiting import await_until
+
+APPLICATION = "tests.consumers.application:application"
+
+
+@pytest.fixture(scope="module", params=["Daphne", "uvicorn"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served")
+    with Server(folder, application=APPLICATION, uvicorn=request.param == "uvicorn") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def publisher(server: Server) -> Iterator[Publisher]:
+    publisher = Publisher(server)
+    yield publisher
+    publisher.close()
+
+
+async def state(server: Server) -> dict[str, int]:
+    async with http_client() as client:
+        answer: dict[str, int] = (await client.get(f"{server.site}/state")).json()
+        return answer
+
+
+async def until_nobody_is_left(server: Server) -> None:
+    async def nobody() -> bool:
+        now = await state(server)
+        return (now["connections"], now["followers"]) == (0, 0)
+
+    await await_until(nobody, "the hub holds nothing of a client that left", DEADLINE)
+
+
+@asynccontextmanager
+async def raw(
+    server: Server, *lines: str, limit: int = 2**16
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Send the lines of a request and give what comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=limit)
+    writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def head_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    async with asyncio.timeout(DEADLINE):
+        text = (await reader.readuntil(b"\r\n\r\n")).decode()
+    status, *lines = text.split("\r\n")
+    fields = (line.partition(":") for line in lines if line)
+    return int(status.split()[1]), {name.lower(): value.strip() for name, _, value in fields}
+
+
+async def chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield what comes until the end of the connection."""
+    while data := await reader.read(65_536):
+        yield data
+
+
+async def test_stream_over_http_1_0_has_no_chunks_and_every_event(
+    server: Server, publisher: Publisher
+) -> None:
+    lines = ["GET /realtime/sse?topic=public.old HTTP/1.0", "Host: 127.0.0.1"]
+    async with raw(server, *lines) as (reader, _):
+        status, headers = await head_of(reader)
+        assert status == 200
+        assert "transfer-encoding" not in headers
+        stream = Stream(chunks(reader))
+        assert [(await stream.receive())["type"] for _ in range(2)] == ["welcome", "subscribed"]
+        await publisher.publish("public.old", 50)
+        assert [event["data"] for event in await stream.events(50)] == list(range(50))
+    await until_nobody_is_left(server)
+
+
+async def test_poll_over_http_1_0_is_answered_whole(server: Server) -> None:
+    lines = ["GET /realtime/poll?topic=public.old HTTP/1.0", "Host: 127.0.0.1"]
+    async with raw(server, *lines) as (reader, _):
+        status, headers = await head_of(reader)
+        body = await reader.read()
+    assert status == 200
+    assert len(body) == int(headers["content-length"])
+    assert json.loads(body)["more"] is False
+
+
+async def test_requests_in_a_row_are_answered_in_their_order(server: Server) -> None:
+    line = "GET /realtime/poll?topic=public.{} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    async with raw(server, line.format("one"), line.format("two")) as (reader, _):
+        for name in ("one", "two"):
+            status, headers = await head_of(reader)
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+            assert status == 200
+            assert body["frames"][1]["topic"] == f"public.{name}"
+
+
+@pytest.mark.parametrize("path", ["sse", "poll"])
+async def test_head_is_answered_without_a_body(server: Server, path: str) -> None:
+    async with http_client() as client:
+        for _ in range(2):  # the connection is still good
+            url = f"{server.site}/realtime/{path}?topic=public.a"
+            answer = await client.head(url)
+            assert (answer.status_code, answer.content) == (200, b"")
+    await until_nobody_is_left(server)
+
+
+async def test_compression_of_the_project_leaves_the_transports_alone(
+    server: Server, publisher: Publisher
+) -> None:
+    headers = {"Accept-Encoding": "gzip"}
+    async with http_client(headers=headers) as client:
+        page = await client.get(f"{server.site}/page/public.zip/")
+        assert page.headers["content-encoding"] == "gzip", "the middleware is there"
+        answer = await client.get(f"{server.site}/realtime/poll?topic=public.zip&last=100")
+        assert "content-encoding" not in answer.headers
+    async with open_stream(server.site, "public.zip", headers) as stream:
+        await stream.receive()
+        await publisher.publish("public.zip", 3)
+        assert [event["data"] for event in await stream.events(3)] == [0, 1, 2]
+
+
+async def test_client_that_closes_half_of_its_socket_leaves_nothing_behind(
+    server: Server,
+) -> None:
+    lines = ["GET /realtime/sse?topic=public.half HTTP/1.1", "Host: 127.0.0.1"]
+    async with raw(server, *lines) as (reader, writer):
+        await head_of(reader)
+        writer.write_eof()
+        await until_nobody_is_left(server)
+
+
+@pytest.mark.parametrize(
+    "path", ["sse?topic=public.gone", "poll?topic=public.gone&since={}&wait=50"]
+)
+async def test_client_that_is_gone_leaves_nothing_behind(server: Server, path: str) -> None:
+    async with http_client() as client:
+        cursor = (await get_poll(client, server.site, "public.gone"))["cursor"]
+    lines = [f"GET /realtime/{path.format(cursor)} HTTP/1.1", "Host: 127.0.0.1"]
+    async with raw(server, *lines):
+
+        async def is_there() -> bool:
+            return (await state(server))["followers"] == 1
+
+        await await_until(is_there, "it follows", DEADLINE)
+    await until_nobody_is_left(server)
+
+
+async def test_request_that_is_cut_at_any_byte_leaves_nothing_behind(server: Server) -> None:
+    text = b"GET /realtime/sse?topic=public.bytes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    for length in range(0, len(text) + 1, 7):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(text[:length])
+        await writer.drain()
+        writer.transport.abort()
+    await until_nobody_is_left(server)
+
+
+async def test_huge_header_costs_only_its_own_request(server: Server) -> None:
+    header = {"Last-Event-ID": "e~" + "A" * 100_000}
+    async with http_client() as client:
+        try:
+            answer = await client.get(f"{server.site}/realtime/poll?topic=public.a", headers=header)
+            assert answer.status_code in (200, 400, 431)
+        except httpx.TransportError:
+            pass
+        assert (await get_poll(client, server.site, "public.a"))["events"] == []
+
+
+async def test_client_that_never_reads_is_cut_with_a_bounded_buffer(server: Server) -> None:
+    count = 900
+    lines = ["GET /realtime/sse?topic=public.burst&ids=0 HTTP/1.0", "Host: 127.0.0.1"]
+    async with raw(server, *lines, limit=1_000) as (reader, _):
+        await head_of(reader)
+        script = (
+            "from realtime import publish_many\n"
+            f"publish_many([('public.burst', 'tick', 'x' * 20_000) for n in range({count})])"
+        )
+        publishing = asyncio.create_task(asyncio.to_thread(server.run, script))
+        most = 0
+
+        async def is_over() -> bool:
+            nonlocal most
+            now = await state(server)
+            most = max(most, now["unsent"])
+            return publishing.done() and now["connections"] == 0
+
+        await await_until(is_over, "the client is given up", DEADLINE)
+        await publishing
+        assert most < 2_100_000
+        stream = Stream(chunks(reader))
+        seen: list[int] = []
+        with pytest.raises((EOFError, OSError)):
+            while True:
+                frame = await stream.receive()
+                if frame["type"] == "event":
+                    seen.append(frame["seq"])
+        assert seen == list(range(1, len(seen) + 1))
+        assert len(seen) < count
+
+
+CLIENTS, TOPICS = 500, 100
+
+
+async def test_five_hundred_streams_of_a_hundred_topics_take_no_thread_and_a_task_each(
+    server: Server, publisher: Publisher
+) -> None:
+    names = [f"public.many{number}" for number in range(TOPICS)]
+    url = "/realtime/sse?ids=0&" + "&".join(f"topic={name}" for name in names)
+    lines = [f"GET {url} HTTP/1.0", "Host: 127.0.0.1"]
+    async with open_stream(server.site, names) as witness:
+        for _ in names:
+            await witness.receive()
+        before = await state(server)
+        readers, writers = [], []
+        for _ in range(CLIENTS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+            readers.append(reader)
+            writers.append(writer)
+        streams = [Stream(chunks(reader)) for reader in readers]
+        for reader, stream in zip(readers, streams, strict=True):
+            assert (await head_of(reader))[0] == 200
+            for _ in range(1 + TOPICS):
+                await stream.receive()
+        after = await state(server)
+        assert after["connections"] == before["connections"] + CLIENTS
+        assert after["threads"] == before["threads"]
+        assert after["tasks"] <= before["tasks"] + (CLIENTS + 5)
+        await publisher.publish(names[0], 1)
+        for stream in streams:
+            assert (await stream.receive())["type"] == "event"
+        for writer in writers:
+            writer.transport.abort()
+    await until_nobody_is_left(server)

@@ -1,0 +1,166 @@
+"""What docs/howto.md says of the code that it quotes."""
+
+import re
+from importlib import util
+from io import StringIO
+from unittest import skipUnless
+
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import transaction
+from django.test import TestCase
+
+from realtime import publish, user_topic
+from realtime.exceptions import AmbiguousTransaction, CommandRefused
+from realtime.log import head, history
+from realtime.testing import RealtimeClient, capture_events
+from shop import asynchronous, billing, everybody, logs
+from shop.models import Article, Order, Payment, Team
+from shop.topics import OrderTopic
+
+HAS_TASKS = util.find_spec("django.tasks") is not None
+HAS_POLICY = any(
+    getattr(settings, name, None) for name in ("CONTENT_SECURITY_POLICY", "SECURE_CSP")
+)
+
+
+class Recipes(TestCase):
+    databases = {"default", "billing"}
+
+    @classmethod
+    def setUpTestData(cls):
+        cls.ada = User.objects.create_user("ada")
+        cls.bo = User.objects.create_user("bo")
+        cls.team = Team.objects.create()
+        cls.team.members.add(cls.ada)
+        cls.order = Order.objects.create(customer=cls.ada, title="Pie")
+        cls.topic = f"orders.{cls.order.pk}"
+
+    def setUp(self):
+        self.events = self.enterContext(capture_events())
+        self.client.force_login(self.ada)
+
+    def connect(self, user=None):
+        return self.enterContext(RealtimeClient(user))
+
+    def test_signal_tells_the_customer_of_new_orders_only(self):
+        order = Order.objects.create(customer=self.ada, title="Soup")
+        order.save()
+        self.events.assert_published(user_topic(self.ada), "ordered", {"order": order.pk}, count=1)
+
+    def test_save_publishes_to_anybody_who_reads(self):
+        article = Article.objects.create(text="one")
+        reader = self.connect()
+        reader.subscribe(f"articles.{article.pk}")
+        article.text = "two"
+        article.save()
+        self.assertEqual(reader.receive_event().data, {"text": "two"})
+
+    def test_command_publishes_in_bulk(self):
+        Order.objects.create(customer=self.bo, title="Soup")
+        out = StringIO()
+        call_command("close_orders", stdout=out)
+        self.assertEqual(out.getvalue(), "2 orders closed\n")
+        self.assertEqual(len(self.events.of(name="closed")), 2)
+        self.events.assert_published(self.topic, "closed")
+
+    @skipUnless(HAS_TASKS, "Django 6.0 brings tasks")
+    def test_task_publishes_progress_that_is_not_kept(self):
+        from shop.tasks import make_report
+
+        make_report.enqueue(self.ada.pk)
+        progress = self.events.of(user_topic(self.ada), "progress")
+        self.assertEqual([event.data["percent"] for event in progress], [25, 50, 75])
+        self.assertEqual([event.name for event in history(user_topic(self.ada))], ["ready"])
+
+    def test_what_was_published_is_captured(self):
+        publish("orders.42", "shipped", {"eta": "2026-11-24"})
+        with capture_events() as events:
+            self.client.post(f"/orders/{self.order.pk}/remind/")
+        events.assert_published(f"orders.{self.order.pk}", "reminded")
+        self.assertEqual([len(events), len(self.events)], [1, 2])
+
+    async def test_coroutines_publish(self):
+        await self.async_client.post(f"/orders/{self.order.pk}/remind/")
+        await asynchronous.ship(self.order.pk)
+        await self.events.asettle()
+        self.assertEqual(
+            [event.name for event in self.events.of(self.topic)], ["reminded", "shipped"]
+        )
+
+    def test_page_that_renamed_is_excluded(self):
+        headers = {"X-Realtime-Origin": "a secret of the page"}
+        url = f"/orders/{self.order.pk}/rename/"
+        self.client.post(url, {"title": "Tart"}, headers=headers)
+        event = self.events.assert_published(self.topic, "renamed", {"title": "Tart"})
+        self.assertIsNotNone(event.origin)
+
+    def test_one_team_everybody(self):
+        ada, bo = self.connect(self.ada), self.connect(self.bo)
+        for client in (ada, bo):
+            client.subscribe(user_topic(client.user))
+            client.subscribe("everyone")
+        ada.subscribe(f"teams.{self.team.pk}")
+        with self.assertRaises(CommandRefused):
+            bo.subscribe(f"teams.{self.team.pk}")
+        everybody.tell(self.bo, self.team)
+        self.assertEqual(
+            [ada.receive_event().topic for _ in range(2)], [f"teams.{self.team.pk}", "everyone"]
+        )
+        self.assertEqual(
+            [bo.receive_event().topic for _ in range(2)], [str(user_topic(self.bo)), "everyone"]
+        )
+
+    def test_chat(self):
+        topic = f"chats.{self.team.pk}"
+        ada = self.connect(self.ada)
+        ada.subscribe(topic)
+        ada.publish(topic, "typing")
+        ada.publish(topic, "drawn", [[0, 0], [9, 9]])
+        ada.call(topic, "say", {"text": "Hello", "by": "bo"})
+        self.assertEqual([ada.receive_event().seq for _ in range(3)], [None, 1, 2])
+        self.assertEqual(history(topic)[-1].data, {"by": "ada", "text": "Hello"})
+        for data in (None, {}, {"text": ""}, {"text": 7}, {"text": "x" * 501}):
+            with self.assertRaises(CommandRefused) as caught:
+                ada.call(topic, "say", data)
+            self.assertEqual(caught.exception.code, "invalid")
+        with self.assertRaises(CommandRefused):
+            self.connect(self.bo).publish(topic, "typing")
+
+    def test_a_log_is_read_and_ends(self):
+        publish("audit.door", "opened", {"by": "ada"})
+        ((seq, name, data, _),) = logs.latest("audit.door")
+        self.assertEqual((seq, name, data), (1, "opened", {"by": "ada"}))
+        logs.forget("audit.door")
+        self.assertEqual(logs.latest("audit.door"), [])
+
+    def test_other_database(self):
+        billing.pay(self.order.pk)
+        self.assertTrue(Payment.objects.using("billing").exists())
+        self.events.assert_published(self.topic, "paid")
+        with transaction.atomic(using="billing"), self.assertRaises(AmbiguousTransaction):
+            publish(self.topic, "paid")
+
+    def test_card_begins_at_a_cursor_of_its_own(self):
+        before = head(self.topic)
+        publish(OrderTopic(pk=self.order.pk), "paid")
+        answer = self.client.get(f"/orders/{self.order.pk}/card/")
+        self.assertNotContains(answer, before)
+        self.assertContains(answer, f'since="{head(self.topic)}"')
+
+    @skipUnless(HAS_POLICY, "these settings have no policy")
+    def test_script_has_the_nonce_of_the_policy(self):
+        answer = self.client.get(f"/orders/{self.order.pk}/")
+        nonce = re.search("'nonce-([^']+)'", answer["Content-Security-Policy"])
+        self.assertContains(answer, f'nonce="{nonce[1]}"', count=1)
+
+    async def test_own_consumer_beside_ours(self):
+        from mysite.asgi import application
+
+        game = WebsocketCommunicator(application, "/game/")
+        self.assertTrue((await game.connect())[0])
+        await game.send_json_to("ping")
+        self.assertEqual(await game.receive_json_from(), {"echo": "ping"})
+        await game.disconnect()

@@ -1,0 +1,78 @@
+"""The documents: what they quote is there, and every link leads somewhere."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tools.environment import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FOLLOWED = re.compile(r"^<!-- [^\n]* -->\n```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
+QUOTED = {
+    "README.md": ROOT / "tests/docs/sample",
+    "docs/howto.md": ROOT / "tests/docs/sample",
+    "docs/testing.md": ROOT / "tests/testing/sample",
+}
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of the headings."""
+    found = HEADING.findall(prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(re.sub(r"`[^`\n]*`", "", prose(page))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def sources(folder: Path) -> list[str]:
+    """Return the files of a sample, each as lines without the indentation they begin with."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path.read_text() for path in files if path.suffix != ".pyc"]
+
+
+def is_quoted(block: str, text: str) -> bool:
+    """Tell whether a text has the lines of a block, one after the other and equally indented."""
+    wanted = textwrap.dedent(block).splitlines()
+    lines = text.splitlines()
+    return any(
+        textwrap.dedent("\n".join(lines[start : start + len(wanted)])).splitlines() == wanted
+        for start in range(len(lines) - len(wanted) + 1)
+    )
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_every_example_is_quoted_from_tested_code(name: str) -> None:
+    texts = sources(QUOTED[name])
+    # Marked blocks are run by other tests, and commands and drawings are not quotes.
+    found = FENCE.findall(FOLLOWED.sub("", (ROOT / name).read_text()))
+    blocks = [block for language, block in found if language not in ("", "console")]
+    assert blocks
+    lost = [block for block in blocks if not any(is_quoted(block, text) for text in texts)]
+    assert lost == []
+
+
+def test_a_quote_with_another_word_is_found_out() -> None:
+    text = "def one():\n    two()\n    three()\n"
+    assert is_quoted("two()\nthree()\n", text)
+    assert is_quoted("    two()\n", text)
+    assert not is_quoted("two()\nfour()\n", text)
+    assert not is_quoted("def one():\n    three()\n", text)

@@ -1,0 +1,240 @@
+"""The page's client behind networks that let only some transports through, in a real Chromium."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from tests.js.proxy import Fate, Proxy, Rule
+from tests.js.support import wait_for, wait_for_state
+from tests.support.server import Server
+
+TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
+
+
+@pytest.fixture(scope="module")
+def proxied(shared_server) -> Iterator[Callable[[Rule], Proxy]]:
+    """Start a proxy in front of the server."""
+    with ExitStack() as stack:
+        yield lambda rule: stack.enter_context(Proxy(shared_server.port, rule))
+
+
+@pytest.fixture
+def open_page(open_window, shared_server, topic) -> Callable:
+    def open_page(query: str = "", proxy: Proxy | None = None, cookie: str | None = None, at=topic):
+        server = SimpleNamespace(port=proxy.port) if proxy else shared_server
+        page = open_window(server, f"/page/{at}/{query}", cookie)
+        wait_for_state(page, "connected")
+        return page
+
+    return open_page
+
+
+def wait_for_events(page, *expected: object) -> None:
+    wait_for(page, f"seen.length >= {len(expected)}")
+    assert page.evaluate("seen") == list(expected)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_one_api_on_every_transport(open_page, shared_server, transport) -> None:
+    name = f"orders.{1 + TRANSPORTS.index(transport)}"
+    cookie = shared_server.sign_in()["Cookie"]
+    page = open_page(f"?transport={transport}", cookie=cookie, at=name)
+    assert page.evaluate("realtime.transport") == transport
+    shared_server.publish(name, 3)
+    wait_for_events(page, 1, 2, 3)
+    answer = page.evaluate("topic.call('rename', 'B')")
+    assert (answer["name"], answer["by"]) == ("B", "ada")
+    page.evaluate("topic.publish('comment', 'hello')")
+    wait_for_events(page, 1, 2, 3, 4)
+    error = "error => [error.name, error.code, error.message]"
+    assert page.evaluate(f"topic.call('boom', 'invalid').catch({error})") == [
+        "RealtimeError",
+        "invalid",
+        "not a name",
+    ]
+    # A second topic while the first goes on, one that is refused, and the user's own.
+    page.evaluate("""
+      window.late = [];
+      realtime.subscribe("private.1").onDenied(({code}) => late.push(code));
+      void realtime.user.on("*", (data) => late.push(data));
+    """)
+    wait_for(page, "late.includes('forbidden')")
+    user = page.evaluate("realtime.userId")
+    wait_for(page, f"realtime.user.name === 'user.{user}'")
+    page.evaluate(f"void realtime.subscribe('{name}', {{last: 1}}).on('*', ({{}}) => late.push(4))")
+    wait_for(page, "late.includes(4)")
+    shared_server.publish(f"user.{user}", 1, start=7)
+    wait_for(page, "late.includes(7)")
+    shared_server.publish(name, 2)
+    wait_for_events(page, 1, 2, 3, 4, 5, 6)
+    assert page.evaluate("changes") == []
+
+
+def blocks_upgrades(method: str, path: str) -> Fate:
+    return "refuse" if method == "UPGRADE" else "pass"
+
+
+def holds_streams(method: str, path: str) -> Fate:
+    return "hold" if "/realtime/sse" in path else blocks_upgrades(method, path)
+
+
+def cuts_what_lasts(method: str, path: str) -> Fate:
+    """Let plain GETs through that are answered at once."""
+    if method == "GET":
+        return "cut" if "/realtime/" in path else "pass"
+    return "refuse"
+
+
+@pytest.mark.parametrize(
+    ("rule", "transport", "seconds"),
+    [(blocks_upgrades, "sse", 5), (holds_streams, "longpoll", 15), (cuts_what_lasts, "poll", 20)],
+)
+def test_it_works_over_what_the_network_lets_through(
+    open_page, proxied, shared_server, topic, rule, transport, seconds
+) -> None:
+    proxy = proxied(rule)
+    name = f"{topic}-{transport}"
+    page = open_page(proxy=proxy, at=name)
+    page.evaluate("addEventListener('unhandledrejection', ({reason}) => seen.push(String(reason)))")
+    wait_for(page, f"realtime.transport === '{transport}' && realtime.state === 'connected'")
+    assert page.evaluate("performance.now()") < seconds * 1000
+    shared_server.publish(name, 5)
+    wait_for_events(page, 1, 2, 3, 4, 5)
+    # The next page of this tab begins with what worked.
+    page.goto(f"/page/{name}/")
+    asked = len(proxy.asked)
+    wait_for_state(page, "connected")
+    assert page.evaluate("realtime.transport") == transport
+    assert "/realtime/ws?v=1" not in [path for _, path in proxy.asked[asked:]]
+    shared_server.publish(name, 1)
+    wait_for_events(page, 6)
+
+
+@pytest.mark.parametrize("transport", ["sse", "longpoll"])
+def test_a_page_out_of_the_back_forward_cache_catches_up(
+    open_page, shared_server, topic, transport
+) -> None:
+    name = f"{topic}-{transport}"
+    page = open_page(f"?transport={transport}", at=name)
+    page.evaluate("window.sameDocument = true")
+    page.click("a")
+    page.wait_for_url("**/public.other/")
+    shared_server.publish(name, 5)
+    page.evaluate("history.back()")
+    wait_for(page, "window.sameDocument === true")
+    assert page.evaluate("persisted") is True
+    wait_for_events(page, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("transport", ["sse", "longpoll", "poll"])
+def test_a_page_that_is_older_than_the_log_is_reset_once(
+    open_page, shared_server, transport
+) -> None:
+    name = f"tiny.{transport}"
+    shared_server.publish(name, 1)
+    since = shared_server.run(f"from realtime import log; print(log.head({name!r}))").strip()
+    shared_server.publish(name, 10)
+    shared_server.run(
+        "from django.core.management import call_command; call_command('realtime', 'trim')"
+    )
+    # Its reload brings the same page out of a cache, with the same place.
+    page = open_page(f"?reload&since={since}&transport={transport}", at=name)
+    wait_for(page, "performance.getEntriesByType('navigation')[0].type === 'reload'")
+    wait_for(page, "realtime.state === 'connected'")
+    page.evaluate(f"""
+      window.all = [];
+      void realtime.subscribe("{name}", {{last: 1}}).on("*", (data, {{seq}}) => all.push(seq));
+    """)
+    wait_for(page, "all.length === 1")
+    shared_server.publish(name, 1)
+    wait_for(page, "all.length === 2")
+    assert page.evaluate("[all, seen]") == [[11, 12], [12]]
+    assert page.evaluate("sessionStorage.resets") == "1"
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_page_without_a_session_is_whom_its_token_says(
+    open_page, shared_server, transport
+) -> None:
+    name = f"orders.{10 + TRANSPORTS.index(transport)}"
+    page = open_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    # The first token has run out when it comes, and the second runs out soon.
+    page.evaluate(
+        """([transport, name]) => {
+          window.tokens = [];
+          const seconds = [-1, 2];
+          const token = async () => {
+            const answer = await fetch(`/token/ada/?seconds=${seconds.shift() ?? 60}`);
+            tokens.push(await answer.text());
+            return tokens.at(-1);
+          };
+          window.own = new realtime.constructor({url: "/realtime/", token, transport});
+          window.heard = [];
+          const order = own.subscribe(name);
+          order.on("*", (data) => heard.push(data));
+          order.onDenied(({code}) => heard.push(code));
+          window.answer = order.call("echo", 0);
+        }""",
+        [transport, name],
+    )
+    wait_for(page, "own.state === 'connected' && own.userId")
+    assert page.evaluate("answer") == 0
+    wait_for(page, "tokens.length === 3 && own.state === 'connected'")
+    shared_server.publish(name, 3)
+    wait_for(page, "heard.length === 3")
+    assert page.evaluate("heard") == [0, 1, 2]
+    assert page.evaluate("realtime.userId") is None
+    tokens = page.evaluate("tokens")
+    assert not [url for url in asked if any(token in url for token in tokens)]
+
+
+HOPS = """
+window.got = [];
+window.used = [];
+const names = ["websocket", "sse", "longpoll", "poll"];
+let hopped = {count: -1, at: 0};
+const hop = () => {
+  // One at a time, unless a restart of the server has ended it.
+  const isOver = hopped.count !== used.length || performance.now() - hopped.at > 1000;
+  if (realtime.state !== "connected" || !isOver) return;
+  hopped = {count: used.length, at: performance.now()};
+  realtime.move(names[(names.indexOf(realtime.transport) + 1) % names.length]);
+};
+window.topic.on("*", (data, {seq}) => {
+  got.push(seq);
+  if (got.length % 40 === 0) hop();
+});
+realtime.addEventListener("transportchange", ({transport}) => used.push(transport));
+"""
+
+
+def test_a_page_that_changes_transports_gets_each_event_once(open_window, tmp_path) -> None:
+    # A page that polls is a thousand events behind, which a log of the usual length has trimmed.
+    count, name = 5000, "long.hops"
+    with Server(tmp_path) as server:
+        page = open_window(server, f"/page/{name}/")
+        wait_for_state(page, "connected")
+        page.evaluate(HOPS)
+        script = "import time\nfrom realtime import publish\n"
+        script += f"for n in range({count}): publish({name!r}, 'tick', n)"
+        publisher = server.popen(script)
+        try:
+            for share in (0.3, 0.6):
+                wait_for(page, f"got.length > {count * share}", timeout=120)
+                server.kill9()
+                server.start()
+            _, errors = publisher.communicate(timeout=120)
+            assert publisher.returncode == 0, errors
+        finally:
+            publisher.kill()
+            publisher.communicate()
+        wait_for(page, f"got.length >= {count}", timeout=120)
+        assert page.evaluate("got") == list(range(1, count + 1))
+        assert page.evaluate("sessionStorage.resets") is None
+        used = page.evaluate("used")
+        assert set(used) == set(TRANSPORTS)
+        assert len(used) >= 8

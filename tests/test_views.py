@@ -1,0 +1,273 @@
+"""Polling under WSGI: the same answers as the ASGI application's, from Django views alone."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import httpx
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.wsgi import get_wsgi_application
+from django.db import OperationalError
+from django.test import Client, override_settings
+
+from realtime import publish, views
+from realtime.exceptions import StoreUnavailable
+from realtime.retention import trim_all
+from realtime.stores import get_store
+from tests.consumers.test_poll import BAD, seqs, types
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.urls("tests.wsgi_urls"),
+    pytest.mark.usefixtures("two_aliases"),
+]
+
+URL = "/realtime/poll"
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
+    return f"public.{name}"
+
+
+def get(client: Client, *topics: str, status: int = 200, **fields: Any) -> Any:
+    headers = fields.pop("headers", {})
+    response = client.get(URL, {"topic": topics, **fields}, headers=headers)
+    assert response.status_code == status, response.content
+    return response.json() if response.content else response
+
+
+def fill(topic: str, count: int) -> None:
+    for number in range(count):
+        publish(topic, "tick", number)
+
+
+def test_client_follows_by_polling(client: Client, topic: str) -> None:
+    fill(topic, 2)
+    answer = get(client, topic)
+    assert (types(answer), answer["events"]) == (["welcome", "subscribed"], [])
+    fill(topic, 3)
+    answer = get(client, topic, since=answer["cursor"])
+    assert seqs(answer, topic) == [3, 4, 5]
+    assert (answer["more"], answer["reset"]) == (False, [])
+    assert answer["frames"][1] | {"cursor": ""} == {
+        "type": "subscribed", "topic": topic, "cursor": "", "recovered": True, "replayed": 3,
+    }  # fmt: skip
+
+
+def test_wait_is_answered_at_once(client: Client, topic: str) -> None:
+    cursor = get(client, topic)["cursor"]
+    assert get(client, topic, since=cursor, wait=50)["cursor"] == cursor
+
+
+def test_following_more_reaches_the_head(client: Client, topic: str) -> None:
+    other = f"{topic}-other"
+    cursor = get(client, topic, other)["cursor"]
+    fill(topic, 7)
+    fill(other, 7)
+    seen: list[int] = []
+    others: list[int] = []
+    more = True
+    while more:
+        answer = get(client, topic, other, since=cursor, limit=3)
+        assert 0 < len(answer["events"]) <= 3
+        seen += seqs(answer, topic)
+        others += seqs(answer, other)
+        cursor, more = answer["cursor"], answer["more"]
+    assert seen == others == [1, 2, 3, 4, 5, 6, 7]
+    both = get(client, topic, f"{topic}-empty", since="@0", limit=3)
+    assert both["more"] is True, "of the first topic, though not of the last"
+
+
+def test_last_and_moments_begin_where_they_say(client: Client, topic: str) -> None:
+    fill(topic, 5)
+    assert seqs(get(client, topic, last=2), topic) == [4, 5]
+    assert seqs(get(client, topic, since="@0"), topic) == [1, 2, 3, 4, 5]
+    assert seqs(get(client, topic, since="@99999999999"), topic) == []
+
+
+def test_topic_without_history_gives_no_old_events_but_resumes(client: Client) -> None:
+    topic = "recent.views"
+    cursor = get(client, topic)["cursor"]
+    fill(topic, 2)
+    answer = get(client, topic, since="@0")
+    assert (answer["events"], answer["reset"]) == ([], [topic])
+    assert seqs(get(client, topic, last=5), topic) == [1, 2]
+    assert seqs(get(client, topic, since=cursor), topic) == [1, 2]
+
+
+def test_trimmed_log_is_one_reset(client: Client) -> None:
+    topic = "tiny.views"
+    fill(topic, 1)
+    cursor = get(client, topic)["cursor"]
+    fill(topic, 30)
+    trim_all()
+    answer = get(client, topic, since=cursor)
+    assert (answer["reset"], answer["events"]) == ([topic], [])
+    assert get(client, topic, since=answer["cursor"])["reset"] == []
+
+
+def test_head_that_has_not_moved_is_304_without_reading_the_log(
+    client: Client, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(topic, 2)
+    first = client.get(URL, {"topic": topic, "since": "@0"})
+
+    def read(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the log was read")
+
+    monkeypatch.setattr(type(get_store()), "read", read)
+    headers = {"If-None-Match": first["ETag"]}
+    response = client.get(URL, {"topic": topic, "since": first.json()["cursor"]}, headers=headers)
+    assert (response.status_code, response.content) == (304, b"")
+    assert response["ETag"] == first["ETag"]
+
+
+def test_events_make_another_etag(client: Client, topic: str) -> None:
+    first = client.get(URL, {"topic": topic})
+    fill(topic, 1)
+    answer = get(
+        client, topic, since=first.json()["cursor"], headers={"If-None-Match": first["ETag"]}
+    )
+    assert seqs(answer, topic) == [1]
+
+
+@override_settings(
+    MIDDLEWARE=[
+        "django.middleware.gzip.GZipMiddleware",
+        "django.middleware.http.ConditionalGetMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ]
+)
+def test_compressed_answer_is_the_same_answer(client: Client, topic: str) -> None:
+    fill(topic, 20)
+    headers = {"Accept-Encoding": "gzip"}
+    response = client.get(URL, {"topic": topic, "since": "@0"}, headers=headers)
+    assert response["Content-Encoding"] == "gzip"
+    since = get(client, topic, since="@0")["cursor"]
+    again = client.get(
+        URL, {"topic": topic, "since": since}, headers={"If-None-Match": response["ETag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_user_is_the_requests(client: Client) -> None:
+    assert get(client, "orders.1", status=403)["code"] == "forbidden"
+    ada = get_user_model().objects.create_user("ada")
+    client.force_login(ada)
+    answer = get(client, "orders.1", f"user.{ada.pk}", "private.1")
+    assert answer["frames"][0]["user"] == str(ada.pk)
+    assert [frame.get("topic") for frame in answer["frames"] if frame["type"] == "error"] == [
+        "private.1"
+    ]
+
+
+def test_answer_of_another_user_is_another(client: Client, topic: str) -> None:
+    first = client.get(URL, {"topic": topic})
+    client.force_login(get_user_model().objects.create_user("ada"))
+    assert get(client, topic, headers={"If-None-Match": first["ETag"]})["frames"]
+
+
+@pytest.mark.parametrize(("url", "status", "code"), BAD, ids=lambda value: str(value)[:50])
+def test_bad_request_is_told_what_is_wrong(
+    client: Client, url: str, status: int, code: str
+) -> None:
+    response = client.get(URL + url.removeprefix("poll"))
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert body["hint"]
+
+
+def test_only_get_is_answered(client: Client) -> None:
+    response = client.post(URL)
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+
+
+def test_page_of_another_site_is_refused(client: Client, topic: str) -> None:
+    headers = {"Origin": "http://evil.example"}
+    assert get(client, topic, status=403, headers=headers)["code"] == "forbidden_origin"
+    get(client, topic, headers={"Origin": "http://testserver"})
+
+
+@override_settings(REALTIME={"ALLOWED_ORIGINS": ["https://app.example"]})
+def test_page_of_an_allowed_origin_may_read_the_answer(client: Client, topic: str) -> None:
+    origin = {"Origin": "https://app.example"}
+    answer = client.get(URL, {"topic": topic}, headers=origin)
+    assert answer["Access-Control-Allow-Origin"] == "https://app.example"
+    asks = {**origin, "Access-Control-Request-Method": "GET"}
+    allowed = client.options(URL, headers=asks)
+    assert (allowed.status_code, allowed.content) == (204, b"")
+    assert "GET" in allowed["Access-Control-Allow-Methods"]
+    foreign = {**asks, "Origin": "https://evil.example"}
+    refused = client.options(URL, headers=foreign)
+    assert refused.status_code == 405
+    assert "Access-Control-Allow-Origin" not in refused
+
+
+def test_log_that_cannot_be_reached_is_503(
+    client: Client, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heads(*args: Any) -> None:
+        raise StoreUnavailable("the store", "it is away")
+
+    monkeypatch.setattr(type(get_store()), "heads", heads)
+    response = client.get(URL, {"topic": topic})
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert int(response["Retry-After"]) > 0
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def wsgi_site() -> Iterator[str]:
+    server: WSGIServer = make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_wsgi_server_answers_polls(wsgi_site: str, topic: str) -> None:
+    fill(topic, 3)
+    with httpx.Client(trust_env=False) as http:
+        params = {"topic": topic, "since": "@0"}
+        response = http.get(f"{wsgi_site}{URL}", params=params)
+        assert seqs(response.json(), topic) == [1, 2, 3]
+        assert response.headers["cache-control"] == "no-store, private"
+        known = {"If-None-Match": response.headers["etag"]}
+        again = http.get(f"{wsgi_site}{URL}/", params=params, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+        head = http.head(f"{wsgi_site}{URL}", params=params)
+        assert (head.status_code, head.content) == (200, b"")
+        assert json.loads(http.get(f"{wsgi_site}{URL}").content)["code"] == "bad_topic"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [(OperationalError("away"), 503, "unavailable"), (RuntimeError("secret"), 500, "failed")],
+)
+def test_what_fails_is_json_and_gives_nothing_away(
+    topic: str, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
+) -> None:
+    def fail(*args: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(views, "_identify", fail)
+    answer = get(Client(), topic, status=status)
+    assert answer["code"] == code
+    assert str(fault) not in json.dumps(answer)
+
+
+def test_another_method_hears_so_in_json() -> None:
+    response = Client(enforce_csrf_checks=True).post(URL)
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")

@@ -1,0 +1,37 @@
+"""The tests of a project, written with `realtime.testing` alone, as that project would run them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLE = Path(__file__).parent / "sample"
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        (["-m", "pytest", "-q", "-p", "no:asyncio"], "7 passed"),
+        (["manage.py", "test", "-v1", "--parallel", "1"], "Ran 4 tests"),
+        (["manage.py", "test", "-v1", "--parallel", "2"], "Ran 4 tests"),
+    ],
+    ids=["pytest", "django", "django-in-parallel"],
+)
+def test_tests_of_a_project_pass(tmp_path: Path, runner: list[str], said: str) -> None:
+    project = shutil.copytree(SAMPLE, tmp_path / "sample")
+    keep = ("PATH", "HOME", "LANG")
+    done = subprocess.run(
+        [sys.executable, *runner],
+        cwd=project,
+        env={name: os.environ[name] for name in keep if name in os.environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout + done.stderr

@@ -96,7 +96,7 @@ class _Poll:
         begun = 1 + len(following.refused) + len(subscriptions)
         await self._catch_up(subscriptions)
         # Without a start there is a cursor to tell; with one that is lost, a reset.
-        is_first = None in plan.starts.values()
+        is_first = any(plan.starts[one.live.name] is None for one in following.followed)
         if wait and not is_first and len(writer.frames) == begun and not _lost(writer.frames):
             if not await self._wait(min(wait, left), begun):
                 return None

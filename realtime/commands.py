@@ -137,7 +137,7 @@ def parse_since(text: str, topic: str | None = None) -> Cursor | float:
         return Cursor.parse(text)
     cursor = Composite(text).get(topic)
     if cursor is None:
-        raise InvalidCursor(text)
+        raise InvalidCursor(text, topic)
     return cursor
 
 
@@ -228,11 +228,13 @@ class _Fields:
             return None
         try:
             return parse_since(text, topic)
-        except InvalidCursor:
+        except InvalidCursor as error:
             reason = (
                 f"{shorten(text)} is neither a cursor as the server gave it nor @ and seconds "
                 "since 1970; nothing is subscribed: fetch the state and subscribe without since"
             )
+            if error.topic:
+                reason = f"{error}; nothing is subscribed"
             raise ProtocolError(ErrorCode.BAD_CURSOR, reason, id=self.id) from None
 
     @property

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from realtime import dialogue
 from realtime.commands import Call, Ping, Subscribe, Unsubscribe
+from realtime.composite import compose, entry
 from realtime.dialogue import BAD_FRAMES, Dialogue, forbidden, refusal
 from realtime.events import Cursor
 from realtime.exceptions import (
@@ -110,6 +111,17 @@ def test_a_bad_cursor_subscribes_to_nothing():
     d = talk()
     assert refused(d, frame("subscribe", topic="a", id=1, since="x")).code == "bad_cursor"
     assert d.topics == set()
+
+
+def test_a_composite_cursor_must_have_a_place_of_the_topic():
+    cursor = Cursor("e", 5, 1)
+    composite = compose([entry("a", cursor), entry("b", Cursor("e", 7, 2))])
+    d = talk()
+    assert receive(d, "subscribe", topic="a", since=composite).since == cursor
+    error = refused(d, frame("subscribe", topic="c", id=1, since=composite))
+    assert error.code == "bad_cursor"
+    assert "has no place of 'c'" in error.reason
+    assert "c" not in d.topics
 
 
 def test_one_topic_too_many_is_an_error_until_one_is_left():

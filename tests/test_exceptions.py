@@ -19,6 +19,7 @@ ERRORS = [
     (exceptions.DataNotSerializable("data['x']", "a set"), "data['x'] cannot be sent as JSON: a set"),
     (exceptions.DataTooLarge(70_000, 65_536), "70000 bytes of JSON and 65536 are allowed"),
     (exceptions.InvalidCursor("x"), "'x' is not a cursor"),
+    (exceptions.InvalidCursor("e~x", "a.1"), "the composite cursor 'e~x' has no place of 'a.1'"),
     (exceptions.UnknownTopic("oders.1", ["orders.<int:pk>"]), "nearest patterns are 'orders.<int:pk>'"),
     (exceptions.UnknownTopic("orders.x", ["orders.<int:pk>"], "why"), "matches 'orders.x': why; the nearest"),
     (exceptions.UnknownTopic("oders.1"), '@register("…")'),

@@ -151,7 +151,8 @@ class Client:
 
         Args:
             topic: the topic's name.
-            since: go on after this cursor, or from ``@`` and seconds since 1970 on.
+            since: go on after this cursor, which may be a composite one with a place of this topic,
+                or from ``@`` and seconds since 1970 on.
             last: begin with so many of the newest events.
             on_reset: called with an ``EventsLost`` when events are missing that the log does not
                 keep, in its place among the events; may be a coroutine function. Without it the
@@ -172,8 +173,9 @@ class Client:
             raise ValueError("max_queue is from 1 on, last from 0 on")
         start: Frame = {}
         if since is not None:
-            parse_since(str(since))
-            start = {"since": str(since)}
+            place = parse_since(str(since), name)
+            # The topic's own cursor, where a composite one was given.
+            start = {"since": str(place) if isinstance(place, Cursor) else str(since)}
         elif last is not None:
             start = {"last": last}
         before = self._followings.get(name)

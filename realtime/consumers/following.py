@@ -79,7 +79,7 @@ def read_plan(request: Request, max_topics: int) -> Plan:
     # EventSource sends the last id for ever and a page cannot take it back, so that one that cannot
     # be read is a place that is lost, and no refusal.
     try:
-        before = _reader(request.headers.get("last-event-id"), names)
+        before = _last_event_id(request.headers.get("last-event-id", ""), names)
     except HttpError:
         return Plan(dict.fromkeys(names, LOST), {})
     starts = {name: before(name) if before(name) is not None else since(name) for name in names}
@@ -118,14 +118,32 @@ def _read_one(text: str, name: str) -> Start:
         raise
 
 
-def _reader(text: str | None, names: Sequence[str]) -> Callable[[str], Start]:
-    """Return what tells each topic's start."""
+def _last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
+    """Return what tells each topic's place.
+
+    A topic that it lacks has none, also if it is the only one: a browser sends the id to whatever
+    the page's URL has become.
+    """
+    if not is_composite(text):
+        return _reader(text, names)
+    try:
+        return Composite(text).get
+    except InvalidCursor as error:
+        raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), "leave it out") from None
+
+
+def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
+    """Return what tells each topic's start.
+
+    A composite cursor has a place for the only topic, or is refused; of several topics it may lack
+    some, as that of a poll lacks those which were refused.
+    """
     if not text:
         return lambda name: None
     try:
-        if is_composite(text):
+        if is_composite(text) and len(names) != 1:
             return Composite(text).get
-        start = parse_since(text)
+        start = parse_since(text, names[0] if len(names) == 1 else None)
     except InvalidCursor as error:
         hint = "fetch the state anew and ask without since"
         topic = names[0] if len(names) == 1 else None

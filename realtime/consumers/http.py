@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 
 from django.db import DatabaseError, InterfaceError
 
+from realtime import conf
 from realtime.auth import origins
 from realtime.auth.users import Identity, identify
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
@@ -41,6 +42,8 @@ logger = logging.getLogger("realtime")
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
+FIELDS_A_TOPIC = 3  # of a query: its name, since and last
+OTHER_FIELDS = 1_000  # that are read besides; who asks for too many topics hears which is too many
 RETRY_SECONDS = 5  # in Retry-After, where the log cannot be reached: about what a restart takes
 
 STATUS = {
@@ -178,10 +181,11 @@ class Request:
             HttpError: it has too many fields to be one of ours.
         """
         text = self.scope.get("query_string", b"").decode("latin-1")
+        most = OTHER_FIELDS + FIELDS_A_TOPIC * conf.get().limits.topics
         try:
-            return parse_qs(text, keep_blank_values=True, max_num_fields=1000)
+            return parse_qs(text, keep_blank_values=True, max_num_fields=most)
         except ValueError:
-            reason, hint = "the query has more than 1000 fields", "follow fewer topics"
+            reason, hint = f"the query has more than {most} fields", "follow fewer topics"
             raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint) from None
 
     def value(self, name: str) -> str | None:

@@ -13,17 +13,22 @@ __all__ = ["CursorExpired", "InvalidCursor", "StoreError", "StoreUnavailable"]
 
 
 class InvalidCursor(RealtimeError, ValueError):
-    """Text that is not a cursor.
+    """Text that is not a cursor, or a composite cursor without a place of the topic asked for.
 
     Attributes:
         text: the text as it was given.
+        topic: the topic whose place it lacks, or "".
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, topic: str = "") -> None:
+        super().__init__(text, topic)
         self.text = text
+        self.topic = topic
 
     def __str__(self) -> str:
+        if self.topic:
+            text, topic = shorten(self.text), shorten(self.topic)
+            return f"the composite cursor {text} has no place of {topic}; ask for it without since"
         return f"{shorten(self.text)} is not a cursor; send one exactly as the server gave it"
 
 

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime.client import CommandRefused, EventsLost
+from realtime.composite import compose, entry
+from realtime.events import Cursor
 from realtime.exceptions import InvalidCursor, InvalidTopicName
 from tests.client.support import TOPIC, FakeClient, FakeServer, passing, play, take
 
@@ -51,6 +53,11 @@ def test_a_subscription_begins_where_it_was_told_to() -> None:
                 assert await take(events, 4) == [2, 3, 4, 5]
             async with client.subscribe(TOPIC, since=str(server.cursor(TOPIC, 3))) as events:
                 assert await take(events, 2) == [4, 5]
+            both = compose([entry(OTHER, Cursor("x", 9, 9)), entry(TOPIC, server.cursor(TOPIC, 4))])
+            async with client.subscribe(TOPIC, since=both) as events:
+                assert await take(events, 1) == [5]
+            with pytest.raises(InvalidCursor, match="has no place of"):
+                client.subscribe("orders.43", since=both)
             async with client.subscribe(TOPIC) as events:
                 server.publish()
                 assert await take(events, 1) == [6]

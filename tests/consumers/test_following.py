@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from realtime.auth.users import Identity
 from realtime.composite import compose, entry
@@ -36,6 +37,10 @@ def plan(query: str, last_id: str | None = None) -> Plan:
         ("topic=public.a&topic=public.b&since=@5.5", None, {"public.a": 5.5, "public.b": 5.5}),
         (f"topic=public.a&topic=public.b&since={BOTH}", None, {"public.a": A, "public.b": B}),
         (f"topic=public.a&topic=public.c&since={BOTH}", None, {"public.a": A, "public.c": None}),
+        (f"topic=public.b&since={BOTH}", None, {"public.b": B}),
+        (f"topic=public.b&topic=x&since={BOTH}&since=", None, {"public.b": B, "x": None}),
+        ("topic=public.c", BOTH, {"public.c": None}),
+        (f"topic=public.c&since={A}", BOTH, {"public.c": A}),
         (f"topic=public.a&since={B}", str(A), {"public.a": A}),
         ("topic=public.c&topic=public.a&since=@5", BOTH, {"public.c": 5.0, "public.a": A}),
         (f"topic=public.a&since={A}", "", {"public.a": A}),
@@ -57,6 +62,33 @@ def test_places_are_the_cursors_among_the_starts() -> None:
 def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
     with pytest.raises(HttpError, match="bad_cursor"):
         plan("topic=public.a&since=nonsense", str(A))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"topic=public.c&since={BOTH}",
+        f"topic=public.a&topic=public.c&since={BOTH}&since={BOTH}",
+    ],
+)
+def test_composite_since_of_one_topic_must_have_its_place(query: str) -> None:
+    with pytest.raises(HttpError, match="has no place of 'public\\.c'") as caught:
+        plan(query)
+    assert (caught.value.code, caught.value.topic) == ("bad_cursor", "public.c")
+
+
+@pytest.mark.parametrize("count", [100, 600, 2_000])
+def test_as_many_topics_as_the_limit_allows_may_have_a_start_each(count: int) -> None:
+    names = [f"public.n{number}" for number in range(count)]
+    query = "&".join(f"topic={name}&since={A}&last=" for name in names)
+    request = Request(scope_of(f"poll?{query}&v=1&wait=1&limit=5"))
+    with override_settings(REALTIME={"LIMITS": {"topics": count}}):
+        assert read_plan(request, count).starts == dict.fromkeys(names, A)
+
+
+def test_query_with_more_fields_than_topics_can_need_is_refused() -> None:
+    with pytest.raises(HttpError, match="400 bad_frame: the query has more than 1300 fields"):
+        plan("&".join(["topic=public.a"] * 1_301))
 
 
 async def test_only_what_the_client_may_follow_is_permitted() -> None:

@@ -86,8 +86,8 @@ class Config:
         prefix: URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted; no slash in
             front, one at the end.
         allowed_origins: origins besides the site's own and ``CSRF_TRUSTED_ORIGINS``.
-        authenticate: dotted path of ``(scope, token) -> user | None``, sync or async, which tells
-            who a client is; None leaves it to our tokens and the session.
+        authenticate: dotted path of ``(scope, token) -> user | Identity | None``, sync or async,
+            which tells who a client is; None leaves it to our tokens and the session.
         limits: see ``Limits``.
     """
 

@@ -90,7 +90,7 @@ def _answer(request: Request, user: Any) -> Response:
     if is_known(request, known):
         return Response(304, headers={"ETag": known})
     answer = _Answer(store, limit)
-    answer.frames.append(Frame(greeting(secrets.token_urlsafe(9), user)))
+    answer.frames.append(Frame(greeting(secrets.token_urlsafe(9), identity)))
     answer.frames.extend(map(refusal_frame, refused))
     for topic in topics:
         answer.add(topic, plan, heads[str(topic)])

@@ -10,15 +10,17 @@ What is here only reads, in one visit to our own threads.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from channels.db import database_sync_to_async
 from django.apps import apps
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http.cookie import parse_cookie
 from django.utils.crypto import constant_time_compare
 from django.utils.module_loading import import_string
@@ -36,20 +38,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Expiry", "Identity", "bearer", "has_session", "identify", "unauthorized", "user_of"]
 
+logger = logging.getLogger("realtime")
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a client is, and what its token is for.
+    """Who a client is, and what its token is for; ``REALTIME["AUTHENTICATE"]`` may return one.
 
     Attributes:
         user: an ``AnonymousUser`` for nobody; None in a project without ``django.contrib.auth``.
         topics: names of the only topics that it may use; None for all that the user may.
-        expires: seconds since 1970 at which it ends; None for no end.
+        expires: seconds since 1970 at which it ends, as in the ``exp`` of a JSON Web Token; the
+            connection is closed then. None for no end.
+
+    Raises:
+        TypeError: the topics are one text, or the end is no finite number.
     """
 
     user: Any
-    topics: frozenset[str] | None = None
+    topics: Iterable[str] | None = None
     expires: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.topics, str):
+            raise TypeError(f"topics={self.topics!r} is one text; give a list of topics' names")
+        if self.topics is not None:
+            object.__setattr__(self, "topics", frozenset(map(str, self.topics)))
+        end: object = self.expires
+        if end is not None and (not isinstance(end, int | float) or not math.isfinite(end)):
+            raise TypeError(f"expires={end!r} is no number of seconds since 1970")
 
     def allows(self, topic: str) -> bool:
         """Tell whether the token is for a topic; the topic is asked about the user besides."""
@@ -90,16 +107,27 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
         token: what the client presented; that of its ``Authorization: Bearer`` header if None.
 
     Raises:
-        ProtocolError: it presented a token that is not valid.
-        Exception: what the project's ``AUTHENTICATE``, the session engine or the authentication
-            backend raises, such as a database that is away; nobody is anonymous because of it.
+        ProtocolError: it presented a token that is not valid; or the project's ``AUTHENTICATE``,
+            the session engine or the authentication backend failed, such as by a database that is
+            away. That is logged, and nobody is anonymous because of it.
     """
-    token = bearer(scope) if token is None else token
+    try:
+        return await _identify(scope, bearer(scope) if token is None else token)
+    except ProtocolError:
+        raise
+    except Exception as error:
+        logger.exception("who a client is could not be found out")
+        reason = "the server cannot tell now who you are; try again in a few seconds"
+        # It comes back, since a token may be as good as ever when what failed is there again.
+        raise ProtocolError(ErrorCode.UNAVAILABLE, reason, close_code=CloseCode.FAILED) from error
+
+
+async def _identify(scope: Mapping[str, Any], token: str | None) -> Identity:
     authenticate = conf.get().authenticate
     if authenticate is not None:
-        user = await run_user_code(import_string(authenticate), scope, token)
-        if user is not None:
-            return Identity(user)
+        found = await _ask_project(authenticate, scope, token)
+        if found is not None:
+            return found
     elif token is not None:
         look_up = database_sync_to_async(
             read_token, thread_sensitive=False, executor=USER_THREADS.executor
@@ -110,6 +138,29 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
     if token is not None:
         raise unauthorized()
     return Identity(await user_of(scope))
+
+
+async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -> Identity | None:
+    """Return whom the project's function names; None if it leaves that to others.
+
+    Raises:
+        ProtocolError: it denies, or names somebody whose time is over.
+        TypeError: it returned something else.
+        Exception: what it raises otherwise.
+    """
+    try:
+        answer = await run_user_code(import_string(path), scope, token)
+    except PermissionDenied:
+        raise unauthorized() from None
+    found = answer if isinstance(answer, Identity) else Identity(answer)
+    if found.user is None:
+        return None
+    if not hasattr(found.user, "is_authenticated"):
+        kind = type(found.user).__name__
+        raise TypeError(f"{path} returned a {kind}; return a user, an Identity, or None")
+    if found.expires is not None and found.expires <= time.time():
+        raise unauthorized()
+    return found
 
 
 def bearer(scope: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 from django.utils.http import parse_etags
 
 from realtime import conf
-from realtime.auth.users import unauthorized
+from realtime.auth.users import Identity, unauthorized
 from realtime.composite import compose, entry
 from realtime.consumers.following import Following, Plan, read_plan
 from realtime.consumers.http import Receive, Request, Response, answer, error_of, unavailable
@@ -77,17 +77,17 @@ class _Poll:
             known = etag_of(user, following.refused, following.heads())
             if not wait and is_known(request, known):
                 return Response(304, headers={"ETag": known})
-            left = identity.expires - time.time() if identity.expires is not None else math.inf
-            return await self._collect(following, plan, wait, left)
+            return await self._collect(identity, following, plan, wait)
         finally:
             following.release()
             self.connection.end()
 
     async def _collect(
-        self, following: Following, plan: Plan, wait: int, left: float
+        self, identity: Identity, following: Following, plan: Plan, wait: int
     ) -> Response | None:
         writer = self.writer
-        self.connection.answer(Frame(greeting(self.connection.id, self.connection.user)))
+        left = identity.expires - time.time() if identity.expires is not None else math.inf
+        self.connection.answer(Frame(greeting(self.connection.id, identity)))
         try:
             subscriptions = await following.begin(self.connection, plan)
         except StoreError:

@@ -5,8 +5,6 @@ The same on every transport; the answers are the transport's.
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime.auth.users import Identity
@@ -21,11 +19,13 @@ from realtime.topics import Topic, find, run_user_code, user_topic
 __all__ = ["find_topic", "greeting", "run_call", "run_publish"]
 
 
-def greeting(connection_id: str, user: Any) -> str:
-    """Return the first frame of a connection."""
+def greeting(connection_id: str, identity: Identity) -> str:
+    """Return the first frame of a connection, which names the topics that it may want to follow."""
+    user = identity.user
     if user is None or not user.is_authenticated:
         return welcome(connection_id, None, [])
-    return welcome(connection_id, str(user.pk), [str(user_topic(user)), "everyone"])
+    names = [str(user_topic(user)), "everyone"]
+    return welcome(connection_id, str(user.pk), [name for name in names if identity.allows(name)])
 
 
 def find_topic(name: str, identity: Identity) -> Topic:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from realtime import conf
-from realtime.auth.users import Expiry
+from realtime.auth.users import Expiry, Identity
 from realtime.consumers.following import Following, Plan, read_plan
 from realtime.consumers.http import Receive, Request, answer, encoded
 from realtime.consumers.running import greeting
@@ -88,7 +88,7 @@ class _Stream:
         self._task = asyncio.current_task()
         expiry = Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
         try:
-            await self._run(following, plan)
+            await self._run(identity, following, plan)
         except asyncio.CancelledError:
             if not self._left:
                 raise
@@ -99,7 +99,7 @@ class _Stream:
             if self.closing is not None:
                 self.closing.cancel()
 
-    async def _run(self, following: Following, plan: Plan) -> None:
+    async def _run(self, identity: Identity, following: Following, plan: Plan) -> None:
         """Answer, follow, and stay until the client is gone."""
         try:
             await self._start()
@@ -110,7 +110,7 @@ class _Stream:
         except Exception as error:
             logger.debug("a stream's client left at once: %s", error)
             return
-        self.connection.answer(Frame(greeting(self.connection.id, self.connection.user)))
+        self.connection.answer(Frame(greeting(self.connection.id, identity)))
         try:
             await following.begin(self.connection, plan)
         except Exception as error:

@@ -108,7 +108,7 @@ class WebSocketConsumer(AsyncConsumer):
         except ProtocolError as error:
             self.refuse(error)
             return False
-        self.answer(greeting(self.connection.id, self.connection.user))
+        self.answer(greeting(self.connection.id, self.identity))
         return True
 
     async def converse(self, receive: Any) -> None:
@@ -271,7 +271,7 @@ class WebSocketConsumer(AsyncConsumer):
         self.connection.user = identity.user
         self.begin_expiry()
         self.answer(self.dialogue.ok(command))
-        self.answer(greeting(self.connection.id, identity.user))
+        self.answer(greeting(self.connection.id, identity))
         for name, subscription in list(self.connection.subscriptions.items()):
             try:
                 topic = find_topic(name, identity)

@@ -52,15 +52,19 @@ def scope(token: str | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("module", ["jwt"], indirect=True)
 async def test_json_web_tokens(module: str, ada: User) -> None:
-    claims = {"sub": str(ada.pk), "exp": time.time() + 60}
+    claims = {"sub": str(ada.pk), "exp": int(time.time()) + 60}
     with override_settings(JWT_KEY=KEY, REALTIME={"AUTHENTICATE": module}):
-        assert (await identify(scope(jwt.encode(claims, KEY)))).user == ada
+        identity = await identify(scope(jwt.encode(claims, KEY)))
+        assert (identity.user, identity.expires) == (ada, int(claims["exp"]))
         assert (await identify(scope())).user == AnonymousUser()
         for wrong in (
             jwt.encode(claims, "another key of thirty-two bytes!!"),
             jwt.encode({**claims, "exp": time.time() - 60}, KEY),
             jwt.encode({"sub": str(ada.pk)}, KEY),
             jwt.encode({**claims, "sub": "999999"}, KEY),
+            jwt.encode({**claims, "sub": "ada"}, KEY),
+            jwt.encode({**claims, "sub": "9" * 40}, KEY),
+            jwt.encode({**claims, "sub": "\0"}, KEY),
             "x",
         ):
             with pytest.raises(ProtocolError, match="unauthorized"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core import signing
+from django.core.exceptions import PermissionDenied
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from realtime.auth import make_token
@@ -144,8 +145,61 @@ class IdentityTests(TransactionTestCase):
                 assert (await identify(scope())).user == AnonymousUser()
         assert seen == ["ada", "ada", "bo", None] * 2
 
+    @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
+    async def test_project_may_say_when_it_ends_and_what_it_is_for(self) -> None:
+        end = time.time() + 60
+        answers["x"] = Identity(self.user, ["orders.1"], end)
+        identity = await identify(scope(), "x")
+        assert (identity.user, identity.expires) == (self.user, end)
+        assert identity.allows("orders.1")
+        assert not identity.allows("orders.2")
+        answers["x"] = Identity(self.user, expires=time.time() - 1)
+        with pytest.raises(ProtocolError, match="unauthorized"):
+            await identify(scope(), "x")
+        answers["x"] = Identity(None)
+        with pytest.raises(ProtocolError, match="unauthorized"):
+            await identify(scope(), "x")
+
+    @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
+    async def test_what_the_projects_function_does_wrong_is_logged_and_lets_nobody_in(self) -> None:
+        for wrong in ("ada", True, (self.user, 5), RuntimeError("the key server is away")):
+            answers["x"] = wrong
+            with self.assertLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:
+                await identify(scope(), "x")
+            assert (caught.value.code, caught.value.close_code) == ("unavailable", 4500)
+            assert "key server" not in str(caught.value)
+
+    @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
+    async def test_project_may_deny_in_djangos_way(self) -> None:
+        answers["x"] = PermissionDenied("not you")
+        with self.assertNoLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:
+            await identify(scope(), "x")
+        assert (caught.value.code, caught.value.close_code) == ("unauthorized", 4401)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"topics": "orders.1"}, "give a list"),
+        ({"expires": "soon"}, "no number of seconds"),
+        ({"expires": float("nan")}, "no number of seconds"),
+        ({"expires": float("inf")}, "no number of seconds"),
+    ],
+)
+def test_identity_refuses_what_it_could_not_keep_to(fields: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        Identity(None, **fields)
+
 
 seen: list[str | None] = []
+answers: dict[str | None, Any] = {}
+
+
+def answer(scope: Any, token: str | None) -> Any:
+    found = answers.get(token)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def sync_authenticate(scope: Any, token: str | None) -> User | None:

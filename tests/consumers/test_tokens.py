@@ -42,6 +42,7 @@ async def test_token_of_the_handshake_is_its_user(server: Server) -> None:
     token = make(server, "ada", "topics=['orders.1']")
     async with connect(server, additional_headers=bearer(token)) as client:
         assert client.welcome["user"] is not None
+        assert client.welcome["topics"] == []
         await client.subscribe("orders.1")
         for command in (
             {"type": "subscribe", "topic": "orders.2"},

@@ -1,0 +1,33 @@
+"""The test project with a function of its own that says who a client is."""
+
+import time
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+
+from realtime.auth import Identity
+from tests.asgi import application
+
+__all__ = ["application", "authenticate"]
+
+settings.REALTIME = {"AUTHENTICATE": f"{__name__}.authenticate"}
+
+ENDS = 3.0  # seconds
+
+
+def authenticate(scope: Any, token: str | None) -> Any:
+    """Take tokens that say what to do."""
+    from django.contrib.auth.models import User
+
+    match token:
+        case "ends":
+            return Identity(User.objects.get(username="ada"), expires=time.time() + ENDS)
+        case "own":
+            user = User.objects.get(username="ada")
+            return Identity(user, topics=[f"user.{user.pk}"])
+        case "denied":
+            raise PermissionDenied
+        case "broken":
+            raise ValueError("a fault of the project, which no client may read")
+    return None

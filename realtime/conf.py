@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +23,7 @@ from django.utils.encoding import force_bytes
 
 __all__ = [
     "DEFAULT_STORE",
+    "UNIX",
     "Config",
     "Limits",
     "Problem",
@@ -41,7 +43,8 @@ __all__ = [
 ]
 
 DEFAULT_STORE = "realtime.stores.database.DatabaseStore"
-_KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "AUTHENTICATE", "LIMITS")
+UNIX = "unix"  # in TRUSTED_PROXIES: whoever comes through a socket file, which has no address
+_KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "TRUSTED_PROXIES", "AUTHENTICATE", "LIMITS")
 _STORE_KEYS = ("BACKEND", "LOCATION", "OPTIONS")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 # What needs no escaping in a URL and has no meaning in a route or a regex that is made of it.
@@ -59,7 +62,8 @@ class Limits:
         event_bytes: JSON of one event's data.
         frame_bytes: one frame that a client sends.
         topics: topics that one connection follows.
-        commands_per_second: commands that a connection may go on sending.
+        commands_per_second: commands that a connection may go on sending; over HTTP commands of a
+            user, or of an address where nobody is signed in, and as many polls and streams.
         commands_burst: commands that it may send at once, such as a page that subscribes to all
             its topics.
         pending: commands of a connection that are under way at once.
@@ -86,6 +90,7 @@ class Config:
         prefix: URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted; no slash in
             front, one at the end.
         allowed_origins: origins besides the site's own and ``CSRF_TRUSTED_ORIGINS``.
+        trusted_proxies: addresses whose ``X-Forwarded-For`` is believed, and ``UNIX``.
         authenticate: dotted path of ``(scope, token) -> user | Identity | None``, sync or async,
             which tells who a client is; None leaves it to our tokens and the session.
         limits: see ``Limits``.
@@ -96,6 +101,7 @@ class Config:
     store_options: dict[str, object] = field(default_factory=dict, hash=False)
     prefix: str = "realtime/"
     allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network | str, ...] = ()
     authenticate: str | None = None
     limits: Limits = field(default_factory=Limits)
 
@@ -152,6 +158,8 @@ class _Reader:
             changes["prefix"] = self.prefix(given["PREFIX"])
         if "ALLOWED_ORIGINS" in given:
             changes["allowed_origins"] = self.origins(given["ALLOWED_ORIGINS"])
+        if "TRUSTED_PROXIES" in given:
+            changes["trusted_proxies"] = self.proxies(given["TRUSTED_PROXIES"])
         if given.get("AUTHENTICATE") is not None:
             changes["authenticate"] = self.authenticate(given["AUTHENTICATE"])
         if "LIMITS" in given:
@@ -220,6 +228,23 @@ class _Reader:
                 )
         return tuple(value)
 
+    def proxies(self, value: Any) -> tuple[IPv4Network | IPv6Network | str, ...]:
+        where = 'REALTIME["TRUSTED_PROXIES"]'
+        hint = (
+            f'Give addresses and networks, and "{UNIX}" for a socket file: '
+            '["127.0.0.1", "10.0.0.0/8"].'
+        )
+        if not isinstance(value, list | tuple | set | frozenset):
+            self.wrong(where, f"is {_kind(value)}, not a list", hint)
+            return ()
+        good: list[IPv4Network | IPv6Network | str] = []
+        for proxy in value:
+            try:
+                good.append(UNIX if proxy == UNIX else ip_network(_text(proxy)))
+            except ValueError as error:
+                self.wrong(where, f"has {proxy!r}: {error}", hint)
+        return tuple(good)
+
     def authenticate(self, value: Any) -> str:
         if not isinstance(value, str) or not _DOTTED_PATH.fullmatch(value):
             self.wrong(
@@ -248,6 +273,13 @@ class _Reader:
 def _kind(value: object) -> str:
     """Describe a value of a wrong type or form for an error message."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _text(value: object) -> str:
+    """Return a value that is text; ``ip_network()`` would take a number for an address."""
+    if not isinstance(value, str):
+        raise ValueError(f"it is {_kind(value)}, not text")
+    return value
 
 
 def _listed(keys: Sequence[str]) -> str:

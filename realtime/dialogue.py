@@ -86,12 +86,21 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Take a token if one is there; ``now`` is any clock in seconds that does not go back."""
+        return self.reserve(now, 0.0) <= 0.0
+
+    def reserve(self, now: float, patience: float) -> float:
+        """Return in how many seconds a token is there, and take it if that is soon enough.
+
+        Args:
+            now: any clock in seconds that does not go back.
+            patience: seconds until a token that is taken has to be there; it is lent till then.
+        """
         self.level = min(self.burst, self.level + max(0.0, now - self.filled) * self.rate)
         self.filled = max(self.filled, now)
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
+        wait = max(0.0, 1 - self.level) / self.rate
+        if wait <= patience:
+            self.level -= 1
+        return wait
 
 
 class Dialogue:

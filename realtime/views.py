@@ -22,6 +22,7 @@ from realtime.auth.users import Identity, bearer
 from realtime.consumers.following import Plan, Start, permitted, read_plan, refusal_frame
 from realtime.consumers.http import Request, Response, response_to
 from realtime.consumers.poll import MAX_BYTES, answer_text, etag_of, is_known, read_limit, read_wait
+from realtime.consumers.rates import take_turn
 from realtime.consumers.running import greeting
 from realtime.encoders import Frame
 from realtime.events import Cursor
@@ -64,6 +65,7 @@ def _request_of(request: HttpRequest) -> Request:
         {
             "type": "http",
             "method": request.method,
+            "client": (meta.get("REMOTE_ADDR", ""), 0),
             "scheme": request.scheme,
             "query_string": meta.get("QUERY_STRING", "").encode("latin-1", "replace"),
             "headers": [
@@ -82,6 +84,7 @@ def _answer(request: Request, user: Any) -> Response:
     limit = read_limit(request)
     identity = _identify(request, user)
     user = identity.user
+    take_turn(request.scope, user, patience=0.0)  # a thread that waits serves nobody
     topics, refused = async_to_sync(permitted)(identity, list(plan.starts))
     sweep_if_due()  # a crashed process's events go out also where no server follows
     store = get_store()

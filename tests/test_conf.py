@@ -1,6 +1,7 @@
 """The settings, and what is said about wrong ones."""
 
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def test_values_are_read() -> None:
         "STORE": {"BACKEND": "a.b.Store", "LOCATION": "redis://x", "OPTIONS": {"using": "log"}},
         "PREFIX": "live/v1/",
         "ALLOWED_ORIGINS": ["https://a.example", "http://localhost:5173", "https://*.b.example"],
+        "TRUSTED_PROXIES": ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "unix"],
         "LIMITS": {"topics": 7},
     }
     with override_settings(REALTIME=value):
@@ -42,6 +44,12 @@ def test_values_are_read() -> None:
             store_options={"using": "log"},
             prefix="live/v1/",
             allowed_origins=tuple(value["ALLOWED_ORIGINS"]),
+            trusted_proxies=(
+                ip_network("127.0.0.1"),
+                ip_network("10.0.0.0/8"),
+                ip_network("fd00::/8"),
+                "unix",
+            ),
             limits=Limits(topics=7),
         )
 
@@ -69,7 +77,7 @@ def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> 
 @pytest.mark.parametrize(
     ("value", "where", "hint"),
     [
-        (None, "REALTIME", "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'AUTHENTICATE', 'LIMITS'"),
+        (None, "REALTIME", "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'TRUSTED_PROXIES', "),
         (["STORE"], "REALTIME", "'STORE'"),
         ({"STORE": "a.b.Store"}, 'REALTIME["STORE"]', "'BACKEND'"),
         ({"STORE": {"BACKEND": "Store"}}, 'REALTIME["STORE"]["BACKEND"]', "DatabaseStore"),
@@ -87,6 +95,10 @@ def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> 
         ({"ALLOWED_ORIGINS": ["*"]}, 'REALTIME["ALLOWED_ORIGINS"]', "scheme"),
         ({"ALLOWED_ORIGINS": ["https://a.example/"]}, 'REALTIME["ALLOWED_ORIGINS"]', "path"),
         ({"ALLOWED_ORIGINS": [None]}, 'REALTIME["ALLOWED_ORIGINS"]', "scheme"),
+        ({"TRUSTED_PROXIES": "127.0.0.1"}, 'REALTIME["TRUSTED_PROXIES"]', '["127.0.0.1", '),
+        ({"TRUSTED_PROXIES": ["proxy"]}, 'REALTIME["TRUSTED_PROXIES"]', '"unix"'),
+        ({"TRUSTED_PROXIES": ["10.0.0.1/8"]}, 'REALTIME["TRUSTED_PROXIES"]', "networks"),
+        ({"TRUSTED_PROXIES": [2130706433]}, 'REALTIME["TRUSTED_PROXIES"]', "networks"),
         ({"LIMITS": 5}, 'REALTIME["LIMITS"]', "'event_bytes'"),
         ({"LIMITS": {"topics": 0}}, 'REALTIME["LIMITS"]["topics"]', "100"),
         ({"LIMITS": {"topics": True}}, 'REALTIME["LIMITS"]["topics"]', "100"),
@@ -132,7 +144,7 @@ def test_an_unknown_key_is_a_problem_that_names_the_nearest(
 def test_an_unknown_key_that_is_like_no_other_gets_the_list() -> None:
     with override_settings(REALTIME={5: 1}):
         (problem,) = conf.check()
-    keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'AUTHENTICATE', 'LIMITS'"
+    keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'TRUSTED_PROXIES', 'AUTHENTICATE', 'LIMITS'"
     assert problem.hint == f"Its keys are {keys}."
 
 

@@ -22,6 +22,7 @@ from realtime.auth.users import Identity, unauthorized
 from realtime.composite import compose, entry
 from realtime.consumers.following import Following, Plan, read_plan
 from realtime.consumers.http import Receive, Request, Response, answer, error_of, unavailable
+from realtime.consumers.rates import take_turn
 from realtime.consumers.running import greeting
 from realtime.encoders import Frame
 from realtime.events import Cursor
@@ -71,6 +72,8 @@ class _Poll:
         self.writer = CollectingWriter(read_limit(request), MAX_BYTES)
         identity = await request.identify()
         user = identity.user
+        if pause := take_turn(request.scope, user):
+            await asyncio.sleep(pause)
         following = await Following.open(get_hub(), identity, list(plan.starts))
         self.connection = Connection(following.hub, user, self.writer, MAX_BYTES, self._fail)
         try:

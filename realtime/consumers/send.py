@@ -7,8 +7,6 @@ sticky sessions.
 from __future__ import annotations
 
 import logging
-import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +23,9 @@ from realtime.consumers.http import (
     error_of,
     read_body,
 )
+from realtime.consumers.rates import take_command
 from realtime.consumers.running import run_call, run_publish
-from realtime.dialogue import Bucket, Dialogue, refusal
+from realtime.dialogue import Dialogue, refusal
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.frames import ErrorCode
 from realtime.writers.asgi import Send
@@ -35,8 +34,6 @@ from realtime.writers.daphne import is_secure
 __all__ = ["send_command"]
 
 logger = logging.getLogger("realtime")
-
-KNOWN_SENDERS = 10_000  # whose rates are remembered; the one that was silent longest is forgotten
 
 
 async def send_command(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -63,10 +60,7 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
     if is_by_cookie and not origins.has_origin(request.scope):
         reason = "a request with a session cookie does not say which page it is from"
         raise HttpError(403, "forbidden_origin", reason, "send an Origin header, or no cookie")
-    if not _rates.take(_sender(request, identity.user), limits):
-        reason = f"more than {limits.commands_per_second} commands a second"
-        headers = {"Retry-After": "1"}
-        raise HttpError(429, ErrorCode.RATE_LIMITED, reason, "send it again later", headers)
+    take_command(request.scope, identity.user)
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -91,33 +85,3 @@ async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
         case _:
             reason = "only publish and call can be sent this way; follow topics by sse, poll or ws"
             raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)
-
-
-def _sender(request: Request, user: Any) -> str:
-    if user is not None and user.is_authenticated:
-        return f"user {user.pk}"
-    client = request.scope.get("client")
-    return f"address {client[0]}" if client else "nobody"
-
-
-class _Rates:
-    """How fast each sender may go on: what a connection's rate is elsewhere."""
-
-    def __init__(self) -> None:
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
-
-    def take(self, sender: str, limits: conf.Limits) -> bool:
-        bucket = self._buckets.pop(sender, None)
-        if bucket is None:
-            bucket = Bucket(limits.commands_per_second, limits.commands_burst)
-        self._buckets[sender] = bucket
-        if len(self._buckets) > KNOWN_SENDERS:
-            self._buckets.popitem(last=False)
-        return bucket.take(_now())
-
-
-def _now() -> float:
-    return time.monotonic()
-
-
-_rates = _Rates()

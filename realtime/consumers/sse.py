@@ -18,6 +18,7 @@ from realtime import conf
 from realtime.auth.users import Expiry, Identity
 from realtime.consumers.following import Following, Plan, read_plan
 from realtime.consumers.http import Receive, Request, answer, encoded
+from realtime.consumers.rates import take_turn
 from realtime.consumers.running import greeting
 from realtime.encoders import Frame
 from realtime.exceptions import StoreError
@@ -73,6 +74,8 @@ class _Stream:
         limits = conf.get().limits
         plan = read_plan(request, limits.topics)
         identity = await request.identify()
+        if pause := take_turn(request.scope, identity.user):
+            await asyncio.sleep(pause)
         following = await Following.open(get_hub(), identity, list(plan.starts))
         if request.method == "HEAD":
             following.release()

@@ -21,15 +21,24 @@ def nginx_path() -> str | None:
 
 
 @contextlib.contextmanager
-def nginx(path: str, folder: Path, ports: Sequence[int]) -> Iterator[int]:
+def nginx(
+    path: str, folder: Path, ports: Sequence[int | str], locations: str = ""
+) -> Iterator[int]:
     """Run nginx as a round-robin proxy of these ports of 127.0.0.1, and give its own port.
 
     Everything about the proxy is nginx's default, HTTP/1.0 to the servers included, but for the
     host, which Django has to know, and for servers being asked again right after a failure.
+
+    Args:
+        path: of nginx.
+        folder: where its files are, of this nginx alone.
+        ports: of the servers; a text is an address, such as ``unix:/run/site.sock``.
+        locations: more of them, before the one that passes everything on to ``http://site``.
     """
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
-    servers = " ".join(f"server 127.0.0.1:{each} max_fails=0;" for each in ports)
+    addresses = [each if isinstance(each, str) else f"127.0.0.1:{each}" for each in ports]
+    servers = " ".join(f"server {address} max_fails=0;" for address in addresses)
     temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)
     config = folder / "nginx.conf"
     config.write_text(
@@ -38,7 +47,7 @@ def nginx(path: str, folder: Path, ports: Sequence[int]) -> Iterator[int]:
         "events { worker_connections 512; }\n"
         f"http {{ access_log off; {temporary}\n"
         f"upstream site {{ {servers} }}\n"
-        f"server {{ listen 127.0.0.1:{port};\n"
+        f"server {{ listen 127.0.0.1:{port};\n{locations}\n"
         "location / { proxy_pass http://site; proxy_set_header Host $http_host; } } }\n"
     )
     command = [path, "-p", str(folder), "-c", str(config), "-e", str(folder / "nginx.log")]

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,7 @@ class Server:
         application: what is served; a module of tests/ may change constants before it serves.
         port: None takes a free one; it stays the same over restarts.
         uvicorn: serve with uvicorn instead of Daphne.
+        options: more of Daphne's.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Server:
         application: str = "tests.asgi:application",
         port: int | None = None,
         uvicorn: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         self.uvicorn = uvicorn
+        self.options = options
         self.folder = folder
         self.application = application
         self.port = port or free_port()
@@ -106,7 +109,7 @@ class Server:
     def _command(self) -> list[str]:
         if self.uvicorn:
             return ["uvicorn", "--port", str(self.port), "--lifespan", "off", self.application]
-        return ["daphne", "-p", str(self.port), self.application]
+        return ["daphne", "-p", str(self.port), *self.options, self.application]
 
     def _listens(self) -> bool:
         assert self.process is not None

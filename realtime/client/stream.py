@@ -34,7 +34,7 @@ from realtime.frames import CloseCode
 __all__ = ["UNREACHED", "EventStream", "StreamLink"]
 
 BATCH_SECONDS = 0.05  # that a change of topics waits for the next one
-POST_SECONDS = 60.0  # that a command's answer may take
+HEAD_SECONDS = 60.0  # until a stream begins; from then on its heartbeats count, and come sooner
 MAX_BYTES = 2**24  # of a line, as of a WebSocket frame
 UNREACHED = "unreached"  # code of a command that was not sent, since nobody listened
 
@@ -101,7 +101,7 @@ class StreamLink:
         self._http = httpx.AsyncClient(
             headers={**self._address.headers, "Accept-Encoding": "identity"},
             verify=self._address.ssl,
-            timeout=httpx.Timeout(OPEN_SECONDS, read=POST_SECONDS),
+            timeout=httpx.Timeout(OPEN_SECONDS, read=HEAD_SECONDS),
         )
         self._reading = asyncio.create_task(self._read())
         try:
@@ -270,6 +270,8 @@ class StreamLink:
                 content=json.dumps(frame),
                 # A request with cookies has to say that it is from the site itself.
                 headers={"Content-Type": "application/json", "Origin": self._address.origin},
+                # An action takes as long as it takes; the stream beside it tells of a dead network.
+                timeout=httpx.Timeout(OPEN_SECONDS, read=None),
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             answer: Frame = {"type": "error", "code": UNREACHED, "message": repr(error)}

@@ -5,6 +5,7 @@ import itertools
 import random
 from typing import Any
 
+import httpx
 import pytest
 
 from realtime.client import AnswerLost, CommandRefused, ConnectionEnded
@@ -288,6 +289,30 @@ def test_thirty_five_seconds_of_silence_end_a_link() -> None:
     websocket, stream = WebSocketLink(address), StreamLink(address)
     play(silent(websocket, websocket.run()))
     play(silent(stream, stream._follow(Hanging())))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["call", "publish"])
+def test_a_command_over_http_has_as_long_as_over_a_websocket(kind: str) -> None:
+    """No limit for the answer, but for whatever has to happen before."""
+    asked: list[httpx.Request] = []
+    heard: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"type": "ok", "id": 1})
+
+    async def story() -> None:
+        link = StreamLink(FakeClient(FakeServer())._address)
+        link._http = httpx.AsyncClient(transport=httpx.MockTransport(answer), timeout=5)
+        link._hear = heard.append
+        link.send({"type": kind, "id": 1, "topic": TOPIC})
+        await asyncio.gather(*link._posts)
+        await link.close()
+
+    play(story())
+    assert heard == [{"type": "ok", "id": 1}]
+    assert asked[0].url.path.endswith("/send")
+    assert asked[0].extensions["timeout"] == {"connect": 10, "read": None, "write": 10, "pool": 10}
 
 
 def test_the_welcome_says_how_long_silence_is_and_a_close_follows_soon() -> None:

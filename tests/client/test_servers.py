@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import websockets
 
-from realtime.client import Client, CommandRefused, ConnectionEnded, EventsLost, backoff, connector
+from realtime.client import (
+    AnswerLost,
+    Client,
+    CommandRefused,
+    ConnectionEnded,
+    EventsLost,
+    backoff,
+    connector,
+)
 from realtime.client.connector import Transport
 from tests.client.support import take
 from tests.client.support.proxy import Proxy, proxy_to
@@ -146,6 +154,22 @@ async def test_a_server_that_was_killed_is_found_again_with_nothing_missing(
         await publish(server, name, 1, 23)
         assert await take(events, 1) == [23]
         assert await client.call("orders.8", "echo", 1) == 1
+
+
+@on_each
+async def test_a_call_is_waited_for_until_its_connection_ends(
+    server: Server, client: Client
+) -> None:
+    async with client.subscribe("orders.81") as events:
+        calling = asyncio.create_task(client.call("orders.81", "hang"))
+        assert (await anext(events)).name == "hanging"
+        assert await client.call("orders.81", "echo", 1) == 1, "it holds nothing up"
+        assert not calling.done()
+        server.kill9()
+        with pytest.raises(AnswerLost):
+            await calling
+        await asyncio.to_thread(server.start)
+        assert await client.call("orders.81", "echo", 2) == 2
 
 
 @on_each

@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
 
-from realtime import Topic, action, register
+from realtime import Topic, action, apublish, register
 from tests.testapp.models import Note
 
 
@@ -47,6 +47,12 @@ class OrderTopic(Topic):
         """Answer with the data, on the event loop."""
         await asyncio.sleep(0)
         return data
+
+    @action
+    async def hang(self, user: Any, data: Any) -> None:
+        """Say that it runs, and go on for ever."""
+        await apublish(self, "hanging", ephemeral=True)
+        await asyncio.Event().wait()
 
     def not_an_action(self, user: Any, data: Any) -> None:
         raise AssertionError("a client called a method without @action")

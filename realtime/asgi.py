@@ -23,11 +23,14 @@ class _WithRealtime:
             return
         # Imported at the first call, so that asgi.py may import this module before django.setup().
         from realtime import routing
+        from realtime.consumers.missing import pass_on
 
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
         ours = routing.find_application(scope["type"], path)
         if ours is not None:
             await ours(scope, receive, send)
+        elif scope["type"] == "http" and routing.is_below_prefix(path):
+            await pass_on(self.application, scope, receive, send, path)
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
@@ -45,6 +48,8 @@ def with_realtime(application: Application) -> Application:
     """Return an ASGI application that serves realtime's paths and passes on everything else.
 
     Origin check and session authentication are on by default.
+    The project's own pages below the prefix are served as everywhere; a path there that nobody has
+    is answered in JSON, with the paths that there are.
 
     Args:
         application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …

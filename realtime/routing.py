@@ -17,7 +17,7 @@ from realtime.consumers.send import send_command
 from realtime.consumers.sse import event_stream
 from realtime.consumers.websocket import WebSocketConsumer
 
-__all__ = ["find_application", "http_urlpatterns", "websocket_urlpatterns"]
+__all__ = ["find_application", "http_urlpatterns", "is_below_prefix", "websocket_urlpatterns"]
 
 APPLICATIONS: dict[str, dict[str, Any]] = {
     "websocket": {"ws": WebSocketConsumer.as_asgi()},
@@ -36,6 +36,11 @@ def find_application(kind: str, path: str) -> Any | None:
     if not path.startswith(prefix):
         return None
     return APPLICATIONS[kind].get(path.removeprefix(prefix).removesuffix("/"))
+
+
+def is_below_prefix(path: str) -> bool:
+    """Tell whether a path, without the slash in front, is where ours are."""
+    return f"{path}/".startswith(conf.get().prefix)
 
 
 def _urlpatterns(kind: str) -> list[Any]:

@@ -1,5 +1,6 @@
 """with_realtime(): its own paths are served, everything else passes through."""
 
+import json
 import subprocess
 import sys
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 from asgiref.testing import ApplicationCommunicator
 from channels.routing import URLRouter
 from django.core.asgi import get_asgi_application
+from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
+from django.urls import path
 
 from realtime.asgi import with_realtime
 
@@ -46,6 +49,85 @@ async def test_other_websockets_are_the_applications(path: str) -> None:
 async def test_other_types_are_the_applications(kind: str) -> None:
     answer = await first_answer(with_realtime(inner), scope("/realtime/ws") | {"type": kind})
     assert (answer["type"], answer["scope"]) == ("inner", kind)
+
+
+# What is below the prefix and none of ours
+
+
+def own(request: HttpRequest) -> HttpResponse:
+    if "missing" in request.GET:
+        raise Http404("no such order")
+    return HttpResponse("the project's own")
+
+
+urlpatterns = [path("realtime/own/", own)]
+
+
+async def get(url: str, application: Any, **fields: Any) -> tuple[int, str, dict[str, str]]:
+    """Return the status, the body and the headers of an answer."""
+    where, _, query = url.partition("?")
+    http = {"type": "http", "method": "GET", "scheme": "http", "query_string": query.encode()}
+    client = ApplicationCommunicator(application, {**scope(where), **http, **fields})
+    await client.send_input({"type": "http.request", "body": b""})
+    start = await client.receive_output(5)
+    body = b""
+    more = True
+    while more:
+        message = await client.receive_output(5)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    await client.wait(5)
+    assert await client.receive_nothing()
+    return (
+        start["status"],
+        body.decode(),
+        {name.decode().lower(): value.decode() for name, value in start["headers"]},
+    )
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    "where", ["/realtime/nope", "/realtime/", "/realtime/sse/x", "/realtime/own/x", "/realtime"]
+)
+async def test_path_below_the_prefix_that_nobody_has_is_told_in_json(
+    where: str, debug: bool
+) -> None:
+    with override_settings(ROOT_URLCONF=__name__, DEBUG=debug):
+        status, body, headers = await get(where, with_realtime(get_asgi_application()))
+    assert (status, headers["content-type"]) == (404, "application/json")
+    error = json.loads(body)
+    assert (error["type"], error["code"], error["retry"]) == ("error", "not_found", False)
+    assert where in error["message"]
+    assert "ws, sse, poll or send below /realtime/" in error["hint"]
+
+
+@override_settings(ROOT_URLCONF=__name__)
+async def test_websockets_path_says_that_it_is_for_websockets() -> None:
+    status, body, _ = await get("/realtime/ws", with_realtime(get_asgi_application()))
+    assert status == 404
+    assert "is for WebSockets" in json.loads(body)["message"]
+    assert "Upgrade" in json.loads(body)["hint"]
+
+
+@override_settings(ROOT_URLCONF=__name__)
+async def test_pages_of_the_project_below_the_prefix_are_its_own() -> None:
+    application = with_realtime(get_asgi_application())
+    status, body, _ = await get("/realtime/own/", application)
+    assert (status, body) == (200, "the project's own")
+    status, body, headers = await get("/realtime/own/?missing", application)
+    assert (status, headers["content-type"].partition(";")[0]) == (404, "text/html")
+    status, body, headers = await get("/elsewhere/", application)
+    assert (status, headers["content-type"].partition(";")[0]) == (404, "text/html")
+
+
+async def test_page_of_another_application_below_the_prefix_is_its_own() -> None:
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+    status, body, _ = await get("/realtime/x", with_realtime(other))
+    assert (status, body) == (200, "a/realtime/x")
 
 
 async def test_websockets_that_plain_django_cannot_serve_are_closed_before_the_accept() -> None:

@@ -17,6 +17,8 @@ from realtime import conf
 __all__ = ["Source", "source_of"]
 
 CLIENT_BITS = 64  # of an IPv6 address: a household or a host has the rest to itself, all of it
+FORWARDED = b"x-forwarded-for"
+NAME_LENGTH = 100  # of what is no address; names are remembered by the thousand
 
 # A socket file's peer has no address.
 _Hop: TypeAlias = IPv4Address | IPv6Address | None
@@ -47,8 +49,8 @@ def source_of(scope: Mapping[str, Any]) -> Source:
     peer = str(client[0]) if client and client[0] else conf.UNIX
     try:
         hop = _read(peer)
-    except ValueError:  # what a server or a test calls it
-        return Source(peer, is_shared=True)
+    except ValueError:  # what a server calls it, such as a header's text under --proxy-headers
+        return Source(peer[:NAME_LENGTH], is_shared=True)
     forwarded = _forwarded(scope)
     if not conf.get().trusted_proxies:
         is_public = hop is not None and hop.is_global
@@ -62,7 +64,7 @@ def source_of(scope: Mapping[str, Any]) -> Source:
 
 
 def _forwarded(scope: Mapping[str, Any]) -> list[str]:
-    lines = [v.decode("latin-1") for key, v in scope["headers"] if key == b"x-forwarded-for"]
+    lines = [v.decode("latin-1") for key, v in scope["headers"] if key.lower() == FORWARDED]
     return [entry.strip() for entry in ",".join(lines).split(",") if entry.strip()]
 
 

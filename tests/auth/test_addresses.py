@@ -62,6 +62,10 @@ def test_what_is_known_of_nobody_but_a_proxy_is_shared(
     assert source(peer, *forwarded) == Source(name, is_shared=True)
 
 
+def test_text_that_a_server_takes_for_an_address_is_cut() -> None:
+    assert source("x" * 10_000) == Source("x" * 100, is_shared=True)
+
+
 @pytest.mark.parametrize("peer", [None, ""])
 def test_socket_files_are_trusted_where_they_are_listed(peer: str | None) -> None:
     assert source(peer, "9.9.9.9", trusted=["unix"]) == Source("9.9.9.9", is_shared=False)

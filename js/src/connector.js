@@ -2,7 +2,7 @@ import { Backoff } from "./backoff.js";
 
 /** @import {Clock} from "./clock.js" */
 /** @import {Choice} from "./choice.js" */
-/** @import {Frame, Link, Tools, Transport} from "./links.js" */
+/** @import {Fault, Frame, Link, Tools, Transport} from "./links.js" */
 
 /** @typedef {"connecting" | "connected" | "waiting" | "denied" | "closed"} State */
 
@@ -117,20 +117,26 @@ export class Connector {
     this.#change("connecting", null, null);
     if (this.state !== "connecting" || this.#link) return; // a listener decided otherwise
     const { current, hasOther } = this.#choice;
-    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost());
-    const hearing = {
-      frame: (/** @type {Frame} */ frame) => this.#receive(frame),
-      closed: (/** @type {number} */ code, isBlocked = false) => this.#closed(code, isBlocked),
-    };
-    this.#link = current.open(this.#base, hearing, this.#tools);
+    const fault = current.isStream ? undefined : "away"; // nothing holds back an answer that ends
+    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost(fault));
+    this.#link = current.open(
+      this.#base,
+      {
+        frame: (frame) => this.#receive(frame),
+        closed: (code, fault) => this.#closed(code, fault),
+      },
+      this.#tools,
+    );
   }
 
   // Another transport
 
   #seekLater() {
     if (!this.#choice.better.length) return;
-    const seek = () => this.#seek(this.#choice.better);
-    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, seek);
+    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, () => {
+      this.#choice.seeks();
+      this.#seek(this.#choice.better);
+    });
   }
 
   /** @param {Transport[]} transports */
@@ -169,7 +175,7 @@ export class Connector {
           }
           if (isOurs) this.#receive(frame);
         },
-        closed: (code, isBlocked = false) => (isOurs ? this.#closed(code, isBlocked) : fail()),
+        closed: (code, fault) => (isOurs ? this.#closed(code, fault) : fail()),
       },
       this.#tools,
     );
@@ -181,12 +187,14 @@ export class Connector {
     const old = this.#link;
     this.#link = link;
     this.#closing = null;
+    this.#choice.lasted(this.#clock.now() - this.#upAt);
     this.#upAt = this.#clock.now();
     this.#choice.works(transport);
     this.#dropCandidate = () => {};
     this.#seekLater();
-    this.#hearer.down(old?.keepsAnswering);
-    old?.close();
+    this.#hearer.down(old?.leave !== undefined);
+    if (old?.leave) old.leave();
+    else old?.close();
   }
 
   /** @param {Frame} frame */
@@ -233,7 +241,7 @@ export class Connector {
       // After a sleep, or in a throttled tab, what came meanwhile may still be unread.
       if (now - due > LATE || quiet < 0) this.#probe();
       else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
-      else this.#lost(this.#choice.current.isStalling);
+      else this.#lost(this.#choice.current.isStalling ? "blocked" : undefined);
     });
   }
 
@@ -250,13 +258,14 @@ export class Connector {
 
   // The end of a connection
 
-  #lost(isBlocked = false) {
+  /** @param {Fault} [fault] */
+  #lost(fault) {
     this.#link?.close();
-    this.#closed(1006, isBlocked);
+    this.#closed(1006, fault);
   }
 
-  /** @param {number} code @param {boolean} isBlocked */
-  #closed(code, isBlocked) {
+  /** @param {number} code @param {Fault} [fault] */
+  #closed(code, fault) {
     const reason = this.#closing?.reason ?? null;
     const after = this.#closing?.retry_after;
     const wasUp = this.state === "connected";
@@ -269,7 +278,7 @@ export class Connector {
       return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
     }
     const isOwn = isAnnounced || isRenewed; // what the server says itself, no transport is to blame for
-    if (!isOwn && this.#choice.failed(lasted, isBlocked)) return this.#connect();
+    if (!isOwn && this.#choice.failed(lasted, fault)) return this.#connect();
     this.#told = Number.isFinite(after) && after >= 0;
     const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1000 : this.#backoff.next();
     this.#timer = this.#clock.after(delay, () => this.#connect());
@@ -282,7 +291,10 @@ export class Connector {
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();
-    if (wasUp) this.#hearer.down();
+    if (wasUp) {
+      this.#choice.lasted(this.#clock.now() - this.#upAt);
+      this.#hearer.down();
+    }
     this.#closing = null;
   }
 

@@ -1,7 +1,7 @@
 import { VERSION } from "./links.js";
 
 /** @import {Start} from "./following.js" */
-/** @import {Frame, Hearing, Link, Tools} from "./links.js" */
+/** @import {Fault, Frame, Hearing, Link, Tools} from "./links.js" */
 
 /**
  * @typedef {object} Entry A topic that a link follows.
@@ -48,7 +48,6 @@ export class Ended extends Error {}
  * @implements {Link}
  */
 export class HttpLink {
-  keepsAnswering = true;
   #run;
   #base;
   #hearing;
@@ -99,6 +98,10 @@ export class HttpLink {
   }
 
   close() {
+    this.leave();
+  }
+
+  leave() {
     this.#isOver = true;
     this.#planned?.();
     this.#request.abort();
@@ -199,9 +202,10 @@ export class HttpLink {
 
   /** @param {unknown} error */
   #failed(error) {
-    if (error instanceof Refusal && error.error) return this.#refused(error);
     if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
-    this.#end(1006, error instanceof Refusal && isBlocked(error.status));
+    if (!(error instanceof Refusal)) return this.#end(1006, "away");
+    if (error.error) return this.#refused(error);
+    this.#end(1006, faultOf(error.status));
   }
 
   /** @param {Refusal} refusal Our server's. */
@@ -218,14 +222,14 @@ export class HttpLink {
     if (status === 401) this.#end(4401);
     else if (status === 403) this.#end(4403);
     else if (code === "bad_version") this.#end(4406);
-    else this.#end(1006, isBlocked(status));
+    else this.#end(1006, faultOf(status));
   }
 
-  /** @param {number} code @param {boolean} [isBlocked] */
-  #end(code, isBlocked = false) {
+  /** @param {number} code @param {Fault} [fault] */
+  #end(code, fault) {
     if (this.#isOver) return;
     this.close();
-    this.#hearing.closed(code, isBlocked);
+    this.#hearing.closed(code, fault);
   }
 
   // Commands
@@ -267,9 +271,10 @@ const UNSENT = "something between the page and the server refused the command";
 /** @param {unknown} value */
 const hasValue = (value) => value !== undefined && value !== null;
 
-/** @param {number} status Whether it says of a transport that it is not let through, or not there. */
-function isBlocked(status) {
-  return status < 500 ? status !== 408 && status !== 429 : status === 501 || status === 505;
+/** @param {number} status @returns {Fault} whether it says that a transport is not let through, or not there. */
+function faultOf(status) {
+  const isPassing = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
+  return isPassing ? "away" : "blocked";
 }
 
 /** @param {Response} response @returns {Promise<any>} what our server says; null if it is not ours. */

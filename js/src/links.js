@@ -13,15 +13,21 @@
  * @typedef {object} Link
  * @property {(frame: Frame) => void} send Send a frame; called after the welcome came only.
  * @property {() => void} close End it; nothing is heard of it afterwards.
- * @property {boolean} [keepsAnswering] Whether answers to commands are heard of even then.
+ * @property {() => void} [leave] End it, but for the answers to commands, which are still heard of.
+ */
+
+/**
+ * What is known of why a link ended: the network or the server does not let this transport through,
+ * or nothing on the way to the server answered, which is no fault of the transport's.
+ *
+ * @typedef {"blocked" | "away"} Fault
  */
 
 /**
  * @typedef {object} Hearing What a link tells its owner.
  * @property {(frame: Frame) => void} frame
- * @property {(code: number, isBlocked?: boolean) => void} closed Called once and not at once, with a
- *   close code (1006 where there is none), unless `close()` was called before; blocked, if the
- *   network or the server does not let this transport through.
+ * @property {(code: number, fault?: Fault) => void} closed Called once and not at once, with a
+ *   close code (1006 where there is none), unless `close()` was called before.
  */
 
 /** @typedef {{clock: Clock, credentials: Credentials}} Tools */
@@ -34,7 +40,8 @@
  * @typedef {object} Transport
  * @property {Name} name
  * @property {number} patience Milliseconds until its welcome must be there, where there is another.
- * @property {boolean} isStream Whether it brings events when they happen: worth a second try.
+ * @property {boolean} isStream Whether its welcome comes in an answer that does not end, so that a
+ *   proxy can hold it back.
  * @property {boolean} [isStalling] Whether a proxy can hold back what comes after the welcome.
  * @property {(base: URL, hearing: Hearing, tools: Tools) => Link} open It answers at once.
  */

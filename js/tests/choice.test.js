@@ -1,24 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Asked, event, flush, makeOnline, refuseUpgrade, subscribed } from "./network.js";
+import { Asked, flush, makeFallen, makeOnline, refuseUpgrade } from "./network.js";
 import { FakeWebSocket } from "./support.js";
 
 const KEY = "realtime:transport";
-
-/** A page whose WebSockets are refused, and which came through over event streams. */
-async function makeFallen() {
-  const made = makeOnline();
-  const topic = made.client.subscribe("a");
-  /** @type {any[]} */
-  const got = [];
-  topic.on("*", (data) => got.push(data));
-  await made.advance(0);
-  await refuseUpgrade();
-  await Asked.last.stream();
-  await made.advance(50);
-  await Asked.last.stream(subscribed("a", "a0"));
-  return { ...made, topic, got };
-}
 
 test("a refused WebSocket is followed by an event stream at once", async () => {
   const { client, states, storage, advance } = makeOnline();
@@ -59,7 +44,6 @@ for (const [what, answer] of /** @type {[string, () => Promise<void>][]} */ ([
   ["is not found", () => Asked.last.answer(404)],
   ["is refused by somebody else", () => Asked.last.answer(403, { error: "policy" })],
   ["is a page", () => Asked.last.answer(200, "<html>")],
-  ["fails", () => Asked.last.fail()],
 ])) {
   test(`a stream that ${what} is followed by a long poll`, async () => {
     const { client, advance } = makeOnline();
@@ -111,6 +95,93 @@ test("a server that was away is found again over the transport from before", asy
   while (FakeWebSocket.all.length === sockets) await advance(100);
   FakeWebSocket.last.welcome();
   assert.equal(client.transport, "websocket");
+});
+
+/** Let everything that is tried get no answer, and tell what was. @param {any} made @param {number} ms */
+async function beAway({ clock, advance }, ms) {
+  const end = clock.time + ms;
+  let [sockets, requests] = [FakeWebSocket.all.length - 1, Asked.all.length - 1];
+  /** @type {[number, string][]} */
+  const tried = [];
+  while (clock.time < end) {
+    while (sockets + 1 < FakeWebSocket.all.length || requests + 1 < Asked.all.length) {
+      while (sockets + 1 < FakeWebSocket.all.length) {
+        tried.push([clock.time, "ws"]);
+        FakeWebSocket.all[(sockets += 1)].end();
+      }
+      while (requests + 1 < Asked.all.length) {
+        const asked = Asked.all[(requests += 1)];
+        tried.push([clock.time, asked.text.replace("&topic=", "")]);
+        await asked.fail();
+      }
+      await flush();
+    }
+    await advance(50);
+  }
+  return tried;
+}
+
+/** @param {[number, string][]} tried @returns {string[]} what was tried together. */
+function rounds(tried) {
+  /** @type {Map<number, string[]>} */
+  const all = new Map();
+  for (const [time, name] of tried) all.set(time, [...(all.get(time) ?? []), name]);
+  return [...all.values()].map((names) => names.join(" "));
+}
+
+test("a server that is away costs one attempt a time, and another one at every third", async () => {
+  const made = makeOnline();
+  made.client.subscribe("a");
+  await made.advance(0);
+  FakeWebSocket.last.welcome();
+  await made.advance(20_000);
+  FakeWebSocket.last.end();
+  const tried = await beAway(made, 600_000);
+  assert.ok(tried.length > 40, `${tried.length} attempts in ten minutes`);
+  assert.ok(tried.length < 90, `${tried.length} attempts in ten minutes`);
+  const nine = ["ws", "ws", "ws sse", "ws", "ws", "ws poll&wait=0", "ws", "ws", "ws poll&wait=0"];
+  assert.deepEqual(rounds(tried).slice(0, 9), nine);
+  assert.deepEqual(rounds(tried).slice(9, 12), ["ws", "ws", "ws"]);
+});
+
+test("a page of a server that is away tries what it remembers, one attempt a time", async () => {
+  const storage = { getItem: () => "longpoll", setItem: () => {} };
+  const made = makeOnline({ storage });
+  made.client.subscribe("a");
+  await made.advance(0);
+  await Asked.last.fail();
+  const tried = await beAway(made, 60_000);
+  const [one, two] = ["poll&wait=0", "poll&wait=0 poll&wait=0"];
+  assert.deepEqual(rounds(tried).slice(0, 6), [one, two, one, one, `${one} ws sse`, one]);
+});
+
+test("a proxy without a server is no reason for another transport", async () => {
+  const made = makeOnline();
+  made.client.subscribe("a");
+  await made.advance(0);
+  await refuseUpgrade();
+  await Asked.last.answer(502);
+  assert.equal(made.client.state, "waiting");
+  const count = FakeWebSocket.all.length;
+  while (FakeWebSocket.all.length === count) await made.advance(50);
+  assert.equal(Asked.all.length, 1);
+});
+
+test("a network that breaks event streams alone is found out", async () => {
+  const { client, clock, advance } = makeOnline();
+  client.subscribe("a");
+  await advance(0);
+  const from = clock.time;
+  let sockets = 0;
+  while (!Asked.all.length || Asked.last.text !== "poll&wait=0&topic=") {
+    if (FakeWebSocket.all.length > sockets) await refuseUpgrade();
+    sockets = FakeWebSocket.all.length;
+    if (Asked.all.length && Asked.last.text === "sse&topic=") await Asked.last.fail();
+    await advance(50);
+  }
+  await Asked.last.poll([]);
+  assert.equal(client.transport, "longpoll");
+  assert.ok(clock.time - from < 3_000);
 });
 
 test("one that has worked fails three times before another is tried", async () => {
@@ -207,65 +278,4 @@ test("a forced transport is the only one, and an unknown one an error", async ()
   }
   assert.equal(FakeWebSocket.all.length, 0);
   assert.throws(() => makeOnline({ transport: "pigeon" }), /websocket, sse, longpoll, poll/);
-});
-
-test("a WebSocket is tried again, and taken over without a break", async () => {
-  const { client, clock, states, storage, advance, got, topic } = await makeFallen();
-  await Asked.last.bring(event(1), event(2));
-  const stream = Asked.last;
-  await advance(20_000);
-  await stream.bring({ type: "heartbeat" });
-  const count = FakeWebSocket.all.length;
-  await advance(11_000); // 30 s, at a chance of a half
-  assert.equal(FakeWebSocket.all.length, count + 1);
-  await stream.bring(event(3)); // while both are there
-  assert.equal(client.transport, "sse");
-  const call = topic.call("rename");
-  await flush();
-  const post = Asked.last;
-  FakeWebSocket.last.welcome();
-  assert.equal(client.transport, "websocket");
-  assert.equal(stream.isAborted, true);
-  assert.equal(FakeWebSocket.last.asked("subscribe").since, "a3");
-  FakeWebSocket.last.subscribed({ recovered: true, cursor: "a3" });
-  FakeWebSocket.last.event(4);
-  await post.answer(200, { type: "result", data: "done" });
-  assert.equal(await call, "done");
-  assert.deepEqual(got, [1, 2, 3, 4]);
-  assert.deepEqual(states, ["connecting", "connected"]);
-  assert.equal(storage.getItem(KEY), "websocket");
-  const before = clock.timers.length;
-  assert.equal(before, 1, "it goes on searching");
-});
-
-test("a better transport that does not come is tried less and less often", async () => {
-  const { client, clock, advance } = await makeFallen();
-  const stream = Asked.last;
-  const tries = [];
-  let before = clock.time;
-  let count = FakeWebSocket.all.length;
-  while (tries.length < 7) {
-    await advance(5_000);
-    await stream.bring({ type: "heartbeat" });
-    if (FakeWebSocket.all.length === count) continue;
-    tries.push(Math.round((clock.time - before) / 30_000)); // gaps, in half minutes
-    before = clock.time;
-    count = FakeWebSocket.all.length;
-    if (count % 2) FakeWebSocket.last.end(); // else it says nothing
-  }
-  assert.deepEqual(tries, [1, 2, 4, 8, 16, 20, 20]);
-  assert.equal(client.state, "connected");
-});
-
-test("a search ends with the connection that it was beside", async () => {
-  const { client, advance } = await makeFallen();
-  await advance(20_000);
-  await Asked.last.bring({ type: "heartbeat" });
-  await advance(11_000);
-  const socket = FakeWebSocket.last;
-  assert.equal(socket.isClosed, false);
-  client.close();
-  assert.equal(socket.isClosed, true);
-  await advance(600_000);
-  assert.equal(FakeWebSocket.last, socket);
 });

@@ -162,3 +162,18 @@ export async function refuseUpgrade() {
   FakeWebSocket.last.end(1006);
   await flush();
 }
+
+/** A page whose WebSockets are refused, and which came through over event streams. */
+export async function makeFallen() {
+  const made = makeOnline();
+  const topic = made.client.subscribe("a");
+  /** @type {any[]} */
+  const got = [];
+  topic.on("*", (data) => got.push(data));
+  await made.advance(0);
+  await refuseUpgrade();
+  await Asked.last.stream();
+  await made.advance(50);
+  await Asked.last.stream(subscribed("a", "a0"));
+  return { ...made, topic, got };
+}

@@ -27,7 +27,6 @@ var Refusal = class extends Error {
 var Ended = class extends Error {
 };
 var HttpLink = class {
-  keepsAnswering = true;
   #run;
   #base;
   #hearing;
@@ -72,6 +71,9 @@ var HttpLink = class {
     this.#plan();
   }
   close() {
+    this.leave();
+  }
+  leave() {
     this.#isOver = true;
     this.#planned?.();
     this.#request.abort();
@@ -166,9 +168,10 @@ var HttpLink = class {
   // The end
   /** @param {unknown} error */
   #failed(error) {
-    if (error instanceof Refusal && error.error) return this.#refused(error);
     if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
-    this.#end(1006, error instanceof Refusal && isBlocked(error.status));
+    if (!(error instanceof Refusal)) return this.#end(1006, "away");
+    if (error.error) return this.#refused(error);
+    this.#end(1006, faultOf(error.status));
   }
   /** @param {Refusal} refusal Our server's. */
   #refused({ status, error }) {
@@ -184,13 +187,13 @@ var HttpLink = class {
     if (status === 401) this.#end(4401);
     else if (status === 403) this.#end(4403);
     else if (code === "bad_version") this.#end(4406);
-    else this.#end(1006, isBlocked(status));
+    else this.#end(1006, faultOf(status));
   }
-  /** @param {number} code @param {boolean} [isBlocked] */
-  #end(code, isBlocked2 = false) {
+  /** @param {number} code @param {Fault} [fault] */
+  #end(code, fault) {
     if (this.#isOver) return;
     this.close();
-    this.#hearing.closed(code, isBlocked2);
+    this.#hearing.closed(code, fault);
   }
   // Commands
   /** @param {Frame} frame */
@@ -224,8 +227,9 @@ var HttpLink = class {
 var LOST = "the connection broke before the answer came; the command may have been run";
 var UNSENT = "something between the page and the server refused the command";
 var hasValue = (value) => value !== void 0 && value !== null;
-function isBlocked(status) {
-  return status < 500 ? status !== 408 && status !== 429 : status === 501 || status === 505;
+function faultOf(status) {
+  const isPassing = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
+  return isPassing ? "away" : "blocked";
 }
 async function ours(response) {
   try {
@@ -385,6 +389,7 @@ var KEY = "realtime:transport";
 var FAILURES = 3;
 var SHORT = 1e4;
 var SHORTS = 3;
+var TRIAL = 6e4;
 var FIRST_RETRY = 3e4;
 var LAST_RETRY = 6e5;
 var Choice = class {
@@ -392,6 +397,11 @@ var Choice = class {
   #clock;
   #storage;
   #index = 0;
+  // the one to try, or in use
+  #home = 0;
+  // the one that attempts begin with
+  #reached = 0;
+  // the last one that was tried instead of it
   /** @type {Set<Transport>} */
   #proven = /* @__PURE__ */ new Set();
   #failures = 0;
@@ -410,7 +420,8 @@ var Choice = class {
       const names = ["auto", ...transports.map(({ name }) => name)].join(", ");
       throw new TypeError(`no transport is called "${wanted}"; there are ${names}`);
     }
-    this.#index = Math.max(0, this.#all.findIndex(({ name }) => name === this.#remembered));
+    const found = this.#all.findIndex(({ name }) => name === this.#remembered);
+    this.#index = this.#home = this.#reached = Math.max(0, found);
   }
   /** The one to try, or in use. */
   get current() {
@@ -423,44 +434,75 @@ var Choice = class {
   get hasOther() {
     return this.#all.length > 1;
   }
-  /** Those that are worth another try while this one is in use. */
+  /** Those that are worth another try while this one is in use, the best one first. */
   get better() {
-    return this.#all.slice(0, this.#index).filter((one) => one.isStream || this.#proven.has(one));
+    return this.#all.slice(0, this.#index);
   }
   /** How long to wait with that, in milliseconds. */
   get retryDelay() {
     const delay = Math.min(LAST_RETRY, FIRST_RETRY * 2 ** this.#retries);
-    this.#retries += 1;
     return delay * (0.5 + this.#clock.random());
+  }
+  /** The better ones are being tried; the next time is later, until one of them has lasted. */
+  seeks() {
+    this.#retries += 1;
   }
   /** @param {Transport} transport It works, and is the one in use. */
   works(transport2) {
-    if (transport2 !== this.current) this.#retries = 0;
     this.#index = Math.max(0, this.#all.indexOf(transport2));
+    if (this.#index >= this.#home) this.#settle();
     this.#failures = 0;
+    this.#reached = this.#home;
     this.#proven.add(transport2);
-    if (!this.hasOther) return;
-    try {
-      this.#storage?.setItem(KEY, transport2.name);
-    } catch {
-    }
+  }
+  /** The one in use has worked that long, and may have ended. @param {number} ms */
+  lasted(ms) {
+    if (ms < TRIAL || this.#index >= this.#home) return;
+    this.#settle();
+    this.#retries = 0;
   }
   /**
    * The current one failed, or ended.
    *
    * @param {number | null} lasted How many milliseconds it worked; null if it did not.
-   * @param {boolean} isBlocked
-   * @returns {boolean} whether to try the next one, at once.
+   * @param {Fault} [fault]
+   * @returns {boolean} whether to try another one, at once.
    */
-  failed(lasted, isBlocked2) {
-    if (lasted === null) this.#failures += 1;
-    else this.#shorts = lasted < SHORT ? this.#shorts + 1 : 0;
-    const isOften = lasted === null ? this.#failures >= FAILURES : this.#shorts >= SHORTS;
-    const isTrusted = lasted !== null || this.#proven.has(this.current);
-    if (isTrusted && !isOften && !isBlocked2) return false;
+  failed(lasted, fault) {
+    if (lasted !== null) return this.#ended(lasted, fault);
+    if (this.#index !== this.#home) {
+      if (fault !== "away") return this.#step();
+      this.#index = this.#home;
+      return false;
+    }
+    this.#failures += 1;
+    const isNew = this.#failures === 1 && !this.#proven.has(this.current) && fault !== "away";
+    if (fault !== "blocked" && !isNew && this.#failures % FAILURES) return false;
+    this.#index = this.#reached;
+    return this.#step();
+  }
+  /** @param {number} lasted @param {Fault} [fault] @returns {boolean} */
+  #ended(lasted, fault) {
+    this.#shorts = lasted < SHORT ? this.#shorts + 1 : 0;
+    const isOnTrial = this.#index < this.#home;
+    if (!isOnTrial && fault !== "blocked" && this.#shorts < SHORTS) return false;
     this.#shorts = 0;
-    this.#index = (this.#index + 1) % this.#all.length;
-    return this.#index > 0;
+    if (!isOnTrial) return this.#step();
+    this.#index += 1;
+    return true;
+  }
+  /** @returns {boolean} whether there is one that was not tried instead of the one at home. */
+  #step() {
+    this.#index = this.#reached = (this.#index + 1) % this.#all.length;
+    return this.#index !== this.#home;
+  }
+  #settle() {
+    this.#home = this.#index;
+    if (!this.hasOther) return;
+    try {
+      this.#storage?.setItem(KEY, this.current.name);
+    } catch {
+    }
   }
   get #remembered() {
     try {
@@ -732,18 +774,24 @@ var Connector = class {
     this.#change("connecting", null, null);
     if (this.state !== "connecting" || this.#link) return;
     const { current, hasOther } = this.#choice;
-    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost());
-    const hearing = {
-      frame: (frame) => this.#receive(frame),
-      closed: (code, isBlocked2 = false) => this.#closed(code, isBlocked2)
-    };
-    this.#link = current.open(this.#base, hearing, this.#tools);
+    const fault = current.isStream ? void 0 : "away";
+    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost(fault));
+    this.#link = current.open(
+      this.#base,
+      {
+        frame: (frame) => this.#receive(frame),
+        closed: (code, fault2) => this.#closed(code, fault2)
+      },
+      this.#tools
+    );
   }
   // Another transport
   #seekLater() {
     if (!this.#choice.better.length) return;
-    const seek = () => this.#seek(this.#choice.better);
-    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, seek);
+    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, () => {
+      this.#choice.seeks();
+      this.#seek(this.#choice.better);
+    });
   }
   /** @param {Transport[]} transports */
   #seek([first, ...others]) {
@@ -780,7 +828,7 @@ var Connector = class {
           }
           if (isOurs) this.#receive(frame);
         },
-        closed: (code, isBlocked2 = false) => isOurs ? this.#closed(code, isBlocked2) : fail()
+        closed: (code, fault) => isOurs ? this.#closed(code, fault) : fail()
       },
       this.#tools
     );
@@ -791,13 +839,15 @@ var Connector = class {
     const old = this.#link;
     this.#link = link;
     this.#closing = null;
+    this.#choice.lasted(this.#clock.now() - this.#upAt);
     this.#upAt = this.#clock.now();
     this.#choice.works(transport2);
     this.#dropCandidate = () => {
     };
     this.#seekLater();
-    this.#hearer.down(old?.keepsAnswering);
-    old?.close();
+    this.#hearer.down(old?.leave !== void 0);
+    if (old?.leave) old.leave();
+    else old?.close();
   }
   /** @param {Frame} frame */
   #receive(frame) {
@@ -838,7 +888,7 @@ var Connector = class {
       const quiet = now - this.#heardAt;
       if (now - due > LATE || quiet < 0) this.#probe();
       else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
-      else this.#lost(this.#choice.current.isStalling);
+      else this.#lost(this.#choice.current.isStalling ? "blocked" : void 0);
     });
   }
   #probe() {
@@ -852,12 +902,13 @@ var Connector = class {
     });
   }
   // The end of a connection
-  #lost(isBlocked2 = false) {
+  /** @param {Fault} [fault] */
+  #lost(fault) {
     this.#link?.close();
-    this.#closed(1006, isBlocked2);
+    this.#closed(1006, fault);
   }
-  /** @param {number} code @param {boolean} isBlocked */
-  #closed(code, isBlocked2) {
+  /** @param {number} code @param {Fault} [fault] */
+  #closed(code, fault) {
     const reason = this.#closing?.reason ?? null;
     const after = this.#closing?.retry_after;
     const wasUp = this.state === "connected";
@@ -870,7 +921,7 @@ var Connector = class {
       return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
     }
     const isOwn2 = isAnnounced || isRenewed;
-    if (!isOwn2 && this.#choice.failed(lasted, isBlocked2)) return this.#connect();
+    if (!isOwn2 && this.#choice.failed(lasted, fault)) return this.#connect();
     this.#told = Number.isFinite(after) && after >= 0;
     const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1e3 : this.#backoff.next();
     this.#timer = this.#clock.after(delay, () => this.#connect());
@@ -882,7 +933,10 @@ var Connector = class {
     const [link, wasUp] = [this.#link, this.state === "connected"];
     this.#link = null;
     link?.close();
-    if (wasUp) this.#hearer.down();
+    if (wasUp) {
+      this.#choice.lasted(this.#clock.now() - this.#upAt);
+      this.#hearer.down();
+    }
     this.#closing = null;
   }
   /** @param {State} state @param {number | null} code @param {string | null} reason */

@@ -74,3 +74,16 @@ def test_text_is_safe_in_a_header_a_url_and_a_stream() -> None:
 def test_text_that_is_no_composite_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):
         Composite(text)
+
+
+def test_its_form_is_the_one_that_the_pages_client_makes() -> None:
+    """The same as in js/tests/places.test.js."""
+    places = [
+        ("orders.42", "Zk3h0aVc.17.0a1b2c3d"),
+        ("public.news", "another-life_1.0.ffffffff"),
+        ("orders.43", "Zk3h0aVc.123456789012345678.00000000"),
+    ]
+    text = compose(entry(topic, Cursor.parse(cursor)) for topic, cursor in places)
+    assert text == (
+        "Zk3h0aVc~W0JPXwChssPQ17.Pixl8AAAAAAA123456789012345678!another-life_1~fD08zA_____w0"
+    )

@@ -240,7 +240,8 @@ export class Following {
     else if (frame.type === "reset") this.#reset(frame);
     else if (frame.type === "unsubscribed") {
       this.#isLive = false;
-      this.#deny({ code: frame.reason, message: "the server ended the subscription" });
+      const { reason, message = "the server ended the subscription" } = frame;
+      this.#deny({ code: reason, message });
     }
   }
 

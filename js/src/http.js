@@ -1,4 +1,5 @@
 import { VERSION } from "./links.js";
+import { compose, isCursor } from "./places.js";
 
 /** @import {Start} from "./following.js" */
 /** @import {Fault, Frame, Hearing, Link, Tools} from "./links.js" */
@@ -18,6 +19,8 @@ import { VERSION } from "./links.js";
 
 const GAP = 50; // ms between two requests for other topics, so that those of one moment go together
 const PATIENCE = 35_000; // ms until a command counts as lost: the silence that ends a connection
+const LONG = 8_000; // characters of a URL that proxies take: nginx 8 KB, with method and version
+const MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 
 // Cookies as with a WebSocket, to another origin too; and a 304 is for us, not for the browser.
 /** @type {RequestInit} */
@@ -60,6 +63,8 @@ export class HttpLink {
   /** @type {(() => void) | null} */
   #planned = null;
   #askedAt = Number.NEGATIVE_INFINITY;
+  #length = 0; // of the URL of the request under way
+  #isBare = false; // something on the way takes the header with the places off
   #isOver = false;
   /** @type {string | null | undefined} */
   #user;
@@ -137,15 +142,43 @@ export class HttpLink {
   get(path, fields, signal, headers = {}) {
     const url = new URL(path, this.#base);
     const query = new URLSearchParams({ v: String(VERSION), ...fields });
-    const entries = [...this.#asked];
-    if (!entries.length) query.append("topic", "");
-    for (const [topic] of entries) query.append("topic", topic);
+    const held = this.#held;
+    if (!this.#asked.size) query.append("topic", "");
+    for (const topic of this.#asked.keys()) query.append("topic", topic);
     for (const field of /** @type {const} */ (["since", "last"])) {
-      if (!entries.some(([, { place }]) => hasValue(place[field]))) continue;
-      for (const [, { place }] of entries) query.append(field, String(place[field] ?? ""));
+      for (const value of this.#values(field)) query.append(field, value);
     }
     url.search = String(query);
-    return this.#fetch(url, { headers, signal });
+    this.#length = url.pathname.length + url.search.length;
+    const places = held.length && { "Last-Event-ID": compose(held) };
+    return this.#fetch(url, { headers: { ...headers, ...places }, signal });
+  }
+
+  /** @returns {[string, string][]} the topics whose places go into the header, and the places. */
+  get #held() {
+    /** @type {[string, string][]} */
+    const held = [];
+    for (const [topic, { place }] of this.#asked) {
+      if (!this.#isBare && isCursor(place.since)) held.push([topic, place.since]);
+    }
+    return held;
+  }
+
+  /**
+   * Return a field's values for the URL: one where all topics without a place have it.
+   *
+   * @param {"since" | "last"} field @returns {string[]}
+   */
+  #values(field) {
+    const held = new Map(this.#held);
+    const all = [...this.#asked].map(([topic, { place }]) => {
+      return held.has(topic) ? null : String(place[field] ?? "");
+    });
+    const values = new Set(all.filter((value) => value !== null));
+    const [first = ""] = values;
+    if (values.size < 2 && !first) return [];
+    if (values.size === 1 && (field === "last" || MOMENT.test(first))) return [first];
+    return all.map((value) => value ?? "");
   }
 
   /** @param {URL} url @param {RequestInit} options */
@@ -172,6 +205,7 @@ export class HttpLink {
     if (!entry || entry !== this.#entries.get(topic)) return; // left, or asked for anew
     const { isLive, id } = entry;
     if (type === "subscribed") {
+      if (this.#isStripped(entry, frame)) return;
       entry.isLive = true;
       entry.place = { since: frame.cursor };
       if (!isLive) this.#hearing.frame({ ...frame, id });
@@ -181,12 +215,29 @@ export class HttpLink {
       }
     } else if (type === "error" || type === "unsubscribed") {
       this.#entries.delete(topic);
-      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason: frame.code ?? frame.reason });
+      const { code, reason = code, message } = frame;
+      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason, message });
       else this.#hearing.frame({ ...frame, id });
     } else {
       if (frame.cursor) entry.place = { since: frame.cursor };
       this.#hearing.frame(frame);
     }
+  }
+
+  /**
+   * Ask again for a topic whose place did not reach the server, which begins with what is new then.
+   *
+   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether it is so.
+   */
+  #isStripped(entry, { topic, recovered }) {
+    if (this.#isBare || !isCursor(entry.place.since) || typeof recovered === "boolean") return false;
+    // All topics of this answer, so that none is taken from it.
+    for (const [name, one] of this.#asked) {
+      if (this.#entries.get(name) === one) this.#entries.set(name, { ...one });
+    }
+    this.#isBare = true;
+    this.#plan();
+    return true;
   }
 
   /** @param {Frame} welcome */
@@ -205,13 +256,32 @@ export class HttpLink {
     if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
     if (!(error instanceof Refusal)) return this.#end(1006, "away");
     if (error.error) return this.#refused(error);
+    if (this.#isTooLong(error.status)) return this.#shorten();
     this.#end(1006, faultOf(error.status));
+  }
+
+  /** @param {number} status Of something in between, or of a server that read no further. */
+  #isTooLong(status) {
+    const says = [414, 431].includes(status) || (status === 400 && this.#length > LONG);
+    return says && this.#asked.size > 0;
+  }
+
+  /** Leave out topics, the newest first, until what is asked for fits, and ask again. */
+  #shorten() {
+    const most = this.#length > LONG ? LONG : this.#length / 2;
+    let length = this.#length;
+    for (const topic of [...this.#asked.keys()].reverse()) {
+      this.take({ type: "error", topic, code: "too_many_topics", message: TOO_LONG, retry: false });
+      length -= String(new URLSearchParams({ topic })).length + 1;
+      if (length <= most) break;
+    }
+    this.#plan();
   }
 
   /** @param {Refusal} refusal Our server's. */
   #refused({ status, error }) {
     const { code, topic } = error;
-    const blamed = topic ? [topic] : code === "forbidden" ? [...this.#asked.keys()] : [];
+    const blamed = topic ? [topic] : this.#blamed(status, code);
     if (blamed.length && [400, 403].includes(status)) {
       for (const topic of blamed) this.take({ ...error, topic });
       return this.#plan();
@@ -223,6 +293,13 @@ export class HttpLink {
     else if (status === 403) this.#end(4403);
     else if (code === "bad_version") this.#end(4406);
     else this.#end(1006, faultOf(status));
+  }
+
+  /** @param {number} status @param {string} code @returns {string[]} whose fault a refusal is. */
+  #blamed(status, code) {
+    if (code === "forbidden") return [...this.#asked.keys()];
+    if (status !== 400 || code === "bad_version") return [];
+    return [...this.#asked].filter(([, { isLive }]) => !isLive).map(([topic]) => topic);
   }
 
   /** @param {number} code @param {Fault} [fault] */
@@ -267,9 +344,9 @@ export class HttpLink {
 
 const LOST = "the connection broke before the answer came; the command may have been run";
 const UNSENT = "something between the page and the server refused the command";
-
-/** @param {unknown} value */
-const hasValue = (value) => value !== undefined && value !== null;
+const TOO_LONG =
+  "the topics of this page do not fit into a URL that a proxy takes: follow fewer, give them " +
+  "shorter names, or raise the proxy's limit (nginx: large_client_header_buffers)";
 
 /** @param {number} status @returns {Fault} whether it says that a transport is not let through, or not there. */
 function faultOf(status) {

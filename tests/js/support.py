@@ -1,5 +1,6 @@
 """What the tests of pages wait for."""
 
+import time
 from typing import Any
 from urllib.request import urlopen
 
@@ -29,7 +30,17 @@ def wait_for(page: Any, claim: str, timeout: float = 20) -> None:
 
 
 def wait_for_state(page: Any, state: str) -> None:
+    """Wait until the client is in a state.
+
+    `connected` comes with the welcome and before any topic is answered: what is published then is
+    heard only by those who follow from a place before it, such as a cursor or `now()`.
+    """
     wait_for(page, f"realtime.state === '{state}'")
+
+
+def now() -> str:
+    """Return a place to follow from that is before all that is published from here on."""
+    return f"@{time.time():.3f}"
 
 
 def tell(server: Server, topic: str, event: str, data: object) -> str:

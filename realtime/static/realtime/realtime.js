@@ -11,9 +11,86 @@ function parse(data) {
   }
 }
 
+// src/sha256.js
+function primes(count) {
+  const found = [];
+  for (let number = 2; found.length < count; number += 1) {
+    if (found.every((prime) => number % prime)) found.push(number);
+  }
+  return found;
+}
+var fraction = (value) => (value - Math.floor(value)) * 2 ** 32 | 0;
+var rotate = (word, bits) => word >>> bits | word << 32 - bits;
+var ROUNDS = primes(64).map((prime) => fraction(Math.cbrt(prime)));
+var START = primes(8).map((prime) => fraction(Math.sqrt(prime)));
+function pad(bytes) {
+  const padded = new Uint8Array((bytes.length + 8 >> 6) * 64 + 64);
+  padded.set(bytes);
+  padded[bytes.length] = 128;
+  const view = new DataView(padded.buffer);
+  view.setUint32(padded.length - 8, Math.floor(bytes.length / 2 ** 29));
+  view.setUint32(padded.length - 4, bytes.length << 3);
+  return view;
+}
+function schedule(view, offset) {
+  const words = Array.from({ length: 16 }, (_, index) => view.getInt32(offset + index * 4));
+  for (let index = 16; index < 64; index += 1) {
+    const [early, late] = [words[index - 15], words[index - 2]];
+    const first = rotate(early, 7) ^ rotate(early, 18) ^ early >>> 3;
+    const second = rotate(late, 17) ^ rotate(late, 19) ^ late >>> 10;
+    words.push(words[index - 16] + first + words[index - 7] + second | 0);
+  }
+  return words;
+}
+function compress(state, words) {
+  let [a, b, c, d, e, f, g, h] = state;
+  for (let index = 0; index < 64; index += 1) {
+    const high = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+    const first = h + high + (e & f ^ ~e & g) + ROUNDS[index] + words[index] | 0;
+    const low = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+    const second = low + (a & b ^ a & c ^ b & c) | 0;
+    [h, g, f, e, d, c, b, a] = [g, f, e, d + first | 0, c, b, a, first + second | 0];
+  }
+  return [a, b, c, d, e, f, g, h].map((word, index) => word + state[index] | 0);
+}
+function sha256(text) {
+  const view = pad(new TextEncoder().encode(text));
+  let state = START;
+  for (let offset = 0; offset < view.byteLength; offset += 64) {
+    state = compress(state, schedule(view, offset));
+  }
+  return state.map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
+}
+
+// src/places.js
+var CURSOR = /^([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,17})\.([0-9a-f]{8})$/;
+function isCursor(since) {
+  return typeof since === "string" && CURSOR.test(since);
+}
+function compose(places) {
+  const epochs = /* @__PURE__ */ new Map();
+  for (const [topic, cursor] of places) {
+    const [, epoch, seq, tag] = (
+      /** @type {RegExpExecArray} */
+      CURSOR.exec(cursor)
+    );
+    const entries = epochs.get(epoch) ?? [];
+    epochs.set(epoch, entries);
+    entries.push(`${base64(sha256(topic))}${base64(tag)}${seq}`);
+  }
+  return [...epochs].map(([epoch, entries]) => `${epoch}~${entries.join(".")}`).join("!");
+}
+function base64(digits) {
+  const bytes = [0, 2, 4, 6].map((at) => parseInt(digits.slice(at, at + 2), 16));
+  const text = btoa(String.fromCharCode(...bytes));
+  return text.slice(0, 6).replaceAll("+", "-").replaceAll("/", "_");
+}
+
 // src/http.js
 var GAP = 50;
 var PATIENCE = 35e3;
+var LONG = 8e3;
+var MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 var FETCH = { cache: "no-store", credentials: "include" };
 var CODES = { bad: 4400, signed_out: 4401, forbidden: 4403, version: 4406, limit: 4429 };
 var Refusal = class extends Error {
@@ -39,6 +116,10 @@ var HttpLink = class {
   /** @type {(() => void) | null} */
   #planned = null;
   #askedAt = Number.NEGATIVE_INFINITY;
+  #length = 0;
+  // of the URL of the request under way
+  #isBare = false;
+  // something on the way takes the header with the places off
   #isOver = false;
   /** @type {string | null | undefined} */
   #user;
@@ -106,19 +187,44 @@ var HttpLink = class {
   get(path, fields, signal, headers = {}) {
     const url = new URL(path, this.#base);
     const query = new URLSearchParams({ v: String(VERSION), ...fields });
-    const entries = [...this.#asked];
-    if (!entries.length) query.append("topic", "");
-    for (const [topic] of entries) query.append("topic", topic);
+    const held = this.#held;
+    if (!this.#asked.size) query.append("topic", "");
+    for (const topic of this.#asked.keys()) query.append("topic", topic);
     for (
       const field of
       /** @type {const} */
       ["since", "last"]
     ) {
-      if (!entries.some(([, { place }]) => hasValue(place[field]))) continue;
-      for (const [, { place }] of entries) query.append(field, String(place[field] ?? ""));
+      for (const value of this.#values(field)) query.append(field, value);
     }
     url.search = String(query);
-    return this.#fetch(url, { headers, signal });
+    this.#length = url.pathname.length + url.search.length;
+    const places = held.length && { "Last-Event-ID": compose(held) };
+    return this.#fetch(url, { headers: { ...headers, ...places }, signal });
+  }
+  /** @returns {[string, string][]} the topics whose places go into the header, and the places. */
+  get #held() {
+    const held = [];
+    for (const [topic, { place }] of this.#asked) {
+      if (!this.#isBare && isCursor(place.since)) held.push([topic, place.since]);
+    }
+    return held;
+  }
+  /**
+   * Return a field's values for the URL: one where all topics without a place have it.
+   *
+   * @param {"since" | "last"} field @returns {string[]}
+   */
+  #values(field) {
+    const held = new Map(this.#held);
+    const all = [...this.#asked].map(([topic, { place }]) => {
+      return held.has(topic) ? null : String(place[field] ?? "");
+    });
+    const values = new Set(all.filter((value) => value !== null));
+    const [first = ""] = values;
+    if (values.size < 2 && !first) return [];
+    if (values.size === 1 && (field === "last" || MOMENT.test(first))) return [first];
+    return all.map((value) => value ?? "");
   }
   /** @param {URL} url @param {RequestInit} options */
   async #fetch(url, options) {
@@ -142,6 +248,7 @@ var HttpLink = class {
     if (!entry || entry !== this.#entries.get(topic)) return;
     const { isLive, id } = entry;
     if (type === "subscribed") {
+      if (this.#isStripped(entry, frame)) return;
       entry.isLive = true;
       entry.place = { since: frame.cursor };
       if (!isLive) this.#hearing.frame({ ...frame, id });
@@ -151,12 +258,27 @@ var HttpLink = class {
       }
     } else if (type === "error" || type === "unsubscribed") {
       this.#entries.delete(topic);
-      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason: frame.code ?? frame.reason });
+      const { code, reason = code, message } = frame;
+      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason, message });
       else this.#hearing.frame({ ...frame, id });
     } else {
       if (frame.cursor) entry.place = { since: frame.cursor };
       this.#hearing.frame(frame);
     }
+  }
+  /**
+   * Ask again for a topic whose place did not reach the server, which begins with what is new then.
+   *
+   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether it is so.
+   */
+  #isStripped(entry, { topic, recovered }) {
+    if (this.#isBare || !isCursor(entry.place.since) || typeof recovered === "boolean") return false;
+    for (const [name, one] of this.#asked) {
+      if (this.#entries.get(name) === one) this.#entries.set(name, { ...one });
+    }
+    this.#isBare = true;
+    this.#plan();
+    return true;
   }
   /** @param {Frame} welcome */
   #welcome(welcome) {
@@ -171,12 +293,29 @@ var HttpLink = class {
     if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
     if (!(error instanceof Refusal)) return this.#end(1006, "away");
     if (error.error) return this.#refused(error);
+    if (this.#isTooLong(error.status)) return this.#shorten();
     this.#end(1006, faultOf(error.status));
+  }
+  /** @param {number} status Of something in between, or of a server that read no further. */
+  #isTooLong(status) {
+    const says = [414, 431].includes(status) || status === 400 && this.#length > LONG;
+    return says && this.#asked.size > 0;
+  }
+  /** Leave out topics, the newest first, until what is asked for fits, and ask again. */
+  #shorten() {
+    const most = this.#length > LONG ? LONG : this.#length / 2;
+    let length = this.#length;
+    for (const topic of [...this.#asked.keys()].reverse()) {
+      this.take({ type: "error", topic, code: "too_many_topics", message: TOO_LONG, retry: false });
+      length -= String(new URLSearchParams({ topic })).length + 1;
+      if (length <= most) break;
+    }
+    this.#plan();
   }
   /** @param {Refusal} refusal Our server's. */
   #refused({ status, error }) {
     const { code, topic } = error;
-    const blamed = topic ? [topic] : code === "forbidden" ? [...this.#asked.keys()] : [];
+    const blamed = topic ? [topic] : this.#blamed(status, code);
     if (blamed.length && [400, 403].includes(status)) {
       for (const topic2 of blamed) this.take({ ...error, topic: topic2 });
       return this.#plan();
@@ -188,6 +327,12 @@ var HttpLink = class {
     else if (status === 403) this.#end(4403);
     else if (code === "bad_version") this.#end(4406);
     else this.#end(1006, faultOf(status));
+  }
+  /** @param {number} status @param {string} code @returns {string[]} whose fault a refusal is. */
+  #blamed(status, code) {
+    if (code === "forbidden") return [...this.#asked.keys()];
+    if (status !== 400 || code === "bad_version") return [];
+    return [...this.#asked].filter(([, { isLive }]) => !isLive).map(([topic]) => topic);
   }
   /** @param {number} code @param {Fault} [fault] */
   #end(code, fault) {
@@ -226,7 +371,7 @@ var HttpLink = class {
 };
 var LOST = "the connection broke before the answer came; the command may have been run";
 var UNSENT = "something between the page and the server refused the command";
-var hasValue = (value) => value !== void 0 && value !== null;
+var TOO_LONG = "the topics of this page do not fit into a URL that a proxy takes: follow fewer, give them shorter names, or raise the proxy's limit (nginx: large_client_header_buffers)";
 function faultOf(status) {
   const isPassing = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
   return isPassing ? "away" : "blocked";
@@ -1175,7 +1320,8 @@ var Following = class {
     else if (frame.type === "reset") this.#reset(frame);
     else if (frame.type === "unsubscribed") {
       this.#isLive = false;
-      this.#deny({ code: frame.reason, message: "the server ended the subscription" });
+      const { reason, message = "the server ended the subscription" } = frame;
+      this.#deny({ code: reason, message });
     }
   }
   /** @param {Frame} frame */
@@ -1247,57 +1393,6 @@ function group(topics = []) {
 }
 var hasStart = ({ since, last }) => since !== void 0 || last !== void 0;
 var isSame = (one, other) => one.since === other.since && one.last === other.last;
-
-// src/sha256.js
-function primes(count) {
-  const found = [];
-  for (let number = 2; found.length < count; number += 1) {
-    if (found.every((prime) => number % prime)) found.push(number);
-  }
-  return found;
-}
-var fraction = (value) => (value - Math.floor(value)) * 2 ** 32 | 0;
-var rotate = (word, bits) => word >>> bits | word << 32 - bits;
-var ROUNDS = primes(64).map((prime) => fraction(Math.cbrt(prime)));
-var START = primes(8).map((prime) => fraction(Math.sqrt(prime)));
-function pad(bytes) {
-  const padded = new Uint8Array((bytes.length + 8 >> 6) * 64 + 64);
-  padded.set(bytes);
-  padded[bytes.length] = 128;
-  const view = new DataView(padded.buffer);
-  view.setUint32(padded.length - 8, Math.floor(bytes.length / 2 ** 29));
-  view.setUint32(padded.length - 4, bytes.length << 3);
-  return view;
-}
-function schedule(view, offset) {
-  const words = Array.from({ length: 16 }, (_, index) => view.getInt32(offset + index * 4));
-  for (let index = 16; index < 64; index += 1) {
-    const [early, late] = [words[index - 15], words[index - 2]];
-    const first = rotate(early, 7) ^ rotate(early, 18) ^ early >>> 3;
-    const second = rotate(late, 17) ^ rotate(late, 19) ^ late >>> 10;
-    words.push(words[index - 16] + first + words[index - 7] + second | 0);
-  }
-  return words;
-}
-function compress(state, words) {
-  let [a, b, c, d, e, f, g, h] = state;
-  for (let index = 0; index < 64; index += 1) {
-    const high = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
-    const first = h + high + (e & f ^ ~e & g) + ROUNDS[index] + words[index] | 0;
-    const low = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
-    const second = low + (a & b ^ a & c ^ b & c) | 0;
-    [h, g, f, e, d, c, b, a] = [g, f, e, d + first | 0, c, b, a, first + second | 0];
-  }
-  return [a, b, c, d, e, f, g, h].map((word, index) => word + state[index] | 0);
-}
-function sha256(text) {
-  const view = pad(new TextEncoder().encode(text));
-  let state = START;
-  for (let offset = 0; offset < view.byteLength; offset += 64) {
-    state = compress(state, schedule(view, offset));
-  }
-  return state.map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
-}
 
 // src/origin.js
 var ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

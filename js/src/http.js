@@ -18,7 +18,6 @@ import { compose, isCursor } from "./places.js";
  */
 
 const GAP = 50; // ms between two requests for other topics, so that those of one moment go together
-const PATIENCE = 35_000; // ms until a command counts as lost: the silence that ends a connection
 const LONG = 8_000; // characters of a URL that proxies take: nginx 8 KB, with method and version
 const MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 
@@ -65,6 +64,7 @@ export class HttpLink {
   #askedAt = Number.NEGATIVE_INFINITY;
   #length = 0; // of the URL of the request under way
   #isBare = false; // something on the way takes the header with the places off
+  #commands = new AbortController();
   #isOver = false;
   /** @type {string | null | undefined} */
   #user;
@@ -104,6 +104,7 @@ export class HttpLink {
 
   close() {
     this.leave();
+    this.#commands.abort();
   }
 
   leave() {
@@ -311,19 +312,16 @@ export class HttpLink {
 
   // Commands
 
-  /** @param {Frame} frame */
+  /** Run one, for as long as it takes and the connection lasts. @param {Frame} frame */
   async #command(frame) {
     const { id } = frame;
     /** @type {Frame} */
     let answer = { type: "error", code: "disconnected", message: LOST, retry: false };
-    const request = new AbortController();
-    const cancel = this.clock.after(PATIENCE, () => request.abort());
     try {
-      answer = await this.#post(frame, request.signal);
+      answer = await this.#post(frame, this.#commands.signal);
     } catch (error) {
-      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: UNSENT };
+      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: messageOf(error) };
     }
-    cancel();
     this.#hearing.frame({ ...answer, id });
   }
 
@@ -347,6 +345,9 @@ const UNSENT = "something between the page and the server refused the command";
 const TOO_LONG =
   "the topics of this page do not fit into a URL that a proxy takes: follow fewer, give them " +
   "shorter names, or raise the proxy's limit (nginx: large_client_header_buffers)";
+
+/** @param {Refusal} refusal Of a command, by something in between. */
+const messageOf = ({ status }) => (status < 500 ? UNSENT : LOST);
 
 /** @param {number} status @returns {Fault} whether it says that a transport is not let through, or not there. */
 function faultOf(status) {

@@ -218,14 +218,11 @@ test("a command that is refused, lost, or kept from the server rejects", async (
     await fault();
     await rejects;
   }
-  const silent = assert.rejects(topic.publish("one"), { code: "disconnected" });
+  // A proxy that waits no longer; whether it was run is not known.
+  const slow = assert.rejects(topic.call("one"), { code: "disconnected", message: /may have been run/ });
   await flush();
-  const post = Asked.last;
-  await advance(20_000);
-  await Asked.all[1].bring({ type: "heartbeat" });
-  await advance(15_000);
-  assert.equal(post.isAborted, true);
-  await silent;
+  await Asked.last.answer(504);
+  await slow;
   // What the server had no room for is sent again.
   const busy = topic.publish("one");
   await flush();
@@ -234,6 +231,29 @@ test("a command that is refused, lost, or kept from the server rejects", async (
   while (Asked.all.length === count) await advance(100);
   await Asked.last.answer(200, { type: "ok" });
   await busy;
+});
+
+test("a command takes as long as it takes, and ends with the connection", async () => {
+  const { topic, advance } = await makeFollowing("sse");
+  await Asked.last.stream(subscribed("a", "a0"));
+  const stream = Asked.last;
+  const long = topic.call("one");
+  await flush();
+  const post = Asked.last;
+  for (let minute = 0; minute < 20; minute += 1) {
+    for (let turn = 0; turn < 3; turn += 1) {
+      await advance(20_000);
+      await stream.bring({ type: "heartbeat" });
+    }
+  }
+  await post.answer(200, { type: "result", data: 42 });
+  assert.equal(await long, 42);
+  const lost = assert.rejects(topic.call("two"), { code: "disconnected" });
+  await flush();
+  const second = Asked.last;
+  await advance(36_000);
+  await lost;
+  assert.equal(second.isAborted, true);
 });
 
 test("a server that says when to come back is obeyed", async () => {

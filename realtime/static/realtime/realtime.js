@@ -88,7 +88,6 @@ function base64(digits) {
 
 // src/http.js
 var GAP = 50;
-var PATIENCE = 35e3;
 var LONG = 8e3;
 var MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 var FETCH = { cache: "no-store", credentials: "include" };
@@ -120,6 +119,7 @@ var HttpLink = class {
   // of the URL of the request under way
   #isBare = false;
   // something on the way takes the header with the places off
+  #commands = new AbortController();
   #isOver = false;
   /** @type {string | null | undefined} */
   #user;
@@ -153,6 +153,7 @@ var HttpLink = class {
   }
   close() {
     this.leave();
+    this.#commands.abort();
   }
   leave() {
     this.#isOver = true;
@@ -341,18 +342,15 @@ var HttpLink = class {
     this.#hearing.closed(code, fault);
   }
   // Commands
-  /** @param {Frame} frame */
+  /** Run one, for as long as it takes and the connection lasts. @param {Frame} frame */
   async #command(frame) {
     const { id } = frame;
     let answer = { type: "error", code: "disconnected", message: LOST, retry: false };
-    const request = new AbortController();
-    const cancel = this.clock.after(PATIENCE, () => request.abort());
     try {
-      answer = await this.#post(frame, request.signal);
+      answer = await this.#post(frame, this.#commands.signal);
     } catch (error) {
-      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: UNSENT };
+      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: messageOf(error) };
     }
-    cancel();
     this.#hearing.frame({ ...answer, id });
   }
   /** @param {Frame} frame @param {AbortSignal} signal @returns {Promise<Frame>} */
@@ -372,6 +370,7 @@ var HttpLink = class {
 var LOST = "the connection broke before the answer came; the command may have been run";
 var UNSENT = "something between the page and the server refused the command";
 var TOO_LONG = "the topics of this page do not fit into a URL that a proxy takes: follow fewer, give them shorter names, or raise the proxy's limit (nginx: large_client_header_buffers)";
+var messageOf = ({ status }) => status < 500 ? UNSENT : LOST;
 function faultOf(status) {
   const isPassing = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
   return isPassing ? "away" : "blocked";
@@ -390,13 +389,13 @@ async function ours(response) {
 // src/polling.js
 var WAIT = 25;
 var PAUSE = 3e3;
-var PATIENCE2 = 1e4;
+var PATIENCE = 1e4;
 var longpoll = transport("longpoll", WAIT);
 var poll = transport("poll", 0);
 function transport(name, wait) {
   return {
     name,
-    patience: PATIENCE2,
+    patience: PATIENCE,
     isStream: false,
     open: (base, hearing, tools) => new HttpLink((link, signal) => ask(link, signal, wait), base, hearing, tools)
   };
@@ -707,7 +706,7 @@ var RealtimeError = class extends Error {
 };
 
 // src/commands.js
-var PATIENCE3 = 1e4;
+var PATIENCE2 = 1e4;
 var ATTEMPTS = 5;
 var Commands = class {
   #clock;
@@ -806,7 +805,7 @@ var Commands = class {
       reject(new RealtimeError(code, "there is no connection; the command was not sent", true));
     };
     const held = { go, fail };
-    const cancel = this.#clock.after(PATIENCE3, () => fail("timeout"));
+    const cancel = this.#clock.after(PATIENCE2, () => fail("timeout"));
     const drop = () => {
       cancel();
       this.#held.delete(held);

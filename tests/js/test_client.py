@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.js.support import wait_for, wait_for_state
+from tests.js.support import now, wait_for, wait_for_state
 from tests.support.server import Server
 
 
@@ -122,6 +122,7 @@ def test_actions_client_events_and_signing_out(open_page, server) -> None:
         "topic.call('boom', 'invalid').catch(error => [error.code, error.name])"
     )
     assert refused == ["invalid", "RealtimeError"]
+    page.evaluate("since => { realtime.since = since; }", now())
     # Playwright would call the function that on() answers.
     page.evaluate("void realtime.user.on('*', data => seen.push(data))")
     page.evaluate("realtime.addEventListener('userchange', event => seen.push(event.userId))")

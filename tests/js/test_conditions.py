@@ -2,7 +2,7 @@
 
 from urllib.parse import quote
 
-from tests.js.support import ADD, tell, wait_for, wait_for_heard, wait_for_state
+from tests.js.support import ADD, now, tell, wait_for, wait_for_heard, wait_for_state
 from tests.js.tabs import Tab, start_browser
 from tests.support.server import Server
 
@@ -106,7 +106,7 @@ def test_two_stale_places_on_a_page_that_reloads_reset_it_once(
 def test_signing_in_while_connected_brings_the_users_topic(
     open_window, shared_server, topic
 ) -> None:
-    html = element("own", "user") + element("all", topic)
+    html = element("own", "user") + element("all", topic, since=now())
     page = open_window(shared_server, f"/elements/?html={quote(html)}")
     wait_for_heard(page, ["realtime-denied", "own", "user"])
     page.evaluate("realtime.addEventListener('userchange', event => { window.change = event })")

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -311,7 +312,8 @@ def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
             if not part.events:
                 continue
             done: concurrent.futures.Future[None] = concurrent.futures.Future()
-            sender.loop.call_soon_threadsafe(sender.put, part, done)
+            # Not in the publisher's context: a layer could take its transaction for this one's.
+            sender.loop.call_soon_threadsafe(sender.put, part, done, context=Context())
             _home.under_way.add(done)
             done.add_done_callback(_home.under_way.discard)
             futures.append(done)

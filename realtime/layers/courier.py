@@ -1,7 +1,8 @@
 """The layer's thread: everything that one process does at the database for its channel layer.
 
 It has a database connection of its own, takes what coroutines hand it, many at a time, and looks
-for letters of other processes while anybody here may want one.
+for letters of other processes while anybody here may want one: every ``interval`` seconds, or when
+it hears of one, where ``layers.listening`` has proved that it does.
 It begins with the first need and ends by itself ten seconds after the last.
 
 An error of the database fails the tasks that met it.
@@ -25,8 +26,10 @@ from typing import cast
 
 from django.db import connections
 
+from realtime.layers.bell import Bell
 from realtime.layers.letters import Flush, Join, Leave, Letter, address_of, unpack
-from realtime.layers.local import LocalChannels
+from realtime.layers.listening import Listener
+from realtime.layers.local import LocalChannels, Waiter
 from realtime.layers.tables import LayerTables
 from realtime.layers.wakeups import Watch
 
@@ -39,6 +42,7 @@ Task = Letter | Join | Leave | Flush
 BATCH = 500  # tasks done together, so that a hub's joins cost one transaction and not thousands
 ACTIVE_SECONDS = 1.0  # after a letter, more are likely
 ACTIVE_SHARE = 0.4  # of the interval is waited while active
+SAFETY_SECONDS = 5.0  # between two looks while every letter is heard of; one may get lost
 RENEW_SECONDS = 20  # a third of the lease
 TRIM_SECONDS = 60  # give or take a half, so that processes do not trim together
 IDLE_SECONDS = 10  # without a reader, a member or a task, then the thread ends
@@ -64,7 +68,8 @@ class Courier:
         self.tables = tables
         self.local = local
         self.interval = interval
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._bell = Bell()
         self._errands: deque[_Errand] = deque()
         self._thread: threading.Thread | None = None
         self._previous: threading.Thread | None = None
@@ -72,6 +77,7 @@ class Courier:
         self._asleep = False
         # The rest belongs to the thread.
         self._watch = Watch(tables)
+        self._listener = Listener(tables)
         self._registered = False
         self._dirty = True  # letters may wait: look, until a look has succeeded
         self._due = self._renew_at = self._trim_at = self._active_until = self._idle_at = 0.0
@@ -87,26 +93,26 @@ class Courier:
     def submit(self, task: Task) -> Future[bool]:
         """Have a task done; the future tells whether there was room, or the database's error."""
         errand = _Errand(task)
-        with self._changed:
+        with self._lock:
             self._errands.append(errand)
             self._start()
-            self._changed.notify()
+            self._bell.ring()
         return errand.future
 
     def look(self, *, now: bool) -> None:
         """Look for letters from now on, because somebody here waits; ``now``: at once."""
-        with self._changed:
+        with self._lock:
             self._start()
             if now or self._asleep:
                 self._hurry = True
-                self._changed.notify()
+                self._bell.ring()
 
     def stop(self) -> threading.Thread | None:
         """Finish what was handed in, take the process's rows back, end; return the thread."""
-        with self._changed:
+        with self._lock:
             if self._thread is not None:
                 self._previous, self._thread = self._thread, None
-                self._changed.notify()
+                self._bell.ring()
             return self._previous
 
     def _start(self) -> None:
@@ -138,13 +144,14 @@ class Courier:
             if self._registered:
                 with suppress(Exception):  # then it expires
                     self.tables.retire()
+            self._listener.close()
             connections[self.tables.using].close()
 
     def _wait(self) -> list[_Errand] | None:
         """Wait for something to do; None: there will be nothing more."""
         me = threading.current_thread()
-        with self._changed:
-            while True:
+        while True:
+            with self._lock:
                 if self._hurry:
                     self._hurry, self._due = False, 0.0
                 if self._errands:
@@ -159,7 +166,10 @@ class Courier:
                         return []
                     self._previous, self._thread = me, None
                     return None
-                self._changed.wait(pause)
+            if self._bell.wait(pause, self._listener.socket) and self._listener.hear(
+                self.local.wanted()
+            ):
+                self._dirty, self._due = True, 0.0
 
     def _do(self, errands: Sequence[_Errand]) -> None:
         errands = [e for e in errands if e.future.set_running_or_notify_cancel()]
@@ -180,7 +190,7 @@ class Courier:
         done: Sequence[bool] = [True] * len(tasks)
         match tasks[0]:
             case Letter():
-                done = self.tables.post(cast("Sequence[Letter]", tasks))
+                done = self.tables.letters.post(cast("Sequence[Letter]", tasks))
                 if self.local.wanted():  # SQLite does not announce what this connection writes
                     self._dirty, self._due = True, 0.0
             case Join():
@@ -208,15 +218,7 @@ class Courier:
 
     def _poll(self) -> None:
         try:
-            wanted = self.local.wanted()
-            reopened, changed = self._watch.check(frozenset([self.tables.inbox, *wanted]))
-            if reopened:
-                self._registered = False
-            self._dirty |= changed or reopened
-            self._dirty |= any(not w.settled for waiters in wanted.values() for w in waiters)
-            self._ensure_registered()
-            self._keep_alive()
-            found = self._fetch() if self._dirty else 0
+            found = self._look()
         except Exception as error:  # of whatever kind: the readers wait for this thread
             if not self._failures:
                 logger.warning("Cannot look for messages of other processes; retrying: %s", error)
@@ -230,7 +232,29 @@ class Courier:
             logger.info("Looking for messages of other processes again.")
         if found:
             self._active_until = now + ACTIVE_SECONDS
-        self._due = now + self.interval * (ACTIVE_SHARE if now < self._active_until else 1)
+        if self._listener.proved:
+            pause = max(self.interval, SAFETY_SECONDS)
+        else:
+            pause = self.interval * (ACTIVE_SHARE if now < self._active_until else 1)
+        self._due = min(now + pause, max(now, self._listener.due))
+
+    def _look(self) -> int:
+        """Look for letters and take them; return how many there were."""
+        wanted = self.local.wanted()
+        addresses = frozenset([self.tables.inbox, *wanted])
+        self._dirty |= any(not w.settled for waiters in wanted.values() for w in waiters)
+        expected = self._dirty
+        reopened, changed = self._watch.check(addresses, sure=expected)
+        if reopened:
+            self._registered = False
+        self._dirty |= changed or reopened
+        self._listener.keep()
+        self._ensure_registered()
+        self._keep_alive()
+        found = self._fetch() if self._dirty else 0
+        if found and self._listener.proved and not expected:
+            self._listener.doubt()
+        return found
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -254,13 +278,22 @@ class Courier:
             for letter in letters:
                 self._deliver(letter)
         for channel, waiters in self.local.reserve().items():
-            letters, more = self.tables.claim_shared(channel, len(waiters))
+            count += self._fetch_shared(channel, waiters)
+        self._dirty = False
+        return count
+
+    def _fetch_shared(self, channel: str, waiters: Sequence[Waiter]) -> int:
+        """Take a letter for each reader that waits here; return how many there were."""
+        count = 0
+        while count < len(waiters):
+            letters, more = self.tables.claim_shared(channel, len(waiters) - count)
             count += len(letters)
             for letter in letters:
                 self._deliver(letter)
             if not more:
                 self.local.settle(waiters)
-        self._dirty = False
+                break
+            # Others took what was seen here, and behind it there may be more.
         return count
 
     def _deliver(self, letter: bytes) -> None:

@@ -40,7 +40,7 @@ import weakref
 from concurrent.futures import Future
 from typing import Any, ClassVar, cast
 
-from channels.exceptions import ChannelFull
+from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -60,6 +60,7 @@ from realtime.layers.letters import (
 )
 from realtime.layers.local import LocalChannels
 from realtime.layers.tables import LayerTables
+from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -84,6 +85,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge  # there is no limit of the layer's own
 
     def __init__(
         self,
@@ -124,6 +127,11 @@ class DatabaseChannelLayer(BaseChannelLayer):
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Put a message on a channel; it is read once, by one reader.
 
+        From ``async_to_sync()`` inside ``atomic()`` of the layer's alias it is a part of that
+        transaction: nobody gets it before the commit, and nobody at all after a rollback.
+        Expiry counts from the call, and of a channel of this process, a message for which there
+        is no room after the commit is dropped.
+
         Raises:
             ChannelFull: the channel holds ``capacity`` unread messages; this one is dropped.
             StoreUnavailable: the database did not take it; it may arrive all the same if the
@@ -131,13 +139,13 @@ class DatabaseChannelLayer(BaseChannelLayer):
             TypeError: the name is not valid, or a value cannot be packed.
         """
         self.require_valid_channel_name(channel)
-        body = _body(message)
-        if address_of(channel) == self.inbox or self._alone():
-            fits = self._local.put(channel, body)
-        else:
-            fits = self._local.offer(channel, body) or await self._have(
-                Letter(body, channel=channel)
-            )
+        letter = Letter(_body(message), channel=channel)
+        fits = await in_thread_of_sender(lambda: self._enclose(letter))
+        if fits is None:
+            if address_of(channel) == self.inbox or self._alone():
+                fits = self._local.put(channel, letter.body)
+            else:
+                fits = self._local.offer(channel, letter.body) or await self._have(letter)
         if not fits:
             raise ChannelFull(channel)
 
@@ -208,15 +216,19 @@ class DatabaseChannelLayer(BaseChannelLayer):
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Put a message on every channel of a group; channels that are full miss it.
 
+        Inside ``atomic()`` it is as with ``send()``; the members in other processes are those that
+        the transaction sees.
+
         Raises:
             StoreUnavailable: the database did not take it; the members in this process have it.
             TypeError: the name is not valid, or a value cannot be packed.
         """
         self.require_valid_group_name(group)
-        body = _body(message)
-        self._local.publish(group, body)
-        if not self._alone():
-            await self._have(Letter(body, group=group))
+        letter = Letter(_body(message), group=group)
+        if await in_thread_of_sender(lambda: self._enclose(letter)) is None:
+            self._local.publish(group, letter.body)
+            if not self._alone():
+                await self._have(letter)
 
     # Flush, and the end
 
@@ -267,6 +279,22 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """Tell whether no other process can use this database, so that nothing is written there."""
         connection = connections[self.using]
         return connection.vendor == "sqlite" and cast("Any", connection).is_in_memory_db()
+
+    def _enclose(self, letter: Letter) -> bool | None:
+        """Make a letter a part of this thread's transaction; None if there is none.
+
+        Returns:
+            False if an address had no room.
+        """
+        connection = connections[self.using]
+        if not is_in_transaction(connection):
+            return None
+        fits, addresses = True, set[str]()
+        if not self._alone() and address_of(letter.channel) != self.inbox:
+            fits, addresses = self._courier.tables.letters.enclose(connection, letter)
+        if fits or letter.group:
+            after_commit(self._courier, letter, addresses)
+        return fits
 
     async def _have(self, task: Task) -> bool:
         """Have a task done at the database; tell whether there was room."""

@@ -14,9 +14,21 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-__all__ = ["Flush", "Join", "Leave", "Letter", "address_of", "new_inbox", "pack", "unpack"]
+__all__ = [
+    "Flush",
+    "Join",
+    "Leave",
+    "Letter",
+    "address_of",
+    "is_inbox",
+    "is_inbox_name",
+    "new_inbox",
+    "pack",
+    "unpack",
+]
 
 _PROCESS_CHANNEL = re.compile(r"[A-Za-z0-9_.-]+\.([0-9a-f]{20})![A-Za-z0-9_.-]*")
+_INBOX_NAME = re.compile(r"[0-9a-f]{20}")
 
 
 def new_inbox() -> str:
@@ -33,6 +45,11 @@ def address_of(channel: str) -> str:
 def is_inbox(address: str, channel: str) -> bool:
     """Tell whether a channel's address is a process's inbox."""
     return address != channel
+
+
+def is_inbox_name(address: str) -> bool:
+    """Tell whether an address looks like a process's inbox."""
+    return _INBOX_NAME.fullmatch(address) is not None
 
 
 def pack(value: Any) -> bytes:

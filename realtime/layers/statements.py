@@ -15,7 +15,7 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from realtime.stores.clock import DatabaseClock
 
-__all__ = ["Compiled", "delete_keys", "insert_messages"]
+__all__ = ["Compiled", "delete_keys", "insert_messages", "notify"]
 
 
 class Compiled:
@@ -82,3 +82,13 @@ def delete_keys(connection: BaseDatabaseWrapper, model: type[Model], keys: Seque
         )
         count: int = cursor.rowcount
     return count
+
+
+def notify(connection: BaseDatabaseWrapper, notices: Sequence[tuple[str, str]]) -> None:
+    """Send PostgreSQL's notifications, each a (channel, payload), in one statement."""
+    channels, payloads = zip(*notices, strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_notify(c, p) FROM unnest(%s::text[], %s::text[]) AS notices(c, p)",
+            [list(channels), list(payloads)],
+        )

@@ -2,7 +2,8 @@
 
 SQLite tells by ``PRAGMA data_version`` whether another connection has committed anything: 3 µs, and
 no query while nothing happens.
-Other databases are asked for one row by an indexed query.
+Other databases are asked for one row by an indexed query; PostgreSQL seldom, while a ``Listener``
+(``layers.listening``) hears of every letter.
 
 Neither goes through Django's cursors, which would fill the log of queries, and the console of a
 developer who reads it, with twenty lines a second.
@@ -40,13 +41,16 @@ class Watch:
         own = connections[self.tables.using]
         return self.tables.database.read(lambda connection: self._open(connection, own))
 
-    def check(self, addresses: frozenset[str]) -> tuple[bool, bool]:
-        """Do as ``open()`` does, and tell too whether anything may wait at one of the addresses."""
+    def check(self, addresses: frozenset[str], *, sure: bool) -> tuple[bool, bool]:
+        """Do as ``open()`` does, and tell too whether anything may wait at one of the addresses.
+
+        ``sure``: something may, as far as the caller knows; then no query asks.
+        """
         own = connections[self.tables.using]
         return self.tables.database.read(
             lambda connection: (
                 self._open(connection, own),
-                self._changed(connection, addresses),
+                self._changed(connection, addresses, sure),
             )
         )
 
@@ -64,15 +68,19 @@ class Watch:
         self._raw, self._version = connection.connection, None
         return True
 
-    def _changed(self, connection: BaseDatabaseWrapper, addresses: frozenset[str]) -> bool:
+    def _changed(
+        self, connection: BaseDatabaseWrapper, addresses: frozenset[str], sure: bool
+    ) -> bool:
         if connection.vendor == "sqlite":
             with connection.wrap_database_errors:
                 (version,) = connection.connection.execute("PRAGMA data_version").fetchone()
             key = (id(connection.connection), version)
             changed, self._version = key != self._version, key
             return changed
+        if sure:
+            return True
         if self._query is None or self._query[0] != addresses:
-            rows = self.tables.messages.filter(inbox__in=addresses).values("pk")[:1]
+            rows = self.tables.rows.messages.filter(inbox__in=addresses).values("pk")[:1]
             sql, params = rows.query.get_compiler(self.tables.using).as_sql()
             self._query = (addresses, sql, params)
         with connection.wrap_database_errors, connection.connection.cursor() as cursor:

@@ -1,6 +1,7 @@
 """Layers over real databases, and other processes that use them too."""
 
 import asyncio
+import math
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from pytest_django import DjangoDbBlocker
 from realtime.layers.database import DatabaseChannelLayer
 from tests.layers.node import Node
 from tests.support.databases import database_config
+from tests.support.waiting import await_until
 
 
 class Database:
@@ -98,6 +100,17 @@ def postgres(
         database.clear()
 
 
+@pytest.fixture
+def memory(django_db_blocker: DjangoDbBlocker) -> Iterator[Database]:
+    """A SQLite database in memory, with no table at all."""
+    config = {"default": {}, "memory": database_config(":memory:")}
+    connections.settings["memory"] = connections.configure_settings(config)["memory"]
+    with django_db_blocker.unblock():
+        yield Database("memory", ":memory:")
+        connections["memory"].close()
+    del connections["memory"], connections.settings["memory"]
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> Database:
     """Each database in turn."""
@@ -117,6 +130,16 @@ async def make_layer(database: Database) -> AsyncIterator[Callable[..., Database
     yield make
     for layer in made:
         await layer.close()
+
+
+def deafen(layer: DatabaseChannelLayer) -> None:
+    """Keep a new layer from hearing of letters, so that it has to look for them."""
+    layer._courier._listener.due = math.inf
+
+
+async def await_hearing(layer: DatabaseChannelLayer) -> None:
+    """Wait until it is proved that a layer hears of its letters."""
+    await await_until(lambda: layer._courier._listener.proved, "LISTEN is proved")
 
 
 @pytest.fixture

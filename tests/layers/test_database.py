@@ -22,10 +22,9 @@ from realtime.exceptions import StoreUnavailable
 from realtime.layers import courier, tables
 from realtime.layers import database as layer_module
 from realtime.layers.database import DatabaseChannelLayer
-from tests.layers.conftest import Database
+from tests.layers.conftest import Database, deafen
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
 from tests.layers.node import Node
-from tests.support.databases import database_config
 from tests.support.waiting import await_until, wait_until
 
 NEVER = 3600.0  # a polling interval at which nothing is found by polling
@@ -100,6 +99,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
+        deafen(there)
         for layer in (here, there):
             for _ in range(5):
                 await layer.group_add("orders", await layer.new_channel())
@@ -110,6 +110,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(capacity=3), make_layer(polling_interval=NEVER)
+        deafen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         for number in range(5):
@@ -229,6 +230,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
+        deafen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.send(theirs, {"number": 1})
@@ -291,6 +293,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await database.run(here._courier.tables.trim)
         assert await database.count("LayerMember") == 0
         there._courier._renew_at = 0.0  # as after a pause of 20 seconds
+        there._courier.look(now=True)
 
         async def joined() -> bool:
             return await database.count("LayerMember") == 1
@@ -303,6 +306,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
+        deafen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.group_send("orders", {"number": 1})
@@ -516,23 +520,22 @@ class TestConsumers:
         await layer.close()
 
 
-class TestInMemoryDatabase:
-    async def test_nothing_is_written_and_no_thread_runs(self) -> None:
-        config = {"default": {}, "memory": database_config(":memory:")}
-        connections.settings["memory"] = connections.configure_settings(config)["memory"]
-        try:
-            layer = DatabaseChannelLayer(using="memory")
-            channel = await layer.new_channel()
-            await layer.group_add("orders", channel)
-            await layer.group_add("orders", "worker")
-            await layer.group_send("orders", {"number": 1})
-            await next_is(layer, channel, 1)
-            await next_is(layer, "worker", 1)
-            await layer.group_discard("orders", channel)
-            await layer.flush()
-            assert not layer._courier.running
-        finally:
-            del connections["memory"], connections.settings["memory"]
+class TestInMemoryDatabase(ChannelLayerContract):
+    @pytest.fixture
+    def database(self, memory: Database) -> Database:
+        return memory
+
+    async def test_nothing_is_written_and_no_thread_runs(self, make_layer: MakeLayer) -> None:
+        layer = make_layer()
+        channel = await layer.new_channel()
+        await layer.group_add("orders", channel)
+        await layer.group_add("orders", "worker")
+        await layer.group_send("orders", {"number": 1})
+        await next_is(layer, channel, 1)
+        await next_is(layer, "worker", 1)
+        await layer.group_discard("orders", channel)
+        await layer.flush()
+        assert not layer._courier.running
 
 
 class locked:

@@ -142,6 +142,16 @@ async def await_hearing(layer: DatabaseChannelLayer) -> None:
     await await_until(lambda: layer._courier._listener.proved, "LISTEN is proved")
 
 
+def end_connections(alias: str, query: str) -> None:
+    """End the others' connections to PostgreSQL whose last statement is like this."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND query LIKE %s",
+            [query],
+        )
+
+
 @pytest.fixture
 def start_node(database: Database) -> Iterator[Callable[[], Node]]:
     """Start processes that are members of the group "all"."""

@@ -22,7 +22,7 @@ from realtime.exceptions import StoreUnavailable
 from realtime.layers import courier, tables
 from realtime.layers import database as layer_module
 from realtime.layers.database import DatabaseChannelLayer
-from tests.layers.conftest import Database, deafen
+from tests.layers.conftest import Database, deafen, end_connections
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
 from tests.layers.node import Node
 from tests.support.waiting import await_until, wait_until
@@ -458,7 +458,7 @@ class TestServerThatEndsConnections:
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         for number in range(3):
-            await database.run(lambda: end_connections(database.alias))
+            await database.run(lambda: end_connections(database.alias, "%realtime_layer%"))
             await here.group_send("orders", {"number": number})
             await next_is(there, theirs, number)
 
@@ -550,11 +550,3 @@ class locked:
     def __exit__(self, *exc: object) -> None:
         self.connection.execute("ROLLBACK")
         self.connection.close()
-
-
-def end_connections(alias: str) -> None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND query LIKE '%realtime_layer%'"
-        )

@@ -132,6 +132,23 @@ class ChannelLayerContract:
             await layer.send(channel, {"number": 2})
             await next_is(layer, channel, 2)
 
+    async def test_name_of_99_characters_is_a_name(self, make_layer: MakeLayer) -> None:
+        layer = make_layer()
+        for name in ("x" * 99, await layer.new_channel("y" * 50)):
+            await layer.group_add("g" * 99, name)
+            await layer.group_send("g" * 99, {"number": 1})
+            await next_is(layer, name, 1)
+            await layer.group_discard("g" * 99, name)
+
+    async def test_busy_channel_does_not_hold_up_a_quiet_one(self, make_layer: MakeLayer) -> None:
+        layer = make_layer(capacity=500)
+        busy, quiet = await layer.new_channel(), await layer.new_channel()
+        for number in range(500):
+            await layer.send(busy, {"number": number})
+        await layer.send(quiet, {"number": 1})
+        await next_is(layer, quiet, 1)
+        await next_is(layer, busy, 0)
+
     async def test_new_channel_names_differ_and_belong_to_the_process(
         self, make_layer: MakeLayer
     ) -> None:
@@ -190,6 +207,33 @@ class ChannelLayerContract:
             await next_is(layer, full, number)
         await layer.send(full, {"number": 9})
         await next_is(layer, full, 9)
+
+    async def test_membership_ends_with_its_time(self, make_layer: MakeLayer) -> None:
+        layer = make_layer(group_expiry=1)
+        members = [await layer.new_channel(), "worker"]
+        for channel in members:
+            await layer.group_add("orders", channel)
+        end = time.monotonic() + 1.1
+        await await_until(lambda: time.monotonic() > end, "the memberships have ended")
+        await layer.group_send("orders", {"number": 1})
+        for channel in members:
+            await layer.send(channel, {"number": 2})
+            await next_is(layer, channel, 2)
+
+    async def test_membership_is_renewed_by_joining_again(self, make_layer: MakeLayer) -> None:
+        layer = make_layer(group_expiry=2)
+        members = [await layer.new_channel(), "worker"]
+        end = time.monotonic() + 2.1
+
+        async def keep() -> bool:
+            for channel in members:
+                await layer.group_add("orders", channel)
+            return time.monotonic() > end
+
+        await await_until(keep, "the first memberships would have ended")
+        await layer.group_send("orders", {"number": 1})
+        for channel in members:
+            await next_is(layer, channel, 1)
 
     async def test_group_without_members_takes_messages(self, make_layer: MakeLayer) -> None:
         await make_layer().group_send("nobody", {"number": 1})

@@ -87,11 +87,11 @@ async def run() -> None:
     await layer.group_add("all", channel)
     say(channel=channel)
 
-    async def read() -> None:
+    async def read(channel: str) -> None:
         while True:
             say(got=await layer.receive(channel))
 
-    reading = asyncio.create_task(read())
+    readers = [asyncio.create_task(read(channel))]
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         match json.loads(line):
@@ -99,12 +99,20 @@ async def run() -> None:
                 for number in range(count):
                     await layer.group_send("all", {"sender": sender, "number": number})
                 say(published=count)
+            case {"send": [int(count), str(name)]}:
+                for number in range(count):
+                    last = {"last": True} if count == 1 else {}
+                    await layer.send(name, {"sender": name, "number": number} | last)
+                say(sent=count)
+            case {"read": str(name)}:
+                readers.append(asyncio.create_task(read(name)))
             case {"fork": True}:
                 if os.fork() == 0:
                     after_fork(layer, channel)
             case {"close": True}:
                 break
-    reading.cancel()
+    for reader in readers:
+        reader.cancel()
     await layer.close()
 
 

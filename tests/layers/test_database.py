@@ -8,14 +8,10 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
-from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
-from channels.layers import get_channel_layer
-from channels.testing import WebsocketCommunicator
 from django.db import connections
 
 from realtime.exceptions import StoreUnavailable
@@ -52,6 +48,15 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
                 await layer.send(channel, {"value": value})
             with pytest.raises(error):
                 await layer.group_send("orders", {"value": value})
+
+    async def test_capacity_is_given_by_name_too(self, make_layer: MakeLayer) -> None:
+        layer = make_layer(capacity=2, channel_capacity={"work*": 1, "specific.*": 3})
+        own = await layer.new_channel()
+        for channel, capacity in ((own, 3), ("worker", 1), ("other", 2)):
+            for number in range(capacity):
+                await layer.send(channel, {"number": number})
+            with pytest.raises(ChannelFull):
+                await layer.send(channel, {"number": capacity})
 
     async def test_two_layers_exchange_messages_as_two_processes_do(
         self, make_layer: MakeLayer
@@ -302,6 +307,27 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
 
+    async def test_process_that_reads_trims_what_others_left(
+        self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dead, sender = make_layer(polling_interval=NEVER), make_layer(expiry=1)
+        deafen(dead)
+        await dead.group_add("orders", await dead.new_channel())
+        await sender.group_send("orders", {"number": 1})
+        for model in ("LayerInbox", "LayerMember", "LayerMessage"):
+            assert await database.count(model) == 1
+            await database.expire(model)
+        monkeypatch.setattr(courier, "TRIM_SECONDS", 0.01)
+        reading = asyncio.create_task(receive(make_layer(), "worker"))
+
+        async def trimmed() -> bool:
+            left = [await database.count(model) for model in ("LayerMember", "LayerMessage")]
+            return left == [0, 0] and await database.count("LayerInbox") == 1
+
+        await await_until(trimmed, "its own lease is all that is left")
+        await sender.send("worker", {"number": 2})
+        assert (await reading)["number"] == 2
+
     async def test_trimming_spares_what_lives(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
@@ -348,6 +374,27 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             for name in "abcd":
                 numbers = [got["number"] for got in node.got if got["sender"] == name]
                 assert numbers == list(range(500))
+
+    def test_worker_that_is_killed_takes_no_message_twice(
+        self, start_node: Callable[[], Node], database: Database
+    ) -> None:
+        killed, survivor, sender = (start_node() for _ in range(3))
+        for node in (killed, survivor, sender):
+            node.wait_ready()
+        for node in (killed, survivor):
+            node.tell(read="worker")
+        sender.tell(send=[400, "worker"])
+        wait_until(lambda: len(killed.got) > 20, "it has read some")
+        killed.kill()
+        sender.wait_answer("sent")
+        sender.tell(send=[1, "worker"])
+        last = {"sender": "worker", "number": 0, "last": True}
+        wait_until(lambda: last in survivor.got, "the other has read what was left", timeout=30)
+        killed._reader.join()
+        numbers = [got["number"] for node in (killed, survivor) for got in node.got if got != last]
+        assert len(numbers) == len(set(numbers))
+        # What it had taken and not yet said is lost with it: a letter for each reader at most.
+        assert len(numbers) >= 399
 
     def test_forked_child_has_an_inbox_of_its_own(self, start_node: Callable[[], Node]) -> None:
         node = start_node()
@@ -461,63 +508,6 @@ class TestServerThatEndsConnections:
             await database.run(lambda: end_connections(database.alias, "%realtime_layer%"))
             await here.group_send("orders", {"number": number})
             await next_is(there, theirs, number)
-
-
-class TestConsumers:
-    @pytest.fixture
-    def database(self, sqlite: Database, settings: Any) -> Database:
-        settings.CHANNEL_LAYERS = {
-            "default": {
-                "BACKEND": "realtime.layers.database.DatabaseChannelLayer",
-                "CONFIG": {"using": sqlite.alias},
-            }
-        }
-        return sqlite
-
-    async def test_async_consumer_gets_what_this_and_other_processes_send(
-        self, make_layer: MakeLayer
-    ) -> None:
-        class Chat(AsyncWebsocketConsumer):
-            groups = ["all"]
-
-            async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
-                await self.channel_layer.group_send("all", {"type": "said", "text": text_data})
-
-            async def said(self, event: dict[str, Any]) -> None:
-                await self.send(text_data=event["text"])
-
-        await self.converse(Chat.as_asgi(), make_layer)
-
-    async def test_sync_consumer_gets_what_this_and_other_processes_send(
-        self, make_layer: MakeLayer
-    ) -> None:
-        class Chat(WebsocketConsumer):
-            groups = ["all"]
-
-            def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
-                async_to_sync(self.channel_layer.group_send)(
-                    "all", {"type": "said", "text": text_data}
-                )
-
-            def said(self, event: dict[str, Any]) -> None:
-                self.send(text_data=event["text"])
-
-        await self.converse(Chat.as_asgi(), make_layer)
-
-    async def converse(self, application: Any, make_layer: MakeLayer) -> None:
-        clients = [WebsocketCommunicator(application, "/") for _ in range(2)]
-        for client in clients:
-            assert (await client.connect(timeout=10))[0]
-        await clients[0].send_to(text_data="hello")
-        for client in clients:
-            assert await client.receive_from(timeout=10) == "hello"
-        await make_layer().group_send("all", {"type": "said", "text": "from afar"})
-        for client in clients:
-            assert await client.receive_from(timeout=10) == "from afar"
-            await client.disconnect(timeout=10)
-        layer = get_channel_layer()
-        assert layer._local.members() == []
-        await layer.close()
 
 
 class TestInMemoryDatabase(ChannelLayerContract):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import chain
 
-from django.db import Error, transaction
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Count, Exists, F, OuterRef, Q
 from django.db.transaction import TransactionManagementError
@@ -23,7 +23,7 @@ from django.db.transaction import TransactionManagementError
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.layers.letters import Letter, address_of, is_inbox_name, pack
 from realtime.layers.rows import LayerRows
-from realtime.layers.statements import Compiled, insert_messages, notify
+from realtime.layers.statements import INSERT_ROWS, Compiled, insert_messages, notify
 from realtime.stores.clock import DatabaseClock
 from realtime.stores.connections import DatabaseAccess
 
@@ -100,7 +100,9 @@ class Post:
         if not rows:
             return
         letters = list(rows)
-        self.database.write(lambda connection: self._insert(connection, letters))
+        one = len(letters) <= INSERT_ROWS and connections[self.rows.using].vendor == "postgresql"
+        run = self.database.execute if one else self.database.write
+        run(lambda connection: self._insert(connection, letters))
         addresses = {address for address, _ in letters}
         try:
             self.database.read(lambda connection: announce(connection, addresses))

@@ -15,7 +15,9 @@ from django.db.models.sql.compiler import SQLCompiler
 
 from realtime.stores.clock import DatabaseClock
 
-__all__ = ["Compiled", "delete_keys", "insert_messages", "notify"]
+__all__ = ["INSERT_ROWS", "Compiled", "delete_keys", "insert_messages", "notify"]
+
+INSERT_ROWS = 100  # letters a statement: 300 parameters, which every database takes
 
 
 class Compiled:
@@ -62,8 +64,8 @@ def insert_messages(
     columns = ", ".join(map(quote, ("inbox", "payload", "expires")))
     table = quote(model._meta.db_table)
     with connection.cursor() as cursor:
-        for start in range(0, len(rows), 100):  # 300 parameters: every database takes them
-            some = rows[start : start + 100]
+        for start in range(0, len(rows), INSERT_ROWS):
+            some = rows[start : start + INSERT_ROWS]
             holes = ", ".join([f"(%s, {blob}, {clock} + %s)"] * len(some))
             cursor.execute(
                 f"INSERT INTO {table} ({columns}) VALUES {holes}",  # noqa: S608 - no value in it

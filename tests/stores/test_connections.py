@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.events import Cursor, Draft
 from realtime.exceptions import CursorExpired, StoreError, StoreUnavailable
 from realtime.models import Log, LogEvent, OutboxEntry
 from realtime.stores.base import Retention
 from realtime.stores.clock import DatabaseClock
+from realtime.stores.connections import DatabaseAccess
 from realtime.stores.database import DatabaseStore
 from realtime.threads import STORE_THREADS
 from tests.stores.conftest import AddDatabase, plain
@@ -254,6 +256,25 @@ def _end_sessions(alias: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def test_a_statement_on_a_connection_that_breaks_is_not_repeated(
+    database: None, postgres_alias: str
+) -> None:
+    access = DatabaseAccess(postgres_alias, "test", 1.0)
+    begun = []
+
+    def end(connection: BaseDatabaseWrapper) -> None:
+        begun.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    for run, times in ((access.execute, 1), (access.read, 2)):
+        begun.clear()
+        with pytest.raises(StoreUnavailable):
+            run(end)
+        assert len(begun) == times
+    assert access.execute(lambda connection: connection.is_usable())
 
 
 def test_a_connection_that_breaks_while_committing_is_not_tried_again(

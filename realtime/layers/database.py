@@ -2,7 +2,7 @@
 
 ::
 
-    CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layers.database.DatabaseChannelLayer"}}
+    CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layers.DatabaseChannelLayer"}}
 
 **In one process** a message goes straight to its readers, from any thread and any event loop; no
 row is written and nothing is polled for them.
@@ -18,9 +18,14 @@ A channel that is not a process's, such as ``worker``, is read by whichever proc
 event loop waits for the database.
 It polls only while somebody in the process waits or is in a group; a process that only sends polls
 nothing.
+On PostgreSQL it hears of its letters instead, where that is proved (``layers.listening``).
 A database that is gone or locked makes ``send()``, ``group_send()``, ``group_add()`` and
 ``group_discard()`` raise ``StoreUnavailable`` within about five seconds; readers wait on and are
 served when it is back.
+
+**A send inside a transaction** of the sender's is a part of it (``layers.transactions``): its row
+is written there, in the sender's thread, and nobody reads it before the commit, in this process
+neither.
 
 An in-memory SQLite database has one process, so that nothing is written to it at all: the layer
 works unchanged in a project's tests.
@@ -80,8 +85,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
         channel_capacity: capacities of channels by glob or compiled pattern.
         using: the database alias.
         group_expiry: seconds that a membership lasts after the last ``group_add()``.
-        polling_interval: seconds between two looks for messages of other processes; less than half
-            of it while messages arrive.
+        polling_interval: seconds between two looks for messages of other processes, where they are
+            not heard of; less than half of it while messages arrive.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
@@ -181,7 +186,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
     async def group_add(self, group: str, channel: str) -> None:
         """Make a channel a member of a group, for ``group_expiry`` seconds from now.
 
-        When it returns, every process sees the member.
+        When it returns, every process sees the member: at once, inside ``atomic()`` too, where
+        SQLite's lock makes it fail.
 
         Raises:
             StoreUnavailable: the database did not take it; the channel is no member.
@@ -220,7 +226,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
         the transaction sees.
 
         Raises:
-            StoreUnavailable: the database did not take it; the members in this process have it.
+            StoreUnavailable: the database did not take it; the members in this process have it,
+                unless it was sent in a transaction.
             TypeError: the name is not valid, or a value cannot be packed.
         """
         self.require_valid_group_name(group)

@@ -57,7 +57,6 @@ class Waiter:
 class _Channel:
     """A queue of (deadline, message) and those who wait for it."""
 
-    shared: bool = False
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     waiters: deque[Waiter] = field(default_factory=deque)
 
@@ -89,6 +88,7 @@ class LocalChannels:
         self.capacity = capacity
         self._lock = threading.Lock()
         self._channels: dict[str, _Channel] = {}
+        self._shared: set[str] = set()  # channels that other processes may read too
         self._groups: dict[str, dict[str, float]] = {}
         self._swept = time.monotonic()
         self._dropped: list[tuple[str, str]] = []
@@ -159,7 +159,8 @@ class LocalChannels:
                     _, body = slot.queue.popleft()
                     self._forget_if_empty(channel, slot)
                     return body
-                slot.shared = shared
+                if shared:
+                    self._shared.add(channel)
                 waiter = Waiter(loop, loop.create_future())
                 slot.waiters.append(waiter)
             try:
@@ -183,6 +184,7 @@ class LocalChannels:
     def _forget_if_empty(self, channel: str, slot: _Channel) -> None:
         if not slot.queue and not slot.waiters and self._channels.get(channel) is slot:
             del self._channels[channel]
+            self._shared.discard(channel)
 
     # Groups
 
@@ -243,9 +245,9 @@ class LocalChannels:
 
     def _wanted(self) -> dict[str, list[Waiter]]:
         return {
-            channel: list(slot.waiters)
-            for channel, slot in self._channels.items()
-            if slot.shared and slot.waiters
+            channel: list(waiters)
+            for channel in self._shared
+            if (waiters := self._channels[channel].waiters)
         }
 
     def settle(self, waiters: Iterable[Waiter]) -> None:

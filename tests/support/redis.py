@@ -50,10 +50,11 @@ class RedisServer:
     Args:
         binary: what `redis_binary()` found.
         folder: where its dump and its log are.
-        options: settings of redis.conf beside those that every test needs.
+        options: settings of redis.conf beside those that every test needs; a list of its values
+            for one that has several.
     """
 
-    def __init__(self, binary: Path, folder: Path, **options: str) -> None:
+    def __init__(self, binary: Path, folder: Path, **options: str | list[str]) -> None:
         self.binary = binary
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +101,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, with what the dump holds if there is one, and wait until it answers."""
-        options = {
+        options: dict[str, str | list[str]] = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": str(self.folder),
@@ -109,7 +110,9 @@ class RedisServer:
             "appendonly": "no",
             "daemonize": "no",
         } | self.options
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        arguments: list[str] = []
+        for name, value in options.items():
+            arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["redis-server", *arguments],

@@ -1,0 +1,421 @@
+"""What Redis does to a store, and what is left of the log afterwards."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realtime.events import Cursor, Draft, Event
+from realtime.exceptions import CursorExpired, StoreError, StoreUnavailable
+from realtime.stores.base import Page
+from realtime.stores.redis import RedisStore
+from tests.stores.contract import Subject, cursor, in_threads
+from tests.support.redis import RedisCluster, RedisServer
+from tests.support.waiting import await_until, wait_until
+
+X = [Draft("x", "1")]
+TIMEOUT = 0.3  # of the stores here, so that a server that hangs costs little
+Restart = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[RedisStore]:
+    store = RedisStore(redis_server.url, {"timeout": TIMEOUT})
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def log(store: RedisStore, request: pytest.FixtureRequest) -> Subject:
+    return Subject(store, request.param)
+
+
+@pytest.fixture
+def start(redis_path: Path, tmp_path: Path) -> Iterator[Restart]:
+    """Start servers with settings of their own."""
+    servers: list[RedisServer] = []
+
+    def start(**settings: str | list[str]) -> RedisServer:
+        options = {name.replace("_", "-"): value for name, value in settings.items()}
+        servers.append(RedisServer(redis_path, tmp_path / f"own-{len(servers)}", **options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+def connections(server: RedisServer) -> int:
+    """Return how many clients there are besides the test's own."""
+    return len(server.client.client_list()) - 1
+
+
+# A server that has forgotten
+
+
+def test_a_restart_without_persistence_is_another_life(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    start = log.head()
+    events = log.fill(3)
+    redis_server.restart()
+    head = log.head()
+    assert head.seq == 0
+    assert head.epoch != start.epoch
+    for lost in [start, *map(cursor, events)]:
+        assert not log.expired(lost).contradicts
+    assert log.append("new").events[0].seq == 1
+    assert log.expired(start).head.seq == 1
+
+
+def test_a_flush_is_another_life(redis_server: RedisServer, log: Subject) -> None:
+    start = log.head()
+    log.fill(3)
+    redis_server.client.flushall()
+    assert list(log.store.topics()) == []
+    assert not log.expired(start).contradicts
+    assert log.append("new").previous.epoch != start.epoch
+
+
+def test_an_older_dump_is_a_rewound_log(redis_server: RedisServer, log: Subject) -> None:
+    kept = log.fill(2)
+    silent = log.other()
+    dump = redis_server.save()
+    lost = log.fill(3)
+    begun = silent.fill(1)
+    redis_server.restart(dump)
+    for subject, last in ((log, cursor(lost[-1])), (silent, cursor(begun[0]))):
+        assert subject.expired(last).contradicts
+        renewed = subject.renew(last.epoch)
+        assert renewed.epoch != last.epoch
+        assert subject.renew(last.epoch) == renewed == subject.head()
+        assert not subject.expired(last).contradicts
+    assert [event.seq for event in log.append("new").events] == [3]
+    assert log.names(log.locate(last=3)) == ["e1", "e2", "new"]
+    assert kept[0].seq == 1
+
+
+def test_appends_after_a_restored_dump_do_not_hide_it(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    log.fill(1)
+    dump = redis_server.save()
+    known = cursor(log.fill(2)[-1])
+    redis_server.restart(dump)
+    for _ in range(4):  # at the known seq, and then beyond it
+        log.append("other")
+        assert log.expired(known).contradicts
+
+
+def test_a_restart_with_a_log_of_its_own_goes_on(start: Restart) -> None:
+    server = start(appendonly="yes", appendfsync="always")
+    store = RedisStore(server.url)
+    log = Subject(store, "sync")
+    begin = log.head()
+    log.append(Draft("x", "1", id="a"), "y")
+    server.kill9()
+    server.start()
+    assert log.names(begin) == ["x", "y"]
+    assert log.append(Draft("x", "1", id="a")).events == ()
+    assert log.append("z").events[0].seq == 3
+    store.close()
+
+
+def test_a_log_that_was_evicted_alone_expires_its_cursors(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    assert isinstance(log.store, RedisStore)
+    events = log.fill(4)
+    meta, entries, *_ = log.store._keys(log.topic)
+    redis_server.client.delete(entries)
+    assert log.expired(cursor(events[1])).contradicts is False
+    assert log.read(cursor(events[3])) == Page((), cursor(events[3]))
+    log.append("after")
+    for lost in events:
+        assert log.expired(cursor(lost)).contradicts is False
+    assert log.locate(last=3).seq == 5
+    assert not log.expired(log.locate(since=events[3].time)).contradicts
+    assert log.trim(max_events=1) == 4
+    redis_server.client.delete(meta)
+    assert log.append("anew").events[0].seq == 1
+    assert log.names(log.locate(last=9)) == ["anew"]
+
+
+def test_entries_that_other_hands_removed_expire_cursors(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    assert isinstance(log.store, RedisStore)
+    events = log.fill(6)
+    redis_server.client.xdel(log.store._keys(log.topic)[1], "3-0", "4-0")
+    assert [event.seq for event in log.read(cursor(events[0])).events] == [2]
+    for lost in events[1:4]:
+        assert not log.expired(cursor(lost)).contradicts
+    assert [event.seq for event in log.read(cursor(events[4])).events] == [6]
+    assert log.trim(max_events=3) == 3
+    assert log.trim(max_events=2) == 1
+    assert [event.seq for event in log.read(log.locate(last=2)).events] == [5, 6]
+
+
+# A server that is away
+
+
+def test_a_server_that_is_gone_is_unavailable_at_once_and_back_at_once(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    events = log.fill(1)
+    dump = redis_server.save()
+    redis_server.kill9()
+    for call in (lambda: log.append("x"), log.head, lambda: log.read(cursor(events[0]))):
+        with pytest.raises(StoreUnavailable, match="RedisStore is not available"):
+            call()
+    redis_server.restart(dump)
+    assert log.append("y").events[0].seq == 2
+
+
+def test_a_server_that_hangs_is_unavailable_within_the_timeout(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    log.fill(1)
+    once = Draft("once", "1", id="once")
+    redis_server.pause()
+    try:
+        for call in (lambda: log.append(once), log.head):
+            begin = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                call()
+            # Not a whole second timeout, of which redis-py's own retries would make ten.
+            assert time.monotonic() - begin < 10 * TIMEOUT
+    finally:
+        redis_server.resume()
+    # What it was sent before may be there; a late answer is nobody else's.
+    again = log.append(once, "after")
+    found = log.names(log.locate(last=9))
+    assert found == ["e1", "once", "after"]
+    assert again.events[-1].seq == log.head().seq == 3
+
+
+def test_connections_that_the_server_closed_cost_no_call(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    async def both() -> None:
+        for number in range(3):
+            store.append("t", X)
+            await store.aappend("t", X)
+            assert await asyncio.to_thread(redis_server.cut, "normal") >= 2, number
+
+    asyncio.run(both())
+    assert store.append("t", X).events[0].seq == 7
+
+
+def test_a_server_that_is_busy_with_a_script_is_unavailable(start: Restart) -> None:
+    server = start(lua_time_limit="50")
+    store = RedisStore(server.url, {"timeout": 5.0})
+    store.append("t", X)
+    with server.client.client() as other:
+        other.connection.send_command("EVAL", "while true do end", 0)
+        error = wait_until(lambda: _refusal(store), "it says BUSY")
+        assert isinstance(error, StoreUnavailable)
+        assert "BUSY" in str(error)
+        server.client.script_kill()
+    wait_until(lambda: _refusal(store) is None, "it answers again")
+    store.close()
+
+
+def _refusal(store: RedisStore) -> StoreError | None:
+    try:
+        store.read("t", store.heads(["t"])["t"])
+    except StoreError as error:
+        return error
+    return None
+
+
+def test_a_server_without_memory_is_unavailable_and_the_log_is_whole(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    events = log.fill(2)
+    redis_server.client.config_set("maxmemory", "1")
+    with pytest.raises(StoreUnavailable, match="OOM"):
+        log.append("x", Draft("y", "1", id="y"))
+    redis_server.client.config_set("maxmemory", "0")
+    assert log.head() == cursor(events[1])
+    assert [event.seq for event in log.append(Draft("y", "1", id="y")).events] == [3]
+
+
+def test_a_replica_is_unavailable_for_appends(redis_server: RedisServer, start: Restart) -> None:
+    first = RedisStore(redis_server.url)
+    head = first.append("t", X).events[0].cursor
+    replica = start(replicaof=["127.0.0.1", str(redis_server.port)])
+    second = RedisStore(replica.url)
+    wait_until(lambda: _head(second) == head, "the replica has the log")
+    with pytest.raises(StoreUnavailable, match="READONLY"):
+        second.append("t", X)
+    assert second.read("t", first.locate("t", last=1)).events[0].seq == 1
+    first.close()
+    second.close()
+
+
+def _head(store: RedisStore) -> Cursor | None:
+    try:
+        return store.heads(["t"])["t"]
+    except StoreUnavailable:
+        return None
+
+
+# A server that refuses
+
+
+@pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:secret@"])
+def test_a_wrong_password_is_an_error_and_not_told(
+    redis_server: RedisServer, credentials: str
+) -> None:
+    server = redis_server
+    server.client.config_set("requirepass", "right")
+    with pytest.raises(StoreError) as caught:
+        RedisStore(f"redis://{credentials}127.0.0.1:{server.port}").append("t", X)
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert "was refused by Redis" in str(caught.value)
+    assert "wrong" not in str(caught.value).replace("wrong number", "")
+    store = RedisStore(f"redis://:right@127.0.0.1:{server.port}")
+    assert store.append("t", X).kept == 1
+    store.close()
+
+
+def test_a_user_who_may_not_is_an_error(redis_server: RedisServer) -> None:
+    redis_server.client.execute_command("ACL", "SETUSER", "ada", "on", ">pw", "~*", "+get")
+    with pytest.raises(StoreError, match="NOPERM") as caught:
+        RedisStore(f"redis://ada:pw@127.0.0.1:{redis_server.port}").append("t", X)
+    assert not isinstance(caught.value, StoreUnavailable)
+
+
+def test_a_server_that_is_too_old_is_named(start: Restart) -> None:
+    server = start(rename_command=["EVALSHA", ""])
+    with pytest.raises(StoreError, match=r"it needs Redis 6\.2 or newer") as caught:
+        RedisStore(server.url).append("t", X)
+    assert not isinstance(caught.value, StoreUnavailable)
+
+
+def test_keys_of_others_are_an_error_and_stay(redis_server: RedisServer, log: Subject) -> None:
+    assert isinstance(log.store, RedisStore)
+    log.fill(1)
+    entries = log.store._keys(log.topic)[1]
+    redis_server.client.set(entries, "mine", keepttl=False)
+    with pytest.raises(StoreError, match="WRONGTYPE") as caught:
+        log.append("x")
+    assert not isinstance(caught.value, StoreUnavailable)
+    assert redis_server.client.get(entries) == "mine"
+    assert log.head().seq == 1
+
+
+def test_one_node_of_a_cluster_is_told_from_the_cluster(
+    redis_cluster: RedisCluster, redis_server: RedisServer
+) -> None:
+    store = RedisStore(f"redis://127.0.0.1:{redis_cluster.nodes[0].port}")
+    with pytest.raises(StoreError, match='"cluster": True') as caught:
+        for number in range(50):  # some of them are on the other nodes; here all have one tag
+            store.append(f"t{number}", X)
+    assert not isinstance(caught.value, StoreUnavailable)
+    with pytest.raises(StoreError, match='leave "cluster" out') as caught:
+        RedisStore(redis_server.url, {"cluster": True}).append("t", X)
+    assert not isinstance(caught.value, StoreUnavailable)
+
+
+# Scripts, connections and processes
+
+
+def test_a_server_that_forgot_the_scripts_gets_them_again(
+    redis_server: RedisServer, log: Subject
+) -> None:
+    events = log.fill(1)
+    redis_server.client.script_flush()
+    assert log.names(log.locate(last=1)) == ["e1"]
+    redis_server.client.script_flush()
+    assert log.append("x").previous == cursor(events[0])
+
+
+def test_threads_and_loops_have_few_connections_and_close_gives_them_back(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    in_threads(8, lambda _: [store.append("t", X) for _ in range(20)])
+    assert connections(redis_server) <= 8
+
+    async def many() -> None:
+        await asyncio.gather(*(store.aheads([f"t{number}"]) for number in range(200)))
+        assert connections(redis_server) <= 8 + 16
+        store.close()
+        await await_until(lambda: connections(redis_server) == 0, "all are closed")
+        await store.aappend("t", X)
+        store.append("t", X)
+        assert connections(redis_server) == 2
+
+    asyncio.run(many())
+    assert store.heads(["t"])["t"].seq == 162
+    wait_until(lambda: connections(redis_server) == 1, "the loop took its own along")
+
+
+def test_a_forked_child_has_connections_of_its_own(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    store.append("t", X)
+    children = []
+    for _ in range(3):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for _ in range(50):
+                    store.append("t", X)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    for _ in range(50):
+        store.append("t", X)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
+    assert store.append("t", X).events[0].seq == 202
+
+
+def test_heads_of_many_topics_are_one_command(redis_server: RedisServer, log: Subject) -> None:
+    log.head()
+    before = _commands(redis_server)
+    assert len(log.call("heads", [f"t{number}" for number in range(1_500)])) == 1_500
+    after = _commands(redis_server)
+    assert {name: after[name] - before.get(name, 0) for name in after if "mget" in name} == {
+        "cmdstat_mget": 1
+    }
+    assert after.get("cmdstat_evalsha") == before.get("cmdstat_evalsha")
+
+
+def _commands(server: RedisServer) -> dict[str, int]:
+    stats: dict[str, Any] = server.client.info("commandstats")  # type: ignore[assignment]
+    return {"cmdstat_mget": 0} | {name: one["calls"] for name, one in stats.items()}
+
+
+# A cluster that loses a node
+
+
+def test_a_node_that_loses_its_data_resets_its_topics_alone(redis_cluster: RedisCluster) -> None:
+    store = RedisStore(redis_cluster.url, {"cluster": True})
+    logs = [Subject(store, mode) for mode in ("sync", "async") for _ in range(20)]
+    starts = [log.head() for log in logs]
+    events: list[list[Event]] = [log.fill(2) for log in logs]
+    lost_node = redis_cluster.nodes[1]
+    lost = {name.rsplit(":", 1)[1] for name in lost_node.client.keys("*:meta:*")}
+    assert 0 < sum(log.topic in lost for log in logs) < len(logs)
+    redis_cluster.restart(lost_node)
+    wait_until(lambda: _refusal(store) is None, "the client found the node again")
+    heads = store.heads([log.topic for log in logs])
+    for log, start, appended in zip(logs, starts, events, strict=True):
+        if log.topic in lost:
+            assert heads[log.topic].seq == 0
+            assert log.append("new").events[0].seq == 1
+            for known in (start, cursor(appended[0])):
+                with pytest.raises(CursorExpired):
+                    store.read(log.topic, known)
+        else:
+            assert heads[log.topic] == cursor(appended[1])
+            assert log.names(start) == ["e1", "e2"]
+    store.close()

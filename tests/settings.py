@@ -3,9 +3,12 @@
 REALTIME_TEST_DB chooses the default database: a `postgres://…` URL or the path of a SQLite file.
 Without it both databases are SQLite files in a folder of this run, or of one of its workers, which
 child processes share through REALTIME_TEST_DIR.
+
+REALTIME_TEST_SETTINGS has more settings, as JSON: a store or a layer in Redis.
 """
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -85,3 +88,5 @@ DATABASES = {
     ),
     "other": database_config(str(RUN_FOLDER / "other.sqlite3")),
 }
+
+globals().update(json.loads(os.environ.get("REALTIME_TEST_SETTINGS", "{}")))

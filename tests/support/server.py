@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,7 @@ class Server:
         port: None takes a free one; it stays the same over restarts.
         uvicorn: serve with uvicorn instead of Daphne.
         options: more of Daphne's.
+        settings: Django settings beside those of tests/settings.py, of which JSON can be made.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Server:
         port: int | None = None,
         uvicorn: bool = False,
         options: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.uvicorn = uvicorn
         self.options = options
@@ -67,6 +69,8 @@ class Server:
         self.env.pop("REALTIME_TEST_DB", None)
         if database is not None:
             self.env["REALTIME_TEST_DB"] = database
+        if settings is not None:
+            self.env["REALTIME_TEST_SETTINGS"] = json.dumps(settings)
         self.log = folder / f"daphne-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -239,6 +243,11 @@ class Client:
         self.socket = socket
         self.welcome: dict[str, Any] = {}
         self._id = 0
+
+    async def frame(self) -> dict[str, Any]:
+        """Return the next frame, however long it takes."""
+        frame: dict[str, Any] = json.loads(await self.socket.recv())
+        return frame
 
     async def receive(self) -> dict[str, Any]:
         """Return the next frame that is no heartbeat."""

@@ -27,7 +27,9 @@ MEMORY = "channels.layers.InMemoryChannelLayer"
 
 def layer_settings(backend: str, url: str = "") -> dict[str, Any]:
     """Return the settings that docs/redis.md shows."""
-    config = {"hosts": [{"address": url, "socket_timeout": None}]} if url else {}
+    config: dict[str, Any] = {}
+    if url:
+        config["hosts"] = [url if backend == PUBSUB else {"address": url, "socket_timeout": None}]
     return {"CHANNEL_LAYERS": {"default": {"BACKEND": backend, "CONFIG": config}}}
 
 

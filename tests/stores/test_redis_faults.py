@@ -1,7 +1,6 @@
 """What Redis does to a store, and what is left of the log afterwards."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,27 +354,6 @@ def test_threads_and_loops_have_few_connections_and_close_gives_them_back(
     asyncio.run(many())
     assert store.heads(["t"])["t"].seq == 162
     wait_until(lambda: connections(redis_server) == 1, "the loop took its own along")
-
-
-def test_a_forked_child_has_connections_of_its_own(
-    redis_server: RedisServer, store: RedisStore
-) -> None:
-    store.append("t", X)
-    children = []
-    for _ in range(3):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for _ in range(50):
-                    store.append("t", X)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        children.append(pid)
-    for _ in range(50):
-        store.append("t", X)
-    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
-    assert store.append("t", X).events[0].seq == 202
 
 
 def test_heads_of_many_topics_are_one_command(redis_server: RedisServer, log: Subject) -> None:

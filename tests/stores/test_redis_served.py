@@ -179,8 +179,7 @@ async def test_a_server_that_is_killed_among_publishers_costs_nobody_an_event(
     followers, _ = scene
     async with AsyncExitStack() as stack:
         script = (
-            "from realtime import publish\n"
-            f"for n in range(150): publish({TOPIC!r}, 'tick', n)\n"
+            f"from realtime import publish\nfor n in range(150): publish({TOPIC!r}, 'tick', n)\n"
         )
         publishers = [servers[0].popen(script) for _ in range(3)]
         for each in publishers:
@@ -211,9 +210,7 @@ async def test_clients_follow_topics_of_a_cluster_which_resets_those_of_a_node_t
     topics = [f"public.cluster-{number}" for number in range(8)]
     with Server(tmp_path, settings=settings) as server:
         async with AsyncExitStack() as stack:
-            followers = [
-                await stack.enter_async_context(follow(server, topic)) for topic in topics
-            ]
+            followers = [await stack.enter_async_context(follow(server, topic)) for topic in topics]
             publisher = Publisher(server)
             stack.callback(publisher.close)
 

@@ -1,0 +1,140 @@
+"""Publishing to a Redis store from processes that serve nobody."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.stores.test_redis_served import TOPIC, redis_settings
+from tests.support.redis import RedisServer
+from tests.support.server import Server
+
+TIMEOUT = 1.0  # seconds that the store waits for Redis
+SLACK = 5.0  # seconds more that a machine with much to do may take; redis-py's own retries take 30
+
+
+@pytest.fixture
+def project(tmp_path: Path, redis_server: RedisServer) -> Server:
+    """The test project on Redis, of which nothing runs yet."""
+    project = Server(tmp_path, settings=redis_settings(redis_server.url, timeout=TIMEOUT))
+    project.run("from django.core.management import call_command; call_command('migrate', '-v0')")
+    return project
+
+
+def test_a_thousand_publishes_make_two_connections(
+    project: Server, redis_server: RedisServer
+) -> None:
+    before = redis_server.connections_made()
+    project.publish(TOPIC, 1_000)
+    assert redis_server.connections_made() - before <= 2  # one of the store, one of the layer
+    printed = project.run(
+        "from realtime.log import history\n"
+        f"print([event.seq for event in history({TOPIC!r}, last=2_000)])"
+    )
+    assert printed.strip() == str(list(range(1, 1_001)))
+
+
+def test_forked_processes_publish_each_over_connections_of_its_own(project: Server) -> None:
+    printed = project.run(
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore')  # newer Pythons warn of forks beside threads\n"
+        "from realtime import publish\n"
+        "from realtime.log import history\n"
+        f"publish({TOPIC!r}, 'parent')\n"
+        "children = []\n"
+        "for child in range(3):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        f"        for n in range(100): publish({TOPIC!r}, f'child-{{child}}', n)\n"
+        "        os._exit(0)\n"
+        "    children.append(pid)\n"
+        f"for n in range(100): publish({TOPIC!r}, 'parent', n)\n"
+        "assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]\n"
+        f"events = history({TOPIC!r}, last=1_000)\n"
+        "assert [event.seq for event in events] == list(range(1, 402))\n"
+        "for child in range(3):\n"
+        "    own = [event.data for event in events if event.name == f'child-{child}']\n"
+        "    assert own == list(range(100)), own\n"
+        "print('well')"
+    )
+    assert printed == "well\n"
+
+
+PUBLISH_IN_VAIN = f"""
+import asyncio, time
+from realtime import PublishError, apublish, publish, publish_many
+
+def fails(call):
+    begin = time.monotonic()
+    try:
+        call()
+    except PublishError as error:
+        print(error)
+    else:
+        raise AssertionError("it was published")
+    assert time.monotonic() - begin < {TIMEOUT + SLACK}
+
+for _ in range(2):
+    fails(lambda: publish({TOPIC!r}, "lost"))
+    fails(lambda: publish_many([({TOPIC!r}, "lost", 1), ({TOPIC!r}, "lost", 2)]))
+    fails(lambda: asyncio.run(apublish({TOPIC!r}, "lost")))
+"""
+
+PUBLISH_IN_A_TRANSACTION = f"""
+import time
+from django.db import transaction
+from realtime import publish
+
+begin = time.monotonic()
+with transaction.atomic():
+    assert publish({TOPIC!r}, "kept", 1) is None
+    assert publish({TOPIC!r}, "kept", 2) is None
+assert time.monotonic() - begin < {TIMEOUT + SLACK}
+"""
+
+RELAYED = f"""
+from realtime import outbox
+from realtime.log import history
+print(outbox.relay_stale(older_than=-1))
+print([(event.name, event.data) for event in history({TOPIC!r}, last=10)])
+print(outbox.relay_stale(older_than=-1))
+"""
+
+
+@pytest.mark.parametrize("fault", ["gone", "hanging"])
+def test_without_redis_a_publish_fails_in_time_and_one_in_a_transaction_waits_for_its_return(
+    project: Server, redis_server: RedisServer, fault: str
+) -> None:
+    # The layer is elsewhere, so that the store alone decides how long it takes.
+    project.env |= Server(
+        project.folder,
+        settings={"REALTIME": redis_settings(redis_server.url, timeout=TIMEOUT)["REALTIME"]},
+    ).env
+    if fault == "gone":
+        redis_server.kill9()
+    else:
+        redis_server.pause()
+    told = project.run(PUBLISH_IN_VAIN)
+    assert told.count(f"{TOPIC} could not be published to: RedisStore is not available") == 6
+    project.run(PUBLISH_IN_A_TRANSACTION)
+    if fault == "gone":
+        redis_server.start()
+    else:
+        # What it was sent while it hung is appended then; what is asked here is the outbox.
+        redis_server.kill9()
+        redis_server.start()
+    relayed, events, again = project.run(RELAYED).splitlines()
+    assert (relayed, again) == ("2", "0")
+    assert events == str([("kept", 1), ("kept", 2)])
+
+
+def test_an_event_whose_answer_was_lost_is_not_relayed_twice(
+    project: Server, redis_server: RedisServer
+) -> None:
+    redis_server.pause()
+    try:
+        project.run(PUBLISH_IN_A_TRANSACTION)
+    finally:
+        redis_server.resume()
+    _, events, again = project.run(RELAYED).splitlines()
+    assert events == str([("kept", 1), ("kept", 2)])
+    assert again == "0"

@@ -10,6 +10,7 @@ realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
 realtime.W004  the store is not shared by processes
+realtime.W005  the channel layer is not shared by the processes that share the store
 =============  ==================================================================
 """
 
@@ -21,12 +22,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from channels.layers import BaseChannelLayer, InMemoryChannelLayer
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
 from django.db import connections
 
 from realtime import conf, topics
+from realtime.broadcast import get_layer
+from realtime.layers.database import DatabaseChannelLayer
 from realtime.stores import get_store
+from realtime.stores.base import Store
 
 __all__ = [
     "check_asgi_application",
@@ -34,6 +39,7 @@ __all__ = [
     "check_patterns",
     "check_runserver",
     "check_settings",
+    "check_shared_layer",
     "check_shared_store",
     "check_sqlite",
     "check_store",
@@ -102,23 +108,77 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 @register("realtime")
 def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store of which each process has its own."""
+    """Report a store of which each process has its own.
+
+    SQLite in memory is what tests have, so it is reported only beside a layer that processes share.
+    """
     try:
-        store = get_store()
+        store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store
+        return []  # reported by check_store, or by Channels
+    name = type(store).__name__
     if store.shared:
-        return []
+        if not _in_memory(store.alias) or _alone(layer):
+            return []
+        name += f" on {store.alias!r}, which is SQLite in memory,"
     return [
         Warning(
-            f"The store {type(store).__name__} is not shared: each process has logs of its own, "
+            f"The store {name} is not shared: each process has logs of its own, "
             "and what another process publishes (a second server, a worker, manage.py) reaches "
             "none of this one's clients.",
-            hint=f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"]. If one process '
-            'is all there is, put "realtime.W004" into SILENCED_SYSTEM_CHECKS.',
+            hint=f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"], on a database '
+            "that processes share. If one process is all there is, put "
+            '"realtime.W004" into SILENCED_SYSTEM_CHECKS.',
             id="realtime.W004",
         )
     ]
+
+
+@register("realtime")
+def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a layer of which each process has its own, beside a store that suggests several.
+
+    A store suggests several processes if its log is on a server: on any that is shared and not in
+    SQLite.
+    """
+    try:
+        store, layer = get_store(), get_layer()
+    except Exception:
+        return []  # reported by check_store, or by Channels
+    if not store.shared or _in_sqlite(store) or not _alone(layer):
+        return []
+    name = type(layer).__name__
+    if isinstance(layer, DatabaseChannelLayer):
+        name += f" on {layer.using!r}, which is SQLite in memory,"
+    return [
+        Warning(
+            f"The channel layer {name} is not shared, but the store {type(store).__name__} is: "
+            "events of another process (a second server, a worker, manage.py) reach this one's "
+            "clients up to five seconds late.",
+            hint='Leave CHANNEL_LAYERS["default"] out, so that the wake-ups go through the '
+            "database, or name a layer that processes share, such as "
+            '"channels_redis.pubsub.RedisPubSubChannelLayer". If one process is all there is, put '
+            '"realtime.W005" into SILENCED_SYSTEM_CHECKS.',
+            id="realtime.W005",
+        )
+    ]
+
+
+def _alone(layer: BaseChannelLayer) -> bool:
+    """Tell whether no other process can use a layer."""
+    if isinstance(layer, DatabaseChannelLayer):
+        return _in_memory(layer.using)
+    return isinstance(layer, InMemoryChannelLayer)
+
+
+def _in_sqlite(store: Store) -> bool:
+    return store.alias is not None and _is_sqlite(connections.settings[store.alias])
+
+
+def _in_memory(alias: str | None) -> bool:
+    if alias is None or not _is_sqlite(connections.settings[alias]):
+        return False
+    return _names_memory(str(connections.settings[alias]["NAME"]))
 
 
 @register("realtime")
@@ -201,11 +261,9 @@ def _store_alias() -> str:
 
 def _lacking(database: Mapping[str, Any]) -> list[str]:
     """Return what a database needs for several writers, if it is a SQLite file."""
-    if not database["ENGINE"].endswith(("sqlite3", "spatialite")):
-        return []
     name = str(database["NAME"])
-    if ":memory:" in name or "mode=memory" in name:
-        return []  # a test's; nobody else can write to it
+    if not _is_sqlite(database) or _names_memory(name):
+        return []  # in memory nobody else can write to it
     options = database.get("OPTIONS") or {}
     missing = []
     if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
@@ -214,6 +272,14 @@ def _lacking(database: Mapping[str, Any]) -> list[str]:
     if "journal_mode=wal" not in command and not _is_wal(Path(name)):
         missing.append("write-ahead logging (WAL)")
     return missing
+
+
+def _is_sqlite(database: Mapping[str, Any]) -> bool:
+    return str(database["ENGINE"]).endswith(("sqlite3", "spatialite"))
+
+
+def _names_memory(name: str) -> bool:
+    return ":memory:" in name or "mode=memory" in name
 
 
 def _is_wal(path: Path) -> bool:

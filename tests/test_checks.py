@@ -118,6 +118,54 @@ def test_a_store_that_is_not_shared_is_reported() -> None:
         assert found() == []
 
 
+MEMORY_LAYER = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+REDIS_LAYER = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}}
+REDIS_STORE = {
+    "STORE": {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": "redis://localhost"}
+}
+SERVER = {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}
+IN_MEMORY = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+
+
+@pytest.mark.parametrize(
+    ("store", "layers", "default", "ids"),
+    [
+        (REDIS_STORE, MEMORY_LAYER, None, ["realtime.W005"]),
+        (REDIS_STORE, REDIS_LAYER, None, []),
+        (REDIS_STORE, {}, None, []),
+        (REDIS_STORE, {}, IN_MEMORY, ["realtime.W005"]),
+        ({}, MEMORY_LAYER, SERVER, ["realtime.W005"]),
+        ({}, REDIS_LAYER, SERVER, []),
+        ({}, {}, SERVER, []),
+        ({}, MEMORY_LAYER, None, []),  # a SQLite file: one process, like as not
+        ({}, MEMORY_LAYER, IN_MEMORY, []),  # a test
+        ({}, {}, IN_MEMORY, []),
+        ({}, REDIS_LAYER, IN_MEMORY, ["realtime.W004"]),
+        (
+            {"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}},
+            REDIS_LAYER,
+            None,
+            ["realtime.W004"],
+        ),
+    ],
+)
+def test_what_cannot_serve_several_processes_is_named_where_the_settings_suggest_them(
+    monkeypatch: pytest.MonkeyPatch,
+    store: dict[str, Any],
+    layers: dict[str, Any],
+    default: dict[str, Any] | None,
+    ids: list[str],
+) -> None:
+    if default is not None:
+        monkeypatch.setitem(connections.settings, "default", {"OPTIONS": {}, **default})
+    with override_settings(REALTIME=store, CHANNEL_LAYERS=layers):
+        assert found() == ids
+        for message in [*checks.check_shared_layer(), *checks.check_shared_store()]:
+            named = {"realtime.W004": "The store ", "realtime.W005": "The channel layer "}
+            assert message.msg.startswith(named[message.id or ""])
+            assert str(message.id) in (message.hint or "")
+
+
 # The other package of this name
 
 

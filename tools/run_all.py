@@ -62,7 +62,7 @@ def _run(pair: Pair, minor: int, python: str) -> int:
         pins=[f"django~={pair.django}.0"],
         python=python,
     )
-    provide_services()
+    provide_services(inside)
     command = [str(inside), "-m", "pytest", *parallel()]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

@@ -16,7 +16,7 @@ def parallel() -> list[str]:
 
 def main() -> int:
     python = ensure(groups=["test"], optional=["services"])
-    provide_services()
+    provide_services(python)
     command = [str(python), "-m", "pytest", *parallel(), *sys.argv[1:]]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 

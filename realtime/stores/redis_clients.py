@@ -47,6 +47,7 @@ Answer = list[Any]
 
 CONNECTIONS = 16  # of one event loop; the server runs one command at a time anyway
 MINIMUM = "6.2"  # the oldest Redis that the tests run on
+MINIMUM_CLIENT = 8  # redis-py before that retries by other rules, and tells less of an error
 
 # Codes of answers that another moment may change; a script's error has them inside its text.
 _PASSING = re.compile(
@@ -74,8 +75,14 @@ class Target:
         """Check a LOCATION.
 
         Raises:
-            ImproperlyConfigured: it cannot be one; the text says why, without a password.
+            ImproperlyConfigured: it cannot be one; the text says why, without a password. Or the
+                Python package is too old.
         """
+        if int(redis.__version__.partition(".")[0]) < MINIMUM_CLIENT:
+            raise ImproperlyConfigured(
+                f"RedisStore needs redis-py {MINIMUM_CLIENT} or newer, and {redis.__version__} is "
+                "installed; run: pip install 'django-channels-realtime[redis]'"
+            )
         urls = tuple(filter(None, map(str.strip, location.split(",")))) if cluster else (location,)
         for url in urls or ("",):
             reason = _wrong(url, cluster=cluster)

@@ -118,6 +118,14 @@ def test_the_redis_store_refuses_what_it_does_not_know(
         RedisStore(location, options)
 
 
+def test_an_old_python_package_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, "__version__", "5.2.1")
+    with pytest.raises(
+        ImproperlyConfigured, match=r"redis-py 8 or newer, and 5\.2\.1 is .*\[redis"
+    ):
+        RedisStore("redis://localhost")
+
+
 def test_a_refused_location_keeps_its_password() -> None:
     for location in ("redis://:secret@localhost/x", "redis://:secret@localhost?a=1", "secret"):
         with pytest.raises(ImproperlyConfigured) as caught:

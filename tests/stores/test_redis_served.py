@@ -204,9 +204,9 @@ async def test_a_server_that_is_killed_among_publishers_costs_nobody_an_event(
 
 
 async def test_clients_follow_topics_of_a_cluster_which_resets_those_of_a_node_that_forgot(
-    redis_cluster: RedisCluster, redis_url: str, tmp_path: Path
+    redis_cluster: RedisCluster, tmp_path: Path
 ) -> None:
-    settings = redis_settings(redis_cluster.url, redis_url, cluster=True)
+    settings = redis_settings(redis_cluster.url, redis_cluster.nodes[0].url, cluster=True)
     topics = [f"public.cluster-{number}" for number in range(8)]
     with Server(tmp_path, settings=settings) as server:
         async with AsyncExitStack() as stack:

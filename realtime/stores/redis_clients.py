@@ -46,6 +46,7 @@ __all__ = ["RedisAccess", "Target"]
 Answer = list[Any]
 
 CONNECTIONS = 16  # of one event loop; the server runs one command at a time anyway
+THREADS = 1_000  # that use the store at the same moment, each over a connection
 MINIMUM = "6.2"  # the oldest Redis that the tests run on
 MINIMUM_CLIENT = 8  # redis-py before that retries by other rules, and tells less of an error
 
@@ -120,8 +121,12 @@ class Target:
         if self.cluster:
             addresses, options = self.node()
             nodes = [ClusterNode(*address) for address in addresses]
-            return redis.RedisCluster(startup_nodes=nodes, retry=retry, **options)
-        return redis.Redis.from_url(self.urls[0], retry=retry, **self.common)
+            return redis.RedisCluster(
+                startup_nodes=nodes, retry=retry, max_connections=THREADS, **options
+            )
+        return redis.Redis.from_url(
+            self.urls[0], retry=retry, max_connections=THREADS, **self.common
+        )
 
     def aconnect(self) -> Any:
         """Return a client for the running loop."""

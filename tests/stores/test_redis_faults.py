@@ -198,6 +198,25 @@ def test_a_server_that_hangs_is_unavailable_within_the_timeout(
     assert again.events[-1].seq == log.head().seq == 3
 
 
+def test_the_answer_of_a_call_that_was_given_up_is_nobody_elses(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    async def give_up_and_ask() -> None:
+        head = (await store.aappend("t", X)).events[0].cursor
+        redis_server.pause()
+        given_up = [asyncio.ensure_future(store.aclock()) for _ in range(20)]
+        try:
+            await asyncio.wait(given_up, timeout=TIMEOUT / 3)
+        finally:
+            redis_server.resume()
+        for call in given_up:
+            call.cancel()
+        answers = await asyncio.gather(*(store.aheads(["t"]) for _ in range(20)))
+        assert answers == [{"t": head}] * 20
+
+    asyncio.run(give_up_and_ask())
+
+
 def test_connections_that_the_server_closed_cost_no_call(
     redis_server: RedisServer, store: RedisStore
 ) -> None:

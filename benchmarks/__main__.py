@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("latency", "layer", "browser")
+BENCHMARKS = ("latency", "publishing", "layer", "browser")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """From publish() to a WebSocket client of a running Daphne.
 
-    python -m benchmarks.latency                # SQLite, and PostgreSQL where there is one
+    python -m benchmarks.latency            # SQLite, and PostgreSQL and Redis where there are such
 
 The publisher is a Django view of the same server process, or a process of its own.
 Events come one at a time, 10 to 60 ms apart, so that nothing waits behind another.
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import websockets
 
+from tests.support.redis import RedisServer, redis_binary
+from tests.support.server import free_port
 from tests.support.services import postgres_binaries, postgres_server
-from tools.check_wheel import free_port
 
 EVENTS = 300
 
@@ -80,8 +81,8 @@ def show(what: str, seconds: list[float]) -> None:
     print(f"{what:<52} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   (n={len(ordered)})", flush=True)
 
 
-def run(database: str, url: str) -> None:
-    env = os.environ | {"BENCHMARK_DB": url}
+def run(database: str, url: str, redis: str = "") -> None:
+    env = os.environ | {"BENCHMARK_DB": url, "BENCHMARK_REDIS": redis}
     subprocess.run([sys.executable, "-c", MIGRATE], env=env, check=True)
     port = free_port()
     with ExitStack() as stack:
@@ -118,9 +119,14 @@ def main() -> None:
         run("SQLite", str(Path(folder) / "bench.sqlite3"))
     if (binaries := postgres_binaries()) is None:
         print("PostgreSQL: not here")
+    else:
+        with postgres_server(binaries) as url:
+            run("PostgreSQL", url)
+    if (binary := redis_binary()) is None:
+        print("Redis: not here")
         return
-    with postgres_server(binaries) as url:
-        run("PostgreSQL", url)
+    with tempfile.TemporaryDirectory() as folder, RedisServer(binary, Path(folder)) as server:
+        run("Redis", str(Path(folder) / "bench.sqlite3"), server.url)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,26 @@
 """A whole Django project in one file, which the benchmarks serve with Daphne.
 
-The databases are SQLite files or PostgreSQL, as BENCHMARK_DB says.
+The databases are SQLite files or PostgreSQL, as BENCHMARK_DB says; with BENCHMARK_REDIS, a URL, the
+logs and the wake-ups are in Redis.
 """
 
 import os
 import time
+from typing import Any
 
 import django
 from django.conf import settings
 
 from tests.support.databases import database_config
+
+in_redis: dict[str, Any] = {}
+if url := os.environ.get("BENCHMARK_REDIS"):
+    store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url}
+    layer = {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [url]},
+    }
+    in_redis = {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": {"default": layer}}
 
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
@@ -19,6 +30,7 @@ settings.configure(
     ROOT_URLCONF="benchmarks.site",
     SECRET_KEY="benchmark",
     USE_TZ=True,
+    **in_redis,
 )
 django.setup()
 

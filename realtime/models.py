@@ -22,6 +22,8 @@ __all__ = [
     "LayerMessage",
     "Log",
     "LogEvent",
+    "Member",
+    "NodeRow",
     "OutboxEntry",
     "SeenEvent",
 ]
@@ -132,6 +134,53 @@ class OutboxEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.topic} {self.name}"
+
+
+class NodeRow(models.Model):
+    """A server process, as it described itself at its last heartbeat."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=40)
+    host = models.CharField(max_length=255)
+    pid = models.BigIntegerField()
+    version = models.CharField(max_length=50)
+    connections = models.BigIntegerField()
+    topics = models.BigIntegerField()
+    followers = models.TextField()
+    started = models.FloatField()
+    seen = models.FloatField()
+
+    class Meta:
+        verbose_name = _("server process")
+        verbose_name_plural = _("server processes")
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_noderow_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(models.Model):
+    """Somebody who is on a topic through a node; changed under the lock of the presence log."""
+
+    id = models.BigAutoField(primary_key=True)
+    # The unique constraint begins with the log, and the rows are found by it.
+    log = models.ForeignKey(Log, models.CASCADE, related_name="members", db_index=False)
+    uid = models.CharField(max_length=255)
+    node = models.CharField(max_length=40)
+    json = models.TextField()
+
+    class Meta:
+        verbose_name = _("member")
+        verbose_name_plural = _("members")
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["log", "uid", "node"], name="realtime_member_log_uid")
+        ]
+        indexes = [models.Index(fields=["node", "log"], name="realtime_member_node")]
+
+    def __str__(self) -> str:
+        return self.uid
 
 
 class LayerInbox(models.Model):

@@ -21,6 +21,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from hashlib import blake2b
 from keyword import iskeyword
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ __all__ = [
     "escape_key",
     "is_internal",
     "nearest",
+    "presence_log",
     "unescape_key",
 ]
 
@@ -101,6 +103,17 @@ def _fault(name: object) -> str | None:
 def is_internal(name: str) -> bool:
     """Return True for a topic of our own, which no pattern matches and no client can follow."""
     return name.startswith(INTERNAL)
+
+
+def presence_log(topic: str) -> str:
+    """Return the name of the internal log of a topic's joins and leaves.
+
+    A name that would be too long is hashed.
+    """
+    name = f"{INTERNAL}presence.{topic}"
+    if len(name) <= MAX_LENGTH:
+        return name
+    return f"{INTERNAL}presence.{INTERNAL}{blake2b(topic.encode(), digest_size=20).hexdigest()}"
 
 
 def escape_key(text: str) -> str:

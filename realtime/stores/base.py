@@ -17,6 +17,11 @@ One can read on from a cursor while its own event is kept, and from ``head`` and
 any other raises ``CursorExpired``.
 
 **Epochs.** ``renew()`` and ``delete()`` begin a new epoch; nothing else does, and no read writes.
+
+**Nodes** are the server processes; each writes one row again and again, on the store's time.
+**Members** are who is on a topic, as the nodes say: a member is there while one node says so.
+Its first node's word appends a ``join`` to the topic's presence log, its last one's a ``leave``, in
+the same transaction, so that the log's ``seq`` is the version of the list.
 """
 
 from __future__ import annotations
@@ -24,18 +29,22 @@ from __future__ import annotations
 import hmac
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from realtime import conf
 from realtime.events import Cursor, Draft, Event
 from realtime.threads import STORE_THREADS
 
 __all__ = [
+    "JOIN",
+    "LEAVE",
     "SEEN_SECONDS",
     "Appended",
+    "Node",
     "Page",
     "Retention",
+    "Roster",
     "Store",
     "beginning",
     "new_epoch",
@@ -44,6 +53,7 @@ __all__ = [
 
 READ_LIMIT = 500  # events a read: some 100 KB of ordinary events, a few ms of any database
 READ_BYTES = 256 * 1024  # of JSON a read, the most that a replay may have unsent (design: paced)
+JOIN, LEAVE = "join", "leave"  # names of the events of a presence log; their data is the member
 SEEN_SECONDS = 3_600  # an id is remembered so long; a relay repeats within seconds of a crash
 
 
@@ -109,6 +119,46 @@ class Page:
 
     events: tuple[Event, ...]
     head: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A server process, as it described itself last.
+
+    Attributes:
+        id: random; another one for each life of a process, and after it was given up.
+        host: the machine's name.
+        pid: the process's number there.
+        version: of this package.
+        connections: clients that it holds now; a poll counts while it waits.
+        topics: topics that they follow.
+        followers: how many connections follow a topic, for the most followed ones.
+        started: when it registered, seconds since 1970 on the store's clock.
+        age: seconds since its last heartbeat, on the store's clock.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    connections: int = 0
+    topics: int = 0
+    followers: Mapping[str, int] = field(default_factory=dict, hash=False)
+    started: float = 0.0
+    age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who is on a topic, at one moment of its presence log.
+
+    Attributes:
+        cursor: the head of the log at that moment.
+        members: JSON text by the member's id, in the order in which they came.
+    """
+
+    cursor: Cursor
+    members: Mapping[str, str]
 
 
 class Store(ABC):
@@ -202,6 +252,60 @@ class Store(ABC):
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""
 
+    # Nodes
+
+    @abstractmethod
+    def beat(self, node: Node, *, is_known: bool) -> bool:
+        """Write a node's row, with the store's time; ``started`` and ``age`` are not read.
+
+        Args:
+            node: the row.
+            is_known: it was written before, so that a row that is gone was removed by others.
+
+        Returns:
+            False, and nothing is written, if it is known and gone: the others gave it up, and it
+            has to come back under another id.
+        """
+
+    @abstractmethod
+    def nodes(self) -> Sequence[Node]:
+        """Return all nodes that have a row, oldest first."""
+
+    @abstractmethod
+    def remove_node(self, node: str) -> None:
+        """Remove a node's row, if there is one; its members stay."""
+
+    # Members
+
+    @abstractmethod
+    def change_members(
+        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
+    ) -> Appended:
+        """Write who is on a topic through a node, and append what follows from it.
+
+        Of those who arrive, a ``join`` for each whom no node had; of those who left, a ``leave``
+        for each whom no node has any more; all or none, and what is so already is passed over, so
+        that a call whose answer was lost can be repeated.
+
+        Args:
+            log: the topic's presence log.
+            node: the node's id.
+            arrived: the members' JSON text by their ids.
+            left: ids; none of ``arrived``.
+        """
+
+    @abstractmethod
+    def members(self, log: str) -> Roster:
+        """Return who is on a topic; a read at one moment, which writes nothing."""
+
+    @abstractmethod
+    def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
+        """Return the members that a node has written: their ids, by presence log."""
+
+    @abstractmethod
+    def nodes_of_members(self) -> Collection[str]:
+        """Return the ids of all nodes that have written members, with a row or without."""
+
     def close(self) -> None:  # noqa: B027 - nothing to close is a good answer
         """Give back what the store holds open; it can be used again afterwards."""
 
@@ -243,3 +347,33 @@ class Store(ABC):
     async def aclock(self) -> float:
         """Do as ``clock()`` does."""
         return await STORE_THREADS.run(self.clock)
+
+    async def abeat(self, node: Node, *, is_known: bool) -> bool:
+        """Do as ``beat()`` does."""
+        return await STORE_THREADS.run(self.beat, node, is_known=is_known)
+
+    async def anodes(self) -> Sequence[Node]:
+        """Do as ``nodes()`` does."""
+        return await STORE_THREADS.run(self.nodes)
+
+    async def aremove_node(self, node: str) -> None:
+        """Do as ``remove_node()`` does."""
+        await STORE_THREADS.run(self.remove_node, node)
+
+    async def achange_members(
+        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
+    ) -> Appended:
+        """Do as ``change_members()`` does."""
+        return await STORE_THREADS.run(self.change_members, log, node, arrived, left)
+
+    async def amembers(self, log: str) -> Roster:
+        """Do as ``members()`` does."""
+        return await STORE_THREADS.run(self.members, log)
+
+    async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
+        """Do as ``members_of()`` does."""
+        return await STORE_THREADS.run(self.members_of, node)
+
+    async def anodes_of_members(self) -> Collection[str]:
+        """Do as ``nodes_of_members()`` does."""
+        return await STORE_THREADS.run(self.nodes_of_members)

@@ -26,12 +26,12 @@ from realtime.stores.base import (
     Appended,
     Page,
     Retention,
-    Store,
     new_epoch,
     new_tag,
 )
 from realtime.stores.clock import DatabaseClock
 from realtime.stores.connections import DatabaseAccess
+from realtime.stores.members import DatabaseMembers
 from realtime.stores.standing import Standing, cut
 from realtime.stores.tables import STANDING, STORE_ID, Found, Tables
 
@@ -48,7 +48,7 @@ TRIM_PIECE = 1_000  # some 5 ms of lock on the topic, on SQLite of the whole fil
 TOPICS_PIECE = 500
 
 
-class DatabaseStore(Store):
+class DatabaseStore(DatabaseMembers):
     """The logs in the tables of this app, on the alias ``OPTIONS["using"]``.
 
     A call inside the caller's ``atomic()`` is not part of it: it runs on another connection.

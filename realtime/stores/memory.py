@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.events import Cursor, Draft, Event
 from realtime.stores.base import (
+    JOIN,
+    LEAVE,
     READ_BYTES,
     READ_LIMIT,
     SEEN_SECONDS,
     Appended,
+    Node,
     Page,
     Retention,
+    Roster,
     Store,
     new_epoch,
     new_tag,
@@ -77,6 +81,9 @@ class MemoryStore(Store):
         self._lock = threading.RLock()
         self._id = new_epoch()
         self._logs: dict[str, _Log] = {}
+        self._nodes: dict[str, tuple[Node, float]] = {}  # with the time of the last heartbeat
+        # By log, then by member: JSON text by node; the first one's is what is shown.
+        self._members: dict[str, dict[str, dict[str, str]]] = {}
 
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""
@@ -207,6 +214,72 @@ class MemoryStore(Store):
         with self._lock:
             return iter(sorted(self._logs))
 
+    def beat(self, node: Node, *, is_known: bool) -> bool:
+        """Write a node's row, with the store's time."""
+        with self._lock:
+            before = self._nodes.get(node.id)
+            if before is None and is_known:
+                return False
+            now = self.clock()
+            started = now if before is None else before[0].started
+            self._nodes[node.id] = (replace(node, started=started, age=0.0), now)
+            return True
+
+    def nodes(self) -> Sequence[Node]:
+        """Return all nodes that have a row, oldest first."""
+        with self._lock:
+            now = self.clock()
+            return [replace(node, age=max(0.0, now - seen)) for node, seen in self._nodes.values()]
+
+    def remove_node(self, node: str) -> None:
+        """Remove a node's row, if there is one; its members stay."""
+        with self._lock:
+            self._nodes.pop(node, None)
+
+    def change_members(
+        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
+    ) -> Appended:
+        """Write who is on a topic through a node, and append what follows from it."""
+        with self._lock:
+            members = self._members.setdefault(log, {})
+            drafts: list[Draft] = []
+            for uid, text in arrived.items():
+                if uid not in members:
+                    drafts.append(Draft(JOIN, text))
+                members.setdefault(uid, {}).setdefault(node, text)
+            for uid in left:
+                by_node = members.get(uid, {})
+                if node in by_node:
+                    text = by_node.pop(node)
+                    if not by_node:
+                        del members[uid]
+                        drafts.append(Draft(LEAVE, text))
+            if not members:
+                del self._members[log]
+            return self.append(log, drafts)
+
+    def members(self, log: str) -> Roster:
+        """Return who is on a topic."""
+        with self._lock:
+            members = self._members.get(log, {})
+            shown = {uid: next(iter(by_node.values())) for uid, by_node in members.items()}
+            return Roster(self._standing(log).head, shown)
+
+    def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
+        """Return the members that a node has written: their ids, by presence log."""
+        with self._lock:
+            found: dict[str, list[str]] = {}
+            for log, members in self._members.items():
+                for uid in (uid for uid, by_node in members.items() if node in by_node):
+                    found.setdefault(log, []).append(uid)
+            return found
+
+    def nodes_of_members(self) -> Collection[str]:
+        """Return the ids of all nodes that have written members."""
+        with self._lock:
+            every = self._members.values()
+            return {node for log in every for by_node in log.values() for node in by_node}
+
     async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
         """Do as ``append()`` does."""
         return self.append(topic, drafts)
@@ -242,3 +315,33 @@ class MemoryStore(Store):
     async def aclock(self) -> float:
         """Do as ``clock()`` does."""
         return self.clock()
+
+    async def abeat(self, node: Node, *, is_known: bool) -> bool:
+        """Do as ``beat()`` does."""
+        return self.beat(node, is_known=is_known)
+
+    async def anodes(self) -> Sequence[Node]:
+        """Do as ``nodes()`` does."""
+        return self.nodes()
+
+    async def aremove_node(self, node: str) -> None:
+        """Do as ``remove_node()`` does."""
+        self.remove_node(node)
+
+    async def achange_members(
+        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
+    ) -> Appended:
+        """Do as ``change_members()`` does."""
+        return self.change_members(log, node, arrived, left)
+
+    async def amembers(self, log: str) -> Roster:
+        """Do as ``members()`` does."""
+        return self.members(log)
+
+    async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
+        """Do as ``members_of()`` does."""
+        return self.members_of(node)
+
+    async def anodes_of_members(self) -> Collection[str]:
+        """Do as ``nodes_of_members()`` does."""
+        return self.nodes_of_members()

@@ -17,7 +17,7 @@ from realtime.stores.connections import has_lock
 from realtime.stores.standing import Standing
 
 if TYPE_CHECKING:
-    from realtime.models import Log, LogEvent, SeenEvent
+    from realtime.models import Log, LogEvent, Member, NodeRow, SeenEvent
 
 __all__ = ["STANDING", "STORE_ID", "Found", "Tables"]
 
@@ -68,6 +68,18 @@ class Tables:
     def seen(self) -> QuerySet[SeenEvent]:
         """The ids that were seen."""
         rows: QuerySet[SeenEvent] = self._rows("SeenEvent")
+        return rows
+
+    @property
+    def nodes(self) -> QuerySet[NodeRow]:
+        """The server processes."""
+        rows: QuerySet[NodeRow] = self._rows("NodeRow")
+        return rows
+
+    @property
+    def members(self) -> QuerySet[Member]:
+        """Who is on which topic, and through which node."""
+        rows: QuerySet[Member] = self._rows("Member")
         return rows
 
     def lock(self, connection: BaseDatabaseWrapper, topic: str) -> Found:

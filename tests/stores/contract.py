@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from realtime.events import Cursor, Draft, Event
 from realtime.exceptions import CursorExpired
 from realtime.stores.base import SEEN_SECONDS, Appended, Page, Retention, Store, beginning
+from tests.stores.contract_members import MembersContract
 
 DAY = 86_400.0
 
@@ -78,7 +79,7 @@ def cursor(event: Event) -> Cursor:
     return event.cursor
 
 
-class StoreContract:
+class StoreContract(MembersContract):
     """The tests; a subclass is one store."""
 
     #: How many random stories the property test tells.

@@ -1,0 +1,106 @@
+"""Who is on a topic: one member a user, however many tabs, devices and nodes.
+
+::
+
+    from realtime import presence
+
+    presence.members("orders.42")  # [Member(id="user.7", user="7", info={"name": "Ada"})]
+
+A topic with ``presence = True`` keeps it; a visitor who is not signed in is one member a connection.
+``Topic.member_info(user)`` says what others see.
+
+A member is there from its first subscription to a few seconds after the last one ended, so that a
+reload is no leave; after a process was killed, until the others have given it up (``nodes``).
+Joins and leaves are events of an internal log, whose ``seq`` is their ``version``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from realtime.encoders import encode_data
+from realtime.exceptions import InvalidData, PresenceDisabled
+from realtime.names import presence_log
+from realtime.stores import get_store
+from realtime.stores.base import Roster
+from realtime.topics import Topic, resolve, run_user_code, user_topic
+
+__all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_text", "members"]
+
+logger = logging.getLogger("realtime")
+
+INFO_BYTES = 1_024  # of one member's info: a list of a thousand members stays under a megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who is on a topic.
+
+    Attributes:
+        id: ``user.7`` for the user 7, the name of the user's own topic; for a visitor who is not
+            signed in, ``connection.`` and a name of the connection that gives no rights.
+        user: the user's primary key as text; None for a visitor.
+        info: what ``Topic.member_info()`` returned, as JSON has it.
+    """
+
+    id: str
+    user: str | None
+    info: Any
+
+
+def log_of(topic: Topic | str) -> str:
+    """Return the name of a topic's presence log.
+
+    Raises:
+        UnknownTopic: no registered pattern matches.
+        PresenceDisabled: the topic keeps no presence.
+    """
+    found = topic if isinstance(topic, Topic) else resolve(topic)
+    if not found.presence:
+        raise PresenceDisabled(str(found), type(found).__qualname__)
+    return presence_log(str(found))
+
+
+def members(topic: Topic | str) -> list[Member]:
+    """Return who is on a topic now, in the order in which they came.
+
+    Raises:
+        UnknownTopic: no registered pattern matches.
+        PresenceDisabled: the topic keeps no presence.
+        StoreUnavailable: the store cannot be read now.
+    """
+    return _read(get_store().members(log_of(topic)))
+
+
+async def amembers(topic: Topic | str) -> list[Member]:
+    """Do as ``members()`` does."""
+    return _read(await get_store().amembers(log_of(topic)))
+
+
+def _read(roster: Roster) -> list[Member]:
+    return [Member(**json.loads(text)) for text in roster.members.values()]
+
+
+async def member_text(topic: Topic, user: Any, connection: str) -> tuple[str, str]:
+    """Return the id and the JSON text of the member that a connection is of.
+
+    An error in ``member_info()`` is logged, and the member has no info.
+    """
+    fields: dict[str, Any] = {"id": f"connection.{connection}", "user": None}
+    if user is not None and user.is_authenticated:
+        fields = {"id": str(user_topic(user)), "user": str(user.pk)}
+    try:
+        info = await run_user_code(topic.member_info, user)
+        text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
+    except InvalidData as error:
+        logger.error("member_info() of %r: %s", topic, error)
+        text = "null"
+    except Exception:
+        logger.exception("member_info() of %r failed", topic)
+        text = "null"
+    return fields["id"], f'{json.dumps(fields)[:-1]}, "info": {text}}}'

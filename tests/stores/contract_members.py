@@ -1,0 +1,191 @@
+"""What every store does with nodes and members; `contract.py` is about logs."""
+
+import json
+import random
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from realtime.names import presence_log
+from realtime.stores.base import JOIN, LEAVE, Appended, Node, Retention, Store
+
+
+def new_log() -> str:
+    return presence_log(f"contract.{uuid.uuid4().hex}")
+
+
+def new_node(**fields: object) -> Node:
+    return replace(Node(uuid.uuid4().hex[:22], "host", 7, "1.0"), **fields)  # type: ignore[arg-type]
+
+
+def texts(*uids: str) -> dict[str, str]:
+    return {uid: json.dumps({"id": uid}) for uid in uids}
+
+
+def told(appended: Appended) -> list[tuple[str, str]]:
+    return [(event.name, event.data["id"]) for event in appended.events]
+
+
+class MembersContract:
+    """Subclassed by ``StoreContract``."""
+
+    def own_nodes(self, store: Store, *nodes: Node) -> list[Node]:
+        ids = {node.id for node in nodes}
+        return [node for node in store.nodes() if node.id in ids]
+
+    # Nodes
+
+    def test_a_heartbeat_writes_what_the_node_says(self, store: Store) -> None:
+        node = new_node(connections=3, topics=2, followers={"orders.1": 3})
+        before = store.clock()
+        assert store.beat(node, is_known=False)
+        (found,) = self.own_nodes(store, node)
+        assert replace(found, started=0.0, age=0.0) == node
+        assert before - 1 <= found.started <= store.clock() + 1
+        assert found.age < 60
+
+    def test_a_later_heartbeat_keeps_when_it_started(self, store: Store) -> None:
+        node = new_node()
+        store.beat(node, is_known=False)
+        (first,) = self.own_nodes(store, node)
+        assert store.beat(replace(node, connections=9), is_known=True)
+        (later,) = self.own_nodes(store, node)
+        assert (later.started, later.connections) == (first.started, 9)
+
+    def test_nodes_come_oldest_first(self, store: Store) -> None:
+        nodes = [new_node() for _ in range(3)]
+        for node in nodes:
+            store.beat(node, is_known=False)
+        assert [n.id for n in self.own_nodes(store, *nodes)] == [n.id for n in nodes]
+
+    def test_a_known_node_that_is_gone_is_told_so_and_not_written(self, store: Store) -> None:
+        node = new_node()
+        store.beat(node, is_known=False)
+        store.remove_node(node.id)
+        assert store.beat(node, is_known=True) is False
+        assert self.own_nodes(store, node) == []
+        store.remove_node(node.id)  # once is enough, twice does no harm
+
+    # Members
+
+    def test_nobody_is_there_at_first_and_reading_writes_nothing(self, store: Store) -> None:
+        log = new_log()
+        roster = store.members(log)
+        assert roster.members == {}
+        assert roster.cursor == store.heads([log])[log]
+        assert log not in store.topics()
+
+    def test_a_member_joins_with_its_first_node_and_leaves_with_its_last(
+        self, store: Store
+    ) -> None:
+        log = new_log()
+        assert told(store.change_members(log, "a", texts("ann"), [])) == [(JOIN, "ann")]
+        assert told(store.change_members(log, "b", texts("ann"), [])) == []
+        assert told(store.change_members(log, "a", {}, ["ann"])) == []
+        assert store.members(log).members == texts("ann")
+        assert told(store.change_members(log, "b", {}, ["ann"])) == [(LEAVE, "ann")]
+        assert store.members(log).members == {}
+
+    def test_a_repeated_call_changes_nothing(self, store: Store) -> None:
+        log = new_log()
+        store.change_members(log, "a", texts("ann", "bob"), [])
+        assert told(store.change_members(log, "a", texts("ann", "bob"), [])) == []
+        store.change_members(log, "a", {}, ["ann"])
+        assert told(store.change_members(log, "a", {}, ["ann", "nobody"])) == []
+        assert list(store.members(log).members) == ["bob"]
+
+    def test_members_come_in_the_order_in_which_they_came(self, store: Store) -> None:
+        log = new_log()
+        store.change_members(log, "a", texts("zoe", "ann"), [])
+        store.change_members(log, "b", texts("bob", "zoe"), [])
+        assert list(store.members(log).members) == ["zoe", "ann", "bob"]
+
+    def test_the_version_is_the_logs_head(self, store: Store) -> None:
+        log = new_log()
+        appended = store.change_members(log, "a", texts("ann", "bob"), [])
+        assert [event.seq for event in appended.events] == [1, 2]
+        assert store.members(log).cursor == appended.events[-1].cursor
+        appended = store.change_members(log, "a", texts("cid"), ["ann"])
+        assert told(appended) == [(JOIN, "cid"), (LEAVE, "ann")]
+        assert store.members(log).cursor.seq == 4
+        page = store.read(log, appended.previous)
+        assert page.events == appended.events
+
+    def test_many_members_at_once(self, store: Store) -> None:
+        log = new_log()
+        uids = [f"user.{number}" for number in range(1_200)]
+        assert len(store.change_members(log, "a", texts(*uids), []).events) == 1_200
+        assert list(store.members(log).members) == uids
+        assert len(store.change_members(log, "a", {}, uids).events) == 1_200
+        assert store.members(log).members == {}
+
+    def test_a_nodes_members_are_found_by_log(self, store: Store) -> None:
+        logs, node = [new_log(), new_log()], uuid.uuid4().hex
+        store.change_members(logs[0], node, texts("ann", "bob"), [])
+        store.change_members(logs[1], node, texts("ann"), [])
+        store.change_members(logs[1], "another", texts("cid"), [])
+        found = {log: sorted(uids) for log, uids in store.members_of(node).items()}
+        assert found == {logs[0]: ["ann", "bob"], logs[1]: ["ann"]}
+        assert node in store.nodes_of_members()
+        for log in logs:
+            store.change_members(log, node, {}, ["ann", "bob"])
+        assert store.members_of(node) == {}
+        assert node not in store.nodes_of_members()
+
+    def test_trimming_the_log_keeps_the_members(self, store: Store) -> None:
+        log = new_log()
+        store.change_members(log, "a", texts("ann", "bob"), [])
+        assert store.trim(log, Retention(0, 60.0)) == 2
+        assert list(store.members(log).members) == ["ann", "bob"]
+        assert store.members(log).cursor.seq == 2
+
+    def test_concurrent_nodes_agree(self, store: Store) -> None:
+        log, uids = new_log(), ["ann", "bob"]
+
+        def come_and_go(node: str) -> list[tuple[str, str]]:
+            heard = []
+            for _ in range(5):
+                heard += told(store.change_members(log, node, texts(*uids), []))
+                heard += told(store.change_members(log, node, {}, uids))
+            store.close()
+            return heard
+
+        with ThreadPoolExecutor(4) as pool:
+            results = pool.map(come_and_go, ["a", "b", "c", "d"])
+            heard = [one for result in results for one in result]
+        assert store.members(log).members == {}
+        for uid in uids:
+            assert heard.count((JOIN, uid)) == heard.count((LEAVE, uid)) > 0
+        assert store.heads([log])[log].seq == len(heard)
+
+    @pytest.mark.asyncio
+    async def test_the_coroutines_do_the_same(self, store: Store) -> None:
+        log, node = new_log(), new_node()
+        assert await store.abeat(node, is_known=False)
+        assert node.id in [one.id for one in await store.anodes()]
+        await store.achange_members(log, node.id, texts("ann"), [])
+        assert (await store.amembers(log)).members == texts("ann")
+        assert await store.amembers_of(node.id) == {log: ["ann"]}
+        assert node.id in await store.anodes_of_members()
+        await store.achange_members(log, node.id, {}, ["ann"])
+        await store.aremove_node(node.id)
+        assert node.id not in [one.id for one in await store.anodes()]
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_any_story_ends_with_the_right_list(self, store: Store, seed: int) -> None:
+        log, choose = new_log(), random.Random(seed)
+        there: dict[str, set[str]] = {"ann": set(), "bob": set()}
+        for _ in range(20):
+            node, uid, comes = choose.choice("abc"), choose.choice(["ann", "bob"]), choose.random()
+            before = bool(there[uid])
+            if comes < 0.5:
+                appended = store.change_members(log, node, texts(uid), [])
+                there[uid].add(node)
+            else:
+                appended = store.change_members(log, node, {}, [uid])
+                there[uid].discard(node)
+            name = JOIN if there[uid] else LEAVE
+            assert told(appended) == ([] if before == bool(there[uid]) else [(name, uid)])
+        assert set(store.members(log).members) == {uid for uid, nodes in there.items() if nodes}

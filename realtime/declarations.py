@@ -22,7 +22,11 @@ __all__ = ["check_annotations", "check_class"]
 
 _ALIKE = 0.85  # `max_event`, `client_event` and `can_subcribe` are more alike than that
 # What the library calls these methods with, besides the topic itself.
-_AUTHORISERS = {"can_subscribe": ("user",), "can_publish": ("user", "event")}
+_ASKED = {
+    "can_subscribe": ("user",),
+    "can_publish": ("user", "event"),
+    "member_info": ("user",),
+}
 _ACTION = ("user", "data")
 # Exactly these classes: one of the project's that is derived from them may make anything.
 _MADE: dict[type, type] = {
@@ -43,6 +47,7 @@ class _Declared(Protocol):
     client_events: ClassVar[AbstractSet[str]]
     stored_client_events: ClassVar[AbstractSet[str]]
     admin_forms: ClassVar[Mapping[str, type[forms.BaseForm]]]
+    presence: ClassVar[bool]
 
 
 def check_class(cls: type[_Declared], base: type, actions: AbstractSet[str]) -> None:
@@ -54,7 +59,7 @@ def check_class(cls: type[_Declared], base: type, actions: AbstractSet[str]) -> 
     _check_names(cls, base, actions)
     _check_attributes(cls)
     _check_admin_forms(cls)
-    for name, given in _AUTHORISERS.items():
+    for name, given in _ASKED.items():
         _check_method(cls, name, given)
     for name in sorted(actions):
         _check_method(cls, name, _ACTION)
@@ -102,8 +107,6 @@ def _check_names(cls: type, base: type, actions: Iterable[str]) -> None:
     """Refuse names that look like one of the base's and mean nothing."""
     known = [name for name in vars(base) if not name.startswith("_")]
     where = cls.__qualname__
-    if vars(cls).get("presence") is True:
-        raise TypeError(f"{where}.presence: this version keeps no presence; remove it")
     for name in vars(cls):
         if name.startswith("_") or name in known or name in actions:
             continue
@@ -123,6 +126,8 @@ def _check_attributes(cls: type[_Declared]) -> None:
         raise TypeError(f"{where}.max_events is {max_events!r}, not a whole number; 0 keeps none")
     if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
         raise TypeError(f"{where}.max_age is {max_age!r}, not a positive timedelta")
+    if not isinstance(cls.presence, bool):
+        raise TypeError(f"{where}.presence is {cls.presence!r}, neither True nor False")
     for attribute in ("client_events", "stored_client_events"):
         events = getattr(cls, attribute)
         if not isinstance(events, set | frozenset | list | tuple):

@@ -8,19 +8,31 @@ the end was announced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from realtime.commands import Auth, Call, Command, Ping, Publish, Subscribe, Unsubscribe, parse
+from realtime.commands import (
+    Auth,
+    Call,
+    Command,
+    Members,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    parse,
+)
 from realtime.events import Cursor
 from realtime.exceptions import (
     InvalidData,
     InvalidTopicName,
+    PresenceDisabled,
     ProtocolError,
     PublishError,
     StoreError,
     UnknownTopic,
 )
-from realtime.frames import CloseCode, ErrorCode, frame
+from realtime.frames import MEMBERS_CHARACTERS, CloseCode, ErrorCode, frame, members_frames
 
 __all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal"]
 
@@ -65,6 +77,9 @@ def refusal(error: Exception, id: int | None = None) -> ProtocolError:
             return error
         case UnknownTopic() | InvalidTopicName():
             return forbidden(id)
+        case PresenceDisabled():
+            reason = "this topic does not tell who is on it"
+            return ProtocolError(ErrorCode.UNSUPPORTED, reason, id=id)
         case InvalidData():
             return ProtocolError(ErrorCode.BAD_DATA, str(error), id=id)
         case StoreError() | PublishError():
@@ -107,7 +122,7 @@ class Dialogue:
     """The conversation with one client; not thread-safe, it belongs to one event loop.
 
     Every command that ``receive_text()`` returns is answered once: by ``subscribed()``,
-    ``unsubscribed()``, ``ok()``, ``result()`` or ``pong()``, or by ``refused()``.
+    ``unsubscribed()``, ``ok()``, ``result()``, ``members()`` or ``pong()``, or by ``refused()``.
 
     Attributes:
         is_closing: the end was announced or decided; what the client still sends is passed over.
@@ -285,6 +300,19 @@ class Dialogue:
         """Answer a call with the JSON text of what the action returned."""
         self._end(command)
         return f'{frame("result", id=command.id)[:-1]},"data":{data}}}'
+
+    def members(
+        self,
+        command: Members,
+        members: Sequence[str],
+        version: int,
+        *,
+        max_characters: float = MEMBERS_CHARACTERS,
+    ) -> list[str]:
+        """Answer with who is on a topic, in the frames of ``members_frames()``."""
+        self._end(command)
+        id, most = command.id, max_characters
+        return members_frames(command.topic, members, version, id, max_characters=most)
 
     def pong(self, command: Ping) -> str:
         """Answer a ping."""

@@ -22,6 +22,7 @@ __all__ = [
     "HEARTBEAT_SECONDS",
     "MAX_INTEGER",
     "MAX_NESTING",
+    "MEMBERS_CHARACTERS",
     "SILENCE_SECONDS",
     "VERSION",
     "CloseCode",
@@ -29,6 +30,7 @@ __all__ = [
     "Reset",
     "check_version",
     "frame",
+    "members_frames",
     "nesting",
     "reset",
     "welcome",
@@ -38,6 +40,7 @@ VERSION = 1
 HEARTBEAT_SECONDS = 25  # most proxies cut a connection that is silent for 30 or 60 seconds
 SILENCE_SECONDS = 35  # a client that hears nothing for so long reconnects: a heartbeat and a grace
 MAX_NESTING = 100  # levels of an event's data; the shallowest common parser (.NET) reads 64 to 128
+MEMBERS_CHARACTERS = 131_072  # of a list of members in one frame; Daphne sends no megabyte at once
 MAX_INTEGER = 2**53  # what every JSON parser reads exactly, JavaScript's included
 
 
@@ -103,7 +106,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_ACTION = "unknown_action"
     #: The action refused the data.
     INVALID = "invalid"
-    #: This server does not offer the command.
+    #: This server, or the topic, does not offer the command.
     UNSUPPORTED = "unsupported"
     #: The version in the URL is unknown.
     BAD_VERSION = "bad_version"
@@ -162,6 +165,41 @@ HEARTBEAT = frame("heartbeat")
 def reset(topic: str, cursor: Cursor, reason: Reset) -> str:
     """Return the frame that tells of a hole in a topic, the same for all who have it."""
     return frame("reset", topic=topic, cursor=str(cursor), reason=reason)
+
+
+def members_frames(
+    topic: str,
+    members: Sequence[str],
+    version: int,
+    id: int | None = None,
+    *,
+    max_characters: float = MEMBERS_CHARACTERS,
+) -> list[str]:
+    """Return the frames that tell who is on a topic.
+
+    Several where one would be too large for a server; all but the last have ``more``.
+
+    Args:
+        topic: the topic's name.
+        members: their JSON texts, in the order in which they came.
+        version: the number of the last join or leave that the list has.
+        id: of the command that asked.
+        max_characters: of the members of one frame, and one member more.
+    """
+    parts: list[list[str]] = [[]]
+    size = 0
+    for member in members:
+        if size > max_characters:
+            parts.append([])
+            size = 0
+        parts[-1].append(member)
+        size += len(member)
+    frames = []
+    for number, part in enumerate(parts, 1):
+        more = True if number < len(parts) else None
+        end = frame("members", id=id, topic=topic, version=version, more=more)
+        frames.append(f'{end[:-1]},"members":[{",".join(part)}]}}')
+    return frames
 
 
 def welcome(connection: str, user: str | None, topics: Sequence[str]) -> str:

@@ -6,7 +6,8 @@
 
     presence.members("orders.42")  # [Member(id="user.7", user="7", info={"name": "Ada"})]
 
-A topic with ``presence = True`` keeps it; a visitor who is not signed in is one member a connection.
+A topic with ``presence = True`` keeps it.
+A visitor who is not signed in is one member a connection.
 ``Topic.member_info(user)`` says what others see.
 
 A member is there from its first subscription to a few seconds after the last one ended, so that a
@@ -30,7 +31,7 @@ from realtime.stores import get_store
 from realtime.stores.base import Roster
 from realtime.topics import Topic, resolve, run_user_code, user_topic
 
-__all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_text", "members"]
+__all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_text", "members"]
 
 logger = logging.getLogger("realtime")
 
@@ -86,21 +87,27 @@ def _read(roster: Roster) -> list[Member]:
     return [Member(**json.loads(text)) for text in roster.members.values()]
 
 
-async def member_text(topic: Topic, user: Any, connection: str) -> tuple[str, str]:
-    """Return the id and the JSON text of the member that a connection is of.
+def member_id(user: Any, connection: str) -> str:
+    """Return the id of the member that a connection is of."""
+    if user is not None and user.is_authenticated:
+        return str(user_topic(user))
+    return f"connection.{connection}"
+
+
+async def member_text(topic: Topic, user: Any, id: str) -> str:
+    """Return the JSON text of a member, as others see it.
 
     An error in ``member_info()`` is logged, and the member has no info.
     """
-    fields: dict[str, Any] = {"id": f"connection.{connection}", "user": None}
-    if user is not None and user.is_authenticated:
-        fields = {"id": str(user_topic(user)), "user": str(user.pk)}
+    is_user = user is not None and user.is_authenticated
+    text = json.dumps({"id": id, "user": str(user.pk) if is_user else None})
     try:
         info = await run_user_code(topic.member_info, user)
-        text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
+        info_text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
     except InvalidData as error:
         logger.error("member_info() of %r: %s", topic, error)
-        text = "null"
+        info_text = "null"
     except Exception:
         logger.exception("member_info() of %r failed", topic)
-        text = "null"
-    return fields["id"], f'{json.dumps(fields)[:-1]}, "info": {text}}}'
+        info_text = "null"
+    return f'{text[:-1]}, "info": {info_text}}}'

@@ -122,6 +122,7 @@ class Topic:
         anonymous: True lets the methods below see users who are not signed in; otherwise those
             are refused without being asked about.
         history: False lets subscribers resume, but not read what was published long before.
+        presence: True tells subscribers who else is there; see ``realtime.presence``.
         admin_forms: for names of events, the ``Form`` by which the admin asks for their data, which
             is then its ``cleaned_data``; objects of models in it become their primary keys.
 
@@ -137,6 +138,7 @@ class Topic:
     stored_client_events: ClassVar[AbstractSet[str]] = frozenset()
     anonymous: ClassVar[bool] = False
     history: ClassVar[bool] = True
+    presence: ClassVar[bool] = False
     admin_forms: ClassVar[Mapping[str, type[forms.BaseForm]]] = {}
 
     _actions: ClassVar[frozenset[str]] = frozenset()
@@ -208,6 +210,14 @@ class Topic:
         ``event`` is its name, one of ``client_events`` and ``stored_client_events``.
         """
         return False
+
+    def member_info(self, user: Any) -> Any:
+        """Return what others see of a member, up to 1 KB of JSON; sync or async. By default None.
+
+        Asked when a connection of the user's begins to follow the topic, which shows what the first
+        of them got.
+        """
+        return None
 
     async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
         """Ask ``can_subscribe()``; an exception in it denies and is logged."""

@@ -27,9 +27,10 @@ from realtime.consumers.running import greeting
 from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import CursorExpired
-from realtime.frames import frame
+from realtime.frames import frame, members_frames
 from realtime.hub.connection import HISTORY_SECONDS
 from realtime.hub.ring import EventFrame
+from realtime.names import presence_log
 from realtime.outbox import sweep_if_due
 from realtime.stores import get_store
 from realtime.stores.base import Page, Store
@@ -88,8 +89,10 @@ def _answer(request: Request, user: Any) -> Response:
     topics, refused = async_to_sync(permitted)(identity, list(plan.starts))
     sweep_if_due()  # a crashed process's events go out also where no server follows
     store = get_store()
-    heads = store.heads([str(topic) for topic in topics])
-    known = etag_of(user, refused, [(str(topic), heads[str(topic)]) for topic in topics])
+    names = [str(topic) for topic in topics]
+    names += [presence_log(str(topic)) for topic in topics if topic.presence]
+    heads = store.heads(names)
+    known = etag_of(user, refused, [(name, heads[name]) for name in names])
     if is_known(request, known):
         return Response(304, headers={"ETag": known})
     answer = _Answer(store, limit)
@@ -97,6 +100,9 @@ def _answer(request: Request, user: Any) -> Response:
     answer.frames.extend(map(refusal_frame, refused))
     for topic in topics:
         answer.add(topic, plan, heads[str(topic)])
+    for topic in topics:
+        if topic.presence:
+            answer.add_members(str(topic), plan.presences.get(str(topic)))
     etag = etag_of(user, refused, answer.places)
     text = answer_text(answer.frames, answer.places, more=answer.more)
     return Response.of_json(text, ETag=etag)
@@ -148,6 +154,18 @@ class _Answer:
         end = events[-1].cursor if events else begin
         self.places.append((name, end))
         self.more = self.more or end != page.head
+
+    def add_members(self, name: str, place: Cursor | None) -> None:
+        """Add who is on a topic, unless nothing has changed since a place that the client has.
+
+        There is no ring of changes here, so who is there is told whole.
+        """
+        log = presence_log(name)
+        roster = self.store.members(log)
+        if place != roster.cursor:
+            texts = list(roster.members.values())
+            self.frames += map(Frame, members_frames(name, texts, roster.cursor.seq))
+        self.places.append((log, roster.cursor))
 
     @property
     def _has_room(self) -> bool:

@@ -61,9 +61,10 @@ def test_names_of_the_projects_own_are_let_be() -> None:
     assert NoteTopic(max_event=1).get_action("can_subscribed")
 
 
-def test_presence_is_said_to_be_of_another_version() -> None:
-    with pytest.raises(TypeError, match="keeps no presence; remove it"):
-        declare(presence=True)
+def test_presence_is_true_or_false() -> None:
+    assert declare(presence=True)
+    with pytest.raises(TypeError, match="'yes', neither True nor False"):
+        declare(presence="yes")
 
 
 # Signatures

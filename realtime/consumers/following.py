@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from realtime.auth.users import Identity
@@ -17,8 +17,9 @@ from realtime.exceptions import InvalidCursor, InvalidTopicName, StoreError
 from realtime.frames import ErrorCode, frame
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
+from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
-from realtime.names import check_topic_name
+from realtime.names import check_topic_name, presence_log
 from realtime.topics import Topic, find
 
 __all__ = ["Followed", "Following", "Plan", "Start", "permitted", "read_plan", "refusal_frame"]
@@ -36,10 +37,12 @@ class Plan:
     Attributes:
         starts: where each topic is followed from, in the URL's order; None is from now on.
         lasts: begin with so many of the newest events, in topics without another start.
+        presences: up to where the client knows who is on a topic, of those of which it knows.
     """
 
     starts: dict[str, Start]
     lasts: dict[str, int]
+    presences: dict[str, Cursor] = field(default_factory=dict)
 
     @property
     def places(self) -> dict[str, Cursor]:
@@ -83,7 +86,17 @@ def read_plan(request: Request, max_topics: int) -> Plan:
     except HttpError:
         return Plan(dict.fromkeys(names, LOST), {})
     starts = {name: before(name) if before(name) is not None else since(name) for name in names}
-    return Plan(starts, lasts)
+    return Plan(starts, lasts, _presences(request, names))
+
+
+def _presences(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
+    """Return the places in presence logs, which only composite cursors have."""
+    text = request.value("since") or ""
+    if not is_composite(text):
+        return {}
+    composite = Composite(text)
+    found = {name: composite.get(presence_log(name)) for name in names}
+    return {name: place for name, place in found.items() if place is not None}
 
 
 def _values(request: Request, field: str, asked: Sequence[str]) -> dict[str, str] | str:
@@ -157,10 +170,11 @@ def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A topic that may be followed, with one more follower in the hub."""
+    """A topic that may be followed, with one more follower in the hub, and of its presence."""
 
     topic: Topic
     live: LiveTopic
+    presence: LivePresence | None
 
 
 class Following:
@@ -186,9 +200,12 @@ class Following:
         """
         wanted, refused = await permitted(identity, names)
         lives: dict[str, LiveTopic] = {}
+        presences: dict[str, LivePresence] = {}
 
         async def join(topic: Topic) -> None:
             lives[str(topic)] = await hub.follow(topic)
+            if topic.presence:
+                presences[str(topic)] = await hub.follow_presence(topic)
 
         try:
             # All of them come to an end, or whoever joins last would be released by nobody.
@@ -196,32 +213,50 @@ class Following:
             if failed := next(filter(None, ends), None):
                 raise failed
         except BaseException as error:
-            for live in lives.values():
+            for live in (*lives.values(), *presences.values()):
                 hub.release(live)
             if isinstance(error, StoreError):
                 raise unavailable() from error
             raise
-        return cls(hub, [Followed(topic, lives[str(topic)]) for topic in wanted], refused)
+        found = [Followed(t, lives[str(t)], presences.get(str(t))) for t in wanted]
+        return cls(hub, found, refused)
 
     def release(self) -> None:
         """Let the hub go of what ``begin()`` has not taken over."""
         if not self._taken:
             self._taken = True
-            for one in self.followed:
-                self.hub.release(one.live)
+            for live in self._lives:
+                self.hub.release(live)
+
+    @property
+    def _lives(self) -> list[LiveTopic]:
+        presences = [one.presence for one in self.followed if one.presence is not None]
+        return [*(one.live for one in self.followed), *presences]
 
     def heads(self) -> list[tuple[str, Cursor]]:
-        """Return where each topic stands."""
-        return [(one.live.name, one.live.position) for one in self.followed]
+        """Return where each topic stands, and then each presence."""
+        return [(live.name, live.position) for live in self._lives]
 
-    async def begin(self, connection: Connection, plan: Plan) -> list[Subscription]:
+    async def begin(
+        self, connection: Connection, plan: Plan, *, hold: float, page: str | None
+    ) -> list[Subscription]:
         """Subscribe the connection to all of them, each from its start, and say what is refused.
+
+        Args:
+            connection: whose request it is.
+            plan: what it asks for.
+            hold: seconds that a member stays after the connection's end.
+            page: what a visitor who is not signed in is known by; None for no member.
 
         Raises:
             StoreError: a log cannot be read now; end the connection.
         """
         self._taken = True  # by the connection, whose end lets go of them
-        subscriptions = [Subscription(connection, one.live) for one in self.followed]
+        subscriptions = []
+        for one in self.followed:
+            subscriptions.append(subscription := Subscription(connection, one.live))
+            if one.presence is not None:
+                subscription.attend(one.topic, one.presence, hold, page)
         for name in self.refused:
             connection.answer(refusal_frame(name))
         starting = [
@@ -288,4 +323,8 @@ async def _start(
         connection.answer(Frame(text, (name, cursor)))
 
     last = plan.lasts.get(name) if since is None else None
+    if subscription.attendance is not None:
+        await subscription.attendance.prepare()
     await subscription.start(since, last, one.topic.history, announce)
+    if subscription.attendance is not None:
+        subscription.attendance.begin(plan.presences.get(name))

@@ -30,6 +30,9 @@ from realtime.exceptions import StoreError
 from realtime.frames import CloseCode
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.presence import Attendance
+from realtime.hub.tracker import POLL_HOLD_SECONDS
+from realtime.publishing import origin_hash
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 from realtime.writers.stream import CollectingWriter
@@ -92,12 +95,17 @@ class _Poll:
         left = identity.expires - time.time() if identity.expires is not None else math.inf
         self.connection.answer(Frame(greeting(self.connection.id, identity)))
         try:
-            subscriptions = await following.begin(self.connection, plan)
+            secret = self.request.headers.get("x-realtime-origin")
+            page = None if secret is None else origin_hash(secret)
+            subscriptions = await following.begin(
+                self.connection, plan, hold=POLL_HOLD_SECONDS, page=page
+            )
         except StoreError:
             raise unavailable() from None
-        # The greeting and one answer a topic; a replay may have brought more by now.
-        begun = 1 + len(following.refused) + len(subscriptions)
-        await self._catch_up(subscriptions)
+        present = [one.attendance for one in subscriptions if one.attendance is not None]
+        # The greeting, one answer a topic and who is there; a replay may have brought more by now.
+        begun = 1 + len(following.refused) + len(subscriptions) + sum(o.told for o in present)
+        await self._catch_up(subscriptions, present)
         # Without a start there is a cursor to tell; with one that is lost, a reset.
         is_first = any(plan.starts[one.live.name] is None for one in following.followed)
         if wait and not is_first and len(writer.frames) == begun and not _lost(writer.frames):
@@ -107,21 +115,25 @@ class _Poll:
                 raise error_of(unauthorized())  # the token has run out meanwhile
             if not writer.full and len(writer.frames) > begun:
                 await asyncio.sleep(GATHER_SECONDS)
-            await self._catch_up(subscriptions)
+            await self._catch_up(subscriptions, present)
         if self.failed:
             raise unavailable()
         places = dict(_places(writer.frames))
         in_order = [(name, places[name]) for name in plan.starts if name in places]
+        in_order += [(one.live.name, one.place) for one in present if one.place is not None]
         more = any(one.catching_up and one.position != one.topic.position for one in subscriptions)
         etag = etag_of(self.connection.user, following.refused, in_order)
         return Response.of_json(answer_text(writer.frames, in_order, more=more), ETag=etag)
 
-    async def _catch_up(self, subscriptions: Sequence[Subscription]) -> None:
+    async def _catch_up(
+        self, subscriptions: Sequence[Subscription], present: Sequence[Attendance]
+    ) -> None:
         """Wait until all are live, or nothing more fits, or the store takes too long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CATCH_UP_SECONDS
         while not self.writer.full and not self.failed and (left := deadline - loop.time()) > 0:
-            catching_up = [task for one in subscriptions if (task := one.catching_up)]
+            parts: list[Subscription | Attendance] = [*subscriptions, *present]
+            catching_up = [task for one in parts if (task := one.catching_up)]
             if not catching_up:
                 return
             changed = asyncio.create_task(self.writer.changed())

@@ -8,15 +8,18 @@ from __future__ import annotations
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime.auth.users import Identity
-from realtime.commands import Call, Publish
+from realtime.commands import Call, Members, Publish
 from realtime.dialogue import forbidden
 from realtime.events import Draft
 from realtime.exceptions import InvalidTopicName, ProtocolError
 from realtime.frames import ErrorCode, welcome
+from realtime.presence import log_of
 from realtime.publishing import encode, publish_draft
+from realtime.stores import get_store
+from realtime.stores.base import Roster
 from realtime.topics import Topic, find, run_user_code, user_topic
 
-__all__ = ["find_topic", "greeting", "run_call", "run_publish"]
+__all__ = ["find_topic", "greeting", "run_call", "run_members", "run_publish"]
 
 
 def greeting(connection_id: str, identity: Identity) -> str:
@@ -77,3 +80,17 @@ async def run_call(identity: Identity, command: Call) -> str:
         raise forbidden() from error
     except ValidationError as error:
         raise ProtocolError(ErrorCode.INVALID, "; ".join(error.messages)) from error
+
+
+async def run_members(identity: Identity, command: Members) -> Roster:
+    """Return who is on a topic, for a client that may follow it.
+
+    Raises:
+        ProtocolError: it may not.
+        PresenceDisabled: the topic keeps no presence.
+        StoreError: who is there cannot be read now.
+    """
+    topic = find_topic(command.topic, identity)
+    if not await topic.may_subscribe(identity.user):
+        raise forbidden()
+    return await get_store().amembers(log_of(topic))

@@ -7,13 +7,14 @@ sticky sessions.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from realtime import conf
 from realtime.auth import origins, users
 from realtime.auth.users import Identity
-from realtime.commands import Call, Command, Publish, parse
+from realtime.commands import Call, Command, Members, Publish, parse
 from realtime.consumers.http import (
     HttpError,
     Receive,
@@ -24,7 +25,7 @@ from realtime.consumers.http import (
     read_body,
 )
 from realtime.consumers.rates import take_command
-from realtime.consumers.running import run_call, run_publish
+from realtime.consumers.running import run_call, run_members, run_publish
 from realtime.dialogue import Dialogue, refusal
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.frames import ErrorCode
@@ -82,6 +83,10 @@ async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
             return dialogue.ok(command)
         case Call():
             return dialogue.result(command, await run_call(identity, command))
+        case Members():
+            roster = await run_members(identity, command)
+            members, version = list(roster.members.values()), roster.cursor.seq
+            return dialogue.members(command, members, version, max_characters=math.inf)[0]
         case _:
-            reason = "only publish and call can be sent this way; follow topics by sse, poll or ws"
+            reason = "only publish, call and members can be sent; follow topics by sse, poll or ws"
             raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)

@@ -25,6 +25,7 @@ from realtime.exceptions import StoreError
 from realtime.frames import CloseCode, frame
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection
+from realtime.hub.tracker import STREAM_HOLD_SECONDS
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
 from realtime.writers.stream import StreamForm
@@ -115,7 +116,8 @@ class _Stream:
             return
         self.connection.answer(Frame(greeting(self.connection.id, identity)))
         try:
-            await following.begin(self.connection, plan)
+            page = self.connection.id
+            await following.begin(self.connection, plan, hold=STREAM_HOLD_SECONDS, page=page)
         except Exception as error:
             # The client comes back by itself, with the ids that it had.
             is_known = isinstance(error, StoreError)

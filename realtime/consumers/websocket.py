@@ -18,14 +18,22 @@ from channels.consumer import AsyncConsumer
 from realtime import conf
 from realtime.auth import origins, users
 from realtime.commands import Auth, Call, Command, Members, Ping, Publish, Subscribe, Unsubscribe
-from realtime.consumers.running import find_topic, greeting, run_call, run_publish
+from realtime.consumers.running import (
+    find_topic,
+    greeting,
+    run_call,
+    run_members,
+    run_publish,
+)
 from realtime.dialogue import Dialogue, forbidden
 from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import ProtocolError, RealtimeError
-from realtime.frames import CloseCode, ErrorCode, check_version
+from realtime.frames import CloseCode, check_version
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.tracker import STREAM_HOLD_SECONDS
+from realtime.topics import Topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
 
@@ -220,15 +228,23 @@ class WebSocketConsumer(AsyncConsumer):
                 case Call():
                     result = await run_call(self.identity, command)
                     self.answer(self.dialogue.result(command, result))
+                case Members():
+                    await self._members(command)
                 case Auth():
                     await self._authenticate(command)
-                case _:
-                    reason = "this server keeps no presence"
-                    raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)
+                case Ping():
+                    pass  # answered at once, in its place
         except Exception as error:
             if not isinstance(error, RealtimeError):
                 logger.exception("a client's %s failed", type(command).__name__.lower())
             self.answer(self.dialogue.refused(command, error))
+
+    async def _members(self, command: Members) -> None:
+        """Tell who is on a topic, followed or not."""
+        roster = await run_members(self.identity, command)
+        members = list(roster.members.values())
+        for text in self.dialogue.members(command, members, roster.cursor.seq):
+            self.answer(text)
 
     async def _subscribe(self, command: Subscribe) -> None:
         """Follow a topic; the answer comes right before the replay."""
@@ -253,12 +269,15 @@ class WebSocketConsumer(AsyncConsumer):
             self.connection.answer(Frame(text, (command.topic, cursor)))
 
         try:
+            await self._attend(subscription, topic)
             await subscription.start(command.since, command.last, topic.history, announce)
         except BaseException:
             subscription.end()
             raise
         if not is_announced:
             raise forbidden()  # an `auth` in between made it somebody's who may not
+        if subscription.attendance is not None:
+            subscription.attendance.begin()
 
     async def _authenticate(self, command: Auth) -> None:
         """Become who the token says, and leave the topics that this one may not follow."""
@@ -273,18 +292,28 @@ class WebSocketConsumer(AsyncConsumer):
         self.answer(self.dialogue.ok(command))
         self.answer(greeting(self.connection.id, identity))
         for name, subscription in list(self.connection.subscriptions.items()):
-            try:
-                topic = find_topic(name, identity)
-                may = await topic.may_subscribe(identity.user)
-            except ProtocolError:
-                may = False
+            topic = await _permitted(name, identity)
             if self.identity is not identity:
                 return  # the next one asks for all of them
-            if not may and self.connection.subscriptions.get(name) is subscription:
-                was_answered = subscription.position is not None
-                subscription.end()
-                if was_answered:
-                    self.answer(self.dialogue.withdrawn(name))
+            if self.connection.subscriptions.get(name) is not subscription:
+                continue
+            if topic is not None:
+                await self._attend(subscription, topic)
+                # One that is not answered yet begins when it is.
+                if subscription.attendance is not None and subscription.position is not None:
+                    subscription.attendance.begin()
+                continue
+            was_answered = subscription.position is not None
+            subscription.end()
+            if was_answered:
+                self.answer(self.dialogue.withdrawn(name))
+
+    async def _attend(self, subscription: Subscription, topic: Topic) -> None:
+        """Prepare to be on a topic as who the connection is now."""
+        if topic.presence:
+            live = await self.connection.hub.follow_presence(topic)
+            page = self.connection.id
+            await subscription.attend(topic, live, STREAM_HOLD_SECONDS, page).prepare()
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         """Leave a topic, whether it was followed or not."""
@@ -292,3 +321,12 @@ class WebSocketConsumer(AsyncConsumer):
         if subscription is not None:
             subscription.end()
         self.answer(self.dialogue.unsubscribed(command))
+
+
+async def _permitted(name: str, identity: users.Identity) -> Topic | None:
+    """Return a topic, if a client may follow it."""
+    try:
+        topic = find_topic(name, identity)
+    except ProtocolError:
+        return None
+    return topic if await topic.may_subscribe(identity.user) else None

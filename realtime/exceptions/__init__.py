@@ -13,6 +13,7 @@
     │   └── DataTooLarge
     ├── InvalidCursor (ValueError)          text that is not a cursor
     ├── UnknownTopic (LookupError)          no registered pattern matches
+    ├── PresenceDisabled                    nobody knows who is on this topic
     ├── CursorExpired                       the log cannot be read on from this cursor
     ├── StoreError                          the store cannot do what it was asked to do
     │   └── StoreUnavailable                ... now; the same call may work later
@@ -46,6 +47,7 @@ from realtime.exceptions.names import (
     InvalidPattern,
     InvalidTopicName,
     InvalidTopicValue,
+    PresenceDisabled,
     UnknownTopic,
 )
 from realtime.exceptions.publishing import (
@@ -73,6 +75,7 @@ __all__ = [
     "InvalidPattern",
     "InvalidTopicName",
     "InvalidTopicValue",
+    "PresenceDisabled",
     "ProtocolError",
     "PublishError",
     "RealtimeError",

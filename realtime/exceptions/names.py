@@ -12,6 +12,7 @@ __all__ = [
     "InvalidPattern",
     "InvalidTopicName",
     "InvalidTopicValue",
+    "PresenceDisabled",
     "UnknownTopic",
 ]
 
@@ -87,3 +88,20 @@ class UnknownTopic(RealtimeError, LookupError):
         if self.nearest:
             return f"{text}; the nearest patterns are {', '.join(map(repr, self.nearest))}"
         return f'{text}; none is registered: add @register("…") to a topics.py of an installed app'
+
+
+class PresenceDisabled(RealtimeError):
+    """A topic keeps no presence, so nobody knows who is on it.
+
+    Attributes:
+        topic: the topic's name.
+        declared: the name of its class.
+    """
+
+    def __init__(self, topic: str, declared: str) -> None:
+        super().__init__(topic, declared)
+        self.topic = topic
+        self.declared = declared
+
+    def __str__(self) -> str:
+        return f"{self.topic} keeps no presence; set `presence = True` on {self.declared}"

@@ -20,12 +20,14 @@ from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import HEARTBEAT, CloseCode, reset
+from realtime.hub.presence import Attendance, LivePresence
 from realtime.hub.ring import EventFrame, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
 from realtime.writers.asgi import AsgiWriter, SlowReader
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
+    from realtime.topics import Topic
 
 __all__ = ["Connection", "Subscription"]
 
@@ -134,9 +136,13 @@ class Connection:
 
 
 class Subscription:
-    """A client's following of one topic."""
+    """A client's following of one topic.
 
-    __slots__ = ("_ended", "_task", "connection", "position", "topic")
+    Attributes:
+        attendance: who else is there, if the topic keeps presence; it ends with this.
+    """
+
+    __slots__ = ("_task", "attendance", "connection", "ended", "position", "topic")
 
     def __init__(self, connection: Connection, topic: LiveTopic) -> None:
         """Take over one follower of the topic, which ``end()`` gives back."""
@@ -144,8 +150,18 @@ class Subscription:
         self.topic = topic
         self.position: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ended = False
+        self.ended = False
+        self.attendance: Attendance | None = None
         connection.subscriptions[topic.name] = self
+
+    def attend(self, topic: Topic, live: LivePresence, hold: float, page: str | None) -> Attendance:
+        """Be one of those who are on the topic, instead of as whom it was before; see there."""
+        if self.attendance is not None:
+            self.attendance.end()
+        self.attendance = Attendance(self.connection, topic, live, hold, page)
+        if self.ended:
+            self.attendance.end()
+        return self.attendance
 
     async def start(
         self, since: Cursor | float | None, last: int | None, history: bool, announce: Announce
@@ -165,7 +181,7 @@ class Subscription:
         """
         topic = self.topic
         begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
-        if self._ended:
+        if self.ended:
             return
         # From here to the going live nothing waits, so no event comes in between.
         if begin is None or read is None:
@@ -225,9 +241,11 @@ class Subscription:
 
     def end(self) -> None:
         """Leave the topic; what is written already still arrives. Once is enough."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
+        if self.attendance is not None:
+            self.attendance.end()
         if self._task is not None:
             self._task.cancel()
         self.topic.live.pop(self, None)
@@ -238,7 +256,7 @@ class Subscription:
     # Catching up
 
     def _advance(self, frames: Sequence[EventFrame]) -> None:
-        if self._ended:
+        if self.ended:
             return
         if not frames and self.position == self.topic.position:
             self.topic.live[self] = None

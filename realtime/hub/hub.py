@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from channels.layers import BaseChannelLayer
 
 from realtime import outbox, retention
-from realtime.broadcast import WAKEUP_TYPE, Wakeup, adopt_loop, get_layer, group_name
+from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
+from realtime.hub.health import LayerHealth
+from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
+from realtime.hub.tracker import Tracker
 from realtime.moments import ameasure
+from realtime.names import presence_log
+from realtime.nodes import BEAT_SECONDS
 from realtime.stores import get_store
 from realtime.stores.base import Store
 from realtime.threads import RELAY_THREADS, STORE_THREADS
@@ -46,6 +50,8 @@ RELAY_SECONDS = 1.0
 CLOCK_SECONDS = 10.0  # between two looks whether the store's clock has to be read again
 HEARTBEAT_CHECK_SECONDS = 2.5
 HEARTBEAT_SECONDS = 22.0  # idle time that earns a heartbeat, so that 25 s never pass in silence
+MEMBERS_SECONDS = 1.0  # between tries to write who is here to a store that failed
+BEAT_RETRY_SECONDS = 2.0  # between tries to write this node's row to a store that failed
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
 RECEIVE_RETRY_SECONDS = (0.1, 5.0)  # between tries of a layer that fails: first, and at most
 RECEIVE_BATCH = 50  # wake-ups taken in a row before others get their turn
@@ -60,10 +66,11 @@ class Hub:
         self.layer: BaseChannelLayer = layer or get_layer()
         self.topics: dict[str, LiveTopic] = {}
         self.connections: set[Connection] = set()
+        self.tracker = Tracker(self)
         self.now = self.loop.time()
         self._channel = ""
         self._channel_lock = asyncio.Lock()
-        self._failing: set[str] = set()
+        self._health = LayerHealth()
         self._closed = False
         self._joining: list[LiveTopic] = []
         self._adding: set[asyncio.Task[None]] = set()
@@ -80,6 +87,8 @@ class Hub:
             "clock": now,
             "relay": now,
             "heartbeat": now,
+            "node": now,
+            "members": now,
             "trim": now + random.uniform(0.1, 1.0) * TRIM_SECONDS,  # nodes take turns
         }
         self._tasks = [
@@ -90,6 +99,7 @@ class Hub:
     async def close(self) -> None:
         """Stop; connections that are left hear nothing more."""
         self._closed = True
+        self.tracker.close()
         for connection in list(self.connections):
             for subscription in list(connection.subscriptions.values()):
                 subscription.end()
@@ -110,12 +120,23 @@ class Hub:
         Raises:
             StoreError: its head could not be read, or not in time; there is no follower to release.
         """
+        name = str(topic)
+        live = self.topics.get(name) or LiveTopic(self, name, topic.max_events)
+        await self._follow(live)
+        return live
+
+    async def follow_presence(self, topic: Topic) -> LivePresence:
+        """Return who is on a topic, joined, with one more follower; as ``follow()``."""
+        live = self.topics.get(presence_log(str(topic))) or LivePresence(self, str(topic))
+        assert isinstance(live, LivePresence)
+        await self._follow(live)
+        return live
+
+    async def _follow(self, live: LiveTopic) -> None:
         if self._closed:
             raise StoreError("the server shuts down")
-        name = str(topic)
-        live = self.topics.get(name)
-        if live is None:
-            live = self.topics[name] = LiveTopic(self, name, topic.max_events)
+        if live.name not in self.topics:
+            self.topics[live.name] = live
             self._joining.append(live)
             self._run("join", self._join)
         if live.linger is not None:
@@ -127,7 +148,6 @@ class Hub:
         except BaseException:
             self.release(live)
             raise
-        return live
 
     def release(self, live: LiveTopic) -> None:
         """Take one follower away; without any the topic is left after a while."""
@@ -164,10 +184,11 @@ class Hub:
             await self._add_in_time(batch)
             try:
                 heads = await self.store.aheads([live.name for live in batch])
-                for live in batch:
+                places = await asyncio.gather(*(o.where_to_start(heads[o.name]) for o in batch))
+                for live, place in zip(batch, places, strict=True):
                     if not live.closed:
                         live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
-                        live.start(heads[live.name])
+                        live.start(place)
             except Exception as error:
                 if not isinstance(error, StoreError):
                     logger.exception("heads could not be read")
@@ -210,12 +231,12 @@ class Hub:
         except Exception:
             # Head checks carry the topic until one of them finds the layer well again.
             live.in_group = False
-            self._layer_failed("groups")
+            self._health.failed("groups")
         else:
             live.in_group = channel == self._channel
             live.group_added = self.loop.time()
             live.next_check = min(live.next_check, live.group_added + JOIN_CHECK_SECONDS)
-            self._layer_works("groups")
+            self._health.works("groups")
             if live.closed:
                 self._leave(live)
 
@@ -227,21 +248,7 @@ class Hub:
             async with asyncio.timeout(LAYER_SECONDS):
                 await self.layer.group_discard(group_name(live.name), self._channel)
         except Exception:
-            self._layer_failed("groups")  # the membership expires by itself
-
-    def _layer_failed(self, part: str) -> None:
-        """Log the exception that is being handled; once, not for every topic and every try."""
-        error = sys.exception()
-        if part not in self._failing:
-            text = "the channel layer fails; events arrive late until it is back: %s"
-            # What a store says of itself needs no traceback.
-            logger.error(text, error, exc_info=not isinstance(error, StoreError))
-        self._failing.add(part)
-
-    def _layer_works(self, part: str) -> None:
-        if part in self._failing:
-            logger.warning("the channel layer is back")
-        self._failing.discard(part)
+            self._health.failed("groups")  # the membership expires by itself
 
     # Receiving
 
@@ -261,7 +268,7 @@ class Hub:
             try:
                 message = await self.layer.receive(await self._ensure_channel())
             except Exception:
-                self._layer_failed("receive")
+                self._health.failed("receive")
                 if delay > RECEIVE_RETRY_SECONDS[0]:
                     self._channel = ""  # failed twice: it may be the channel that is lost
                 await asyncio.sleep(delay)
@@ -271,7 +278,7 @@ class Hub:
                     live.next_check = 0.0
                 continue
             delay = RECEIVE_RETRY_SECONDS[0]
-            self._layer_works("receive")
+            self._health.works("receive")
             self._take(message)
             taken += 1
             if taken % RECEIVE_BATCH == 0:
@@ -307,6 +314,10 @@ class Hub:
                 self._run("heartbeat", self._push_heartbeats)
             if self._is_due("trim", TRIM_SECONDS):
                 self._run("trim", self._trim)
+            if self._is_due("node", BEAT_SECONDS):
+                self._run("node", self._beat)
+            if self._is_due("members", MEMBERS_SECONDS) and self.tracker.is_dirty:
+                self.write_members()
 
     def _is_due(self, job: str, seconds: float) -> bool:
         if self.now < self._due[job]:
@@ -362,6 +373,20 @@ class Hub:
 
     async def _trim(self) -> None:
         await STORE_THREADS.run(retention.trim_all)
+
+    # Nodes and members
+
+    async def _beat(self) -> None:
+        if not await self.tracker.node.beat():
+            self._due["node"] = self.loop.time() + BEAT_RETRY_SECONDS
+
+    def write_members(self) -> None:
+        """Tell the store who is here, as far as it does not know."""
+        self._run("members", self.tracker.write)
+
+    async def announce(self, wakeup: Wakeup) -> None:
+        """Broadcast what was appended to a log of our own."""
+        await abroadcast([wakeup])
 
     async def _push_heartbeats(self) -> None:
         silent_since = self.now - HEARTBEAT_SECONDS

@@ -83,6 +83,14 @@ class LiveTopic:
         assert self._position is not None
         return self._position
 
+    async def where_to_start(self, head: Cursor) -> Cursor:
+        """Return the place at which to begin, as the head was when the group was joined."""
+        return head
+
+    def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
+        """Encode a stored event, once for all who follow."""
+        return EventFrame(event, cursor)
+
     def start(self, head: Cursor) -> None:
         """Begin at a head that was read after the group was joined."""
         self._restart(head)
@@ -134,7 +142,7 @@ class LiveTopic:
         elif previous != position.tag:
             self.suspect()  # the number continues, the log does not: it was rewound
         else:
-            self._deliver(EventFrame(event, cursor))
+            self._deliver(self.make_frame(event, cursor))
             self._deliver_early()
 
     def _contradicts(self, cursor: Cursor) -> bool:
@@ -147,7 +155,7 @@ class LiveTopic:
     def _hold(self, event: Event, cursor: Cursor, previous: int | None) -> None:
         if cursor.seq in self._early or len(self._early) >= EARLY_EVENTS:
             return
-        frame = EventFrame(event, cursor)
+        frame = self.make_frame(event, cursor)
         if self._early_bytes + frame.size <= EARLY_BYTES:
             self._early[cursor.seq] = (frame, previous)
             self._early_bytes += frame.size
@@ -203,7 +211,7 @@ class LiveTopic:
         self._wanted = 0
         self._prune_early()
 
-    def _reset(self, head: Cursor, reason: Reset) -> None:
+    async def _reset(self, head: Cursor, reason: Reset) -> None:
         before = self.position
         self._restart(head)
         frame = Frame(reset(self.name, head, reason), (self.name, head))
@@ -239,7 +247,7 @@ class LiveTopic:
 
     async def _read(self, after: Cursor) -> Frames:
         page = await self.hub.store.aread(self.name, after)
-        frames = [EventFrame(event, event.cursor) for event in page.events if event.cursor]
+        frames = [self.make_frame(e, e.cursor) for e in page.events if e.cursor]
         self._absorb(after, frames)
         return Frames(frames, page.head)
 
@@ -351,9 +359,9 @@ class LiveTopic:
                     continue  # a wake-up carried it on meanwhile: ask from there
                 if error.contradicts:
                     head = await self.hub.store.arenew(self.name, start.epoch)
-                    self._reset(head, Reset.RESTARTED)
+                    await self._reset(head, Reset.RESTARTED)
                 else:
-                    self._reset(error.head, reset_reason(error))
+                    await self._reset(error.head, reset_reason(error))
                 return
             if not page.frames or page.head.seq <= self.position.seq:
                 return

@@ -272,8 +272,12 @@ class Store(ABC):
         """Return all nodes that have a row, oldest first."""
 
     @abstractmethod
-    def remove_node(self, node: str) -> None:
-        """Remove a node's row, if there is one; its members stay."""
+    def expire_node(self, node: str, age: float) -> bool:
+        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay.
+
+        Returns:
+            True if this call removed it: of several at the same time, one does.
+        """
 
     # Members
 
@@ -356,9 +360,9 @@ class Store(ABC):
         """Do as ``nodes()`` does."""
         return await STORE_THREADS.run(self.nodes)
 
-    async def aremove_node(self, node: str) -> None:
-        """Do as ``remove_node()`` does."""
-        await STORE_THREADS.run(self.remove_node, node)
+    async def aexpire_node(self, node: str, age: float) -> bool:
+        """Do as ``expire_node()`` does."""
+        return await STORE_THREADS.run(self.expire_node, node, age)
 
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]

@@ -79,9 +79,10 @@ class DatabaseMembers(Store):
             for row in rows
         ]
 
-    def remove_node(self, node: str) -> None:
-        """Remove a node's row, if there is one; its members stay."""
-        self._access.write(lambda _: self._tables.nodes.filter(name=node).delete())
+    def expire_node(self, node: str, age: float) -> bool:
+        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay."""
+        rows = self._tables.nodes.filter(name=node, seen__lte=DatabaseClock() - age)
+        return bool(self._access.write(lambda _: rows.all().delete()[0]))
 
     # Members
 

@@ -231,10 +231,13 @@ class MemoryStore(Store):
             now = self.clock()
             return [replace(node, age=max(0.0, now - seen)) for node, seen in self._nodes.values()]
 
-    def remove_node(self, node: str) -> None:
-        """Remove a node's row, if there is one; its members stay."""
+    def expire_node(self, node: str, age: float) -> bool:
+        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay."""
         with self._lock:
-            self._nodes.pop(node, None)
+            if node not in self._nodes or self.clock() - self._nodes[node][1] < age:
+                return False
+            del self._nodes[node]
+            return True
 
     def change_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
@@ -324,9 +327,9 @@ class MemoryStore(Store):
         """Do as ``nodes()`` does."""
         return self.nodes()
 
-    async def aremove_node(self, node: str) -> None:
-        """Do as ``remove_node()`` does."""
-        self.remove_node(node)
+    async def aexpire_node(self, node: str, age: float) -> bool:
+        """Do as ``expire_node()`` does."""
+        return self.expire_node(node, age)
 
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]

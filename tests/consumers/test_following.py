@@ -155,7 +155,8 @@ def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
         connection = Connection(following.hub, None, writer, 10_000, lambda code: None)
         store.alocate = locate  # type: ignore[method-assign, assignment]
         with pytest.raises(StoreUnavailable):
-            await following.begin(connection, plan(f"topic={TOPIC}&topic={OTHER}&since=@0"))
+            asked = plan(f"topic={TOPIC}&topic={OTHER}&since=@0")
+            await following.begin(connection, asked, hold=1.0, page=None)
         connection.end()
         await asyncio.sleep(0)
         return [repr(task.get_coro()) for task in asyncio.all_tasks()]

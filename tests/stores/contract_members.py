@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from django.db import connections
 
 from realtime.names import presence_log
 from realtime.stores.base import JOIN, LEAVE, Appended, Node, Retention, Store
@@ -63,10 +64,16 @@ class MembersContract:
     def test_a_known_node_that_is_gone_is_told_so_and_not_written(self, store: Store) -> None:
         node = new_node()
         store.beat(node, is_known=False)
-        store.remove_node(node.id)
+        assert store.expire_node(node.id, 0.0) is True
         assert store.beat(node, is_known=True) is False
         assert self.own_nodes(store, node) == []
-        store.remove_node(node.id)  # once is enough, twice does no harm
+        assert store.expire_node(node.id, 0.0) is False
+
+    def test_a_node_that_beats_is_not_expired(self, store: Store) -> None:
+        node = new_node()
+        store.beat(node, is_known=False)
+        assert store.expire_node(node.id, 3_600.0) is False
+        assert store.beat(node, is_known=True)
 
     # Members
 
@@ -146,10 +153,12 @@ class MembersContract:
 
         def come_and_go(node: str) -> list[tuple[str, str]]:
             heard = []
-            for _ in range(5):
-                heard += told(store.change_members(log, node, texts(*uids), []))
-                heard += told(store.change_members(log, node, {}, uids))
-            store.close()
+            try:
+                for _ in range(5):
+                    heard += told(store.change_members(log, node, texts(*uids), []))
+                    heard += told(store.change_members(log, node, {}, uids))
+            finally:
+                connections.close_all()
             return heard
 
         with ThreadPoolExecutor(4) as pool:
@@ -170,7 +179,7 @@ class MembersContract:
         assert await store.amembers_of(node.id) == {log: ["ann"]}
         assert node.id in await store.anodes_of_members()
         await store.achange_members(log, node.id, {}, ["ann"])
-        await store.aremove_node(node.id)
+        assert await store.aexpire_node(node.id, 0.0)
         assert node.id not in [one.id for one in await store.anodes()]
 
     @pytest.mark.parametrize("seed", range(8))

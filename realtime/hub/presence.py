@@ -1,0 +1,245 @@
+"""The presence of a topic that this process follows, and a connection that is told of it.
+
+The presence log is a log like any other: wake-ups, repair, head checks and the ring are those of
+``LiveTopic``.
+What differs is what a client sees of it: first who is there, then joins and leaves; and where
+a log's client would be reset or has fallen behind further than the ring, who is there anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from realtime.encoders import Frame
+from realtime.events import Cursor, Event
+from realtime.frames import CloseCode, Reset, members_frames
+from realtime.hub.ring import EventFrame
+from realtime.hub.topic import LiveTopic
+from realtime.names import presence_log
+from realtime.presence import member_id, member_text
+from realtime.stores.base import JOIN, Roster
+from realtime.writers.asgi import SlowReader
+
+if TYPE_CHECKING:
+    from realtime.hub.connection import Connection
+    from realtime.hub.hub import Hub
+    from realtime.topics import Topic
+
+__all__ = ["Attendance", "LivePresence"]
+
+logger = logging.getLogger("realtime")
+
+RING_CHANGES = 256  # joins and leaves that a client may miss without being told the whole list
+
+
+class MemberFrame(EventFrame):
+    """The frame of a join or a leave.
+
+    Attributes:
+        is_join: or a leave.
+        uid: the member's id.
+        member: its JSON text.
+    """
+
+    __slots__ = ("is_join", "member", "uid")
+
+    def __init__(self, topic: str, event: Event, cursor: Cursor) -> None:
+        text = (
+            f'{{"type":{json.dumps(event.name)},"topic":{json.dumps(topic)},'
+            f'"member":{event.json},"version":{cursor.seq}}}'
+        )
+        Frame.__init__(self, text)  # no place: it is of no topic that a client can resume
+        self.cursor = cursor
+        self.is_join = event.name == JOIN
+        self.member = event.json
+        self.uid: str = event.data["id"]
+
+
+class LivePresence(LiveTopic):
+    """Who is on a topic, as far as its presence log was followed."""
+
+    def __init__(self, hub: Hub, topic: str) -> None:
+        super().__init__(hub, presence_log(topic), RING_CHANGES)
+        self.topic = topic
+        self.members: dict[str, str] = {}
+        self._frames: Sequence[Frame] | None = None
+
+    async def where_to_start(self, head: Cursor) -> Cursor:
+        """Read who is there, which is where to begin."""
+        return self._fill(await self.hub.store.amembers(self.name))
+
+    def _fill(self, roster: Roster) -> Cursor:
+        self.members = dict(roster.members)
+        self._frames = None
+        return roster.cursor
+
+    def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
+        """Encode a join or a leave."""
+        return MemberFrame(self.topic, event, cursor)
+
+    def frames(self) -> Sequence[Frame]:
+        """Return the frames that tell who is there; encoded once for all who ask."""
+        if self._frames is None:
+            texts = list(self.members.values())
+            self._frames = [Frame(t) for t in members_frames(self.topic, texts, self.position.seq)]
+        return self._frames
+
+    def _deliver(self, frame: EventFrame) -> None:
+        assert isinstance(frame, MemberFrame)
+        self._frames = None
+        if frame.is_join:
+            self.members[frame.uid] = frame.member
+        else:
+            self.members.pop(frame.uid, None)
+        super()._deliver(frame)
+
+    async def _reset(self, head: Cursor, reason: Reset) -> None:
+        """Read who is there, and tell everybody anew."""
+        roster = await self.hub.store.amembers(self.name)
+        before = self.position
+        self._restart(self._fill(roster))
+        for frame in self.frames():
+            self._push(frame, before)
+        self._deliver_early()
+
+
+class Attendance:
+    """A connection that is told who is on a topic, and is one of them."""
+
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_has_begun",
+        "_hold",
+        "_member",
+        "_page",
+        "_position",
+        "_task",
+        "_topic",
+        "live",
+        "told",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        topic: Topic,
+        live: LivePresence,
+        hold: float,
+        page: str | None,
+    ) -> None:
+        """Take over one follower of the presence, which ``end()`` gives back.
+
+        Args:
+            connection: whose.
+            topic: on which it is.
+            live: the topic's presence.
+            hold: seconds that the member stays after the connection's end.
+            page: what a visitor who is not signed in is known by; None: is told, and is no member.
+        """
+        self.live = live
+        self._topic = topic
+        self._page = page
+        self._member: tuple[str, str] | None = None
+        self.told = 0  # frames that told who is there, when it began
+        self._connection = connection
+        self._hold = hold
+        self._position: Cursor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ended = self._has_begun = False
+
+    @property
+    def place(self) -> Cursor | None:
+        """The place in the presence log up to which the client was told."""
+        return self.live.position if self in self.live.live else self._position
+
+    async def prepare(self) -> None:
+        """Find out what others will see; asks the project, unless the member is here already."""
+        user = self._connection.user
+        if self._page is None and (user is None or not user.is_authenticated):
+            return
+        uid = member_id(user, self._page or "")
+        text = self.live.hub.tracker.text_of(self.live.name, uid)
+        self._member = (uid, text or await member_text(self._topic, user, uid))
+
+    def begin(self, place: Cursor | None = None) -> None:
+        """Be there, and tell who is, or what has changed since a place that the ring still has."""
+        if self._ended:
+            return
+        self._has_begun = True
+        if self._member is not None:
+            self.live.hub.tracker.arrive(self.live.name, *self._member)
+        if place is None or self.live.recent(place) is None:
+            frames = self.live.frames()
+            if not all(map(self._connection.push, frames)):
+                self._advance()
+                return
+            self.told, place = len(frames), self.live.position
+        self._position = place
+        self._advance()
+
+    def push(self, frame: Frame) -> bool:
+        """Take a join or a leave; False if the connection's buffer is full."""
+        return self._connection.push(frame)
+
+    def fall_behind(self, position: Cursor) -> None:
+        """Go on after this place, when the client has read what it has."""
+        self._position = position
+        self._advance()
+
+    def end(self) -> None:
+        """Hear no more, and be one connection less of the member's. Once is enough."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+        self._position = self.place
+        self.live.live.pop(self, None)
+        hub = self.live.hub
+        if self._has_begun and self._member is not None:
+            hub.tracker.leave(self.live.name, self._member[0], self._hold)
+        hub.release(self.live)
+
+    @property
+    def catching_up(self) -> asyncio.Task[None] | None:
+        """The task that tells what the client lacks; None if it lacks nothing."""
+        return None if self._task is None or self._task.done() else self._task
+
+    def _advance(self) -> None:
+        if self._ended:
+            return
+        if self._position == self.live.position:
+            self.live.live[self] = None
+        else:
+            self._task = self.live.hub.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self._catch_up()
+        except SlowReader:
+            self._connection.close(CloseCode.SLOW)
+        except Exception:
+            logger.exception("telling who is on %s failed", self.live.topic)
+            self._connection.close(CloseCode.FAILED)
+
+    async def _catch_up(self) -> None:
+        """Tell as fast as the client reads; then go live in the turn in which nothing lacks."""
+        connection = self._connection
+        while not connection.writer.closed:
+            place, frames = self._missing()
+            for frame in frames:
+                await connection.push_paced(frame)
+            self._position = place
+            await connection.drained()
+            if self._position == self.live.position:
+                self.live.live[self] = None
+                return
+
+    def _missing(self) -> tuple[Cursor, Sequence[Frame]]:
+        recent = None if self._position is None else self.live.recent(self._position)
+        return self.live.position, self.live.frames() if recent is None else recent

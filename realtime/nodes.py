@@ -1,0 +1,183 @@
+"""The server processes: this one says that it lives, and gives up those that say nothing any more.
+
+A node writes one row every ten seconds, whatever the number of its members, on the store's time, so
+that no clock of a machine counts.
+A row that is older than ``EXPIRY_SECONDS`` is removed, and the node's members leave.
+Only a node that itself has written without a break decides that: after the store was away, every
+row is old, and those who come back first must not give up those who come back next.
+A node whose row is gone was given up, wrongly perhaps; it comes back under another id, with all its
+members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+from realtime.exceptions import StoreError
+from realtime.stores import get_store
+from realtime.stores.base import Appended, Node, Store
+
+__all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Load", "Node", "ThisNode", "followers_of", "living"]
+
+logger = logging.getLogger("realtime")
+
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 35.0  # three heartbeats may fail
+STEADY_BEATS = 3  # successful ones in a row, the last two of which lie between any two of another
+ORPHAN_BEATS = 6  # between looks for members of nodes that are no more: a minute
+FOLLOWERS_LISTED = 1_000  # topics whose followers a heartbeat tells, the most followed ones
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a node is doing.
+
+    Attributes:
+        connections: clients that it holds.
+        followers: how many connections follow each topic.
+    """
+
+    connections: int
+    followers: Mapping[str, int]
+
+
+class ThisNode:
+    """The row of this process, and what it does for the others; used on the hub's loop.
+
+    Args:
+        store: where nodes and members are.
+        load: tells what the process is doing.
+        reborn: called when the node has another id than before: nobody knows its members.
+        announce: broadcasts what was appended to a presence log.
+
+    Attributes:
+        id: of this life of the process, as far as the others are concerned.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        load: Callable[[], Load],
+        reborn: Callable[[], None],
+        announce: Callable[[str, Appended], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._load = load
+        self._reborn = reborn
+        self._announce = announce
+        self.id = _new_id()
+        self.is_registered = False
+        self._steady = 0
+        self._beats = 0
+        self._last = 0.0
+        self._failing = False
+
+    async def register(self) -> None:
+        """Write the row if it was not written yet: members of a node without one are nobody's.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        if not self.is_registered:
+            await self._write()
+
+    async def beat(self) -> bool:
+        """Write the row, then look after the others if this node may; False if the store fails."""
+        try:
+            await self._write()
+            if self._steady >= STEADY_BEATS:
+                await self._look_after_others()
+        except StoreError as error:
+            self._steady = 0
+            if not self._failing:
+                logger.warning("the heartbeat of this process could not be written: %s", error)
+            self._failing = True
+            return False
+        if self._failing:
+            logger.info("the heartbeat of this process is written again")
+        self._failing = False
+        return True
+
+    async def _write(self) -> None:
+        if not await self._store.abeat(self._describe(), is_known=self.is_registered):
+            logger.warning("the other processes took this one for dead; it registers again")
+            self.id, self._steady = _new_id(), 0
+            await self._store.abeat(self._describe(), is_known=False)
+            self._reborn()
+        self.is_registered = True
+        now = asyncio.get_running_loop().time()
+        # A process that stood still for a while knows nothing of what the others did meanwhile.
+        self._steady = self._steady + 1 if now - self._last < 2 * BEAT_SECONDS else 1
+        self._last = now
+        self._beats += 1
+
+    def _describe(self) -> Node:
+        load = self._load()
+        listed = sorted(load.followers.items(), key=lambda item: -item[1])[:FOLLOWERS_LISTED]
+        return Node(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=_version(),
+            connections=load.connections,
+            topics=len(load.followers),
+            followers=dict(listed),
+        )
+
+    async def _look_after_others(self) -> None:
+        found = [node for node in await self._store.anodes() if node.age > EXPIRY_SECONDS]
+        expired = [
+            node for node in found if await self._store.aexpire_node(node.id, EXPIRY_SECONDS)
+        ]
+        for node in expired:
+            logger.warning("process %s on %s says nothing any more", node.pid, node.host)
+        if expired or self._beats % ORPHAN_BEATS == 0:
+            await self._remove_orphans()
+
+    async def _remove_orphans(self) -> None:
+        """Let the members of nodes without a row leave."""
+        # In this order: a node writes its row before its members.
+        named = await self._store.anodes_of_members()
+        known = {node.id for node in await self._store.anodes()}
+        for node in set(named) - known:
+            for log, uids in (await self._store.amembers_of(node)).items():
+                appended = await self._store.achange_members(log, node, {}, uids)
+                await self._announce(log, appended)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("django-channels-realtime")
+    except metadata.PackageNotFoundError:
+        return "unknown"  # a checkout on the path
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(12)
+
+
+def living() -> list[Node]:
+    """Return the nodes that wrote their row lately, oldest first.
+
+    Raises:
+        StoreUnavailable: the store cannot be read now.
+    """
+    return [node for node in get_store().nodes() if node.age <= EXPIRY_SECONDS]
+
+
+def followers_of(topic: str) -> int:
+    """Return how many connections follow a topic, as all nodes said at their last heartbeat.
+
+    A node tells of its 1,000 most followed topics; what is beyond them is not counted.
+
+    Raises:
+        StoreUnavailable: the store cannot be read now.
+    """
+    return sum(node.followers.get(topic, 0) for node in living())

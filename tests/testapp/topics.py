@@ -128,3 +128,15 @@ class AnnouncementTopic(PublicTopic):
     """The admin has a form for one of its events."""
 
     admin_forms = {"announced": AnnouncementForm}
+
+
+@register("room.<slug:name>")
+class RoomTopic(PublicTopic):
+    """It tells who is there."""
+
+    presence = True
+
+    def member_info(self, user: Any) -> dict[str, Any]:
+        if getattr(user, "username", "") == "crash":
+            raise RuntimeError("the project's fault")
+        return {"name": getattr(user, "username", "")}

@@ -1,0 +1,492 @@
+"""Who is on a topic: several hubs over one store and one layer, on virtual time."""
+
+import asyncio
+import json
+import random
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from realtime.broadcast import Wakeup, group_name
+from realtime.hub.connection import Connection, Subscription
+from realtime.hub.presence import LivePresence
+from realtime.hub.tracker import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
+from realtime.names import presence_log
+from realtime.nodes import BEAT_SECONDS, EXPIRY_SECONDS
+from realtime.stores.base import Appended, Node
+from realtime.topics import resolve
+from realtime.writers.asgi import AsgiWriter
+from tests.hub.support import QuietHub
+from tests.support.faults import FaultyLayer, SlowStore
+from tests.support.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
+
+ROOM = "room.lobby"
+LOG = presence_log(ROOM)
+GIVEN_UP = EXPIRY_SECONDS + 4 * BEAT_SECONDS  # by then the others have removed a dead node
+
+
+@dataclass
+class User:
+    pk: int
+    username: str = "somebody"
+    is_authenticated = True
+
+
+class SharedStore(SlowStore):
+    """One node's way to what all nodes share; it can fail alone. Its clock is the loop's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, first: "SharedStore | None") -> None:
+        super().__init__()
+        self.loop = loop
+        if first is not None:
+            self._lock, self._id = first._lock, first._id
+            self._logs, self._nodes, self._members = first._logs, first._nodes, first._members
+
+    def clock(self) -> float:
+        return 1_000_000 + self.loop.time()
+
+    async def abeat(self, node: Node, *, is_known: bool) -> bool:
+        return await self._slowly(self.beat, node, is_known=is_known)
+
+    async def achange_members(
+        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
+    ) -> Appended:
+        return await self._slowly(self.change_members, log, node, arrived, left)
+
+
+class LossyLayer(FaultyLayer):
+    """Loses a share of all group messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = 0.0
+        self.random = random.Random(7)
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        for channel in self.groups[group]:
+            if self.random.random() >= self.loss:
+                self.queues[channel].put_nowait(message)
+
+
+class TownHub(QuietHub):
+    async def announce(self, wakeup: Wakeup) -> None:
+        await self.layer.group_send(group_name(wakeup.topic), wakeup.to_message())
+
+
+class Visitor:
+    """A connection that keeps the list of members as a client does, and checks what it gets."""
+
+    def __init__(self, hub: QuietHub, user: User | None, limit: int = 1_000_000) -> None:
+        self.user = user
+        self.frames: list[dict[str, Any]] = []
+        self.members: dict[str, Any] = {}
+        self.lacks_more = False
+        self.version: int | None = None
+        self.broken: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.connection = Connection(hub, user, AsgiWriter(self.send), limit, lambda code: None)
+
+    async def send(self, message: Any) -> None:
+        await self.gate.wait()
+        frame = json.loads(message["text"])
+        if frame["type"] == "heartbeat":
+            return
+        self.frames.append(frame)
+        if frame["type"] == "members":
+            known = self.members if self.lacks_more else {}
+            self.members = known | {member["id"]: member for member in frame["members"]}
+            self.lacks_more = frame.get("more", False)
+        elif self.version is None or frame["version"] != self.version + 1:
+            self.broken.append(f"after {self.version} came {frame}")
+        elif frame["type"] == "join":
+            self.members[frame["member"]["id"]] = frame["member"]
+        else:
+            del self.members[frame["member"]["id"]]
+        self.version = frame["version"]
+
+    async def enter(self, room: str = ROOM, hold: float = STREAM_HOLD_SECONDS) -> None:
+        topic, connection = resolve(room), self.connection
+        subscription = Subscription(connection, await connection.hub.follow(topic))
+        live = await connection.hub.follow_presence(topic)
+        attendance = subscription.attend(topic, live, hold, connection.id)
+        await attendance.prepare()
+        await subscription.start(None, None, True, lambda *_: None)
+        attendance.begin()
+
+    def heard(self, kind: str) -> list[str]:
+        return [frame["member"]["id"] for frame in self.frames if frame["type"] == kind]
+
+    @property
+    def ids(self) -> set[str]:
+        return set(self.members)
+
+
+class Town:
+    def __init__(self) -> None:
+        self.loop = VirtualTimeLoop()
+        self.layer = LossyLayer()
+        self.stores: list[SharedStore] = []
+        self.hubs: list[TownHub] = []
+        self.visitors: list[Visitor] = []
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def advance(self, seconds: float) -> None:
+        self.loop.advance(seconds)
+
+    def open_node(self) -> TownHub:
+        async def make() -> TownHub:
+            self.stores.append(SharedStore(self.loop, self.stores[0] if self.stores else None))
+            hub = TownHub(self.stores[-1], self.layer)
+            hub.start()
+            return hub
+
+        self.hubs.append(self.run(make()))
+        return self.hubs[-1]
+
+    def kill(self, hub: TownHub) -> None:
+        """End a node as SIGKILL does: nobody hears of it."""
+
+        async def end() -> None:
+            for task in asyncio.all_tasks():
+                name = repr(task.get_coro())
+                if task in hub._tasks or (task in hub._jobs.values() and name):
+                    task.cancel()
+            hub.tracker.close()
+            for queue in self.layer.queues:
+                if queue == hub._channel:
+                    for members in self.layer.groups.values():
+                        members.discard(queue)
+
+        self.run(end())
+        self.hubs.remove(hub)
+        self.visitors = [v for v in self.visitors if v.connection.hub is not hub]
+
+    def enter(self, hub: TownHub, pk: int | None, **how: Any) -> Visitor:
+        async def enter() -> Visitor:
+            visitor = Visitor(hub, None if pk is None else User(pk), how.pop("limit", 1_000_000))
+            self.visitors.append(visitor)
+            await visitor.enter(**how)
+            return visitor
+
+        visitor = self.run(enter())
+        self.advance(0.2)
+        return visitor
+
+    def leave(self, visitor: Visitor) -> None:
+        async def end() -> None:
+            visitor.connection.end()
+
+        self.run(end())
+        self.visitors.remove(visitor)
+
+    @property
+    def listed(self) -> set[str]:
+        return set(self.stores[0].members(LOG).members)
+
+    def check(self) -> None:
+        broken = [fault for visitor in self.visitors for fault in visitor.broken]
+        assert not broken, broken[0]
+
+    def close(self) -> None:
+        async def end() -> None:
+            for hub in self.hubs:
+                await hub.close()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        self.run(end())
+        self.loop.close()
+
+
+@pytest.fixture
+def town() -> Iterator[Town]:
+    town = Town()
+    yield town
+    town.check()
+    town.close()
+
+
+def user(*pks: int) -> set[str]:
+    return {f"user.{pk}" for pk in pks}
+
+
+def test_who_enters_is_told_who_is_there_and_the_others_that_it_came(town: Town) -> None:
+    hub = town.open_node()
+    first = town.enter(hub, 1)
+    assert first.ids == user(1)
+    second = town.enter(hub, 2)
+    assert second.frames[0]["type"] == "members"
+    assert first.ids == second.ids == town.listed == user(1, 2)
+    assert first.heard("join") == ["user.1", "user.2"]
+    member = first.members["user.2"]
+    assert member == {"id": "user.2", "user": "2", "info": {"name": "somebody"}}
+
+
+def test_two_tabs_and_a_phone_on_two_nodes_are_one_member(town: Town) -> None:
+    home, away = town.open_node(), town.open_node()
+    observer = town.enter(home, 1)
+    tab, other_tab, phone = town.enter(home, 7), town.enter(home, 7), town.enter(away, 7)
+    assert observer.heard("join") == ["user.1", "user.7"]
+    town.leave(other_tab)
+    town.leave(phone)
+    town.advance(60)
+    assert observer.heard("leave") == []
+    assert observer.ids == user(1, 7)
+    town.leave(tab)
+    town.advance(10)
+    assert observer.heard("leave") == ["user.7"]
+    assert town.listed == user(1)
+
+
+def test_a_reload_is_no_leave(town: Town) -> None:
+    hub = town.open_node()
+    observer, visitor = town.enter(hub, 1), town.enter(hub, 2)
+    told = len(observer.frames)
+    for _ in range(3):
+        town.leave(visitor)
+        town.advance(STREAM_HOLD_SECONDS - 1)
+        visitor = town.enter(hub, 2)
+    assert len(observer.frames) == told
+
+
+def test_a_poll_holds_its_member_until_the_next_one(town: Town) -> None:
+    hub = town.open_node()
+    observer, poll = town.enter(hub, 1), town.enter(hub, 2, hold=POLL_HOLD_SECONDS)
+    tab = town.enter(hub, 2)
+    town.leave(poll)
+    town.leave(tab)  # its shorter hold does not cut the poll's
+    town.advance(POLL_HOLD_SECONDS - 1)
+    assert observer.ids == user(1, 2)
+    town.advance(2)
+    assert observer.ids == user(1)
+
+
+def test_visitors_who_are_not_signed_in_are_a_member_each(town: Town) -> None:
+    hub = town.open_node()
+    first, second = town.enter(hub, None), town.enter(hub, None)
+    ids = {f"connection.{one.connection.id}" for one in (first, second)}
+    assert first.ids == second.ids == ids
+    assert [member["user"] for member in first.members.values()] == [None, None]
+
+
+def test_a_killed_node_is_one_leave_for_those_who_do_not_come_back(town: Town) -> None:
+    home, away = town.open_node(), town.open_node()
+    observer = town.enter(home, 1)
+    for pk in (2, 3, 4):
+        town.enter(away, pk)
+    town.advance(4 * BEAT_SECONDS)
+    town.kill(away)
+    town.enter(home, 3)
+    town.advance(GIVEN_UP)
+    assert sorted(observer.heard("leave")) == ["user.2", "user.4"]
+    assert observer.ids == town.listed == user(1, 3)
+    assert [node.id for node in town.stores[0].nodes()] == [home.tracker.node.id]
+
+
+def test_two_survivors_give_a_node_up_once(town: Town) -> None:
+    survivors, dying = [town.open_node(), town.open_node()], town.open_node()
+    observers = [town.enter(hub, pk) for pk, hub in enumerate(survivors, 1)]
+    town.enter(dying, 9)
+    town.advance(4 * BEAT_SECONDS)
+    town.kill(dying)
+    town.advance(GIVEN_UP)
+    assert [one.heard("leave") for one in observers] == [["user.9"], ["user.9"]]
+
+
+def test_a_node_that_was_given_up_comes_back_with_all_its_members(town: Town) -> None:
+    home, away = town.open_node(), town.open_node()
+    observer = town.enter(home, 1)
+    there = [town.enter(away, 2), town.enter(away, 3)]
+    id_before = away.tracker.node.id
+    town.advance(4 * BEAT_SECONDS)
+    town.stores[1].failing = True
+    town.advance(GIVEN_UP)
+    assert observer.ids == user(1)
+    town.leave(there.pop())  # it cannot be told now
+    town.stores[1].failing = False
+    town.advance(3 * BEAT_SECONDS)
+    assert away.tracker.node.id != id_before
+    assert observer.ids == town.listed == user(1, 2)
+    town.advance(20 * BEAT_SECONDS)  # nor does anything of its first life remain
+    assert town.stores[0].nodes_of_members() == {h.tracker.node.id for h in town.hubs}
+    assert observer.ids == there[0].ids == user(1, 2)
+
+
+def test_members_written_after_their_node_was_given_up_do_not_stay_for_ever(town: Town) -> None:
+    hub = town.open_node()
+    observer = town.enter(hub, 1)
+    town.stores[0].change_members(LOG, "a-node-without-a-row", {"user.8": '{"id":"user.8"}'}, [])
+    town.advance(60)
+    town.advance(60)
+    assert observer.ids == town.listed == user(1)
+
+
+def test_a_store_that_was_away_empties_no_list(town: Town) -> None:
+    hubs = [town.open_node(), town.open_node(), town.open_node()]
+    observers = [town.enter(hub, pk) for pk, hub in enumerate(hubs, 1)]
+    town.advance(4 * BEAT_SECONDS)
+    for store in town.stores:
+        store.failing = True
+    town.advance(3 * EXPIRY_SECONDS)
+    late = town.stores[2]
+    for store in town.stores:
+        store.failing = store is late
+    town.advance(BEAT_SECONDS)  # the others are back first
+    late.failing = False
+    town.advance(GIVEN_UP)
+    for observer in observers:
+        assert observer.heard("leave") == []
+        assert observer.ids == user(1, 2, 3)
+
+
+def test_who_came_while_the_store_was_away_is_told_when_it_is_back(town: Town) -> None:
+    hub = town.open_node()
+    observer, leaving = town.enter(hub, 1), town.enter(hub, 2)
+    town.stores[0].failing = True
+    town.enter(hub, 3)
+    town.leave(leaving)
+    town.advance(30)
+    assert observer.ids == user(1, 2)
+    town.stores[0].failing = False
+    town.advance(10)
+    assert observer.ids == town.listed == user(1, 3)
+
+
+def test_a_lost_last_leave_is_found(town: Town) -> None:
+    home, away = town.open_node(), town.open_node()
+    observer, visitor = town.enter(home, 1), town.enter(away, 2)
+    town.layer.loss = 1.0
+    town.leave(visitor)
+    town.advance(STREAM_HOLD_SECONDS + 6)
+    assert observer.heard("leave") == ["user.2"]
+
+
+def test_a_reader_that_fell_behind_is_told_the_list_anew(town: Town) -> None:
+    hub = town.open_node()
+    slow = town.enter(hub, 1, limit=2_000)
+    slow.gate.clear()
+    everybody = {f"user.{pk}": json.dumps({"id": f"user.{pk}"}) for pk in range(100, 700)}
+    store, node = town.stores[0], hub.tracker.node.id
+    for appended in (
+        store.change_members(LOG, node, everybody, []),
+        store.change_members(LOG, node, {}, everybody),
+    ):
+        town.run(hub.announce(Wakeup.of(LOG, appended)))
+        town.advance(0.1)
+    slow.gate.set()
+    town.advance(5)
+    assert seen(slow.frames).count("members") > 1
+    assert len(slow.frames) < 600
+    assert slow.ids == town.listed == user(1)
+
+
+@pytest.mark.parametrize("change", ["renew", "delete"])
+def test_another_life_of_the_log_brings_the_list_anew(town: Town, change: str) -> None:
+    hub = town.open_node()
+    observer = town.enter(hub, 1)
+    town.enter(hub, 2)
+    store = town.stores[0]
+    if change == "renew":
+        store.renew(LOG, store.heads([LOG])[LOG].epoch)
+    else:
+        store.delete(LOG)
+    town.advance(6)
+    assert observer.frames[-1]["type"] == "members"
+    town.enter(hub, 3)
+    assert observer.ids == user(1, 2, 3)
+
+
+def test_many_members_are_told_in_several_frames(town: Town) -> None:
+    hub = town.open_node()
+    texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}", "info": "x" * 900}) for pk in range(400)}
+    town.stores[0].change_members(LOG, hub.tracker.node.id, texts, [])
+    visitor = Visitor(hub, None)
+    town.run(visitor.enter())
+    town.advance(1)
+    parts = [frame for frame in visitor.frames if frame["type"] == "members"]
+    assert [part.get("more", False) for part in parts] == [True, True, False]
+    assert sum(len(part["members"]) for part in parts) == 400
+    assert {part["version"] for part in parts} == {400}
+    town.visitors = []
+
+
+def test_the_row_of_a_node_tells_what_it_does(town: Town) -> None:
+    hub = town.open_node()
+    for pk in (1, 2):
+        town.enter(hub, pk)
+    town.advance(2 * BEAT_SECONDS)
+    (node,) = town.stores[0].nodes()
+    assert (node.connections, node.topics, node.followers) == (2, 1, {ROOM: 2})
+
+
+def test_a_thousand_come_and_go_over_a_layer_that_loses_a_fifth(town: Town) -> None:
+    hubs = [town.open_node() for _ in range(4)]
+    observers = [town.enter(hub, pk) for pk in range(1, 9) for hub in hubs]
+    town.layer.loss = 0.2
+    choose = random.Random(11)
+    passing = list(range(1_000, 2_000))
+    staying: set[int] = set()
+
+    async def visit(pk: int) -> None:
+        await asyncio.sleep(choose.random() * 5)
+        visitor = Visitor(choose.choice(hubs), User(pk))
+        await visitor.enter()
+        visitor.connection.writer.abandon()  # it is told, and nobody looks
+        if pk % 10 == 0:
+            staying.add(pk)
+            return
+        await asyncio.sleep(choose.random() * 5)
+        visitor.connection.end()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(visit, passing))
+
+    town.run(all_of_them())
+    town.advance(STREAM_HOLD_SECONDS + 10)
+    expected = user(*range(1, 9), *staying)
+    assert town.listed == expected
+    for hub in hubs:
+        live = hub.topics[LOG]
+        assert isinstance(live, LivePresence)
+        assert set(live.members) == expected
+    for observer in observers:
+        assert observer.ids == expected
+        assert sorted(observer.heard("leave")) == sorted(
+            f"user.{pk}" for pk in passing if pk not in staying
+        )
+
+
+def seen(frames: Sequence[dict[str, Any]]) -> list[str]:
+    return [frame["type"] for frame in frames]
+
+
+def test_a_place_in_the_log_brings_only_what_has_changed(town: Town) -> None:
+    hub = town.open_node()
+    first = town.enter(hub, 1)
+    live = hub.topics[LOG]
+    place = live.position
+    town.enter(hub, 2)
+    returning = Visitor(hub, User(1))
+
+    async def come_back() -> None:
+        topic = resolve(ROOM)
+        subscription = Subscription(returning.connection, await hub.follow(topic))
+        presence = await hub.follow_presence(topic)
+        attendance = subscription.attend(topic, presence, 1.0, None)
+        await attendance.prepare()
+        returning.version = place.seq
+        attendance.begin(place)
+
+    town.run(come_back())
+    town.advance(0.1)
+    assert seen(returning.frames) == ["join"]
+    assert first.ids == user(1, 2)

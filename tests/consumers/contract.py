@@ -32,6 +32,7 @@ class Follower:
         name: of the transport.
         cursor: from where it would resume.
         was_reset: it was told that it has lost its place.
+        members: the names of those who are on the topic, by their ids.
     """
 
     name: ClassVar[str]
@@ -39,6 +40,8 @@ class Follower:
     def __init__(self) -> None:
         self.cursor: str | None = None
         self.was_reset = False
+        self.members: dict[str, str] = {}
+        self._version = -1
 
     @classmethod
     def follow(
@@ -66,7 +69,26 @@ class Follower:
         """Note what a frame says; tell whether it is an event."""
         if frame["type"] == "reset" or frame.get("recovered") is False:
             self.was_reset = True
+        if frame["type"] == "members":
+            self.members = {member["id"]: member["info"]["name"] for member in frame["members"]}
+            self._version = frame["version"]
+        elif frame["type"] in ("join", "leave"):
+            assert frame["version"] == self._version + 1, frame
+            self._version += 1
+            self.members.pop(frame["member"]["id"], None)
+            if frame["type"] == "join":
+                self.members[frame["member"]["id"]] = frame["member"]["info"]["name"]
         return bool(frame["type"] == "event")
+
+    async def listen(self) -> None:
+        """Take what comes next, whatever it is."""
+        raise NotImplementedError
+
+    async def wait_for_members(self, *names: str) -> None:
+        """Listen until these are on the topic, and nobody else."""
+        async with asyncio.timeout(DEADLINE):
+            while sorted(self.members.values()) != sorted(names):
+                await self.listen()
 
     @classmethod
     async def command(
@@ -108,6 +130,9 @@ class WebSocketFollower(Follower):
             self.cursor = frame.get("cursor", self.cursor)
             if self.take(frame):
                 return frame
+
+    async def listen(self) -> None:
+        self.take(await self.client.receive())
 
     async def cut(self) -> None:
         self.client.socket.transport.abort()
@@ -159,6 +184,9 @@ class SseFollower(Follower):
             if self.take(frame):
                 return frame
 
+    async def listen(self) -> None:
+        self.take(await self.stream.receive())
+
     async def cut(self) -> None:
         await self.stream._chunks.aclose()  # type: ignore[attr-defined]
 
@@ -190,10 +218,15 @@ class PollFollower(Follower):
             self.client, self.site, self.topic, self.headers, since=self.cursor, wait=wait
         )
         self.was_reset = self.was_reset or answer["reset"] == [self.topic]
+        for frame in answer["frames"]:
+            self.take(frame)
         self.waiting.extend(answer["events"])
         self._after = answer["cursor"]
         if not self.waiting:
             self.cursor = self._after
+
+    async def listen(self) -> None:
+        await self.poll(self.wait)
 
     async def event(self) -> dict[str, Any]:
         async with asyncio.timeout(DEADLINE):
@@ -312,3 +345,23 @@ class TransportContract:
             assert refused.value.code == code
         with pytest.raises(Refused, match="forbidden"):
             await transport.command(server.site, **publish)
+
+    async def test_members_come_and_go(
+        self, transport: type[Follower], server: Server, ada: dict[str, str]
+    ) -> None:
+        topic, bob = f"room.{transport.__name__}", server.sign_in("bob")
+        ask = {"type": "members", "topic": topic}
+        async with transport.follow(server.site, topic, None, ada) as follower:
+            await follower.wait_for_members("ada")
+            async with transport.follow(server.site, topic, None, bob) as other:
+                await follower.wait_for_members("ada", "bob")
+                await other.wait_for_members("ada", "bob")
+                answer = await transport.command(server.site, ada, **ask)
+                assert [member["info"]["name"] for member in answer["members"]] == ["ada", "bob"]
+                assert answer["version"] == follower._version
+            await follower.wait_for_members("ada")
+            assert not follower.was_reset
+        with pytest.raises(Refused, match="unsupported"):
+            await transport.command(server.site, ada, **{**ask, "topic": "public.x"})
+        with pytest.raises(Refused, match="forbidden"):
+            await transport.command(server.site, ada, **{**ask, "topic": "private.1"})

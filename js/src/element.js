@@ -1,4 +1,5 @@
 /** @import {Client} from "./client.js" */
+/** @import {Change, Member} from "./members.js" */
 /** @import {Event as TopicEvent, Topic} from "./topic.js" */
 
 const TAG = "realtime-topic";
@@ -65,6 +66,7 @@ class RealtimeTopic extends Base {
     const topic = name === OWN ? client.subscribeUser(start) : client.subscribe(String(name), start);
     topic.on("*", (_, event) => this.#hear(event));
     topic.onReset(() => this.#tell("reset", {}, "events were missed; fetch the state anew"));
+    topic.onMembers((members, change) => this.#meet(members, change));
     topic.onDenied((denial) => this.#tell("denied", denial, denial.message));
     return topic;
   }
@@ -75,6 +77,14 @@ class RealtimeTopic extends Base {
     if (!this.isConnected || (names && !names.includes(event.event))) return;
     const options = { bubbles: true, composed: true, detail: event };
     this.dispatchEvent(new CustomEvent(`realtime:${event.event}`, options));
+  }
+
+  /** @param {Member[]} members @param {Change | null} change */
+  #meet(members, change) {
+    if (!this.isConnected) return;
+    const detail = { topic: this.#topic?.name, members, change };
+    const options = { bubbles: true, composed: true, detail };
+    this.dispatchEvent(new CustomEvent("realtime-members", options));
   }
 
   /**

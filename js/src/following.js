@@ -1,5 +1,6 @@
 import { Backoff } from "./backoff.js";
 import { RealtimeError } from "./errors.js";
+import { Members } from "./members.js";
 
 /** @import {Clock} from "./clock.js" */
 /** @import {Commands} from "./commands.js" */
@@ -54,6 +55,7 @@ export class Following {
   /** @type {Map<Topic, (string | null | undefined)[]>} Those to be reset, and why: refused places. */
   #missing = new Map();
   #cancelReset = () => {};
+  #members = new Members();
 
   /** @param {Context} context @param {string | null} name */
   constructor(context, name) {
@@ -98,6 +100,11 @@ export class Following {
     });
   }
 
+  /** Who is on the topic; null as long as it was not told. */
+  get members() {
+    return this.#members.isKnown ? this.#members.list : null;
+  }
+
   get #groups() {
     return [this.#served, ...this.#waiting];
   }
@@ -135,6 +142,7 @@ export class Following {
       this.#served = group(this.#topics);
       this.#waiting.clear();
     }
+    this.#members.clear();
     this.name = name;
   }
 
@@ -242,7 +250,14 @@ export class Following {
       this.#isLive = false;
       const { reason, message = "the server ended the subscription" } = frame;
       this.#deny({ code: reason, message });
-    }
+    } else if (["members", "join", "leave"].includes(frame.type)) this.#presence(frame);
+  }
+
+  /** @param {Frame} frame */
+  #presence(frame) {
+    const news = this.#members.receive(frame);
+    if (news === "missed") this.#repair(); // a new subscription begins with the list
+    else if (news) for (const topic of this.#topics) topic.meet(this.#members.list, news.change);
   }
 
   /** @param {Frame} frame */

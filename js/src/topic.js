@@ -2,6 +2,7 @@ import { Listeners } from "./listeners.js";
 
 /** @import {Following, Start} from "./following.js" */
 /** @import {Frame} from "./links.js" */
+/** @import {Change, Member} from "./members.js" */
 
 /**
  * @typedef {object} Event
@@ -24,6 +25,8 @@ export class Topic {
   #resets = new Listeners();
   /** @type {Listeners<[Denial]>} */
   #denials = new Listeners();
+  /** @type {Listeners<[Member[], Change | null]>} */
+  #meetings = new Listeners();
 
   /** @param {Following} following @param {Start} start */
   constructor(following, start) {
@@ -77,6 +80,33 @@ export class Topic {
   }
 
   /**
+   * Call a function with who is on the topic, now and whenever that changes.
+   *
+   * Only for topics with `presence = True`; for others it is never called.
+   *
+   * @param {(members: Member[], change: Change | null) => unknown} run The members in the order in
+   * which they came, and the join or leave that made the difference; null where the list is new.
+   * @returns {() => void} a function that removes it.
+   */
+  onMembers(run) {
+    const remove = this.#meetings.add(run);
+    let isRemoved = false;
+    queueMicrotask(() => {
+      const members = this.members;
+      if (members && !isRemoved && this.isFollowed) run(members, null);
+    });
+    return () => {
+      isRemoved = true;
+      remove();
+    };
+  }
+
+  /** Who is on the topic, in the order in which they came; null as long as it was not told. */
+  get members() {
+    return this.#following.members;
+  }
+
+  /**
    * Publish one of the events that the topic lets its clients publish.
    *
    * @param {string} event
@@ -100,7 +130,12 @@ export class Topic {
 
   /** Follow it no longer; nothing that was given to `on…()` is called from now on. */
   unsubscribe() {
-    for (const listeners of [...this.#listeners.values(), this.#resets, this.#denials]) {
+    for (const listeners of [
+      ...this.#listeners.values(),
+      this.#resets,
+      this.#denials,
+      this.#meetings,
+    ]) {
       listeners.clear();
     }
     this.#following.remove(this);
@@ -115,6 +150,11 @@ export class Topic {
   deliver(event) {
     this.#listeners.get(event.event)?.call(event.data, event);
     this.#listeners.get("*")?.call(event.data, event);
+  }
+
+  /** @internal @param {Member[]} members @param {Change | null} change */
+  meet(members, change) {
+    this.#meetings.call(members, change);
   }
 
   /** @internal */

@@ -10,7 +10,7 @@ type Internal =
   | "deliver"
   | "reset"
   | "deny"
-  | "move"
+  | "meet"
   | "isFollowed"
   | "since";
 type Same<One, Other> = [One] extends [Other] ? ([Other] extends [One] ? true : never) : never;
@@ -25,6 +25,7 @@ export const states: Same<Client["state"], shipped.State> = true;
 export function page(realtime: shipped.Client): void {
   const order = realtime.subscribe("orders.42", { last: 20 });
   const off: () => void = order.on<{ eta: string }>("shipped", ({ eta }, { seq }) => [eta, seq]);
+  order.onMembers((members, change) => [members[0]?.user, change?.type === "join"]);
   realtime.addEventListener("statechange", ({ state, code }) => [state, code]);
   // @ts-expect-error A state that does not exist.
   if (realtime.state === "open") off();

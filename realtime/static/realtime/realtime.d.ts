@@ -22,6 +22,22 @@ export interface Denial {
   message: string;
 }
 
+/** Somebody who is on a topic with `presence = True`. */
+export interface Member {
+  /** `user.7` for the user 7; for a visitor who is not signed in, `connection.` and a random name. */
+  id: string;
+  /** The user's primary key; null for a visitor. */
+  user: string | null;
+  /** What the topic's `member_info()` returned. */
+  info: any;
+}
+
+/** What made the list of members another one. */
+export interface Change {
+  type: "join" | "leave";
+  member: Member;
+}
+
 /** Where to begin; at most one of the two. */
 export interface Start {
   /** The newest events of this number. */
@@ -39,6 +55,13 @@ export interface Topic {
   onReset(run: () => unknown): () => void;
   /** Call a function when the server does not let us follow this, or does no longer. */
   onDenied(run: (denial: Denial) => unknown): () => void;
+  /**
+   * Call a function with who is on the topic, now and whenever that changes; the answer removes it.
+   * The change is null where the list is new. Never called for a topic without presence.
+   */
+  onMembers(run: (members: Member[], change: Change | null) => unknown): () => void;
+  /** Who is on the topic, in the order in which they came; null as long as it was not told. */
+  readonly members: Member[] | null;
   /** Publish one of the topic's client events; rejects with a `RealtimeError`. */
   publish(event: string, data?: any): Promise<void>;
   /** Run an action of the topic and get what it returned; rejects with a `RealtimeError`. */
@@ -147,5 +170,6 @@ declare global {
     "realtime-reset": CustomEvent<{ topic: string }>;
     /** The server does not let this user follow the topic; `preventDefault()` as above. */
     "realtime-denied": CustomEvent<Denial & { topic: string }>;
+    "realtime-members": CustomEvent<{ topic: string; members: Member[]; change: Change | null }>;
   }
 }

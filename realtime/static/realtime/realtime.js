@@ -1131,6 +1131,56 @@ var Credentials = class {
   }
 };
 
+// src/members.js
+var Members = class {
+  /** @type {Map<string, Member>} */
+  #all = /* @__PURE__ */ new Map();
+  /** @type {Map<string, Member> | null} A list of which parts are still to come. */
+  #coming = null;
+  /** @type {number | null} Of the last change that is in the list; null while there is none. */
+  #version = null;
+  /** @returns {Member[]} in the order in which they came. */
+  get list() {
+    return [...this.#all.values()];
+  }
+  /** Was the list told? */
+  get isKnown() {
+    return this.#version !== null;
+  }
+  /** Forget them; somebody else has another topic. */
+  clear() {
+    this.#all.clear();
+    this.#coming = this.#version = null;
+  }
+  /**
+   * @param {Frame} frame A `members`, `join` or `leave`.
+   * @returns {{change: Change | null} | "missed" | null} what is new; null if nothing is.
+   */
+  receive(frame) {
+    if (frame.type === "members") return this.#list(frame);
+    if (this.#version === null || frame.version <= this.#version) return null;
+    if (frame.version > this.#version + 1) return "missed";
+    const { type, member, version } = (
+      /** @type {Frame & Change} */
+      frame
+    );
+    this.#version = version;
+    if (type === "join") this.#all.set(member.id, member);
+    else this.#all.delete(member.id);
+    return { change: { type, member } };
+  }
+  /** @param {Frame} frame */
+  #list(frame) {
+    this.#coming ??= /* @__PURE__ */ new Map();
+    for (const member of frame.members) this.#coming.set(member.id, member);
+    if (frame.more) return null;
+    this.#all = this.#coming;
+    this.#coming = null;
+    this.#version = frame.version;
+    return { change: null };
+  }
+};
+
 // src/following.js
 var JITTER = 5e3;
 var Following = class {
@@ -1155,6 +1205,7 @@ var Following = class {
   #missing = /* @__PURE__ */ new Map();
   #cancelReset = () => {
   };
+  #members = new Members();
   /** @param {Context} context @param {string | null} name */
   constructor(context, name) {
     this.name = name;
@@ -1191,6 +1242,10 @@ var Following = class {
       return { ...frame, topic: this.name };
     });
   }
+  /** Who is on the topic; null as long as it was not told. */
+  get members() {
+    return this.#members.isKnown ? this.#members.list : null;
+  }
   get #groups() {
     return [this.#served, ...this.#waiting];
   }
@@ -1222,6 +1277,7 @@ var Following = class {
       this.#served = group(this.#topics);
       this.#waiting.clear();
     }
+    this.#members.clear();
     this.name = name;
   }
   /** @param {Following} twin Another of the same name, which ends in favour of this one. */
@@ -1321,7 +1377,13 @@ var Following = class {
       this.#isLive = false;
       const { reason, message = "the server ended the subscription" } = frame;
       this.#deny({ code: reason, message });
-    }
+    } else if (["members", "join", "leave"].includes(frame.type)) this.#presence(frame);
+  }
+  /** @param {Frame} frame */
+  #presence(frame) {
+    const news = this.#members.receive(frame);
+    if (news === "missed") this.#repair();
+    else if (news) for (const topic of this.#topics) topic.meet(this.#members.list, news.change);
   }
   /** @param {Frame} frame */
   #event(frame) {
@@ -1501,6 +1563,8 @@ var Topic = class {
   #resets = new Listeners();
   /** @type {Listeners<[Denial]>} */
   #denials = new Listeners();
+  /** @type {Listeners<[Member[], Change | null]>} */
+  #meetings = new Listeners();
   /** @param {Following} following @param {Start} start */
   constructor(following, start) {
     this.#following = following;
@@ -1546,6 +1610,31 @@ var Topic = class {
     return this.#denials.add(run);
   }
   /**
+   * Call a function with who is on the topic, now and whenever that changes.
+   *
+   * Only for topics with `presence = True`; for others it is never called.
+   *
+   * @param {(members: Member[], change: Change | null) => unknown} run The members in the order in
+   * which they came, and the join or leave that made the difference; null where the list is new.
+   * @returns {() => void} a function that removes it.
+   */
+  onMembers(run) {
+    const remove = this.#meetings.add(run);
+    let isRemoved = false;
+    queueMicrotask(() => {
+      const members = this.members;
+      if (members && !isRemoved && this.isFollowed) run(members, null);
+    });
+    return () => {
+      isRemoved = true;
+      remove();
+    };
+  }
+  /** Who is on the topic, in the order in which they came; null as long as it was not told. */
+  get members() {
+    return this.#following.members;
+  }
+  /**
    * Publish one of the events that the topic lets its clients publish.
    *
    * @param {string} event
@@ -1567,7 +1656,12 @@ var Topic = class {
   }
   /** Follow it no longer; nothing that was given to `on…()` is called from now on. */
   unsubscribe() {
-    for (const listeners of [...this.#listeners.values(), this.#resets, this.#denials]) {
+    for (const listeners of [
+      ...this.#listeners.values(),
+      this.#resets,
+      this.#denials,
+      this.#meetings
+    ]) {
       listeners.clear();
     }
     this.#following.remove(this);
@@ -1580,6 +1674,10 @@ var Topic = class {
   deliver(event) {
     this.#listeners.get(event.event)?.call(event.data, event);
     this.#listeners.get("*")?.call(event.data, event);
+  }
+  /** @internal @param {Member[]} members @param {Change | null} change */
+  meet(members, change) {
+    this.#meetings.call(members, change);
   }
   /** @internal */
   reset() {
@@ -1865,6 +1963,7 @@ var RealtimeTopic = class extends Base {
     const topic = name === OWN ? client.subscribeUser(start) : client.subscribe(String(name), start);
     topic.on("*", (_, event) => this.#hear(event));
     topic.onReset(() => this.#tell("reset", {}, "events were missed; fetch the state anew"));
+    topic.onMembers((members, change) => this.#meet(members, change));
     topic.onDenied((denial) => this.#tell("denied", denial, denial.message));
     return topic;
   }
@@ -1874,6 +1973,13 @@ var RealtimeTopic = class extends Base {
     if (!this.isConnected || names && !names.includes(event.event)) return;
     const options = { bubbles: true, composed: true, detail: event };
     this.dispatchEvent(new CustomEvent(`realtime:${event.event}`, options));
+  }
+  /** @param {Member[]} members @param {Change | null} change */
+  #meet(members, change) {
+    if (!this.isConnected) return;
+    const detail = { topic: this.#topic?.name, members, change };
+    const options = { bubbles: true, composed: true, detail };
+    this.dispatchEvent(new CustomEvent("realtime-members", options));
   }
   /**
    * Tell what is no event of the topic; with a hyphen, so that no name of an event can be the same.

@@ -99,6 +99,7 @@ class LivePresence(LiveTopic):
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read who is there, and tell everybody anew."""
+        self.hub.tracker.doubt(self.name)
         roster = await self.hub.store.amembers(self.name)
         before = self.position
         self._restart(self._fill(roster))

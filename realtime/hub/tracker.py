@@ -52,6 +52,7 @@ class Tracker:
         self._here: dict[str, dict[str, _Here]] = {}
         self._stored: dict[str, set[str]] = {}
         self._dirty: set[str] = set()
+        self._doubted: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
 
@@ -98,6 +99,11 @@ class Tracker:
         for log in self._here:
             self._mark(log)
 
+    def doubt(self, log: str) -> None:
+        """Look what the store has of a log: it is not the log that it was."""
+        self._doubted.add(log)
+        self._mark(log)
+
     def close(self) -> None:
         """Tell nobody anything any more; the members leave when the others miss this node."""
         for timer in [self._timer, *(o.timer for h in self._here.values() for o in h.values())]:
@@ -139,13 +145,16 @@ class Tracker:
             raise failed
 
     async def _write(self, log: str) -> None:
+        node = self.node.id
+        if log in self._doubted:
+            self._stored[log] = set((await self._hub.store.amembers_of(node)).get(log, ()))
+            self._doubted.discard(log)
         here = self._here.get(log, {})
         stored = self._stored.get(log, set())
         arrived = {uid: one.text for uid, one in here.items() if uid not in stored}
         left = stored - here.keys()
         if not arrived and not left:
             return
-        node = self.node.id
         appended = await self._hub.store.achange_members(log, node, arrived, left)
         if node != self.node.id:
             self._mark(log)  # written under a name that counts no more

@@ -28,11 +28,12 @@ from realtime.stores.base import (
     Appended,
     Page,
     Retention,
-    Store,
     new_epoch,
     new_tag,
 )
 from realtime.stores.redis_clients import RedisAccess, Target
+from realtime.stores.redis_members import RedisMembers
+from realtime.stores.redis_replies import standing_of
 from realtime.stores.redis_scripts import APPEND, CLOCK, DELETE, LOCATE, READ, RENEW, TRIM
 from realtime.stores.standing import Standing, cut
 
@@ -46,7 +47,7 @@ TRIM_PIECE = 1_000  # events: some ms
 TOPICS_PIECE = 500
 
 
-class RedisStore(Store):
+class RedisStore(RedisMembers):
     """The logs in Redis.
 
     Args:
@@ -200,22 +201,22 @@ class RedisStore(Store):
     def renew(self, topic: str, epoch: str) -> Cursor:
         """Begin a new epoch if the log's epoch still is the given one; return the head."""
         args = new_epoch(), topic, epoch, new_epoch()
-        return _standing(topic, self._access.run(RENEW, self._keys(topic), *args)).head
+        return standing_of(topic, self._access.run(RENEW, self._keys(topic), *args)).head
 
     async def arenew(self, topic: str, epoch: str) -> Cursor:
         """Do as ``renew()`` does."""
         args = new_epoch(), topic, epoch, new_epoch()
-        return _standing(topic, await self._access.arun(RENEW, self._keys(topic), *args)).head
+        return standing_of(topic, await self._access.arun(RENEW, self._keys(topic), *args)).head
 
     def delete(self, topic: str) -> Cursor:
         """Remove a topic's events and begin a new epoch at seq 0; return the head."""
         args = new_epoch(), topic, new_epoch()
-        return _standing(topic, self._access.run(DELETE, self._keys(topic), *args)).head
+        return standing_of(topic, self._access.run(DELETE, self._keys(topic), *args)).head
 
     async def adelete(self, topic: str) -> Cursor:
         """Do as ``delete()`` does."""
         args = new_epoch(), topic, new_epoch()
-        return _standing(topic, await self._access.arun(DELETE, self._keys(topic), *args)).head
+        return standing_of(topic, await self._access.arun(DELETE, self._keys(topic), *args)).head
 
     # The whole store
 
@@ -283,13 +284,6 @@ def _trim_args(retention: Retention) -> tuple[object, ...]:
     return "", retention.max_events, retention.max_age, SEEN_SECONDS, TRIM_PIECE, new_tag()
 
 
-def _standing(topic: str, meta: bytes) -> Standing:
-    epoch, seq, tag, _, floor_seq, floor_tag, floor_time = meta.decode().split()
-    return Standing(
-        topic, epoch, int(seq), int(tag), int(floor_seq), int(floor_tag), float(floor_time)
-    )
-
-
 def _event(topic: str, epoch: str, seq: int, entry: bytes) -> Event:
     head, _, json = entry.decode().partition("\n")
     time, tag, origin, name = head.split(" ", 3)
@@ -300,7 +294,7 @@ def _event(topic: str, epoch: str, seq: int, entry: bytes) -> Event:
 def _appended(
     topic: str, drafts: Sequence[Draft], tags: Sequence[int], answer: Sequence[Any]
 ) -> Appended:
-    standing = _standing(topic, answer[0])
+    standing = standing_of(topic, answer[0])
     time, kept, seen = float(answer[1]), int(answer[2]), set(map(int, answer[3:]))
     events: list[Event] = []
     for number, (draft, tag) in enumerate(zip(drafts, tags, strict=True)):
@@ -318,7 +312,7 @@ def _take_heads(
     for topics, (store_id, *metas) in zip(groups, answers, strict=True):
         for topic, meta in zip(topics, metas, strict=True):
             if meta is not None:
-                found[topic] = _standing(topic, meta).head
+                found[topic] = standing_of(topic, meta).head
             elif store_id is not None:
                 found[topic] = Standing(topic, store_id.decode()).head
             else:
@@ -329,7 +323,7 @@ def _take_heads(
 
 def _page(topic: str, after: Cursor, max_bytes: int, answer: Sequence[Any]) -> Page:
     meta, own, *entries = answer
-    standing = _standing(topic, meta)
+    standing = standing_of(topic, meta)
     own_tag = None if own is None else int(own.split(b" ", 2)[1])
     standing.check(after, own_tag)
     if not entries and after.seq < standing.seq:
@@ -342,7 +336,7 @@ def _page(topic: str, after: Cursor, max_bytes: int, answer: Sequence[Any]) -> P
 
 
 def _located(topic: str, last: int | None, since: float | None, answer: Sequence[Any]) -> Cursor:
-    standing = _standing(topic, answer[0])
+    standing = standing_of(topic, answer[0])
     seq, entry = int(answer[1]), answer[2]
     if since is not None and last is None:
         standing.check_moment(since)

@@ -405,6 +405,28 @@ def test_another_life_of_the_log_brings_the_list_anew(town: Town, change: str) -
     assert observer.ids == user(1, 2, 3)
 
 
+def test_members_that_the_store_lost_or_has_found_again_are_put_right(town: Town) -> None:
+    hub = town.open_node()
+    observer, store = town.enter(hub, 1), town.stores[0]
+    town.enter(hub, 2)
+    dump = json.dumps(store._members)
+    gone = town.enter(hub, 3)
+    store._members.clear()
+    store._members.update(json.loads(dump))
+    store.renew(LOG, store.heads([LOG])[LOG].epoch)
+    town.advance(10)
+    assert observer.ids == town.listed == user(1, 2, 3)
+    dump = json.dumps(store._members)
+    town.leave(gone)
+    town.advance(10)
+    assert town.listed == user(1, 2)
+    store._members.clear()
+    store._members.update(json.loads(dump))
+    store.renew(LOG, store.heads([LOG])[LOG].epoch)
+    town.advance(10)
+    assert observer.ids == town.listed == user(1, 2)
+
+
 def test_many_members_are_told_in_several_frames(town: Town) -> None:
     hub = town.open_node()
     texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}", "info": "x" * 900}) for pk in range(400)}

@@ -1,7 +1,9 @@
 """Fixtures for real servers: PostgreSQL, Redis and a Chromium."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_django import DjangoDbBlocker
@@ -46,6 +48,19 @@ def postgres_alias(
     with django_db_blocker.unblock():
         connections["postgres"].close()
     del connections["postgres"], connections.settings["postgres"]
+
+
+@pytest.fixture
+def postgres_database(postgres_dsn: str) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ PORT ?= 8000
 ARGS ?=
 RUN = @PYTHON="$(PYTHON)" sh tools/python.sh -m
 
-.PHONY: help demo test check js test-all bench clean
+.PHONY: help demo test check chaos js test-all bench clean
 
 help:
 	@echo "make demo      serve the demo on http://127.0.0.1:8000/ (PORT=8001 for another port)"
 	@echo "make test      run the test suite (ARGS='-k hub' goes to pytest)"
 	@echo "make check     formatting, lint, types, the JavaScript, and the built wheel in a new project"
+	@echo "make chaos     kill, pause and restart nodes and engines under clients that check each event"
 	@echo "make js        bundle js/src into realtime/static/realtime/realtime.js (needs Node)"
 	@echo "make test-all  the suite on Django 5.2/Python 3.11 and Django 6.1/the newest Python"
 	@echo "make bench     run the benchmarks (ARGS goes to them)"
@@ -25,6 +26,9 @@ test:
 
 check:
 	$(RUN) tools.run_checks
+
+chaos:
+	$(RUN) tools.run_tests tests/chaos $(ARGS)
 
 js:
 	$(RUN) tools.javascript build

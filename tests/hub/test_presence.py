@@ -207,6 +207,13 @@ class Town:
         self.loop.close()
 
 
+async def moment(seconds: float) -> None:
+    """Let virtual time pass."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
 @pytest.fixture
 def town() -> Iterator[Town]:
     town = Town()
@@ -459,14 +466,14 @@ def test_a_thousand_come_and_go_over_a_layer_that_loses_a_fifth(town: Town) -> N
     staying: set[int] = set()
 
     async def visit(pk: int) -> None:
-        await asyncio.sleep(choose.random() * 5)
+        await moment(choose.random() * 5)
         visitor = Visitor(choose.choice(hubs), User(pk))
         await visitor.enter()
         visitor.connection.writer.abandon()  # it is told, and nobody looks
         if pk % 10 == 0:
             staying.add(pk)
             return
-        await asyncio.sleep(choose.random() * 5)
+        await moment(choose.random() * 5)
         visitor.connection.end()
 
     async def all_of_them() -> None:

@@ -6,7 +6,7 @@ import subprocess
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.scale.conftest import Engine
+from tests.chaos.conftest import Engine
 from tests.support.following import Follower, follow
 from tests.support.server import DEADLINE
 

@@ -1,8 +1,10 @@
 """From publish() to a WebSocket client of a running Daphne.
 
-    python -m benchmarks.latency            # SQLite, and PostgreSQL and Redis where there are such
+    python -m benchmarks.latency            # every engine that is here
 
 The publisher is a Django view of the same server process, or a process of its own.
+Beside it, where there is a layer of Channels' own, is plain Channels: ``group_send()`` to a
+consumer.
 Events come one at a time, 10 to 60 ms apart, so that nothing waits behind another.
 """
 
@@ -12,32 +14,26 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from pathlib import Path
 
 import websockets
 
-from tests.support.redis import RedisServer, redis_binary
+from benchmarks.engines import Engine, engines
 from tests.support.server import free_port
-from tests.support.services import postgres_binaries, postgres_server
 
 EVENTS = 300
-
-MIGRATE = """
-import benchmarks.site
-from django.core.management import call_command
-call_command("migrate", verbosity=0)
-"""
+SOCKETS = {"publish": "/realtime/ws?v=1", "send": "/plain/"}
 
 PUBLISHER = """
 import sys
-from benchmarks.site import publish_now
-publish_now()
+from benchmarks import site
+tell = getattr(site, sys.argv[1] + "_now")
+tell()
 print("ready", flush=True)
 for _ in sys.stdin:
-    publish_now()
+    tell()
 """
 
 
@@ -53,22 +49,26 @@ async def wait_for(port: int) -> None:
                 return
 
 
-async def request(port: int) -> None:
+async def request(port: int, path: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /publish/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    text = f"GET /{path}/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    writer.write(text.encode())
     await reader.read()
     writer.close()
 
 
-async def measure(port: int, trigger: object) -> list[float]:
+async def measure(
+    port: int, way: str, trigger: Callable[[], Coroutine[None, None, None]]
+) -> list[float]:
     latencies: list[float] = []
-    async with websockets.connect(f"ws://127.0.0.1:{port}/realtime/ws?v=1") as socket:
-        await socket.recv()
-        await socket.send(json.dumps({"type": "subscribe", "topic": "bench.latency"}))
-        await socket.recv()
+    async with websockets.connect(f"ws://127.0.0.1:{port}{SOCKETS[way]}") as socket:
+        if way == "publish":
+            await socket.recv()
+            await socket.send(json.dumps({"type": "subscribe", "topic": "bench.latency"}))
+            await socket.recv()
         for _ in range(EVENTS):
             await asyncio.sleep(random.uniform(0.01, 0.06))
-            triggering = asyncio.ensure_future(trigger())  # type: ignore[operator]
+            triggering = asyncio.ensure_future(trigger())
             frame = json.loads(await asyncio.wait_for(socket.recv(), 30))
             latencies.append(time.time() - frame["data"]["at"])
             await triggering
@@ -78,55 +78,53 @@ async def measure(port: int, trigger: object) -> list[float]:
 def show(what: str, seconds: list[float]) -> None:
     ordered = sorted(seconds)
     p50, p99 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.99))
-    print(f"{what:<52} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   (n={len(ordered)})", flush=True)
+    print(f"{what:<58} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms   (n={len(ordered)})", flush=True)
 
 
-def run(database: str, url: str, redis: str = "") -> None:
-    env = os.environ | {"BENCHMARK_DB": url, "BENCHMARK_REDIS": redis}
-    subprocess.run([sys.executable, "-c", MIGRATE], env=env, check=True)
+def run(engine: Engine) -> None:
     port = free_port()
     with ExitStack() as stack:
         server = subprocess.Popen(
             [sys.executable, "-m", "daphne", "-v0", "-p", str(port), "benchmarks.site:application"],
-            env=env,
+            env=engine.env,
         )
         stack.callback(server.wait)
         stack.callback(server.terminate)
         asyncio.run(wait_for(port))
-        latencies = asyncio.run(measure(port, lambda: request(port)))
-        show(f"{database}: a view of the same process", latencies)
-        publisher = subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        stack.callback(publisher.communicate)
-        assert publisher.stdout is not None
-        assert publisher.stdin is not None
-        publisher.stdout.readline()
-        stdin = publisher.stdin
+        ways = {"publish": engine.name}
+        if engine.has_channels_layer:
+            ways["send"] = f"{engine.name}, plain Channels"
+        for way, name in ways.items():
+            latencies = asyncio.run(measure(port, way, lambda way=way: request(port, way)))
+            show(f"{name}: a view of the same process", latencies)
+            if engine.is_shared:
+                show(f"{name}: another process", from_another_process(stack, engine, port, way))
 
-        async def trigger() -> None:
-            stdin.write(b"\n")
-            stdin.flush()
 
-        show(f"{database}: another process", asyncio.run(measure(port, trigger)))
+def from_another_process(stack: ExitStack, engine: Engine, port: int, way: str) -> list[float]:
+    publisher = subprocess.Popen(
+        [sys.executable, "-c", PUBLISHER, way],
+        env=engine.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    stack.callback(publisher.communicate)
+    assert publisher.stdout is not None
+    assert publisher.stdin is not None
+    publisher.stdout.readline()
+    stdin = publisher.stdin
+
+    async def trigger() -> None:
+        stdin.write(b"\n")
+        stdin.flush()
+
+    return asyncio.run(measure(port, way, trigger))
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        run("SQLite", str(Path(folder) / "bench.sqlite3"))
-    if (binaries := postgres_binaries()) is None:
-        print("PostgreSQL: not here")
-    else:
-        with postgres_server(binaries) as url:
-            run("PostgreSQL", url)
-    if (binary := redis_binary()) is None:
-        print("Redis: not here")
-        return
-    with tempfile.TemporaryDirectory() as folder, RedisServer(binary, Path(folder)) as server:
-        run("Redis", str(Path(folder) / "bench.sqlite3"), server.url)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for engine in engines():
+        run(engine)
 
 
 if __name__ == "__main__":

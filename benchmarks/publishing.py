@@ -1,60 +1,80 @@
 """How many events a process publishes that serves nobody.
 
-    python -m benchmarks.publishing         # SQLite, and PostgreSQL and Redis where there are such
+    python -m benchmarks.publishing         # every engine that is here
 
-One after the other with publish(), each announced before it returns, and at once with
-publish_many().
+One after the other with publish() and with apublish(), each announced before it returns, and at
+once with publish_many().
+Beside it, where there is a layer of Channels' own, is ``group_send()`` of plain Channels, from
+synchronous code as its documentation says, and from a coroutine; it keeps nothing.
 """
 
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from benchmarks.latency import MIGRATE
-from tests.support.redis import RedisServer, redis_binary
-from tests.support.services import postgres_binaries, postgres_server
+from benchmarks.engines import engines
 
 SINGLE, MANY, ROUNDS = 2_000, 10_000, 3
 
 PUBLISH = f"""
-import time
+import asyncio, sys, time
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
 from benchmarks.site import BenchTopic
-from realtime import publish, publish_many
+from realtime import apublish, publish, publish_many
 
 topic = BenchTopic(name="publishing")
 data = {{"eta": "2026-11-24", "filler": "x" * 100}}
-publish(topic, "warm", data)
-single, many = [], []
-for _ in range({ROUNDS}):
-    begin = time.perf_counter()
+
+def single():
     for _ in range({SINGLE}):
         publish(topic, "tick", data)
-    single.append({SINGLE} / (time.perf_counter() - begin))
-    begin = time.perf_counter()
+
+def asynchronous():
+    async def run():
+        for _ in range({SINGLE}):
+            await apublish(topic, "tick", data)
+    asyncio.run(run())
+
+def many():
     publish_many([(topic, "tick", data)] * {MANY})
-    many.append({MANY} / (time.perf_counter() - begin))
-print(f"publish() {{max(single):7,.0f}}/s   publish_many() {{max(many):7,.0f}}/s")
+
+def plain():
+    layer = get_channel_layer()
+    for _ in range({SINGLE // 4}):
+        async_to_sync(layer.group_send)("plain", {{"type": "told", "data": data}})
+
+def plain_asynchronous():
+    async def run():
+        layer = get_channel_layer()
+        for _ in range({SINGLE}):
+            await layer.group_send("plain", {{"type": "told", "data": data}})
+        if hasattr(layer, "close_pools"):
+            await layer.close_pools()
+    asyncio.run(run())
+
+ways = {{"publish()": (single, {SINGLE}), "apublish()": (asynchronous, {SINGLE}),
+        "publish_many()": (many, {MANY})}}
+if sys.argv[1] == "True":
+    ways["group_send()"] = (plain, {SINGLE // 4})
+    ways["group_send() in a coroutine"] = (plain_asynchronous, {SINGLE})
+publish(topic, "warm", data)
+for name, (run, count) in ways.items():
+    best = 0.0
+    for _ in range({ROUNDS}):
+        begin = time.perf_counter()
+        run()
+        best = max(best, count / (time.perf_counter() - begin))
+    print(f"   {{name:<28}} {{best:8,.0f}}/s", flush=True)
 """
 
 
-def run(what: str, url: str, redis: str = "") -> None:
-    env = os.environ | {"BENCHMARK_DB": url, "BENCHMARK_REDIS": redis}
-    subprocess.run([sys.executable, "-c", MIGRATE], env=env, check=True)
-    print(f"{what:<12}", end="", flush=True)
-    subprocess.run([sys.executable, "-c", PUBLISH], env=env, check=True)
-
-
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        run("SQLite", str(Path(folder) / "bench.sqlite3"))
-    if (binaries := postgres_binaries()) is not None:
-        with postgres_server(binaries) as url:
-            run("PostgreSQL", url)
-    if (binary := redis_binary()) is not None:
-        with tempfile.TemporaryDirectory() as folder, RedisServer(binary, Path(folder)) as server:
-            run("Redis", str(Path(folder) / "bench.sqlite3"), server.url)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the best of {ROUNDS} rounds")
+    for engine in engines():
+        print(engine.name, flush=True)
+        command = [sys.executable, "-c", PUBLISH, str(engine.has_channels_layer)]
+        subprocess.run(command, env=engine.env, check=True)
 
 
 if __name__ == "__main__":

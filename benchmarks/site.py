@@ -1,26 +1,35 @@
 """A whole Django project in one file, which the benchmarks serve with Daphne.
 
 The databases are SQLite files or PostgreSQL, as BENCHMARK_DB says; with BENCHMARK_REDIS, a URL, the
-logs and the wake-ups are in Redis.
+logs and the wake-ups are in Redis; with BENCHMARK_MEMORY they are in the process.
+
+Beside it is what one would write with plain Channels: a consumer that joins a group, and
+``group_send()``.
 """
 
 import os
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import django
 from django.conf import settings
 
 from tests.support.databases import database_config
 
-in_redis: dict[str, Any] = {}
+engine: dict[str, Any] = {}
 if url := os.environ.get("BENCHMARK_REDIS"):
     store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url}
     layer = {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {"hosts": [url]},
     }
-    in_redis = {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": {"default": layer}}
+    engine = {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": {"default": layer}}
+
+if os.environ.get("BENCHMARK_MEMORY"):
+    engine = {
+        "REALTIME": {"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}},
+        "CHANNEL_LAYERS": {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    }
 
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
@@ -30,10 +39,14 @@ settings.configure(
     ROOT_URLCONF="benchmarks.site",
     SECRET_KEY="benchmark",
     USE_TZ=True,
-    **in_redis,
+    **engine,
 )
 django.setup()
 
+from asgiref.sync import async_to_sync  # noqa: E402
+from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402
+from channels.layers import get_channel_layer  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
@@ -58,10 +71,37 @@ def publish_now() -> None:
     publish("bench.latency", "tick", {"at": time.time(), "filler": "x" * 100})
 
 
+def send_now() -> None:
+    """Send the same to the group of plain Channels."""
+    message = {"type": "told", "data": {"at": time.time(), "filler": "x" * 100}}
+    async_to_sync(get_channel_layer().group_send)("plain", message)
+
+
+class PlainConsumer(AsyncJsonWebsocketConsumer):
+    """What one writes without this package."""
+
+    groups: ClassVar[list[str]] = ["plain"]
+
+    async def told(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "event", "data": message["data"]})
+
+
 def publish_view(request: HttpRequest) -> HttpResponse:
     publish_now()
     return HttpResponse()
 
 
-urlpatterns = [path("publish/", publish_view)]
-application = with_realtime(get_asgi_application())
+def send_view(request: HttpRequest) -> HttpResponse:
+    send_now()
+    return HttpResponse()
+
+
+urlpatterns = [path("publish/", publish_view), path("send/", send_view)]
+application = with_realtime(
+    ProtocolTypeRouter(
+        {
+            "http": get_asgi_application(),
+            "websocket": URLRouter([path("plain/", PlainConsumer.as_asgi())]),
+        }
+    )
+)

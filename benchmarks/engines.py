@@ -1,0 +1,62 @@
+"""The engines on which the benchmarks run, each made when its turn comes."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.redis import RedisServer, redis_binary
+from tests.support.services import postgres_binaries, postgres_server
+
+MIGRATE = """
+import benchmarks.site
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where a site keeps its logs.
+
+    Attributes:
+        name: for people.
+        env: for the processes of ``benchmarks.site``.
+        is_shared: several processes use it.
+        has_channels_layer: the layer is one of Channels' own, which plain Channels can use as well.
+    """
+
+    name: str
+    env: Mapping[str, str]
+    is_shared: bool = True
+    has_channels_layer: bool = False
+
+
+def engines() -> Iterator[Engine]:
+    """Yield memory, SQLite, and PostgreSQL and Redis where there are such; say what is not here."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sqlite = {"BENCHMARK_DB": str(folder / "bench.sqlite3")}
+        memory = _env(**sqlite, BENCHMARK_MEMORY="1")
+        yield Engine("memory", memory, is_shared=False, has_channels_layer=True)
+        yield Engine("SQLite", _env(**sqlite))
+        if (binaries := postgres_binaries()) is None:
+            print("PostgreSQL: not here")
+        else:
+            with postgres_server(binaries) as url:
+                yield Engine("PostgreSQL", _env(BENCHMARK_DB=url))
+        if (binary := redis_binary()) is None:
+            print("Redis: not here")
+            return
+        with RedisServer(binary, folder) as server:
+            env = _env(**sqlite, BENCHMARK_REDIS=server.url)
+            yield Engine("Redis", env, has_channels_layer=True)
+
+
+def _env(**variables: str) -> Mapping[str, str]:
+    env = os.environ | variables
+    subprocess.run([sys.executable, "-c", MIGRATE], env=env, check=True)
+    return env

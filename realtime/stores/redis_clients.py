@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisAccess", "Target"]
 
 Answer = list[Any]
+_Loops: TypeAlias = "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient]"
 
 CONNECTIONS = 16  # of one event loop; the server runs one command at a time anyway
 THREADS = 1_000  # that use the store at the same moment, each over a connection
@@ -175,7 +176,7 @@ class RedisAccess:
         self.target = target
         self.store = store
         self._clients: dict[int, Any] = {}  # by process: a forked child never uses its parent's
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient] = WeakKeyDictionary()
+        self._loops: _Loops = WeakKeyDictionary()
 
     # Commands; each raises
     #   StoreUnavailable: Redis cannot be reached, does not answer in time, or cannot do it now.
@@ -259,9 +260,7 @@ class RedisAccess:
         loop = asyncio.get_running_loop()
         client = self._loops.get(loop)
         if client is None:
-            client = self._loops[loop] = _LoopClient(
-                self.target.aconnect(), lambda: self._loops.pop(loop, None)
-            )
+            client = self._loops[loop] = _LoopClient(self.target.aconnect(), self._loops)
         return client
 
     # Errors
@@ -303,14 +302,14 @@ class _LoopClient:
     """The client of one event loop, and how many of its callers use it at once.
 
     It is closed when the loop ends: an asynchronous generator that is under way is the one thing
-    that asyncio tells of that.
+    that asyncio ends with a loop.
     """
 
-    def __init__(self, client: Any, forget: Callable[[], object]) -> None:
+    def __init__(self, client: Any, loops: _Loops) -> None:
         self.client = client
+        self.loops = loops
         self.slots = asyncio.Semaphore(CONNECTIONS)
-        self.forget = forget
-        self.life: AsyncIterator[None] | None = None
+        self.life: AsyncGenerator[None, None] | None = None
         self.closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Any:
@@ -323,13 +322,20 @@ class _LoopClient:
     async def __aexit__(self, *error: object) -> None:
         self.slots.release()
 
-    async def _live(self) -> AsyncIterator[None]:
+    async def _live(self) -> AsyncGenerator[None, None]:
+        loop = asyncio.get_running_loop()
         try:
             yield
         finally:
-            self.forget()
+            if self.loops.get(loop) is self:
+                del self.loops[loop]
             await self.client.aclose()
+            if isinstance(self.client, redis.asyncio.RedisCluster):
+                # After a failure it means to connect anew, and closes nothing of what it has.
+                await self.client.nodes_manager.aclose()
+                await self.client.nodes_manager.aclose("startup_nodes")
 
     def close_soon(self) -> None:
         """Close on the loop, whose turn it is."""
-        self.closing = asyncio.get_running_loop().create_task(self.client.aclose())
+        if self.life is not None:
+            self.closing = asyncio.get_running_loop().create_task(self.life.aclose())

@@ -391,7 +391,42 @@ def _commands(server: RedisServer) -> dict[str, int]:
     return {"cmdstat_mget": 0} | {name: one["calls"] for name, one in stats.items()}
 
 
-# A cluster that loses a node
+# A cluster with a node that hangs, or forgets
+
+
+def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
+    redis_cluster: RedisCluster,
+) -> None:
+    store = RedisStore(redis_cluster.url, {"cluster": True, "timeout": TIMEOUT, "prefix": "hangs"})
+    logs = [Subject(store, mode) for mode in ("sync", "async") for _ in range(12)]
+    for log in logs:
+        log.fill(1)
+    node = redis_cluster.nodes[1]
+    stuck = {name.rsplit(":", 1)[1] for name in node.client.keys("hangs:*:meta:*")}
+    assert 0 < len(stuck) < len(logs)
+    node.pause()
+    try:
+        for log in logs:
+            if log.topic in stuck:
+                with pytest.raises(StoreUnavailable):
+                    log.append("lost")
+            else:
+                # Not at the first time always: the client may ask the other node where it is.
+                wait_until(lambda log=log: _appends(log), f"{log.topic} is appended to")
+    finally:
+        node.resume()
+    for log in logs:
+        found = log.names(log.locate(last=9))
+        assert found in ([["e1", "x"]] if log.topic not in stuck else [["e1"], ["e1", "lost"]])
+    store.close()
+
+
+def _appends(log: Subject) -> bool:
+    try:
+        log.append(Draft("x", "1", id="once"))
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def test_a_node_that_loses_its_data_resets_its_topics_alone(redis_cluster: RedisCluster) -> None:

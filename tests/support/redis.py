@@ -203,7 +203,8 @@ class RedisCluster:
                 **{
                     "cluster-enabled": "yes",
                     "cluster-config-file": "nodes.conf",
-                    "cluster-node-timeout": "5000",
+                    # A node that hangs for seconds is not given up, with all slots.
+                    "cluster-node-timeout": "60000",
                 },
             )
             for number in range(NODES)

@@ -17,7 +17,8 @@ from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject
 from tests.support.redis import RedisCluster, RedisServer
 
-CLUSTER = {"cluster": True}
+PATIENCE = {"timeout": 10.0}  # so that a machine with much to do is not taken for a fault
+CLUSTER = {"cluster": True, "timeout": 10.0}
 
 
 def keys(store: RedisStore, topic: str) -> dict[str, str]:
@@ -54,7 +55,7 @@ class RedisContract(StoreContract):
 class TestOnOneServer(RedisContract):
     @pytest.fixture
     def store(self, redis_url: str) -> Iterator[RedisStore]:
-        store = RedisStore(redis_url)
+        store = RedisStore(redis_url, PATIENCE)
         yield store
         store.close()
 
@@ -152,7 +153,7 @@ def test_the_redis_store_is_reached_through_a_unix_socket(redis_path: Path, tmp_
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         path = f"{short}/redis.sock"
         with RedisServer(redis_path, tmp_path / "redis", unixsocket=path):
-            store = RedisStore(f"unix://{path}")
+            store = RedisStore(f"unix://{path}", PATIENCE)
             assert store.append("t", [Draft("x", "1")]).kept == 1
             assert asyncio.run(store.aheads(["t"]))["t"].seq == 1
             store.close()
@@ -160,9 +161,9 @@ def test_the_redis_store_is_reached_through_a_unix_socket(redis_path: Path, tmp_
 
 def test_stores_with_other_prefixes_or_databases_share_nothing(redis_server: RedisServer) -> None:
     stores = [
-        RedisStore(redis_server.url),
-        RedisStore(redis_server.url, {"prefix": "shop"}),
-        RedisStore(redis_server.url.removesuffix("0") + "1"),
+        RedisStore(redis_server.url, PATIENCE),
+        RedisStore(redis_server.url, PATIENCE | {"prefix": "shop"}),
+        RedisStore(redis_server.url.removesuffix("0") + "1", PATIENCE),
     ]
     epochs = set()
     for store in stores:
@@ -177,7 +178,7 @@ def test_stores_with_other_prefixes_or_databases_share_nothing(redis_server: Red
 def test_all_keys_begin_with_the_prefix_and_those_of_a_topic_share_a_hash_tag(
     redis_cluster: RedisCluster, redis_server: RedisServer
 ) -> None:
-    store = RedisStore(redis_server.url, {"prefix": "shop"})
+    store = RedisStore(redis_server.url, PATIENCE | {"prefix": "shop"})
     store.append("orders.42", [Draft("x", "1", id="a")])
     assert sorted(redis_server.client.keys("*")) == sorted(keys(store, "orders.42").values())
     store.close()
@@ -205,7 +206,7 @@ def test_the_topics_of_a_cluster_are_on_all_of_its_nodes(redis_cluster: RedisClu
 
 
 def test_a_large_log_is_not_read_whole_to_be_cut(redis_server: RedisServer) -> None:
-    store = RedisStore(redis_server.url)
+    store = RedisStore(redis_server.url, PATIENCE)
     start = store.append("t", [Draft("x", f'"{"x" * 50_000}"')] * 300).previous
     before = redis_server.client.info("stats")["total_net_output_bytes"]  # type: ignore[index]
     assert len(store.read("t", start).events) == 5  # 256 KB
@@ -215,7 +216,7 @@ def test_a_large_log_is_not_read_whole_to_be_cut(redis_server: RedisServer) -> N
 
 
 def test_ids_that_were_seen_go_with_their_time(redis_server: RedisServer) -> None:
-    store = RedisStore(redis_server.url)
+    store = RedisStore(redis_server.url, PATIENCE)
     seen = keys(store, "t")["seen"]
     store.append("t", [Draft("x", "1", id="a"), Draft("y", "1")])
     assert redis_server.client.zcard(seen) == 1

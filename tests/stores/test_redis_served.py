@@ -35,8 +35,8 @@ def redis_settings(url: str, layer: str = "", **options: object) -> dict[str, An
 
 @pytest.fixture
 def servers(tmp_path: Path, redis_server: RedisServer) -> Iterator[list[Server]]:
-    """Two servers, whose views wait a second for a Redis that hangs."""
-    settings = redis_settings(redis_server.url, timeout=1.0)
+    """Two servers, which wait long enough not to take a busy machine for a fault."""
+    settings = redis_settings(redis_server.url, timeout=5.0)
     with ExitStack() as stack:
         yield [stack.enter_context(Server(tmp_path, settings=settings)) for _ in range(2)]
 
@@ -103,7 +103,10 @@ async def test_redis_that_was_stopped_and_started_with_its_log_costs_no_event(
     redis_path: Path, tmp_path: Path
 ) -> None:
     persistent = RedisServer(redis_path, tmp_path / "kept", appendonly="yes", appendfsync="always")
-    with persistent, Server(tmp_path, settings=redis_settings(persistent.url)) as server:
+    with (
+        persistent,
+        Server(tmp_path, settings=redis_settings(persistent.url, timeout=5.0)) as server,
+    ):
         async with follow(server, TOPIC) as follower:
             for number in range(1, 4):
                 await asyncio.to_thread(server.publish, TOPIC, 5)
@@ -209,7 +212,9 @@ async def test_a_server_that_is_killed_among_publishers_costs_nobody_an_event(
 async def test_clients_follow_topics_of_a_cluster_which_resets_those_of_a_node_that_forgot(
     redis_cluster: RedisCluster, tmp_path: Path
 ) -> None:
-    settings = redis_settings(redis_cluster.url, redis_cluster.nodes[0].url, cluster=True)
+    settings = redis_settings(
+        redis_cluster.url, redis_cluster.nodes[0].url, cluster=True, timeout=5.0
+    )
     topics = [f"public.cluster-{number}" for number in range(8)]
     with Server(tmp_path, settings=settings) as server:
         async with AsyncExitStack() as stack:

@@ -23,6 +23,7 @@ ERRORS = [
     (exceptions.UnknownTopic("oders.1", ["orders.<int:pk>"]), "nearest patterns are 'orders.<int:pk>'"),
     (exceptions.UnknownTopic("orders.x", ["orders.<int:pk>"], "why"), "matches 'orders.x': why; the nearest"),
     (exceptions.UnknownTopic("oders.1"), '@register("…")'),
+    (exceptions.PresenceDisabled("orders.1", "OrderTopic"), "set `presence = True` on OrderTopic"),
     (exceptions.CursorExpired("t", OLD, HEAD, contradicts=True), "does not belong to this log"),
     (exceptions.CursorExpired("t", OLD, HEAD, contradicts=False), "is older than the log"),
     (exceptions.StoreError("no table"), "no table"),

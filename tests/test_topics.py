@@ -129,16 +129,16 @@ def test_an_unknown_name_lists_the_nearest_patterns() -> None:
     [
         ("orders.abc", "'abc' is no <int:pk>"),
         ("orders.007", "'007' is no <int:pk>, which is written '7'"),
-        ("room-~.9", "'~' is no <slug:name>"),
-        ("room-.9", ""),
-        ("room.9", ""),
+        ("suite-~.9", "'~' is no <slug:name>"),
+        ("suite-.9", ""),
+        ("suite.9", ""),
         ("order.42", ""),
         ("orders.1.2", ""),
     ],
 )
 def test_a_value_of_another_form_is_said(name: str, reason: str) -> None:
-    @register("room-<slug:name>.<int:pk>")
-    class RoomTopic(Topic):
+    @register("suite-<slug:name>.<int:pk>")
+    class SuiteTopic(Topic):
         name: str
         pk: int
 

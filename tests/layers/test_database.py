@@ -313,6 +313,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         dead, sender = make_layer(polling_interval=NEVER), make_layer(expiry=1)
         deafen(dead)
         await dead.group_add("orders", await dead.new_channel())
+        await await_until(lambda: not dead._courier._dirty, "it has looked, and will not again")
         await sender.group_send("orders", {"number": 1})
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.redis import RedisServer, redis_binary
-from tests.support.services import postgres_binaries, postgres_server
+from tests.support.services import postgres_binaries, run_postgres
 
 MIGRATE = """
 import benchmarks.site
@@ -46,7 +46,7 @@ def engines() -> Iterator[Engine]:
         if (binaries := postgres_binaries()) is None:
             print("PostgreSQL: not here")
         else:
-            with postgres_server(binaries) as url:
+            with run_postgres(binaries) as url:
                 yield Engine("PostgreSQL", _env(BENCHMARK_DB=url))
         if (binary := redis_binary()) is None:
             print("Redis: not here")

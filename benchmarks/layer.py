@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tests.support.databases import database_config
-from tests.support.services import GET_POSTGRES, postgres_binaries, postgres_server, require
+from tests.support.services import GET_POSTGRES, postgres_binaries, require, run_postgres
 
 MESSAGES = 300
 SENDS = 500
@@ -118,7 +118,7 @@ def main() -> None:
             asyncio.run(read())
             return
         case ["postgres"]:
-            place = postgres_server(require(postgres_binaries(), GET_POSTGRES))
+            place = run_postgres(require(postgres_binaries(), GET_POSTGRES))
         case _:
             place = nullcontext(str(Path(tempfile.mkdtemp()) / "layer.sqlite3"))
     with place as url:

@@ -2,140 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.chaos.conftest import Engine
-from tests.support.server import DEADLINE, Client, Publisher, Server, connect
-from tests.support.waiting import await_until
-
-APPLICATION = "tests.chaos.application:application"
-ROOM = "room.hall"
-
-
-class Guest:
-    """Somebody who is on a topic all the while, checks each frame, and comes back when cut.
-
-    Attributes:
-        seqs: of the events that came.
-        members: names by member id.
-        joins, leaves: names of those who came and went, as it was told.
-        resets: how often it was reset.
-    """
-
-    def __init__(self, server: Server, headers: Mapping[str, str], topic: str = ROOM) -> None:
-        self.server = server
-        self.headers = headers
-        self.topic = topic
-        self.cursor: str | None = None
-        self.seqs: list[int] = []
-        self.members: dict[str, str] = {}
-        self.joins: list[str] = []
-        self.leaves: list[str] = []
-        self.resets = 0
-        self.subscribed = asyncio.Event()
-        self._version = -1
-        self._task = asyncio.create_task(self._stay())
-
-    async def _stay(self) -> None:
-        while True:
-            try:
-                async with connect(self.server, additional_headers=self.headers) as client:
-                    await self._follow(client)
-            except (OSError, EOFError, TimeoutError):
-                pass
-            except Exception as error:
-                if "websockets" not in type(error).__module__:
-                    raise
-            await asyncio.sleep(0)
-
-    async def _follow(self, client: Client) -> None:
-        await client.send(type="subscribe", id=1, topic=self.topic, since=self.cursor)
-        while True:
-            frame = await client.frame()
-            if frame.get("topic") == self.topic:
-                self._take(frame)
-
-    def _take(self, frame: dict[str, Any]) -> None:
-        kind = frame["type"]
-        if kind == "subscribed":
-            self.resets += frame.get("recovered") is False
-            self.cursor = frame["cursor"]
-            self.subscribed.set()
-        elif kind == "reset":
-            self.resets += 1
-            self.seqs, self.cursor = [], frame["cursor"]
-        elif kind == "event":
-            assert not self.seqs or frame["seq"] == self.seqs[-1] + 1, (self.seqs[-1:], frame)
-            self.seqs.append(frame["seq"])
-            self.cursor = frame["cursor"]
-        elif kind == "members":
-            self.members = {one["id"]: one["info"]["name"] for one in frame["members"]}
-            self._version = frame["version"]
-        elif kind in ("join", "leave"):
-            assert frame["version"] == self._version + 1, (self._version, frame)
-            self._version += 1
-            id_, name = frame["member"]["id"], frame["member"]["info"]["name"]
-            if kind == "join":
-                self.members[id_] = name
-                self.joins.append(name)
-            else:
-                del self.members[id_]
-                self.leaves.append(name)
-        else:
-            raise AssertionError(frame)
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(self.members.values())
-
-    async def sees(self, *names: str) -> None:
-        """Wait until these are there, and nobody else."""
-        await await_until(
-            lambda: self._alive() and self.names == sorted(names),
-            f"{names} are there",
-            2 * DEADLINE,
-        )
-
-    async def until(self, seq: int) -> None:
-        """Wait until the event with this number has come."""
-        await await_until(
-            lambda: self._alive() and self.seqs[-1:] == [seq], f"{seq} has come", 2 * DEADLINE
-        )
-
-    def _alive(self) -> bool:
-        if self._task.done():
-            self._task.result()
-        return True
-
-    async def leave(self) -> None:
-        """Close, and raise what was wrong."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        if not self._task.cancelled():
-            self._task.result()
-
-
-class House:
-    """Nodes on one engine, and guests on them."""
-
-    def __init__(self, servers: list[Server], stack: AsyncExitStack) -> None:
-        self.servers = servers
-        self._stack = stack
-        self._headers: dict[str, Mapping[str, str]] = {}
-
-    async def guest(self, name: str, server: Server) -> Guest:
-        if name not in self._headers:
-            self._headers[name] = await asyncio.to_thread(self.servers[0].sign_in, name)
-        guest = Guest(server, self._headers[name])
-        self._stack.push_async_callback(guest.leave)
-        async with asyncio.timeout(DEADLINE):
-            await guest.subscribed.wait()
-        return guest
+from tests.chaos.guests import APPLICATION, ROOM, House
+from tests.support.server import Publisher
 
 
 @pytest.fixture

@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -22,8 +18,8 @@ from realtime.layers.statements import insert_messages
 from tests.layers.conftest import Database, await_hearing, end_connections
 from tests.layers.contract import MakeLayer, next_is, receive
 from tests.layers.pooler import Pooler
-from tests.support import services
 from tests.support.databases import database_config
+from tests.support.services import PostgresServer
 from tests.support.waiting import await_until
 
 NEVER = 3600.0  # a polling interval at which nothing is found by polling
@@ -226,65 +222,32 @@ class TestPooler:
 
 class TestRestart:
     @pytest.fixture
-    def server(self, tmp_path: Path) -> Iterator["Restartable"]:
-        with Restartable() as server:
-            yield server
-
-    @pytest.fixture
     def database(
-        self, server: "Restartable", django_db_setup: None, django_db_blocker: DjangoDbBlocker
+        self,
+        postgres_server: PostgresServer,
+        django_db_setup: None,
+        django_db_blocker: DjangoDbBlocker,
     ) -> Iterator[Database]:
         alias = "restarted"
-        config = {"default": {}, alias: database_config(server.url)}
+        config = {"default": {}, alias: database_config(postgres_server.url)}
         connections.settings[alias] = connections.configure_settings(config)[alias]
         with django_db_blocker.unblock():
             call_command("migrate", "realtime", database=alias, verbosity=0)
             connections[alias].close()
-            yield Database(alias, server.url)
+            yield Database(alias, postgres_server.url)
             connections[alias].close()
         del connections[alias], connections.settings[alias]
 
     async def test_of_the_server_is_survived(
-        self, make_layer: MakeLayer, server: "Restartable", impatient: None
+        self, make_layer: MakeLayer, postgres_server: PostgresServer, impatient: None
     ) -> None:
         here, there = make_layer(polling_interval=NEVER), make_layer(polling_interval=NEVER)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await await_hearing(there)
-        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(postgres_server.stop)
         await await_until(lambda: not there._courier._listener.proved, "it noticed")
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(postgres_server.start)
         await await_hearing(there)
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
-
-
-class Restartable:
-    """A PostgreSQL of the test's own."""
-
-    def __enter__(self) -> "Restartable":
-        binaries = services.require(services.postgres_binaries(), services.GET_POSTGRES)
-        # Not $TMPDIR: the path of a Unix socket may have 107 characters at most.
-        self.folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
-        self.url = f"postgres://postgres@/postgres?host={self.folder}"
-        self.running: Any = None
-        self.drop = services._drop_root(self.folder)
-        if self.drop:
-            binaries = services._readable_copy(binaries, self.folder)
-        self.binaries = binaries
-        services._initialise(binaries, self.folder, self.drop)
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def start(self) -> None:
-        self.running = services._running(self.binaries, self.folder, self.drop)
-        self.running.__enter__()
-
-    def stop(self) -> None:
-        if self.running is not None:
-            self.running.__exit__(None, None, None)
-            self.running = None

@@ -14,10 +14,11 @@ from tests.support.services import (
     CHROMIUM_ARGS,
     GET_CHROMIUM,
     GET_POSTGRES,
+    PostgresServer,
     chromium_path,
     postgres_binaries,
-    postgres_server,
     require,
+    run_postgres,
 )
 
 
@@ -28,7 +29,7 @@ def postgres_dsn() -> Iterator[str]:
         import psycopg  # noqa: F401
     except ImportError:
         require(None, "psycopg: pip install 'psycopg[binary]'")
-    with postgres_server(require(postgres_binaries(), GET_POSTGRES)) as dsn:
+    with run_postgres(require(postgres_binaries(), GET_POSTGRES)) as dsn:
         yield dsn
 
 
@@ -48,6 +49,13 @@ def postgres_alias(
     with django_db_blocker.unblock():
         connections["postgres"].close()
     del connections["postgres"], connections.settings["postgres"]
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, which it may stop and start."""
+    with PostgresServer(require(postgres_binaries(), GET_POSTGRES)) as server:
+        yield server
 
 
 @pytest.fixture

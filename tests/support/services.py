@@ -79,22 +79,6 @@ def postgres_binaries() -> Path | None:
     return None
 
 
-@contextlib.contextmanager
-def postgres_server(binaries: Path) -> Iterator[str]:
-    """Run a new PostgreSQL cluster on a Unix socket and give the URL of its first database."""
-    # Not $TMPDIR: the path of a Unix socket may have 107 characters at most.
-    folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
-    try:
-        drop = _drop_root(folder)
-        if drop:
-            binaries = _readable_copy(binaries, folder)
-        _initialise(binaries, folder, drop)
-        with _running(binaries, folder, drop):
-            yield f"postgres://postgres@/postgres?host={folder}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _drop_root(folder: Path) -> dict[str, Any]:
     """Return subprocess arguments: PostgreSQL refuses to run as root, so root becomes nobody."""
     if os.geteuid() != 0:
@@ -161,3 +145,49 @@ def _running(binaries: Path, folder: Path, drop: dict[str, Any]) -> Iterator[Non
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGQUIT)  # "immediate": its children go too
             process.wait(10)
+
+
+class PostgresServer:
+    """A new PostgreSQL cluster on a Unix socket; as a context manager it starts and stops.
+
+    Attributes:
+        url: of its first database.
+    """
+
+    def __init__(self, binaries: Path) -> None:
+        # Not $TMPDIR: the path of a Unix socket may have 107 characters at most.
+        self.folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
+        self.url = f"postgres://postgres@/postgres?host={self.folder}"
+        self._drop = _drop_root(self.folder)
+        self._binaries = _readable_copy(binaries, self.folder) if self._drop else binaries
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self) -> "PostgresServer":
+        try:
+            _initialise(self._binaries, self.folder, self._drop)
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start and wait until it is ready."""
+        self._running.enter_context(_running(self._binaries, self.folder, self._drop))
+
+    def stop(self) -> None:
+        """End the sessions, then stop."""
+        self._running.close()
+
+
+@contextlib.contextmanager
+def run_postgres(binaries: Path) -> Iterator[str]:
+    """Run a new PostgreSQL cluster and give the URL of its first database."""
+    with PostgresServer(binaries) as server:
+        yield server.url

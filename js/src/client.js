@@ -102,7 +102,7 @@ export class Client extends EventTarget {
       originHash: originHash(secret),
       forget: (following) => this.#forget(following),
     };
-    const tools = { clock, credentials: new Credentials(token) };
+    const tools = { clock, credentials: new Credentials(token), headers: this.headers };
     this.connector = new Connector(this.#choice, folder(url), tools, {
       state: (state, code, reason) => this.#changed(state, code, reason),
       up: (welcome) => this.#up(welcome),

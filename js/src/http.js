@@ -71,6 +71,9 @@ export class HttpLink {
   /** @type {string | null} */
   #closing = null;
 
+  /** What a poll said where the page is, in one text: in the topics and in who is on them. */
+  told = "";
+
   /** @param {Run} run @param {URL} base @param {Hearing} hearing @param {Tools} tools */
   constructor(run, base, hearing, tools) {
     this.#run = run;
@@ -88,6 +91,15 @@ export class HttpLink {
 
   get clock() {
     return this.#tools.clock;
+  }
+
+  /** What the page is known by; to another origin it would need a permission of its own. */
+  get pageHeaders() {
+    return this.#tools.headers;
+  }
+
+  get isSameOrigin() {
+    return this.#base.origin === globalThis.location?.origin;
   }
 
   /** @param {Frame} frame */
@@ -151,7 +163,7 @@ export class HttpLink {
     }
     url.search = String(query);
     this.#length = url.pathname.length + url.search.length;
-    const places = held.length && { "Last-Event-ID": compose(held) };
+    const places = held.length && { "Last-Event-ID": compose(held, this.told) };
     return this.#fetch(url, { headers: { ...headers, ...places }, signal });
   }
 

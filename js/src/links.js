@@ -30,7 +30,7 @@
  *   close code (1006 where there is none), unless `close()` was called before.
  */
 
-/** @typedef {{clock: Clock, credentials: Credentials}} Tools */
+/** @typedef {{clock: Clock, credentials: Credentials, headers: Record<string, string>}} Tools */
 
 /** @typedef {"websocket" | "sse" | "longpoll" | "poll"} Name */
 

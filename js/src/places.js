@@ -13,16 +13,28 @@ export function isCursor(since) {
  * and cursors would not fit into what proxies take.
  *
  * @param {[string, string][]} places Names of topics, and their cursors.
+ * @param {string} [told] What the server composed last; of it, what is of none of the topics: where
+ * the page is in what else the server tells, such as who is on a topic.
  * @returns {string} `<epoch>~<entry>.<entry>`, with `!` between epochs.
  */
-export function compose(places) {
+export function compose(places, told = "") {
   /** @type {Map<string, string[]>} */
   const epochs = new Map();
+  const add = (/** @type {string} */ epoch, /** @type {string} */ entry) => {
+    epochs.set(epoch, [...(epochs.get(epoch) ?? []), entry]);
+  };
+  const keys = new Set();
   for (const [topic, cursor] of places) {
     const [, epoch, seq, tag] = /** @type {RegExpExecArray} */ (CURSOR.exec(cursor));
-    const entries = epochs.get(epoch) ?? [];
-    epochs.set(epoch, entries);
-    entries.push(`${base64(sha256(topic))}${base64(tag)}${seq}`);
+    const key = base64(sha256(topic));
+    keys.add(key);
+    add(epoch, `${key}${base64(tag)}${seq}`);
+  }
+  for (const group of told.split("!")) {
+    const [epoch, entries] = group.split("~");
+    for (const entry of entries?.split(".") ?? []) {
+      if (!keys.has(entry.slice(0, 6))) add(epoch, entry);
+    }
   }
   return [...epochs].map(([epoch, entries]) => `${epoch}~${entries.join(".")}`).join("!");
 }

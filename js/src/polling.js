@@ -32,10 +32,15 @@ async function ask(link, signal, wait) {
     const seconds = link.isAsking ? 0 : wait;
     const from = clock.now();
     const known = etag !== null && !wait && !link.isAsking ? { "If-None-Match": etag } : undefined;
-    const response = await link.get("poll", { wait: String(seconds) }, signal, known);
+    // What a visitor who is not signed in is known by, from one poll to the next.
+    const headers = { ...known, ...(link.isSameOrigin && link.pageHeaders) };
+    const response = await link.get("poll", { wait: String(seconds) }, signal, headers);
     const answer = response.status === 304 ? NOTHING : read(await response.text());
     signal.throwIfAborted();
-    if (response.status !== 304) etag = response.headers.get("ETag");
+    if (response.status !== 304) {
+      etag = response.headers.get("ETag");
+      link.told = answer.cursor ?? "";
+    }
     for (const frame of inOrder(answer)) {
       link.take(frame);
       signal.throwIfAborted(); // a listener followed something else
@@ -51,7 +56,7 @@ async function ask(link, signal, wait) {
   }
 }
 
-/** @typedef {{events: Frame[], frames: Frame[], more?: boolean}} Answer */
+/** @typedef {{events: Frame[], frames: Frame[], cursor?: string, more?: boolean}} Answer */
 
 /** @type {Answer} */
 const NOTHING = { events: [], frames: [] };

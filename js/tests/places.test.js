@@ -23,6 +23,14 @@ test("places are one text, as the server reads it", () => {
   assert.equal(compose(places), "Zk3h0aVc~W0JPXwChssPQ17.Pixl8AAAAAAA123456789012345678!another-life_1~fD08zA_____w0");
 });
 
+test("what the server composed of other things than topics goes along", () => {
+  const places = /** @type {[string, string][]} */ ([["orders.42", "Zk3h0aVc.17.0a1b2c3d"]]);
+  const told = "Zk3h0aVc~W0JPXwAAAAAA9.AAAAAACCCCCC5!other~BBBBBBDDDDDD7";
+  const expected = "Zk3h0aVc~W0JPXwChssPQ17.AAAAAACCCCCC5!other~BBBBBBDDDDDD7";
+  assert.equal(compose(places, told), expected);
+  assert.equal(compose(places, ""), "Zk3h0aVc~W0JPXwChssPQ17");
+});
+
 test("what is no cursor goes into no composite one", () => {
   for (const other of [undefined, null, "", "@5.5", "?", "a.1", "a.01.00000000", "a~b.1.00000000", "a.1.0000000G"]) {
     assert.equal(isCursor(other), false);

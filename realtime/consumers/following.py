@@ -91,12 +91,13 @@ def read_plan(request: Request, max_topics: int) -> Plan:
 
 def _presences(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
     """Return the places in presence logs, which only composite cursors have."""
-    text = request.value("since") or ""
-    if not is_composite(text):
-        return {}
-    composite = Composite(text)
-    found = {name: composite.get(presence_log(name)) for name in names}
-    return {name: place for name, place in found.items() if place is not None}
+    found: dict[str, Cursor] = {}
+    for text in (request.value("since"), request.headers.get("last-event-id")):
+        if text and is_composite(text):
+            composite = Composite(text)
+            places = {name: composite.get(presence_log(name)) for name in names}
+            found |= {name: place for name, place in places.items() if place is not None}
+    return found
 
 
 def _values(request: Request, field: str, asked: Sequence[str]) -> dict[str, str] | str:

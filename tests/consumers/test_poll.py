@@ -7,11 +7,15 @@ import pytest
 
 from realtime.consumers import poll as module
 from realtime.events import Cursor
+from realtime.publishing import origin_hash
 from realtime.stores.base import Page
 from tests.consumers.exchange import Exchange, Web
 from tests.hub.support import TOPIC
 
 OTHER = "public.other"
+ROOM = "room.polled"
+PAGE = {"X-Realtime-Origin": "the secret of a page"}
+ME = f"connection.{origin_hash(PAGE['X-Realtime-Origin'])}"
 
 
 def cursor_of(web: Web, topics: str = f"topic={TOPIC}") -> str:
@@ -220,6 +224,61 @@ def test_refused_topic_is_told_among_those_that_are_followed(web: Web) -> None:
         ("private.1", "forbidden"), ("crash.1", "forbidden"), ("no.such", "forbidden"),
     ]  # fmt: skip
     assert len({f["message"] for f in refused}) == 1
+
+
+# Presence
+
+
+def members_of(answer: Any) -> list[str]:
+    """Return the ids in each list of members of an answer, and of who came and left."""
+    told = []
+    for frame in answer["frames"]:
+        if frame["type"] == "members":
+            told.append(" ".join(member["id"] for member in frame["members"]))
+        elif frame["type"] in ("join", "leave"):
+            told.append(f"{frame['type']} {frame['member']['id']}")
+    return told
+
+
+def test_poll_tells_the_list_once_and_then_what_has_changed(web: Web) -> None:
+    first = web.get(f"poll?topic={ROOM}", PAGE)
+    assert members_of(first.json()) == [""]
+    web.scene.advance(1)
+    place = first.json()["cursor"]
+    for headers in ({}, {"Last-Event-ID": place}):
+        since = "" if headers else f"&since={place}"
+        answer = web.get(f"poll?topic={ROOM}{since}", {**PAGE, **headers}).json()
+        assert members_of(answer) == [f"join {ME}"]
+    assert members_of(web.get(f"poll?topic={ROOM}&since={answer['cursor']}", PAGE).json()) == []
+
+
+def test_join_answers_a_long_poll_and_a_list_does_not(web: Web) -> None:
+    cursor = web.get(f"poll?topic={ROOM}").json()["cursor"].split(".")[0]
+    for since in (cursor, web.get(f"poll?topic={ROOM}").json()["cursor"]):
+        waiting = web.open(f"poll?topic={ROOM}&since={since}&wait=25")
+        web.scene.advance(1)
+        assert not waiting.sent
+        waiting.leave()
+    waiting = web.open(f"poll?topic={ROOM}&since={since}&wait=25")
+    web.get(f"poll?topic={ROOM}", PAGE)
+    web.scene.advance(1)
+    assert members_of(waiting.json()) == [f"join {ME}"]
+
+
+def test_visitor_without_a_page_is_told_of_others_and_is_no_member(web: Web) -> None:
+    web.get(f"poll?topic={ROOM}")
+    web.scene.advance(1)
+    assert members_of(web.get(f"poll?topic={ROOM}").json()) == [""]
+
+
+def test_member_that_came_changes_the_etag(web: Web) -> None:
+    first = web.get(f"poll?topic={ROOM}")
+    known = {"If-None-Match": etag(first)}
+    since = first.json()["cursor"]
+    assert web.get(f"poll?topic={ROOM}&since={since}", known).status == 304
+    web.get(f"poll?topic={ROOM}", PAGE)
+    web.scene.advance(1)
+    assert web.get(f"poll?topic={ROOM}&since={since}", known).status == 200
 
 
 # Conditional requests

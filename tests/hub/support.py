@@ -30,6 +30,9 @@ class QuietHub(Hub):
     async def _trim(self) -> None:
         pass
 
+    async def announce(self, wakeup: Wakeup) -> None:
+        await self.layer.group_send(group_name(wakeup.topic), wakeup.to_message())
+
 
 class Client:
     """A connection on a socket that can be stopped, and what it saw of each topic."""

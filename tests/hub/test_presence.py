@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from realtime.broadcast import Wakeup, group_name
+from realtime.broadcast import Wakeup
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.presence import LivePresence
 from realtime.hub.tracker import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
@@ -72,11 +72,6 @@ class LossyLayer(FaultyLayer):
                 self.queues[channel].put_nowait(message)
 
 
-class TownHub(QuietHub):
-    async def announce(self, wakeup: Wakeup) -> None:
-        await self.layer.group_send(group_name(wakeup.topic), wakeup.to_message())
-
-
 class Visitor:
     """A connection that keeps the list of members as a client does, and checks what it gets."""
 
@@ -131,7 +126,7 @@ class Town:
         self.loop = VirtualTimeLoop()
         self.layer = LossyLayer()
         self.stores: list[SharedStore] = []
-        self.hubs: list[TownHub] = []
+        self.hubs: list[QuietHub] = []
         self.visitors: list[Visitor] = []
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -140,17 +135,17 @@ class Town:
     def advance(self, seconds: float) -> None:
         self.loop.advance(seconds)
 
-    def open_node(self) -> TownHub:
-        async def make() -> TownHub:
+    def open_node(self) -> QuietHub:
+        async def make() -> QuietHub:
             self.stores.append(SharedStore(self.loop, self.stores[0] if self.stores else None))
-            hub = TownHub(self.stores[-1], self.layer)
+            hub = QuietHub(self.stores[-1], self.layer)
             hub.start()
             return hub
 
         self.hubs.append(self.run(make()))
         return self.hubs[-1]
 
-    def kill(self, hub: TownHub) -> None:
+    def kill(self, hub: QuietHub) -> None:
         """End a node as SIGKILL does: nobody hears of it."""
 
         async def end() -> None:
@@ -168,7 +163,7 @@ class Town:
         self.hubs.remove(hub)
         self.visitors = [v for v in self.visitors if v.connection.hub is not hub]
 
-    def enter(self, hub: TownHub, pk: int | None, **how: Any) -> Visitor:
+    def enter(self, hub: QuietHub, pk: int | None, **how: Any) -> Visitor:
         async def enter() -> Visitor:
             visitor = Visitor(hub, None if pk is None else User(pk), how.pop("limit", 1_000_000))
             self.visitors.append(visitor)

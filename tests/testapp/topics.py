@@ -136,7 +136,7 @@ class RoomTopic(PublicTopic):
 
     presence = True
 
-    def member_info(self, user: Any) -> dict[str, Any]:
+    async def member_info(self, user: Any) -> dict[str, Any]:
         if getattr(user, "username", "") == "crash":
             raise RuntimeError("the project's fault")
         return {"name": getattr(user, "username", "")}

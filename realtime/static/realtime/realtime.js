@@ -67,16 +67,26 @@ var CURSOR = /^([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,17})\.([0-9a-f]{8})$/;
 function isCursor(since) {
   return typeof since === "string" && CURSOR.test(since);
 }
-function compose(places) {
+function compose(places, told = "") {
   const epochs = /* @__PURE__ */ new Map();
+  const add = (epoch, entry) => {
+    epochs.set(epoch, [...epochs.get(epoch) ?? [], entry]);
+  };
+  const keys = /* @__PURE__ */ new Set();
   for (const [topic, cursor] of places) {
     const [, epoch, seq, tag] = (
       /** @type {RegExpExecArray} */
       CURSOR.exec(cursor)
     );
-    const entries = epochs.get(epoch) ?? [];
-    epochs.set(epoch, entries);
-    entries.push(`${base64(sha256(topic))}${base64(tag)}${seq}`);
+    const key = base64(sha256(topic));
+    keys.add(key);
+    add(epoch, `${key}${base64(tag)}${seq}`);
+  }
+  for (const group2 of told.split("!")) {
+    const [epoch, entries] = group2.split("~");
+    for (const entry of entries?.split(".") ?? []) {
+      if (!keys.has(entry.slice(0, 6))) add(epoch, entry);
+    }
   }
   return [...epochs].map(([epoch, entries]) => `${epoch}~${entries.join(".")}`).join("!");
 }
@@ -125,6 +135,8 @@ var HttpLink = class {
   #user;
   /** @type {string | null} */
   #closing = null;
+  /** What a poll said where the page is, in one text: in the topics and in who is on them. */
+  told = "";
   /** @param {Run} run @param {URL} base @param {Hearing} hearing @param {Tools} tools */
   constructor(run, base, hearing, tools) {
     this.#run = run;
@@ -140,6 +152,13 @@ var HttpLink = class {
   }
   get clock() {
     return this.#tools.clock;
+  }
+  /** What the page is known by; to another origin it would need a permission of its own. */
+  get pageHeaders() {
+    return this.#tools.headers;
+  }
+  get isSameOrigin() {
+    return this.#base.origin === globalThis.location?.origin;
   }
   /** @param {Frame} frame */
   send(frame) {
@@ -200,7 +219,7 @@ var HttpLink = class {
     }
     url.search = String(query);
     this.#length = url.pathname.length + url.search.length;
-    const places = held.length && { "Last-Event-ID": compose(held) };
+    const places = held.length && { "Last-Event-ID": compose(held, this.told) };
     return this.#fetch(url, { headers: { ...headers, ...places }, signal });
   }
   /** @returns {[string, string][]} the topics whose places go into the header, and the places. */
@@ -407,10 +426,14 @@ async function ask(link, signal, wait) {
     const seconds = link.isAsking ? 0 : wait;
     const from = clock2.now();
     const known = etag !== null && !wait && !link.isAsking ? { "If-None-Match": etag } : void 0;
-    const response = await link.get("poll", { wait: String(seconds) }, signal, known);
+    const headers = { ...known, ...link.isSameOrigin && link.pageHeaders };
+    const response = await link.get("poll", { wait: String(seconds) }, signal, headers);
     const answer = response.status === 304 ? NOTHING : read(await response.text());
     signal.throwIfAborted();
-    if (response.status !== 304) etag = response.headers.get("ETag");
+    if (response.status !== 304) {
+      etag = response.headers.get("ETag");
+      link.told = answer.cursor ?? "";
+    }
     for (const frame of inOrder(answer)) {
       link.take(frame);
       signal.throwIfAborted();
@@ -1761,7 +1784,7 @@ var Client = class extends EventTarget {
       originHash: originHash(secret),
       forget: (following) => this.#forget(following)
     };
-    const tools = { clock: clock2, credentials: new Credentials(token) };
+    const tools = { clock: clock2, credentials: new Credentials(token), headers: this.headers };
     this.connector = new Connector(this.#choice, folder(url), tools, {
       state: (state, code, reason) => this.#changed(state, code, reason),
       up: (welcome) => this.#up(welcome),

@@ -1,0 +1,1 @@
+"""What runs the files of deploy/ as they stand, on ports and in folders of the tests."""

@@ -1,0 +1,31 @@
+"""The test project behind a proxy that ends TLS, and under ``/whoami`` what it was told."""
+
+import json
+import os
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+from django.conf import settings
+
+settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+from tests.asgi import application as project  # noqa: E402
+
+TOLD = ("connection", "host", "x-forwarded-for", "x-forwarded-proto")
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Serve the project, and under ``/whoami`` how a request arrived."""
+    if scope["type"] != "http" or scope["path"] != "/whoami":
+        await project(scope, receive, send)
+        return
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
+    told: dict[str, object] = {name: value for name, value in headers if name in TOLD}
+    told |= {"pid": os.getpid(), "client": scope["client"], "http": scope["http_version"]}
+    answer = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": answer})
+    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+
+
+__all__ = ["application"]

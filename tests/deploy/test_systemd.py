@@ -23,7 +23,6 @@ from tests.support.server import DEADLINE, Publisher
 from tests.support.services import require
 from tests.support.waiting import await_until
 
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux")
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("latency", "publishing", "layer", "browser")
+BENCHMARKS = ("latency", "publishing", "layer", "browser", "capacity")
 
 
 def main() -> int:

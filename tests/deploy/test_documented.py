@@ -1,0 +1,87 @@
+"""docs/deploy.md says what deploy/ does."""
+
+import re
+
+from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
+from tests.deploy.support.files import DEPLOY, daphne_options
+from tests.docs.test_documents import is_quoted
+from tools.environment import ROOT
+
+TEXT = (ROOT / "docs" / "deploy.md").read_text()
+
+
+def rows(heading: str) -> dict[str, str]:
+    """Return the first and second cells of a section's table, without its head."""
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1] for row in cells}
+
+
+def test_one_process_has_the_options_of_the_service() -> None:
+    (command,) = re.findall(r"^daphne (.*)$", TEXT, re.MULTILINE)
+    words = command.split()
+    assert words[2:-1] == daphne_options()
+
+
+def test_every_option_of_the_service_is_explained() -> None:
+    explained = rows("Daphne's options")
+    options = daphne_options()
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert f"`{name} {value}`" in explained
+
+
+def test_every_setting_that_is_explained_is_in_the_configuration() -> None:
+    config = (DEPLOY / "nginx.conf").read_text() + (DEPLOY / "upstream.conf").read_text()
+    explained = rows("nginx")
+    assert explained
+    for cell in explained:
+        for name in re.findall(r"`([^`]+)`", cell):
+            words = r"\s+".join(re.escape(word) for word in name.split())
+            assert re.search(rf"(?<![\w#]){words}(?=[\s;])", config), name
+
+
+def test_every_file_is_named() -> None:
+    files = [path for path in DEPLOY.rglob("*") if path.is_file()]
+    assert files
+    unnamed = {path.name for path in files if path.name not in TEXT}
+    # They go along with upstream.conf and the Dockerfile, and say so themselves.
+    assert unnamed == {"upstream-compose.conf", "Dockerfile.dockerignore"}
+
+
+def test_the_settings_for_redis_are_those_of_the_file() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code = re.sub(r"^ *#.*\n", "", (DEPLOY / "settings.py").read_text(), flags=re.MULTILINE)
+    assert is_quoted(block, code)
+
+
+def test_the_connections_of_a_process_are_counted() -> None:
+    counts = [pool.count for pool in (STORE_THREADS, RELAY_THREADS, USER_THREADS)]
+    assert f"up to {sum(counts) + 1} connections" in TEXT
+    assert "({} for the logs, {} for the outbox, {} for".format(*counts) in TEXT
+
+
+def test_the_example_is_calculated_from_the_figures() -> None:
+    number = r"\| ([\d.]+) [^|]*"
+    found = re.search(rf"\| WebSocket {number * 4}\|", TEXT)
+    assert found
+    memory, connect, idle, delivery = map(float, found.groups())
+    publishing = 51 * 4.2 / 1e3
+    delivering = 10_050 * delivery / 1e6
+    waiting = 0.011 + idle * 10 / 100
+    alone = publishing + delivering + waiting
+    shared = (publishing + delivering + idle * 10 / 100) / 4 + 0.011
+    for claim in (
+        f"51 x 4.2 ms = {publishing:.0%} of a core",
+        f" x {delivery:.0f} µs = {delivering:.0%} of a core",
+        f" x {idle / 1000:g} % = {waiting:.0%} of a core",
+        f" x {memory:.0f} KB = {10 * memory:.0f} MB",
+        f"Together that is {alone:.0%} of a core",
+        f"busy for {delivery / 100:.1f} s",
+        f"busy for {10 * connect:.1f} s",
+        f"each is at {shared:.0%}",
+        f"everybody after {delivery / 400:.2f} s",
+        f"a restart of one is {2.5 * connect:.1f} s",
+    ):
+        said = re.sub(r"(\d)%", r"\1 %", claim).replace(" x ", " \N{MULTIPLICATION SIGN} ")
+        assert said in TEXT, said

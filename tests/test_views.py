@@ -15,6 +15,7 @@ from django.test import Client, override_settings
 
 from realtime import publish, views
 from realtime.exceptions import StoreUnavailable
+from realtime.names import presence_log
 from realtime.retention import trim_all
 from realtime.stores import get_store
 from tests.consumers.test_poll import BAD, seqs, types
@@ -134,6 +135,55 @@ def test_events_make_another_etag(client: Client, topic: str) -> None:
         client, topic, since=first.json()["cursor"], headers={"If-None-Match": first["ETag"]}
     )
     assert seqs(answer, topic) == [1]
+
+
+def come(room: str, *uids: str) -> None:
+    texts = {uid: json.dumps({"id": uid}) for uid in uids}
+    get_store().change_members(presence_log(room), "a", texts, [])
+
+
+def listed(answer: Any, room: str) -> list[tuple[int, list[str]]]:
+    return [
+        (frame["version"], [member["id"] for member in frame["members"]])
+        for frame in answer["frames"]
+        if frame["type"] == "members" and frame["topic"] == room
+    ]
+
+
+def test_members_are_told_whole_and_again_only_when_somebody_came_or_left(
+    client: Client, topic: str
+) -> None:
+    room = topic.replace("public.", "room.")
+    first = get(client, room, topic)
+    assert listed(first, room) == [(0, [])], "a poll under WSGI makes nobody a member"
+    come(room, "user.1", "user.2")
+    second = get(client, room, topic, since=first["cursor"])
+    assert listed(second, room) == [(2, ["user.1", "user.2"])]
+    fill(topic, 1)
+    third = get(client, room, topic, since=second["cursor"])
+    assert (listed(third, room), seqs(third, topic)) == ([], [1])
+    get_store().change_members(presence_log(room), "a", {}, ["user.1"])
+    assert listed(get(client, room, topic, since=third["cursor"]), room) == [(3, ["user.2"])]
+
+
+def test_somebody_who_comes_makes_another_etag(client: Client, topic: str) -> None:
+    room = topic.replace("public.", "room.")
+    come(room, "user.1")
+    first = client.get(URL, {"topic": room})
+    fields = {"since": first.json()["cursor"], "headers": {"If-None-Match": first["ETag"]}}
+    get(client, room, status=304, **fields)
+    come(room, "user.2")
+    fields = {"since": first.json()["cursor"], "headers": {"If-None-Match": first["ETag"]}}
+    assert listed(get(client, room, **fields), room) == [(2, ["user.1", "user.2"])]
+
+
+def test_many_members_come_in_several_frames(client: Client, topic: str) -> None:
+    room = topic.replace("public.", "room.")
+    texts = {f"user.{n}": json.dumps({"id": f"user.{n}", "info": "x" * 900}) for n in range(300)}
+    get_store().change_members(presence_log(room), "a", texts, [])
+    parts = [one for one in get(client, room)["frames"] if one["type"] == "members"]
+    assert [one.get("more", False) for one in parts] == [True] * (len(parts) - 1) + [False]
+    assert [member["id"] for one in parts for member in one["members"]] == list(texts)
 
 
 @override_settings(

@@ -1,0 +1,293 @@
+"""This process among the others: heartbeats, who may give up whom, and coming back."""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pytest
+
+from realtime import nodes
+from realtime.broadcast import Wakeup
+from realtime.exceptions import StoreUnavailable
+from realtime.models import NodeRow
+from realtime.names import presence_log
+from realtime.nodes import (
+    BEAT_SECONDS,
+    EXPIRY_SECONDS,
+    FOLLOWERS_LISTED,
+    ORPHAN_BEATS,
+    STEADY_BEATS,
+    Load,
+    Node,
+    ThisNode,
+    followers_of,
+    living,
+)
+from realtime.stores import get_store
+from realtime.stores.base import LEAVE, Appended, Store
+from realtime.stores.memory import MemoryStore
+from tests.support.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
+
+LOG = presence_log("room.lobby")
+OTHER = Node("other", "elsewhere", 8, "1.0")
+
+
+class LoopStore(MemoryStore):
+    """A store on the loop's time, which fails when it is told to."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+        self.failing = False
+
+    def clock(self) -> float:
+        return 1_000_000 + self.loop.time()
+
+    async def abeat(self, node: Node, *, is_known: bool) -> bool:
+        if self.failing:
+            raise StoreUnavailable("the store", "it is away")
+        return self.beat(node, is_known=is_known)
+
+
+class Process:
+    """A node and what it was told and told others."""
+
+    def __init__(self, store: Store) -> None:
+        self.load = Load(0, {})
+        self.rebirths = 0
+        self.announced: list[tuple[str, Appended]] = []
+        self.node = ThisNode(store, lambda: self.load, self._reborn, self._announce)
+
+    def _reborn(self) -> None:
+        self.rebirths += 1
+
+    async def _announce(self, log: str, appended: Appended) -> None:
+        self.announced.append((log, appended))
+
+    def left(self) -> list[str]:
+        events = [event for _, appended in self.announced for event in appended.events]
+        assert all(event.name == LEAVE for event in events)
+        return [event.data["id"] for event in events]
+
+
+class Town:
+    def __init__(self) -> None:
+        self.loop = VirtualTimeLoop()
+        self.store = LoopStore(self.loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def beat(self, process: Process, times: int = 1, every: float = BEAT_SECONDS) -> None:
+        for _ in range(times):
+            self.loop.advance(every)
+            self.run(process.node.beat())
+
+    def enter(self, node: str, *uids: str) -> None:
+        self.store.change_members(LOG, node, {uid: json.dumps({"id": uid}) for uid in uids}, [])
+
+    @property
+    def ids(self) -> list[str]:
+        return [node.id for node in self.store.nodes()]
+
+
+@pytest.fixture
+def town() -> Iterator[Town]:
+    town = Town()
+    yield town
+    town.loop.close()
+
+
+def test_a_node_is_registered_once_before_its_members(town: Town) -> None:
+    process = Process(town.store)
+    assert not process.node.is_registered
+    town.run(process.node.register())
+    (row,) = town.store.nodes()
+    town.loop.advance(5)
+    town.run(process.node.register())
+    assert town.store.nodes() == [replace(row, age=5.0)]
+    assert process.node.is_registered
+
+
+def test_a_heartbeat_says_what_the_process_is_and_does(town: Town) -> None:
+    process = Process(town.store)
+    process.load = Load(3, {"orders.1": 2, "orders.2": 1})
+    town.beat(process)
+    (row,) = town.store.nodes()
+    assert (row.id, row.host, row.pid) == (process.node.id, socket.gethostname(), os.getpid())
+    assert (row.connections, row.topics) == (3, 2)
+    assert row.followers == {"orders.1": 2, "orders.2": 1}
+    assert row.version
+    process.load = Load(0, {})
+    town.beat(process)
+    assert town.store.nodes()[0].followers == {}
+
+
+def test_a_heartbeat_lists_the_most_followed_topics_and_counts_all(town: Town) -> None:
+    process = Process(town.store)
+    rare = {f"rare.{number}": 1 for number in range(FOLLOWERS_LISTED)}
+    process.load = Load(9, {**rare, "famous": 9, "known": 2})
+    town.beat(process)
+    (row,) = town.store.nodes()
+    assert row.topics == FOLLOWERS_LISTED + 2
+    assert len(row.followers) == FOLLOWERS_LISTED
+    assert (row.followers["famous"], row.followers["known"]) == (9, 2)
+
+
+def test_a_dead_node_is_given_up_and_its_members_leave(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(town.store)
+    town.store.beat(OTHER, is_known=False)
+    town.enter(OTHER.id, "user.1", "user.2")
+    town.enter(process.node.id, "user.2", "user.3")
+    town.beat(process, int(EXPIRY_SECONDS // BEAT_SECONDS))
+    assert OTHER.id in town.ids
+    town.beat(process)
+    assert town.ids == [process.node.id]
+    assert process.left() == ["user.1"], "the other one is there through this process too"
+    assert list(town.store.members(LOG).members) == ["user.2", "user.3"]
+    assert "process 8 on elsewhere says nothing any more" in caplog.text
+
+
+def test_a_node_that_is_not_steady_gives_nobody_up(town: Town) -> None:
+    process = Process(town.store)
+    town.beat(process, STEADY_BEATS)
+    town.store.beat(OTHER, is_known=False)
+    town.store.failing = True
+    town.beat(process, 5)
+    town.store.failing = False
+    town.beat(process, STEADY_BEATS - 1)
+    assert OTHER.id in town.ids, "the other one may be the next that comes back"
+    town.beat(process)
+    assert OTHER.id not in town.ids
+
+
+def test_a_process_that_stood_still_is_not_steady(town: Town) -> None:
+    process = Process(town.store)
+    town.beat(process, STEADY_BEATS)
+    town.store.beat(OTHER, is_known=False)
+    town.loop.advance(5 * BEAT_SECONDS)
+    town.beat(process)
+    assert OTHER.id in town.ids
+    town.beat(process, STEADY_BEATS - 1)
+    assert OTHER.id not in town.ids
+
+
+def test_a_node_that_was_given_up_comes_back_under_another_id(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(town.store)
+    town.beat(process, STEADY_BEATS)
+    before = process.node.id
+    assert town.store.expire_node(before, 0.0)
+    town.store.beat(OTHER, is_known=False)
+    town.loop.advance(EXPIRY_SECONDS)
+    town.run(process.node.beat())
+    assert process.node.id != before
+    assert process.rebirths == 1
+    assert set(town.ids) == {OTHER.id, process.node.id}, "it has to be steady anew"
+    assert "registers again" in caplog.text
+    town.beat(process)
+    assert process.rebirths == 1
+
+
+def test_members_of_a_node_without_a_row_leave_within_a_minute(town: Town) -> None:
+    process = Process(town.store)
+    town.enter("gone", "user.1")
+    town.beat(process, ORPHAN_BEATS)
+    assert process.left() == ["user.1"]
+    assert town.store.members(LOG).members == {}
+    ((log, appended),) = process.announced
+    assert Wakeup.of(log, appended).topic == LOG
+
+
+def test_a_store_that_is_away_is_said_once_and_that_it_is_back(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "realtime")
+    process = Process(town.store)
+    town.store.failing = True
+    assert [town.run(process.node.beat()) for _ in range(3)] == [False] * 3
+    with pytest.raises(StoreUnavailable):
+        town.run(process.node.register())
+    town.store.failing = False
+    assert town.run(process.node.beat())
+    assert town.run(process.node.beat())
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert process.node.is_registered
+
+
+# Over the database
+
+
+def make_old(*ids: str, seconds: float) -> None:
+    for row in NodeRow.objects.filter(name__in=ids):
+        row.seen -= seconds
+        row.save()
+
+
+def beat_all(*rows: Node) -> None:
+    for row in rows:
+        get_store().beat(row, is_known=False)
+
+
+@pytest.fixture
+def no_rows(transactional_db: None) -> Iterator[None]:
+    NodeRow.objects.all().delete()
+    yield
+    NodeRow.objects.all().delete()
+
+
+def ids(found: Sequence[Node]) -> list[str]:
+    return [node.id for node in found]
+
+
+def test_the_living_are_those_who_wrote_lately(no_rows: None) -> None:
+    assert living() == []
+    beat_all(OTHER, replace(OTHER, id="late"), replace(OTHER, id="young"))
+    make_old("late", seconds=EXPIRY_SECONDS + 60)
+    make_old("other", seconds=EXPIRY_SECONDS / 2)
+    assert ids(living()) == ["other", "young"]
+
+
+def test_followers_are_counted_over_the_nodes_that_live(no_rows: None) -> None:
+    beat_all(
+        replace(OTHER, id="a", followers={"orders.1": 2, "orders.2": 1}),
+        replace(OTHER, id="b", followers={"orders.1": 3}),
+        replace(OTHER, id="dead", followers={"orders.1": 100}),
+    )
+    make_old("dead", seconds=EXPIRY_SECONDS + 60)
+    assert followers_of("orders.1") == 5
+    assert followers_of("orders.2") == 1
+    assert followers_of("orders.3") == 0
+
+
+async def test_a_node_beats_over_the_database(no_rows: None) -> None:
+    process = Process(get_store())
+    process.load = Load(1, {"orders.1": 1})
+    assert await process.node.beat()
+    (row,) = await get_store().anodes()
+    assert (row.id, row.followers) == (process.node.id, {"orders.1": 1})
+    assert await get_store().aexpire_node(row.id, 0.0)
+    assert await process.node.beat()
+    assert process.rebirths == 1
+    assert ids(await get_store().anodes()) == [process.node.id]
+
+
+def test_a_checkout_without_a_distribution_says_that_its_version_is_unknown(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise nodes.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(nodes.metadata, "version", version)
+    town.beat(Process(town.store))
+    assert town.store.nodes()[0].version == "unknown"

@@ -1,0 +1,180 @@
+"""Who is on a topic, asked from Python, and what is made of a user."""
+
+import datetime
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+
+from realtime import Topic, register
+from realtime.exceptions import InvalidTopicName, PresenceDisabled, StoreUnavailable, UnknownTopic
+from realtime.names import presence_log
+from realtime.presence import (
+    INFO_BYTES,
+    Member,
+    amembers,
+    log_of,
+    member_id,
+    member_text,
+    members,
+)
+from realtime.stores import get_store
+from realtime.topics import isolated, resolve
+
+
+@dataclass
+class User:
+    pk: Any
+    username: str = "ada"
+    is_authenticated = True
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[-60:]
+    return f"room.{name}"
+
+
+@pytest.fixture
+def info() -> Iterator[type[Topic]]:
+    """A topic without `member_info()`, until a test gives it one."""
+    with isolated():
+
+        @register("told.<slug:name>")
+        class ToldTopic(Topic):
+            name: str
+            presence = True
+
+        yield ToldTopic
+
+
+async def enter(room: str, *users: User, node: str = "a") -> None:
+    topic = resolve(room)
+    texts = {member_id(u, ""): await member_text(topic, u, member_id(u, "")) for u in users}
+    await get_store().achange_members(presence_log(room), node, texts, [])
+
+
+async def text_of(topic: Topic, user: Any, id: str = "connection.abc") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(await member_text(topic, user, id))
+    return told
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_members_are_told_in_the_order_in_which_they_came(room: str) -> None:
+    assert await amembers(room) == []
+    await enter(room, User(7, "zoe"), User(3, "bo"))
+    await enter(room, User(7, "zoe"), node="b")
+    expected = [
+        Member(id="user.7", user="7", info={"name": "zoe"}),
+        Member(id="user.3", user="3", info={"name": "bo"}),
+    ]
+    assert await amembers(room) == await amembers(resolve(room)) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_synchronous_code_is_told_the_same(room: str) -> None:
+    text = json.dumps({"id": "connection.x", "user": None, "info": [1]})
+    get_store().change_members(presence_log(room), "a", {"connection.x": text}, [])
+    assert members(room) == members(resolve(room)) == [Member("connection.x", None, [1])]
+
+
+@pytest.mark.parametrize("ask", [members, log_of])
+def test_a_topic_without_presence_is_refused_with_what_to_write(ask: Any) -> None:
+    for topic in ("orders.1", resolve("orders.1")):
+        with pytest.raises(PresenceDisabled, match="`presence = True` on OrderTopic"):
+            ask(topic)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("nosuch.1", UnknownTopic), ("no such name", InvalidTopicName)]
+)
+async def test_a_name_that_is_no_topic_is_refused(name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        members(name)
+    with pytest.raises(error):
+        await amembers(name)
+
+
+async def test_a_store_that_is_away_raises(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(log: str) -> None:
+        raise StoreUnavailable("the store", "it is away")
+
+    monkeypatch.setattr(get_store(), "amembers", away)
+    with pytest.raises(StoreUnavailable):
+        await amembers(room)
+
+
+@pytest.mark.parametrize(
+    ("pk", "id"),
+    [
+        (7, "user.7"),
+        (uuid.UUID(int=1), f"user.{uuid.UUID(int=1)}"),
+        ("ada@example.org", "user.ada@example~2Eorg"),
+        ("a.b", "user.a~2Eb"),
+        ("ä b", "user.~C3~A4~20b"),
+    ],
+)
+async def test_a_member_is_called_as_the_users_own_topic(room: str, pk: Any, id: str) -> None:
+    assert member_id(User(pk), "abc") == id
+    told = await text_of(resolve(room), User(pk), id)
+    assert told == {"id": id, "user": str(pk), "info": {"name": "ada"}}
+
+
+@pytest.mark.parametrize("nobody", [None, AnonymousUser()])
+async def test_a_visitor_is_called_as_the_connection_and_has_no_key(room: str, nobody: Any) -> None:
+    assert member_id(nobody, "abc") == "connection.abc"
+    assert (await text_of(resolve(room), nobody))["user"] is None
+
+
+async def test_a_topic_that_tells_nothing_more_has_members_without_info(
+    info: type[Topic],
+) -> None:
+    told = await text_of(resolve("told.x"), User(7), "user.7")
+    assert told == {"id": "user.7", "user": "7", "info": None}
+
+
+async def test_info_may_be_what_events_may_be_and_come_from_a_coroutine(info: Any) -> None:
+    async def answer(self: Any, user: Any) -> dict[str, Any]:
+        return {"since": datetime.date(2026, 11, 22), "key": user.pk, "text": "naïve </script>"}
+
+    info.member_info = answer
+    told = await text_of(resolve("told.x"), User(uuid.UUID(int=5)))
+    assert told["info"] == {
+        "since": "2026-11-22",
+        "key": str(uuid.UUID(int=5)),
+        "text": "naïve </script>",
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda user: 1 / 0, "ZeroDivisionError"),
+        (lambda user: {"user": object()}, "object"),
+        (lambda user: {"x": float("nan")}, "nan"),
+        (lambda user: "x" * (INFO_BYTES + 1), str(INFO_BYTES)),
+    ],
+    ids=["raises", "is not serialisable", "is no number", "is too large"],
+)
+async def test_info_that_fails_is_logged_and_the_member_is_there_without(
+    info: Any, answer: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    info.member_info = lambda self, user: answer(user)
+    with caplog.at_level(logging.ERROR, "realtime"):
+        told = await text_of(resolve("told.x"), User(7), "user.7")
+    assert told == {"id": "user.7", "user": "7", "info": None}
+    (record,) = caplog.records
+    text = logging.Formatter("%(message)s").format(record)
+    assert "member_info()" in text
+    assert "ToldTopic(name='x')" in text
+    assert said in text
+
+
+async def test_the_largest_info_fits(info: Any) -> None:
+    info.member_info = lambda self, user: "x" * (INFO_BYTES - 2)  # and the quotes
+    assert len((await text_of(resolve("told.x"), User(7)))["info"]) == INFO_BYTES - 2

@@ -20,7 +20,7 @@ from realtime.topics import resolve
 from realtime.writers.asgi import AsgiWriter
 from tests.hub.support import QuietHub
 from tests.support.faults import FaultyLayer, SlowStore
-from tests.support.virtual_time import VirtualTimeLoop
+from tests.support.virtual_time import VirtualTimeLoop, passing
 
 T = TypeVar("T")
 
@@ -200,13 +200,6 @@ class Town:
 
         self.run(end())
         self.loop.close()
-
-
-async def moment(seconds: float) -> None:
-    """Let virtual time pass."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await over.wait()
 
 
 @pytest.fixture
@@ -457,22 +450,22 @@ def test_a_thousand_come_and_go_over_a_layer_that_loses_a_fifth(town: Town) -> N
     observers = [town.enter(hub, pk) for pk in range(1, 9) for hub in hubs]
     town.layer.loss = 0.2
     choose = random.Random(11)
-    passing = list(range(1_000, 2_000))
+    guests = list(range(1_000, 2_000))
     staying: set[int] = set()
 
     async def visit(pk: int) -> None:
-        await moment(choose.random() * 5)
+        await passing(choose.random() * 5)
         visitor = Visitor(choose.choice(hubs), User(pk))
         await visitor.enter()
         visitor.connection.writer.abandon()  # it is told, and nobody looks
         if pk % 10 == 0:
             staying.add(pk)
             return
-        await moment(choose.random() * 5)
+        await passing(choose.random() * 5)
         visitor.connection.end()
 
     async def all_of_them() -> None:
-        await asyncio.gather(*map(visit, passing))
+        await asyncio.gather(*map(visit, guests))
 
     town.run(all_of_them())
     town.advance(STREAM_HOLD_SECONDS + 10)
@@ -485,7 +478,7 @@ def test_a_thousand_come_and_go_over_a_layer_that_loses_a_fifth(town: Town) -> N
     for observer in observers:
         assert observer.ids == expected
         assert sorted(observer.heard("leave")) == sorted(
-            f"user.{pk}" for pk in passing if pk not in staying
+            f"user.{pk}" for pk in guests if pk not in staying
         )
 
 

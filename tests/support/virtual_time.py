@@ -37,6 +37,11 @@ class _JumpingSelector(selectors.BaseSelector):
         self.inner.close()
 
 
+async def passing(seconds: float) -> None:
+    """Let virtual time pass, in which everything happens that is due."""
+    await asyncio.sleep(seconds)
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time, which begins at 0."""
 

@@ -9,7 +9,9 @@ from realtime.client import Client
 from realtime.client.connector import Transport
 from realtime.client.links import Frame, Hear, Link, LinkClosed
 from realtime.events import Cursor
-from tests.support.virtual_time import VirtualTimeLoop
+from tests.support.virtual_time import VirtualTimeLoop, passing
+
+__all__ = ["TOPIC", "FakeClient", "FakeLink", "FakeServer", "passing", "play", "take"]
 
 T = TypeVar("T")
 
@@ -184,8 +186,3 @@ def play(coroutine: Coroutine[Any, Any, T]) -> T:
 async def take(events: Any, count: int) -> list[Any]:
     """Return the data of the next events."""
     return [(await anext(events)).data for _ in range(count)]
-
-
-async def passing(seconds: float) -> None:
-    """Let virtual time pass, in which everything happens that is due."""
-    await asyncio.sleep(seconds)

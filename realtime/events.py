@@ -1,4 +1,4 @@
-"""The two values that everything here is about: an event and its cursor."""
+"""The values that everything here is about: an event, its cursor, and who is on a topic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from realtime.exceptions import InvalidCursor, InvalidEventName
 
-__all__ = ["Cursor", "Draft", "Event", "check_event_name"]
+__all__ = ["Cursor", "Draft", "Event", "Member", "check_event_name"]
 
 _CURSOR = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,17})\.([0-9a-f]{8})")
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_~@+:.-]{1,100}")
@@ -111,3 +111,19 @@ class Event:
     def seq(self) -> int | None:
         """The event's number in its topic's log; None for an ephemeral event."""
         return None if self.cursor is None else self.cursor.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who is on a topic.
+
+    Attributes:
+        id: ``user.7`` for the user 7, the name of the user's own topic; for a visitor who is not
+            signed in, ``connection.`` and a name of the connection that gives no rights.
+        user: the user's primary key as text; None for a visitor.
+        info: what ``Topic.member_info()`` returned, as JSON has it.
+    """
+
+    id: str
+    user: str | None
+    info: Any

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from realtime.encoders import encode_data
+from realtime.events import Member
 from realtime.exceptions import InvalidData, PresenceDisabled
 from realtime.names import presence_log
 from realtime.stores import get_store
@@ -36,22 +36,6 @@ __all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_te
 logger = logging.getLogger("realtime")
 
 INFO_BYTES = 1_024  # of one member's info: a list of a thousand members stays under a megabyte
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Somebody who is on a topic.
-
-    Attributes:
-        id: ``user.7`` for the user 7, the name of the user's own topic; for a visitor who is not
-            signed in, ``connection.`` and a name of the connection that gives no rights.
-        user: the user's primary key as text; None for a visitor.
-        info: what ``Topic.member_info()`` returned, as JSON has it.
-    """
-
-    id: str
-    user: str | None
-    info: Any
 
 
 def log_of(topic: Topic | str) -> str:

@@ -18,7 +18,7 @@ else:
 
 from realtime.client.client import Client
 from realtime.client.subscription import Subscription
-from realtime.events import Cursor, Event
+from realtime.events import Cursor, Event, Member
 from realtime.exceptions import AnswerLost, CommandRefused, ConnectionEnded, EventsLost
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "Cursor",
     "Event",
     "EventsLost",
+    "Member",
     "Subscription",
 ]

@@ -13,12 +13,13 @@ from realtime.client.commands import Commands
 from realtime.client.connector import Connector, Transport
 from realtime.client.following import Following
 from realtime.client.links import Address, Frame, Link
+from realtime.client.members import read_member
 from realtime.client.stream import StreamLink
-from realtime.client.subscription import OnReset, Subscription
+from realtime.client.subscription import OnMembers, OnReset, Subscription
 from realtime.client.websocket import WebSocketLink
 from realtime.commands import parse_since
 from realtime.encoders import encode_data
-from realtime.events import Cursor, check_event_name
+from realtime.events import Cursor, Member, check_event_name
 from realtime.exceptions import CommandRefused, ConnectionEnded
 from realtime.names import check_topic_name
 
@@ -145,6 +146,7 @@ class Client:
         since: Cursor | str | None = None,
         last: int | None = None,
         on_reset: OnReset | None = None,
+        on_members: OnMembers | None = None,
         max_queue: int = MAX_QUEUE,
     ) -> Subscription:
         """Follow a topic; what comes from now on, unless ``since`` or ``last`` is given.
@@ -157,6 +159,8 @@ class Client:
             on_reset: called with an ``EventsLost`` when events are missing that the log does not
                 keep, in its place among the events; may be a coroutine function. Without it the
                 iteration raises the error, and goes on when iterated over again.
+            on_members: called with who is on the topic, at first and after each change, by the
+                iteration as ``on_reset`` is; a reader that is behind is told the newest list alone.
             max_queue: events that wait at most; beyond it the topic is left until half of them
                 were taken, and then read on from the log.
 
@@ -184,11 +188,12 @@ class Client:
         elif before is not None:
             reason = f"this client follows {name} already; use another client, or share the events"
             raise CommandRefused("already_subscribed", reason)
-        following = Following(name, start, max_queue, self._commands, self._forget)
+        wants_members = on_members is not None
+        following = Following(name, start, max_queue, wants_members, self._commands, self._forget)
         self._followings[name] = following
         if self._link is not None:
             following.up()
-        return Subscription(following, on_reset)
+        return Subscription(following, on_reset, on_members)
 
     async def publish(self, topic: str, event: str, data: Any = None) -> None:
         """Publish one of the events that the topic lets its clients publish.
@@ -200,7 +205,8 @@ class Client:
             DataNotSerializable: the data has no JSON form.
         """
         check_event_name(event)
-        await self._ask({"type": "publish", "topic": topic, "event": event}, data)
+        encode_data(data, _refuse, COMMAND_BYTES)  # its errors say where the fault is
+        await self._ask({"type": "publish", "topic": topic, "event": event, "data": data})
 
     async def call(self, topic: str, action: str, data: Any = None) -> Any:
         """Run an action of the topic and return what it returned.
@@ -208,13 +214,23 @@ class Client:
         Raises:
             CommandRefused, AnswerLost, ConnectionEnded, DataNotSerializable: as in ``publish()``.
         """
-        return (await self._ask({"type": "call", "topic": topic, "action": action}, data))["data"]
+        encode_data(data, _refuse, COMMAND_BYTES)
+        frame = {"type": "call", "topic": topic, "action": action, "data": data}
+        return (await self._ask(frame))["data"]
 
-    async def _ask(self, frame: Frame, data: Any) -> Frame:
+    async def members(self, topic: str) -> list[Member]:
+        """Return who is on a topic now, followed or not, in the order in which they came.
+
+        Raises:
+            CommandRefused: this client may not follow it, or it keeps no presence.
+            AnswerLost, ConnectionEnded: as in ``publish()``.
+        """
+        answer = await self._ask({"type": "members", "topic": topic})
+        return [read_member(fields) for fields in answer["members"]]
+
+    async def _ask(self, frame: Frame) -> Frame:
         self._check_open()
-        frame["topic"] = check_topic_name(str(frame["topic"]))
-        encode_data(data, _refuse, COMMAND_BYTES)  # its errors say where the fault is
-        return await self._commands.ask({**frame, "data": data})
+        return await self._commands.ask({**frame, "topic": check_topic_name(str(frame["topic"]))})
 
     # What the connector tells
 

@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from realtime.client.backoff import Backoff
 from realtime.client.links import Frame
@@ -22,10 +23,14 @@ AGAIN = ("rate_limited", "busy", UNREACHED)  # it was not run
 
 @dataclass
 class _Open:
-    """A command without an answer; ``done`` gets it, or None if the connection broke."""
+    """A command without an answer; ``done`` gets it, or None if the connection broke.
+
+    A list of members comes in several frames if it is long; ``members`` has those that came.
+    """
 
     done: Callable[[Frame | None], None]
     size: int
+    members: list[Any] = field(default_factory=list)
 
 
 class Commands:
@@ -82,9 +87,15 @@ class Commands:
         if id is None and frame["type"] == "error" and frame.get("code") == "too_large":
             # The server has not read it, so it cannot say which; no larger one can have passed.
             id = max(self._open, key=lambda one: self._open[one].size, default=None)
-        one = None if id is None else self._open.pop(id, None)
-        if one is None:
+        one = None if id is None else self._open.get(id)
+        if id is None or one is None:
             return id is not None
+        if frame["type"] == "members":
+            one.members += frame["members"]
+            if frame.get("more"):
+                return True
+            frame = {**frame, "members": one.members}
+        del self._open[id]
         one.done(None if frame["type"] == "lost" else frame)
         return True
 

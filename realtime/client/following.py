@@ -16,12 +16,13 @@ from typing import TypeAlias
 from realtime.client.backoff import Backoff
 from realtime.client.commands import Commands
 from realtime.client.links import Frame
+from realtime.client.members import Members
 from realtime.events import Cursor, Event
 from realtime.exceptions import CommandRefused, EventsLost
 
 __all__ = ["Following", "Item"]
 
-Item: TypeAlias = Event | EventsLost
+Item: TypeAlias = Event | EventsLost | Members
 
 
 class Following:
@@ -31,11 +32,13 @@ class Following:
         topic: the topic's name.
         start: ``since`` or ``last``, or neither for what comes from now on.
         max_queue: events that wait at most.
+        wants_members: the reader wants to be told when there are other members.
         commands: the way to the server.
         forget: called once, when it ends.
 
     Attributes:
         cursor: the place after what was handed out last; None until the server has said one.
+        members: who is on the topic, as far as the server told.
         abandoned: nobody holds the subscription any more.
     """
 
@@ -44,14 +47,17 @@ class Following:
         topic: str,
         start: Frame,
         max_queue: int,
+        wants_members: bool,
         commands: Commands,
         forget: Callable[[Following], None],
     ) -> None:
         self.topic = topic
         self.cursor: Cursor | None = None
+        self.members = Members()
         self.abandoned = False
         self._start = start
         self._max_queue = max_queue
+        self._wants_members = wants_members
         self._commands = commands
         self._forget = forget
         self._place: Cursor | None = None  # after the newest event that was queued
@@ -94,7 +100,8 @@ class Following:
                 return None
             await self._change()
         item = self._items.popleft()
-        self.cursor = item.cursor or self.cursor
+        if not isinstance(item, Members):
+            self.cursor = item.cursor or self.cursor
         if self._paused and len(self._items) <= self._max_queue // 2:
             self._paused = False
             if self._is_up:
@@ -103,7 +110,8 @@ class Following:
 
     def put_back(self, item: Item) -> None:
         """Let ``next()`` return it again."""
-        self._items.appendleft(item)
+        if item not in self._items:  # of members there is one list, the newest
+            self._items.appendleft(item)
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -141,6 +149,7 @@ class Following:
         """Take no event until the next answer."""
         self._is_live = False
         self._attempt = object()
+        self.members.interrupt()
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -180,7 +189,18 @@ class Following:
             self._lose("")
         elif is_first:
             self.cursor = self._place
+        if self._wants_members and self.members.list is None:
+            self._check_presence()
         self._changed.set()
+
+    def _check_presence(self) -> None:
+        """End it if the topic keeps no presence, so that nobody waits for ever to be told."""
+
+        def answered(frame: Frame | None) -> None:
+            if frame is not None and frame.get("code") == "unsupported":
+                self.end(CommandRefused("unsupported", f"{self.topic}: {frame.get('message')}"))
+
+        self._commands.request({"type": "members", "topic": self.topic}, answered)
 
     def _refused(self, error: Frame) -> None:
         code, message = str(error.get("code")), str(error.get("message", ""))
@@ -202,6 +222,8 @@ class Following:
             case "reset":
                 self._place = Cursor.parse(frame["cursor"])
                 self._lose(str(frame.get("reason", "")))
+            case "members" | "join" | "leave":
+                self._presence(frame)
             case "unsubscribed":
                 self._is_up = False  # it was left already
                 reason = str(frame.get("reason"))
@@ -230,6 +252,14 @@ class Following:
         time, origin = frame.get("time"), frame.get("origin")
         self._items.append(Event(self.topic, str(frame["event"]), data, cursor, time, origin))
         self._changed.set()
+
+    def _presence(self, frame: Frame) -> None:
+        if not self.members.continues(frame):
+            self._repair()  # a new subscription begins with the list
+        elif self.members.receive(frame) and self._wants_members:
+            if self.members not in self._items:
+                self._items.append(self.members)
+            self._changed.set()
 
     def _repair(self) -> None:
         """Ask for everything after the last event: one is missing."""

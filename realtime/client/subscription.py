@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from realtime.client.following import Following
-from realtime.events import Cursor, Event
+from realtime.client.members import Members
+from realtime.events import Cursor, Event, Member
 from realtime.exceptions import EventsLost
 
-__all__ = ["OnReset", "Subscription"]
+__all__ = ["OnMembers", "OnReset", "Subscription"]
 
 OnReset: TypeAlias = Callable[[EventsLost], Any]
+OnMembers: TypeAlias = Callable[[list[Member]], Any]
 
 
 class Subscription:
@@ -27,9 +29,12 @@ class Subscription:
     more, as after a ``break`` out of ``async for event in client.subscribe(…)``.
     """
 
-    def __init__(self, following: Following, on_reset: OnReset | None) -> None:
+    def __init__(
+        self, following: Following, on_reset: OnReset | None, on_members: OnMembers | None
+    ) -> None:
         self._following = following
         self._on_reset = on_reset
+        self._on_members = on_members
         loop = asyncio.get_running_loop()
         weakref.finalize(self, _abandon, following, loop).atexit = False
 
@@ -46,6 +51,15 @@ class Subscription:
         """
         return self._following.cursor
 
+    @property
+    def members(self) -> list[Member] | None:
+        """Who is on the topic, as the server told last, in the order in which they came.
+
+        None until it did, which follows at once behind the subscription, and for ever if the topic
+        keeps no presence.
+        """
+        return self._following.members.list
+
     def __aiter__(self) -> Self:
         return self
 
@@ -55,7 +69,8 @@ class Subscription:
         Raises:
             EventsLost: events are missing which the log does not keep, and there is no
                 ``on_reset``; fetch the state anew, and iterate on.
-            CommandRefused: the topic does not exist or may not be followed.
+            CommandRefused: the topic does not exist or may not be followed, or there is an
+                ``on_members`` and the topic keeps no presence.
             ConnectionEnded: the server said not to come back.
             StopAsyncIteration: the client or this subscription was closed.
         """
@@ -65,15 +80,22 @@ class Subscription:
                 raise StopAsyncIteration
             if isinstance(item, Event):
                 return item
-            if self._on_reset is None:
+            if isinstance(item, EventsLost) and self._on_reset is None:
                 raise item
             try:
-                outcome = self._on_reset(item)
-                if inspect.isawaitable(outcome):
-                    await outcome
+                await self._tell(item)
             except BaseException:
                 self._following.put_back(item)  # whoever iterates on is told again
                 raise
+
+    async def _tell(self, item: EventsLost | Members) -> None:
+        outcome = None
+        if isinstance(item, EventsLost):
+            outcome = self._on_reset(item) if self._on_reset is not None else None
+        elif self._on_members is not None:
+            outcome = self._on_members(item.list or [])
+        if inspect.isawaitable(outcome):
+            await outcome
 
     async def aclose(self) -> None:
         """Leave the topic; what waits is dropped, and the iteration ends."""

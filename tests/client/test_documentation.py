@@ -16,7 +16,7 @@ from realtime.client import Client, EventsLost
 from tests.support.server import DEADLINE, Server
 
 TEXT = (Path(__file__).parents[2] / "docs" / "python-client.md").read_text()
-SCRIPT, FOLLOW, RESET, STORE, COMMANDS = re.findall(
+SCRIPT, FOLLOW, RESET, STORE, PRESENCE, COMMANDS = re.findall(
     r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL
 )
 
@@ -142,6 +142,15 @@ async def test_the_store_example_begins_where_it_ended(
             await run(STORE, client, Path=path, handle=handle)
     first = seen[0]
     assert seen == [first, first + 1, 0, *range(first + 2, first + 5), 0]
+
+
+async def test_the_presence_example_tells_who_is_there(
+    site: Server, cookies: dict[str, str]
+) -> None:
+    show = Print(3)
+    async with Client(url(site), cookies=cookies) as client:
+        await run(PRESENCE, client, print=show)
+    assert show.printed == [("before I came:", ""), (0, ""), (1, "ada")]
 
 
 async def test_the_commands_example_runs(site: Server, cookies: dict[str, str]) -> None:

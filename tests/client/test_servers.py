@@ -140,6 +140,47 @@ async def test_topics_with_different_starts_all_get_theirs(
 
 
 @on_each
+async def test_members_are_told_as_they_come_and_go(
+    server: Server, client: Client, cookies: dict[str, str], transport: Transport
+) -> None:
+    room = f"room.{transport}"
+    told: list[list[Any]] = []
+
+    async def read() -> None:
+        async for _ in client.subscribe(room, on_members=lambda who: told.append(names(who))):
+            pass
+
+    def names(members: Any) -> list[Any]:
+        return sorted(member.info["name"] for member in members)
+
+    bobs = dict([(await asyncio.to_thread(server.sign_in, "bob"))["Cookie"].split("=")])
+    reading = asyncio.create_task(read())
+    try:
+        await await_until(lambda: told and told[-1] == ["ada"], "it is told of itself", DEADLINE)
+        async with (
+            Client(url(server.port), cookies=bobs, transport=transport) as other,
+            other.subscribe(room) as there,
+        ):
+            both = ["ada", "bob"]
+            await await_until(lambda: names(there.members or []) == both, "he sees", DEADLINE)
+            await await_until(lambda: told[-1] == both, "he is seen", DEADLINE)
+            assert names(await client.members(room)) == both
+            async with client.subscribe(f"public.{transport}-beside"):
+                # Over an event stream that was another stream.
+                assert names(await other.members(room)) == both
+        await await_until(lambda: told[-1] == ["ada"], "he is gone", DEADLINE)
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+    with pytest.raises(CommandRefused, match="unsupported: this topic does not tell"):
+        await client.members("orders.7")
+    with pytest.raises(CommandRefused, match="unsupported"):
+        await anext(client.subscribe("orders.7", on_members=told.append))
+    with pytest.raises(CommandRefused, match="forbidden"):
+        await client.members("private.1")
+
+
+@on_each
 async def test_a_server_that_was_killed_is_found_again_with_nothing_missing(
     server: Server, client: Client, transport: Transport
 ) -> None:

@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from realtime.broadcast import Wakeup
 from realtime.events import Event, check_event_name
 from realtime.exceptions import InvalidData
+from realtime.names import is_internal
 from realtime.publishing import encode
 from realtime.testing.environment import Environment, refuse_event_loop
 from realtime.topics import Topic, resolve
@@ -78,8 +79,9 @@ class CapturedEvents(Sequence[Event]):
         await sync_to_async(self.__exit__)(kind, error, traceback)
 
     def take(self, wakeup: Wakeup) -> None:
-        """Note what was published."""
-        self._events.extend(wakeup.events)
+        """Note what was published, which those who come to a topic and leave it are not."""
+        if not is_internal(wakeup.topic):
+            self._events.extend(wakeup.events)
 
     def _settle(self) -> None:
         environment = self._environment

@@ -16,20 +16,17 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 
-from realtime.auth.users import Identity
-from realtime.consumers.websocket import WebSocketConsumer
-from realtime.events import Cursor, Event
+from realtime.events import Cursor, Event, Member
 from realtime.exceptions import CommandRefused, ConnectionEnded
 from realtime.publishing import encode
+from realtime.testing.consumer import KnownUserConsumer
 from realtime.testing.environment import Environment, refuse_event_loop
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
-    from realtime.hub import Hub
     from realtime.topics import Topic
-    from realtime.writers.asgi import Send
 
 __all__ = ["RealtimeClient"]
 
@@ -38,24 +35,6 @@ T = TypeVar("T")
 Frame = dict[str, Any]
 
 TIMEOUT_SECONDS = 5.0  # for an answer that takes milliseconds; a failing test is told this late
-
-
-class _Consumer(WebSocketConsumer):
-    """The WebSocket consumer, for a user who is known already."""
-
-    def __init__(self, user: Any, hub: Hub) -> None:
-        super().__init__()
-        self._user = user
-        self._hub = hub
-
-    def is_allowed(self, send: Send) -> bool:
-        return True  # there is no page, and no host that it asked for
-
-    async def identify(self, token: str | None = None) -> Identity:
-        return Identity(self._user) if token is None else await super().identify(token)
-
-    def get_hub(self) -> Hub:
-        return self._hub
 
 
 class RealtimeClient:
@@ -116,7 +95,7 @@ class RealtimeClient:
 
     async def _serve(self) -> None:
         assert self._environment is not None
-        consumer = _Consumer(self._user_or_nobody(), self._environment.server.hub)
+        consumer = KnownUserConsumer(self._user_or_nobody(), self._environment.server.hub)
         scope = {
             "type": "websocket",
             "path": "/realtime/ws",
@@ -230,6 +209,22 @@ class RealtimeClient:
         frame = {"type": "call", "topic": str(topic), "action": action, "data": data}
         return self._ask(frame)["data"]
 
+    def members(self, topic: Topic | str) -> list[Member]:
+        """Return who is on a topic now, followed or not, in the order in which they came.
+
+        Who has left is gone at once; outside of a test that takes a few seconds.
+
+        Raises:
+            CommandRefused: the user may not follow it, or it keeps no presence.
+        """
+        self._open().server.write_members()
+        answer = self._ask({"type": "members", "topic": str(topic)})
+        told = answer["members"]
+        while answer.get("more"):
+            answer = self._answer_to(answer["id"], "the other members")
+            told += answer["members"]
+        return [Member(**one) for one in told]
+
     def _ask(self, frame: Frame) -> Frame:
         """Send a command and return its answer.
 
@@ -238,12 +233,13 @@ class RealtimeClient:
         """
         id = next(self._ids)
         self.send_frame({"id": id, **frame})  # first, where it is read however large the rest is
-        answer = self._wait(
-            lambda: self._pop(lambda one: one.get("id") == id), f"an answer to {frame['type']}"
-        )
+        answer = self._answer_to(id, f"an answer to {frame['type']}")
         if answer["type"] == "error":
             raise CommandRefused(answer["code"], answer["message"], answer.get("retry", False))
         return answer
+
+    def _answer_to(self, id: int, what: str) -> Frame:
+        return self._wait(lambda: self._pop(lambda one: one.get("id") == id), what)
 
     # Frames and events
 
@@ -364,6 +360,10 @@ class RealtimeClient:
     async def acall(self, topic: Topic | str, action: str, data: Any = None) -> Any:
         """Do as ``call()`` does."""
         return await sync_to_async(self.call)(topic, action, data)
+
+    async def amembers(self, topic: Topic | str) -> list[Member]:
+        """Do as ``members()`` does."""
+        return await sync_to_async(self.members)(topic)
 
     async def areceive_event(self) -> Event:
         """Do as ``receive_event()`` does."""

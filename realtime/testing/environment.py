@@ -22,6 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime import broadcast, publishing, stores, topics
 from realtime.broadcast import Wakeup
+from realtime.consumers import websocket
 from realtime.hub import Hub
 from realtime.stores.memory import MemoryStore
 from realtime.testing.commits import Commits, is_only_in_the_test
@@ -97,6 +98,7 @@ class Environment:
             (BaseDatabaseWrapper, "on_commit", on_commit),
             (publishing, "_in_transaction", self._is_in_transaction),
             (broadcast, "_start", self._announce),
+            (websocket, "STREAM_HOLD_SECONDS", 0.0),  # there are no reloads that a leave waits for
             (topics, "_run_in_thread", _run_in_the_tests_thread),
         ):
             self._patches.enter_context(patch.object(owner, name, replacement))
@@ -175,6 +177,15 @@ class Server:
     def take(self, wakeup: Wakeup) -> None:
         """Tell the hub what was published."""
         self.call(self.hub.receive, wakeup)
+
+    def write_members(self) -> None:
+        """Have the store know who is on which topic now."""
+        self.start(self._write_members).result(STOP_SECONDS)
+
+    async def _write_members(self) -> None:
+        await self.hub.tracker.write()
+        # What the hub was writing itself, in a store that never waits, is done a turn later.
+        await asyncio.sleep(0)
 
     def stop(self) -> None:
         """Close the hub and end the thread."""

@@ -23,6 +23,7 @@ from realtime.events import Cursor
 from realtime.exceptions import StoreUnavailable
 from realtime.hub.connection import Subscription
 from realtime.management.listening import printable
+from realtime.names import presence_log
 from realtime.stores import get_store
 from tests.support.server import DEADLINE, Server
 from tests.support.waiting import wait_until
@@ -182,6 +183,14 @@ def test_trim_tells_what_it_removed() -> None:
     fill("tiny.a", 1)
     (report,) = frames(run("trim", "--json"))
     assert report == {"removed": {"tiny.a": 1}, "unregistered": ["gone.1"]}
+
+
+def test_trim_says_nothing_of_the_librarys_own_logs() -> None:
+    presence = presence_log("room.lobby")
+    get_store().change_members(presence, "a", {"user.1": '{"id":"user.1"}'}, [])
+    assert presence in get_store().topics()
+    assert run("trim") == "0 events removed from 0 of 0 logs\n"
+    assert frames(run("trim", "--json")) == [{"removed": {}, "unregistered": []}]
 
 
 def test_trim_of_a_topic_that_is_unknown_removes_nothing() -> None:

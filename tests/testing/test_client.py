@@ -1,6 +1,7 @@
 """A client without a server: the real consumer and hub, in the thread of the test."""
 
 import datetime
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.test import TestCase, override_settings
 
-from realtime import Topic, action, apublish, log, publish, register, user_topic
+from realtime import Topic, action, apublish, log, presence, publish, register, user_topic
+from realtime.events import Member
 from realtime.exceptions import CommandRefused, ConnectionEnded
+from realtime.names import presence_log
+from realtime.stores import get_store
 from realtime.testing import RealtimeClient, capture_events
 from realtime.topics import isolated
 
@@ -265,6 +269,72 @@ class ClientTests(TestCase):
     async def test_with_in_a_coroutine_says_async_with(self) -> None:
         with pytest.raises(SynchronousOnlyOperation, match="async with"):
             RealtimeClient(self.ada).__enter__()
+
+
+class MembersTests(TestCase):
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.ada = User.objects.create_user("ada")
+        cls.bo = User.objects.create_user("bo")
+
+    def names(self, client: RealtimeClient) -> list[str]:
+        return [member.info["name"] for member in client.members("room.lobby")]
+
+    def test_members_are_who_follows_now(self) -> None:
+        with RealtimeClient(self.ada) as ada, RealtimeClient(self.ada) as tab:
+            assert ada.members("room.lobby") == []
+            for client in (ada, tab):
+                client.subscribe("room.lobby")
+            member = Member(str(user_topic(self.ada)), str(self.ada.pk), {"name": "ada"})
+            assert ada.members("room.lobby") == [member]
+            assert presence.members("room.lobby") == [member]
+            with RealtimeClient(self.bo) as bo:
+                bo.subscribe("room.lobby")
+                assert self.names(bo) == self.names(ada) == ["ada", "bo"]
+            assert self.names(ada) == ["ada"]
+            tab.unsubscribe("room.lobby")
+            assert self.names(ada) == ["ada"]
+            ada.unsubscribe("room.lobby")
+            assert self.names(ada) == []
+
+    def test_who_is_refused_is_told_why(self) -> None:
+        with RealtimeClient(self.ada) as ada:
+            for topic, code in [("orders.1", "unsupported"), ("private.1", "forbidden")]:
+                with pytest.raises(CommandRefused) as refusal:
+                    ada.members(topic)
+                assert refusal.value.code == code
+
+    def test_those_who_come_and_go_disturb_no_test_of_events(self) -> None:
+        with capture_events() as events, RealtimeClient(self.ada) as ada:
+            ada.subscribe("room.lobby")
+            with RealtimeClient() as visitor:
+                visitor.subscribe("room.lobby")
+                assert len(ada.members("room.lobby")) == 2
+                assert ada.receive_frame("members")["members"] == []
+                joins = [ada.receive_frame("join")["member"]["info"]["name"] for _ in range(2)]
+                assert joins == ["ada", ""]
+            assert self.names(ada) == ["ada"]
+            assert ada.receive_frame("leave")["member"]["user"] is None
+            ada.assert_no_event()
+            events.assert_not_published()
+            publish("room.lobby", "said")
+            assert ada.receive_event().name == "said"
+        assert [event.name for event in events] == ["said"]
+
+    def test_a_long_list_of_members_is_one_list(self) -> None:
+        with RealtimeClient(self.ada) as ada:
+            texts = {
+                f"user.{pk}": json.dumps({"id": f"user.{pk}", "user": str(pk), "info": "x" * 900})
+                for pk in range(400)
+            }
+            get_store().change_members(presence_log("room.lobby"), "a", texts, [])
+            assert [member.id for member in ada.members("room.lobby")] == list(texts)
+
+    async def test_coroutine_asks_for_members(self) -> None:
+        async with RealtimeClient(self.ada) as ada:
+            await ada.asubscribe("room.lobby")
+            (member,) = await ada.amembers("room.lobby")
+            assert member.info == {"name": "ada"}
 
 
 async def test_client_works_on_the_event_loop_of_pytest() -> None:

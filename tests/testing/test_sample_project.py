@@ -14,9 +14,9 @@ SAMPLE = Path(__file__).parent / "sample"
 @pytest.mark.parametrize(
     ("runner", "said"),
     [
-        (["-m", "pytest", "-q", "-p", "no:asyncio"], "7 passed"),
-        (["manage.py", "test", "-v1", "--parallel", "1"], "Ran 4 tests"),
-        (["manage.py", "test", "-v1", "--parallel", "2"], "Ran 4 tests"),
+        (["-m", "pytest", "-q", "-p", "no:asyncio"], "8 passed"),
+        (["manage.py", "test", "-v1", "--parallel", "1"], "Ran 5 tests"),
+        (["manage.py", "test", "-v1", "--parallel", "2"], "Ran 5 tests"),
     ],
     ids=["pytest", "django", "django-in-parallel"],
 )

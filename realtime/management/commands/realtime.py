@@ -28,6 +28,7 @@ from realtime.management.arguments import (
 )
 from realtime.management.listening import Console, Listener, printable
 from realtime.management.remote import RemoteListener, connect_to, read_token
+from realtime.names import is_internal
 from realtime.publishing import publish
 from realtime.stores import get_store
 from realtime.topics import find
@@ -246,6 +247,9 @@ class Command(BaseCommand):
         unregistered = []
         logs = 0
         for name in options["topics"] or store.topics():
+            if is_internal(name):
+                store.trim(name, retention.INTERNAL_RETENTION)
+                continue
             topic = find(name)
             if topic is None:
                 unregistered.append(name)

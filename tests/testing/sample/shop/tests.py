@@ -46,6 +46,14 @@ class ShipTests(TestCase):
             self.assertEqual(ada.receive_event().name, "looking")
             bo.assert_no_event()
 
+    def test_who_looks_at_an_order_is_seen_by_name(self):
+        topic = f"orders.{self.order.pk}"
+        with RealtimeClient(self.ada) as ada:
+            ada.subscribe(topic)
+            (member,) = ada.members(topic)
+            self.assertEqual(member.user, str(self.ada.pk))
+            self.assertEqual(member.info, {"name": "Ada"})
+
     async def test_coroutine(self):
         async with capture_events() as events, RealtimeClient(self.ada) as ada:
             await ada.asubscribe(f"orders.{self.order.pk}")

@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext
 
 from realtime.admin import stored
+from realtime.admin.audience import audience_of
 from realtime.admin.entries import EVERYONE, label, note
 from realtime.admin.forms import (
     DATA_PREFIX,
@@ -210,6 +211,7 @@ class DataPage:
             "event_name": self.name,
             "topic": self.topic,
             "user_name": self.query.get("user"),
+            "audience": audience_of(self.topic),
             "edit_url": edit,
         }
         crumbs = [

@@ -13,7 +13,10 @@ from django.utils.html import escape
 
 from realtime import log, publish
 from realtime.exceptions import StoreUnavailable
+from realtime.models import NodeRow
+from realtime.names import presence_log
 from realtime.stores import get_store
+from realtime.stores.base import Node
 from realtime.topics import user_topic
 from tests.admin.conftest import MakeClient, hidden
 from tests.testapp.models import Note
@@ -399,3 +402,76 @@ def test_a_form_without_matching_data_begins_empty(publisher: Client) -> None:
     text = publisher.get(ANNOUNCE).text
     assert "Filled in" not in text
     assert 'name="data-title"' in text
+
+
+# How many it reaches
+
+
+def audience(response: Any) -> str:
+    found = re.search(r'id="realtime-audience">(.*?)</p>', response.text)
+    assert found is not None
+    return found[1]
+
+
+def say_followers(**followers: dict[str, int]) -> None:
+    for id, by_topic in followers.items():
+        get_store().beat(Node(id, "host", 1, "1.0", followers=by_topic), is_known=False)
+
+
+@pytest.fixture
+def no_nodes() -> None:
+    NodeRow.objects.all().delete()
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_the_page_says_how_many_connections_follow_the_topic(publisher: Client) -> None:
+    assert audience(publisher.get(ORDER)).startswith("No connection follows it, as of up to 10 s")
+    say_followers(a={"orders.42": 1})
+    assert audience(publisher.get(ORDER)).startswith("1 connection follows it, as of up to 10 s")
+    say_followers(b={"orders.42": 2, "everyone": 4})
+    assert audience(publisher.get(ORDER)) == (
+        "3 connections follow it, as of up to 10 seconds ago."
+    )
+    assert audience(publisher.get(EVERYONE)).startswith("4 connections follow it")
+    question = publisher.post(EVERYONE, {"data-json": "1", "token": "x" * 20})
+    assert "Publish to everyone" in question.text
+    assert audience(question).startswith("4 connections follow it")
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_the_page_says_how_many_members_there_are_where_presence_is_kept(
+    publisher: Client,
+) -> None:
+    room = f"{ADD}?topic=room.lobby&event=said"
+    assert audience(publisher.get(room)).endswith("ago. 0 members are there.")
+    texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}"}) for pk in range(3)}
+    get_store().change_members(presence_log("room.lobby"), "a", texts, [])
+    say_followers(a={"room.lobby": 7})
+    assert audience(publisher.get(room)) == (
+        "7 connections follow it, as of up to 10 seconds ago. 3 members are there."
+    )
+    get_store().change_members(presence_log("room.lobby"), "a", {}, ["user.0", "user.1"])
+    assert audience(publisher.get(room)).endswith("1 member is there.")
+
+
+def test_a_store_that_cannot_tell_who_follows_keeps_nobody_from_publishing(
+    publisher: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise StoreUnavailable("the store", "it <is> away")
+
+    monkeypatch.setattr(get_store(), "nodes", away)
+    said = audience(publisher.get(ORDER))
+    assert said.startswith("How many connections follow it cannot be told now: ")
+    assert "it &lt;is&gt; away" in said
+    send(publisher, ORDER, **{"data-json": "1"})
+    assert stored("orders.42") == [("shipped", 1)]
+
+
+@pytest.mark.usefixtures("no_nodes")
+def test_how_many_follow_is_said_in_german(publisher: Client, settings: Any) -> None:
+    settings.LANGUAGE_CODE = "de"
+    say_followers(a={"orders.42": 2})
+    assert audience(publisher.get(ORDER)) == (
+        "2 Verbindungen folgen ihm; Stand vor höchstens 10 Sekunden."
+    )

@@ -137,6 +137,11 @@ def test_a_chat_shows_who_types_who_spoke_and_what_was_refused(open_windows) -> 
     one.get_by_text("text has 1 to 500 characters").wait_for()
 
 
+def test_the_readers_of_a_page_are_named_once_each(open_windows) -> None:
+    for window in open_windows("/pages/about/"):
+        window.get_by_text("1 reading: ada", exact=True).wait_for()
+
+
 def test_the_script_has_a_hashed_name_and_a_nonce(open_windows) -> None:
     window, _ = open_windows("/orders/1/")
     source = window.evaluate("document.querySelector('[data-realtime-url]').src")

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.test import TestCase
 
-from realtime import publish, user_topic
+from realtime import presence, publish, user_topic
 from realtime.exceptions import AmbiguousTransaction, CommandRefused
 from realtime.log import head, history
 from realtime.testing import RealtimeClient, capture_events
@@ -128,6 +128,15 @@ class Recipes(TestCase):
             self.assertEqual(caught.exception.code, "invalid")
         with self.assertRaises(CommandRefused):
             self.connect(self.bo).publish(topic, "typing")
+
+    def test_readers_of_a_page_see_one_another(self):
+        topic = "readers.about"
+        with RealtimeClient(self.ada) as ada, RealtimeClient() as visitor:
+            ada.subscribe(topic)
+            visitor.subscribe(topic)
+            names = [member.info["name"] for member in ada.members(topic)]
+            self.assertEqual(names, ["ada", "somebody"])
+            self.assertEqual(presence.members(topic), visitor.members(topic))
 
     def test_a_log_is_read_and_ends(self):
         publish("audit.door", "opened", {"by": "ada"})

@@ -51,6 +51,19 @@ class ChatTopic(Topic):
         publish(self, "said", {"by": user.get_username(), "text": text})
 
 
+@register("readers.<slug:page>")
+class ReadersTopic(Topic):
+    page: str
+    anonymous = True
+    presence = True
+
+    def can_subscribe(self, user):
+        return True
+
+    def member_info(self, user):
+        return {"name": user.get_username() or "somebody"}
+
+
 @register("audit.<slug:area>")
 class AuditTopic(Topic):
     area: str

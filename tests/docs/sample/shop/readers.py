@@ -1,0 +1,5 @@
+from django.shortcuts import render
+
+
+def page(request, name):
+    return render(request, "shop/readers.html", {"topic": f"readers.{name}"})

@@ -47,10 +47,16 @@ class AnnouncementForm(forms.Form):
 
 @register("shop.news")
 class ShopNews(Topic):
-    """For everybody, signed in or not."""
+    """For everybody, signed in or not; each page shows who else has one open."""
 
     anonymous = True
+    presence = True
     admin_forms = {"announcement": AnnouncementForm}
 
     def can_subscribe(self, user: Any) -> bool:
         return True
+
+    def member_info(self, user: Any) -> dict[str, str]:
+        """Return what every visitor sees of another: nothing that is not for everybody."""
+        name = getattr(user, "first_name", "") or "Visitor"
+        return {"name": name, "role": "desk" if user.is_staff else "customer"}

@@ -202,6 +202,71 @@ def test_an_older_version_replaces_nothing_and_an_unknown_state_neither(open_bot
         assert pane.inner_text(f"{row(topic)} .what") != "Wrong"
 
 
+HELD = 20.0  # seconds; a member stays for five of them
+
+
+def here(pane) -> list[str]:
+    """Return the names of who is here, as a pane tells them."""
+    text = pane.text_content("#here-names") or ""
+    return sorted(text.removeprefix("Here: ").split(", ")) if text else []
+
+
+def test_who_comes_is_seen_and_who_closes_the_page_leaves(open_page, own_demo) -> None:
+    desk, customer = open_page(own_demo, "desk/"), open_page(own_demo, "customer/")
+    for page in (desk, customer):
+        wait_until(lambda page=page: here(page) == ["Ada", "Dana"], "each sees both", HELD)
+    desk.evaluate("shifts.length = 0")
+    assert desk.inner_text("#here .count") == "2 here"
+    faces = desk.locator(".face:not(:empty)")
+    assert sorted(faces.all_inner_texts()) == ["A", "D"]
+    assert set(faces.evaluate_all("all => all.map(one => one.title)")) == {
+        "Ada, customer",
+        "Dana, desk",
+    }
+    customer.click("[value=nobody]")
+    wait_until(lambda: here(customer) == ["Dana", "Visitor"], "a visitor is one too", HELD)
+    customer.context.close()
+    wait_until(lambda: here(desk) == ["Dana"], "who closed the page is gone", HELD)
+    assert desk.evaluate("shifts") == []
+
+
+def test_a_reload_is_not_seen_by_the_others(open_page, own_demo) -> None:
+    desk, customer = open_page(own_demo, "desk/"), open_page(own_demo, "customer/")
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", HELD)
+    desk.evaluate("""
+        window.told = [];
+        const names = document.getElementById("here-names");
+        new MutationObserver(() => told.push(names.textContent)).observe(names, {childList: true});
+    """)
+    customer.reload()
+    wait_until_live(customer)
+    wait_until(lambda: here(customer) == ["Ada", "Dana"], "she sees both again", HELD)
+    other = open_page(own_demo, "customer/")
+    other.click("[value=bo]")
+    wait_until(lambda: "Bo" in here(desk), "somebody else comes", HELD)
+    other.context.close()
+    # He left after her reload, so that her leave would have been told before his.
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "and goes", HELD)
+    assert all("Ada" in names for names in desk.evaluate("told"))
+
+
+def test_more_people_than_faces_are_counted(open_both, demo) -> None:
+    _, desk = open_both(demo)
+    before = desk.evaluate("document.querySelector('.top').getBoundingClientRect().height")
+    desk.evaluate("""
+        const frames = ["Ada", "<b>Bo</b>", "Cy", "Di", "Ed", "Fay", "Gus"].map((name, id) =>
+            ({id: `user.${id}`, user: `${id}`, info: {name, role: "customer"}}));
+        const script = document.querySelector("script[src*=pane]");
+        import(script.src).then((pane) => pane.showMembers(frames));
+    """)
+    wait_until(lambda: desk.inner_text("#here .count") == "7 here", "all are counted")
+    texts = desk.locator(".face:not(:empty)").all_inner_texts()
+    assert texts == ["A", "<", "C", "D", "+3"]
+    assert "Fay" in (desk.get_attribute(".face[data-role=more]", "title") or "")
+    assert desk.locator("#here-names b").count() == 0
+    assert desk.evaluate("document.querySelector('.top').getBoundingClientRect().height") == before
+
+
 def test_nothing_moves_while_events_arrive(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)

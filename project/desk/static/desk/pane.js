@@ -217,6 +217,33 @@ function countMissed({topic, seq}) {
   since.textContent = `Back after ${back.after}: ${events} caught up, ${how}`;
 }
 
+// Who is here: whoever follows the shop's news, which every page of the demo does
+
+const here = byId("here");
+const faces = [...here.querySelectorAll(".face")];
+
+export function showMembers(members) {
+  const names = members.map((member) => member.info?.name ?? "Somebody");
+  here.querySelector(".count").textContent = `${members.length} here`;
+  // For those who do not see the faces, in one sentence that is read when it changes.
+  byId("here-names").textContent = members.length ? `Here: ${names.join(", ")}` : "";
+  const fits = members.length <= faces.length ? members.length : faces.length - 1;
+  faces.forEach((face, number) => {
+    if (number < fits) {
+      const role = members[number].info?.role ?? "customer";
+      fillFace(face, names[number].slice(0, 1), `${names[number]}, ${role}`, role);
+    } else if (number === fits && fits < members.length) {
+      fillFace(face, `+${members.length - fits}`, names.slice(fits).join(", "), "more");
+    } else fillFace(face, "", "", "");
+  });
+}
+
+function fillFace(face, text, title, role) {
+  face.textContent = text;
+  face.title = title;
+  face.dataset.role = role;
+}
+
 // The connection
 
 const BADGES = {
@@ -229,6 +256,7 @@ function showState(state) {
   const isOver = state === "closed" || state === "denied";
   const shown = state === "connecting" && brokenAt !== null ? "waiting" : state;
   status.dataset.state = shown;
+  here.dataset.live = state === "connected";   // otherwise it tells who was here
   status.querySelector("span").textContent = BADGES[shown];
   cut.textContent = isOver ? "Connect again" : "Cut my connection";
   if (state === "connected") connected();
@@ -331,6 +359,7 @@ if (window.top === window) {
 }
 list.scrollTop = list.scrollHeight;
 document.querySelectorAll("realtime-topic").forEach(feedFrom);
+followed.get("shop.news").onMembers(showMembers);
 // Another window of this browser has become somebody else: what is shown here is not theirs.
 realtime.addEventListener("userchange", () => location.reload());
 realtime.addEventListener("statechange", ({state}) => showState(state));

@@ -227,6 +227,16 @@ def test_commands_without_an_answer_are_bounded_until_one_is_answered():
     receive(d, "members", topic="a", id=3)
 
 
+def test_a_list_of_members_is_one_answer_also_in_several_frames():
+    d = talk(pending=1)
+    command = receive(d, "members", topic="a", id=3)
+    assert refused(d, frame("members", topic="a", id=4)).code == "busy"
+    answers = d.members(command, ['{"id":"x"}'] * 3, 7, max_characters=10)
+    assert [json.loads(text)["id"] for text in answers] == [3] * len(answers)
+    assert len(answers) > 1
+    receive(d, "members", topic="a", id=5)
+
+
 def test_all_topics_can_be_asked_for_and_left_at_once():
     d = talk(topics=50, pending=1)
     topics = [f"t{n}" for n in range(50)]

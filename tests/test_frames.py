@@ -16,6 +16,7 @@ from realtime.frames import (
     Reset,
     check_version,
     frame,
+    members_frames,
     nesting,
     reset,
     welcome,
@@ -243,6 +244,29 @@ def test_welcome_has_a_user_also_where_it_is_nobody():
         "version": 1,
     }
     assert '"user":"7","topics":["user.7","everyone"]' in welcome("c", "7", ["user.7", "everyone"])
+
+
+def test_a_short_list_of_members_is_one_frame():
+    assert members_frames("room.a", ['{"id":"user.7"}', '{"id":"user.8"}'], 3) == [
+        '{"type":"members","topic":"room.a","version":3,"members":[{"id":"user.7"},{"id":"user.8"}]}'
+    ]
+    assert members_frames("room.a", [], 0, id=5) == [
+        '{"type":"members","id":5,"topic":"room.a","version":0,"members":[]}'
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 31])
+def test_a_long_list_of_members_comes_in_parts_that_are_no_longer_than_told(count):
+    members = [json.dumps({"id": f"user.{number:03}"}) for number in range(count)]
+    texts = members_frames("room.a", members, 9, id=4, max_characters=50)
+    parts = [json.loads(text) for text in texts]
+    assert [json.dumps(member) for part in parts for member in part["members"]] == members
+    assert [part.get("more", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+    assert {(part["type"], part["id"], part["version"]) for part in parts} == {("members", 4, 9)}
+    for part in parts:
+        assert sum(len(json.dumps(member)) for member in part["members"]) <= 50 + len(members[0])
+    whole = members_frames("room.a", members, 9, max_characters=float("inf"))
+    assert len(whole) == 1
 
 
 @pytest.mark.parametrize("version", [None, "1"])

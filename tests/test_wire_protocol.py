@@ -8,15 +8,20 @@ import pytest
 
 from realtime.commands import parse
 from realtime.conf import Limits
-from realtime.frames import CloseCode, ErrorCode
+from realtime.frames import CloseCode, ErrorCode, members_frames
 
 TEXT = (Path(__file__).parents[1] / "docs" / "wire-protocol.md").read_text()
 FILLED = TEXT.replace("<cursor>", "e.1.00000000").replace('"data":…', '"data":null')
 FRAMES = [json.loads(frame) for frame in re.findall(r'\{"type":"(?:[^`\n])*\}(?=[`\n])', FILLED)]
 SERVER_TYPES = {
-    "closing", "error", "event", "heartbeat", "ok", "pong", "reset", "result", "subscribed",
-    "unsubscribed", "welcome",
+    "closing", "error", "event", "heartbeat", "join", "leave", "ok", "pong", "reset", "result",
+    "subscribed", "unsubscribed", "welcome",
 }  # fmt: skip
+
+
+def is_of_server(frame):
+    is_answer = frame["type"] == "members" and "members" in frame  # the command has the same name
+    return is_answer or frame["type"] in SERVER_TYPES
 
 
 def table(heading):
@@ -26,11 +31,20 @@ def table(heading):
 
 
 def test_every_frame_of_the_server_is_shown():
-    assert {frame["type"] for frame in FRAMES} >= SERVER_TYPES
+    shown = {frame["type"] for frame in FRAMES if is_of_server(frame)}
+    assert shown == {*SERVER_TYPES, "members"}
+
+
+def test_members_are_shown_as_they_are_sent():
+    shown = [frame for frame in FRAMES if is_of_server(frame) and frame["type"] == "members"]
+    for frame in shown:
+        texts = [json.dumps(member) for member in frame["members"]]
+        sent = members_frames(frame["topic"], texts, frame["version"], frame.get("id"))
+        assert [json.loads(text) for text in sent] == [frame]
 
 
 @pytest.mark.parametrize(
-    "command", [frame for frame in FRAMES if frame["type"] not in SERVER_TYPES], ids=json.dumps
+    "command", [frame for frame in FRAMES if not is_of_server(frame)], ids=json.dumps
 )
 def test_every_command_that_is_shown_is_understood(command):
     assert parse(json.dumps(command), 65_536).id == command.get("id")

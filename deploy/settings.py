@@ -18,6 +18,10 @@ STATIC_ROOT = os.environ.get("STATIC_ROOT", "/srv/mysite/static")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
 
+# Who is not signed in is counted by the address that nginx, here on the same machine, tells of;
+# "unix" for socket files, the Docker network for containers.
+REALTIME = {"TRUSTED_PROXIES": os.environ.get("TRUSTED_PROXIES", "127.0.0.1").split(",")}
+
 if host := os.environ.get("POSTGRES_HOST"):
     DATABASES = {
         "default": {

@@ -133,6 +133,7 @@ export class Following {
     this.#isLive = false;
     this.#attempt = {};
     this.#cancelRetry();
+    this.#members.down();
   }
 
   /** @param {string | null} name Another user has another topic, with places of its own. */

@@ -16,6 +16,8 @@ export class Members {
   #all = new Map();
   /** @type {Map<string, Member> | null} A list of which parts are still to come. */
   #coming = null;
+  /** @type {number | null} Of the list that is coming. */
+  #comingVersion = null;
   /** @type {number | null} Of the last change that is in the list; null while there is none. */
   #version = null;
 
@@ -35,6 +37,11 @@ export class Members {
     this.#coming = this.#version = null;
   }
 
+  /** The connection broke: what is not told yet comes anew. */
+  down() {
+    this.#coming = null;
+  }
+
   /**
    * @param {Frame} frame A `members`, `join` or `leave`.
    * @returns {{change: Change | null} | "missed" | null} what is new; null if nothing is.
@@ -52,6 +59,9 @@ export class Members {
 
   /** @param {Frame} frame */
   #list(frame) {
+    // The rest of an earlier one did not come: the connection broke in its middle.
+    if (frame.version !== this.#comingVersion) this.#coming = null;
+    this.#comingVersion = frame.version;
     this.#coming ??= new Map();
     for (const member of frame.members) this.#coming.set(member.id, member);
     if (frame.more) return null;

@@ -1,7 +1,7 @@
 // Who is on a topic.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeWebSocket, makeLive, settle } from "./support.js";
+import { comeBack, FakeWebSocket, makeLive, settle } from "./support.js";
 
 /** @param {number} pk */
 const member = (pk) => ({ id: `user.${pk}`, user: String(pk), info: { name: `n${pk}` } });
@@ -60,6 +60,19 @@ test("a list in several parts is one", async () => {
   assert.equal(told.length, 1);
   socket.receive({ type: "members", topic: "a", members: [member(9)], version: 9 });
   assert.deepEqual(told.at(-1), [["user.8", "user.9"], null]);
+});
+
+test("a list of which the rest did not come is no part of the next one", async () => {
+  const { told, socket, clock } = await makeRoom();
+  socket.receive({ type: "members", topic: "a", members: [member(8)], version: 9, more: true });
+  socket.receive({ type: "members", topic: "a", members: [member(9)], version: 10 });
+  assert.deepEqual(told.at(-1), [["user.9"], null]);
+  socket.receive({ type: "members", topic: "a", members: [member(8)], version: 11, more: true });
+  socket.end();
+  await comeBack(clock);
+  FakeWebSocket.last.subscribed({ cursor: "c2", recovered: true });
+  FakeWebSocket.last.receive({ type: "members", topic: "a", members: [member(7)], version: 11 });
+  assert.deepEqual(told.at(-1), [["user.7"], null]);
 });
 
 test("what is in the list already is passed over, and a gap brings the list anew", async () => {

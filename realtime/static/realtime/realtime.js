@@ -1160,6 +1160,8 @@ var Members = class {
   #all = /* @__PURE__ */ new Map();
   /** @type {Map<string, Member> | null} A list of which parts are still to come. */
   #coming = null;
+  /** @type {number | null} Of the list that is coming. */
+  #comingVersion = null;
   /** @type {number | null} Of the last change that is in the list; null while there is none. */
   #version = null;
   /** @returns {Member[]} in the order in which they came. */
@@ -1174,6 +1176,10 @@ var Members = class {
   clear() {
     this.#all.clear();
     this.#coming = this.#version = null;
+  }
+  /** The connection broke: what is not told yet comes anew. */
+  down() {
+    this.#coming = null;
   }
   /**
    * @param {Frame} frame A `members`, `join` or `leave`.
@@ -1194,6 +1200,8 @@ var Members = class {
   }
   /** @param {Frame} frame */
   #list(frame) {
+    if (frame.version !== this.#comingVersion) this.#coming = null;
+    this.#comingVersion = frame.version;
     this.#coming ??= /* @__PURE__ */ new Map();
     for (const member of frame.members) this.#coming.set(member.id, member);
     if (frame.more) return null;
@@ -1292,6 +1300,7 @@ var Following = class {
     this.#isLive = false;
     this.#attempt = {};
     this.#cancelRetry();
+    this.#members.down();
   }
   /** @param {string | null} name Another user has another topic, with places of its own. */
   rename(name) {

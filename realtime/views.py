@@ -8,6 +8,7 @@ There is no hub: the log is asked, with one query while nothing is new.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from realtime.outbox import sweep_if_due
 from realtime.stores import get_store
 from realtime.stores.base import Page, Store
 from realtime.topics import Topic
+from realtime.writers.stream import MAX_LIST_BYTES
 
 __all__ = ["poll"]
 
@@ -93,19 +95,23 @@ def _answer(request: Request, user: Any) -> Response:
     names += [presence_log(str(topic)) for topic in topics if topic.presence]
     heads = store.heads(names)
     known = etag_of(user, refused, [(name, heads[name]) for name in names])
-    if is_known(request, known):
+    if plan.is_at(heads) and is_known(request, known):
         return Response(304, headers={"ETag": known})
     answer = _Answer(store, limit)
     answer.frames.append(Frame(greeting(secrets.token_urlsafe(9), identity)))
     answer.frames.extend(map(refusal_frame, refused))
-    for topic in topics:
+    # Another one first each time, so that a busy topic does not keep the others out for ever.
+    first = random.randrange(len(topics)) if topics else 0
+    for topic in (*topics[first:], *topics[:first]):
         answer.add(topic, plan, heads[str(topic)])
     for topic in topics:
         if topic.presence:
             answer.add_members(str(topic), plan.presences.get(str(topic)))
-    etag = etag_of(user, refused, answer.places)
-    text = answer_text(answer.frames, answer.places, more=answer.more)
-    return Response.of_json(text, ETag=etag)
+    places = [(name, answer.places[name]) for name in names if name in answer.places]
+    text = answer_text(answer.frames, places, more=answer.more)
+    if request.method == "HEAD":
+        return Response.of_json(text)  # see consumers.poll
+    return Response.of_json(text, ETag=etag_of(user, refused, places))
 
 
 def _identify(request: Request, user: Any) -> Identity:
@@ -125,7 +131,8 @@ class _Answer:
     events_left: int
     bytes_left: int = MAX_BYTES
     frames: list[Frame] = field(default_factory=list)
-    places: list[tuple[str, Cursor]] = field(default_factory=list)
+    places: dict[str, Cursor] = field(default_factory=dict)
+    lists_left: int = MAX_LIST_BYTES
     more: bool = False
 
     def add(self, topic: Topic, plan: Plan, head: Cursor) -> None:
@@ -152,20 +159,25 @@ class _Answer:
         self.events_left -= len(events)
         self.bytes_left -= sum(event.size for event in events)
         end = events[-1].cursor if events else begin
-        self.places.append((name, end))
+        self.places[name] = end
         self.more = self.more or end != page.head
 
     def add_members(self, name: str, place: Cursor | None) -> None:
         """Add who is on a topic, unless nothing has changed since a place that the client has.
 
-        There is no ring of changes here, so who is there is told whole.
+        There is no ring of changes here, so who is there is told whole; a list for which there is
+        no room any more comes with another answer.
         """
+        if self.lists_left <= 0:
+            return
         log = presence_log(name)
         roster = self.store.members(log)
         if place != roster.cursor:
             texts = list(roster.members.values())
-            self.frames += map(Frame, members_frames(name, texts, roster.cursor.seq))
-        self.places.append((log, roster.cursor))
+            frames = list(map(Frame, members_frames(name, texts, roster.cursor.seq)))
+            self.frames += frames
+            self.lists_left -= sum(frame.size for frame in frames)
+        self.places[log] = roster.cursor
 
     @property
     def _has_room(self) -> bool:

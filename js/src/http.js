@@ -163,7 +163,7 @@ export class HttpLink {
     }
     url.search = String(query);
     this.#length = url.pathname.length + url.search.length;
-    const places = held.length && { "Last-Event-ID": compose(held, this.told) };
+    const places = held.length && { "Last-Event-ID": compose(held, this.told, this.#asked.keys()) };
     return this.#fetch(url, { headers: { ...headers, ...places }, signal });
   }
 

@@ -13,22 +13,21 @@ export function isCursor(since) {
  * and cursors would not fit into what proxies take.
  *
  * @param {[string, string][]} places Names of topics, and their cursors.
- * @param {string} [told] What the server composed last; of it, what is of none of the topics: where
- * the page is in what else the server tells, such as who is on a topic.
+ * @param {string} [told] What the server composed last, for what is of no topic: where the page is
+ * in what else the server tells, such as who is on a topic.
+ * @param {Iterable<string>} [asked] Topics of which nothing is taken from there.
  * @returns {string} `<epoch>~<entry>.<entry>`, with `!` between epochs.
  */
-export function compose(places, told = "") {
+export function compose(places, told = "", asked = []) {
   /** @type {Map<string, string[]>} */
   const epochs = new Map();
   const add = (/** @type {string} */ epoch, /** @type {string} */ entry) => {
     epochs.set(epoch, [...(epochs.get(epoch) ?? []), entry]);
   };
-  const keys = new Set();
+  const keys = new Set([...asked].map((topic) => base64(sha256(topic))));
   for (const [topic, cursor] of places) {
     const [, epoch, seq, tag] = /** @type {RegExpExecArray} */ (CURSOR.exec(cursor));
-    const key = base64(sha256(topic));
-    keys.add(key);
-    add(epoch, `${key}${base64(tag)}${seq}`);
+    add(epoch, `${base64(sha256(topic))}${base64(tag)}${seq}`);
   }
   for (const group of told.split("!")) {
     const [epoch, entries] = group.split("~");

@@ -27,7 +27,9 @@ test("what the server composed of other things than topics goes along", () => {
   const places = /** @type {[string, string][]} */ ([["orders.42", "Zk3h0aVc.17.0a1b2c3d"]]);
   const told = "Zk3h0aVc~W0JPXwAAAAAA9.AAAAAACCCCCC5!other~BBBBBBDDDDDD7";
   const expected = "Zk3h0aVc~W0JPXwChssPQ17.AAAAAACCCCCC5!other~BBBBBBDDDDDD7";
-  assert.equal(compose(places, told), expected);
+  assert.equal(compose(places, told, ["orders.42"]), expected);
+  // One that begins anew has no place of before.
+  assert.equal(compose([], "Zk3h0aVc~W0JPXwAAAAAA9.AAAAAACCCCCC5", ["orders.42"]), "Zk3h0aVc~AAAAAACCCCCC5");
   assert.equal(compose(places, ""), "Zk3h0aVc~W0JPXwChssPQ17");
 });
 

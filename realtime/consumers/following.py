@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from realtime.auth.users import Identity
 from realtime.commands import parse_since
@@ -17,7 +17,7 @@ from realtime.exceptions import InvalidCursor, InvalidTopicName, StoreError
 from realtime.frames import ErrorCode, frame
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
-from realtime.hub.presence import LivePresence
+from realtime.hub.presence import LivePresence, visit
 from realtime.hub.topic import LiveTopic
 from realtime.names import check_topic_name, presence_log
 from realtime.topics import Topic, find
@@ -48,6 +48,11 @@ class Plan:
     def places(self) -> dict[str, Cursor]:
         """The cursors among the starts."""
         return {name: start for name, start in self.starts.items() if isinstance(start, Cursor)}
+
+    def is_at(self, heads: Mapping[str, Cursor]) -> bool:
+        """Tell whether no place that it has is behind where its log, by name, stands."""
+        presences = {presence_log(name): place for name, place in self.presences.items()}
+        return all(heads.get(name, at) == at for name, at in {**self.places, **presences}.items())
 
 
 def read_plan(request: Request, max_topics: int) -> Plan:
@@ -238,16 +243,29 @@ class Following:
         """Return where each topic stands, and then each presence."""
         return [(live.name, live.position) for live in self._lives]
 
+    async def visit(self, user: Any, hold: float | None, page: str | None) -> None:
+        """Be on the topics for a while, where nothing has to be told; see ``begin()``."""
+        for one in self.followed:
+            if one.presence is not None:
+                await visit(one.presence, one.topic, user, page, hold)
+
     async def begin(
-        self, connection: Connection, plan: Plan, *, hold: float, page: str | None
+        self,
+        connection: Connection,
+        plan: Plan,
+        *,
+        hold: float | None,
+        page: str | None,
+        at_once: bool = False,
     ) -> list[Subscription]:
         """Subscribe the connection to all of them, each from its start, and say what is refused.
 
         Args:
             connection: whose request it is.
             plan: what it asks for.
-            hold: seconds that a member stays after the connection's end.
+            hold: seconds that a member stays after the connection's end; None for no member.
             page: what a visitor who is not signed in is known by; None for no member.
+            at_once: the connection is one answer, which is read when it is finished.
 
         Raises:
             StoreError: a log cannot be read now; end the connection.
@@ -261,7 +279,7 @@ class Following:
         for name in self.refused:
             connection.answer(refusal_frame(name))
         starting = [
-            asyncio.ensure_future(_start(connection, one, subscription, plan))
+            asyncio.ensure_future(_start(connection, one, subscription, plan, at_once))
             for one, subscription in zip(self.followed, subscriptions, strict=True)
         ]
         try:
@@ -308,7 +326,7 @@ def refusal_frame(name: str) -> Frame:
 
 
 async def _start(
-    connection: Connection, one: Followed, subscription: Subscription, plan: Plan
+    connection: Connection, one: Followed, subscription: Subscription, plan: Plan, at_once: bool
 ) -> None:
     name = one.live.name
     since = plan.starts[name]
@@ -328,4 +346,4 @@ async def _start(
         await subscription.attendance.prepare()
     await subscription.start(since, last, one.topic.history, announce)
     if subscription.attendance is not None:
-        subscription.attendance.begin(plan.presences.get(name))
+        subscription.attendance.begin(plan.presences.get(name), at_once=at_once)

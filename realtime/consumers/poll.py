@@ -80,8 +80,14 @@ class _Poll:
         following = await Following.open(get_hub(), identity, list(plan.starts))
         self.connection = Connection(following.hub, user, self.writer, MAX_BYTES, self._fail)
         try:
-            known = etag_of(user, following.refused, following.heads())
-            if not wait and is_known(request, known):
+            secret = request.headers.get("x-realtime-origin")
+            self.page = None if secret is None else origin_hash(secret)
+            # Who only asks for the head of an answer is nowhere.
+            self.hold = None if request.method == "HEAD" else POLL_HOLD_SECONDS
+            heads = following.heads()
+            known = etag_of(user, following.refused, heads)
+            if not wait and plan.is_at(dict(heads)) and is_known(request, known):
+                await following.visit(user, self.hold, self.page)
                 return Response(304, headers={"ETag": known})
             return await self._collect(identity, following, plan, wait)
         finally:
@@ -95,10 +101,8 @@ class _Poll:
         left = identity.expires - time.time() if identity.expires is not None else math.inf
         self.connection.answer(Frame(greeting(self.connection.id, identity)))
         try:
-            secret = self.request.headers.get("x-realtime-origin")
-            page = None if secret is None else origin_hash(secret)
             subscriptions = await following.begin(
-                self.connection, plan, hold=POLL_HOLD_SECONDS, page=page
+                self.connection, plan, hold=self.hold, page=self.page, at_once=True
             )
         except StoreError:
             raise unavailable() from None
@@ -122,8 +126,11 @@ class _Poll:
         in_order = [(name, places[name]) for name in plan.starts if name in places]
         in_order += [(one.live.name, one.place) for one in present if one.place is not None]
         more = any(one.catching_up and one.position != one.topic.position for one in subscriptions)
+        text = answer_text(writer.frames, in_order, more=more)
+        if self.request.method == "HEAD":
+            return Response.of_json(text)  # whose ETag would pass for that of events never sent
         etag = etag_of(self.connection.user, following.refused, in_order)
-        return Response.of_json(answer_text(writer.frames, in_order, more=more), ETag=etag)
+        return Response.of_json(text, ETag=etag)
 
     async def _catch_up(
         self, subscriptions: Sequence[Subscription], present: Sequence[Attendance]

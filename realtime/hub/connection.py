@@ -154,7 +154,9 @@ class Subscription:
         self.attendance: Attendance | None = None
         connection.subscriptions[topic.name] = self
 
-    def attend(self, topic: Topic, live: LivePresence, hold: float, page: str | None) -> Attendance:
+    def attend(
+        self, topic: Topic, live: LivePresence, hold: float | None, page: str | None
+    ) -> Attendance:
         """Be one of those who are on the topic, instead of as whom it was before; see there."""
         if self.attendance is not None:
             self.attendance.end()

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from realtime.encoders import Frame
 from realtime.events import Cursor, Event
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from realtime.hub.hub import Hub
     from realtime.topics import Topic
 
-__all__ = ["Attendance", "LivePresence"]
+__all__ = ["Attendance", "LivePresence", "visit"]
 
 logger = logging.getLogger("realtime")
 
@@ -108,6 +108,25 @@ class LivePresence(LiveTopic):
         self._deliver_early()
 
 
+async def visit(
+    live: LivePresence, topic: Topic, user: Any, page: str | None, hold: float | None
+) -> None:
+    """Be on a topic for a while, without being told anything; see ``Attendance``."""
+    if hold is not None and (member := await _member_of(live, topic, user, page)) is not None:
+        live.hub.tracker.arrive(live.name, *member)
+        live.hub.tracker.leave(live.name, member[0], hold)
+
+
+async def _member_of(
+    live: LivePresence, topic: Topic, user: Any, page: str | None
+) -> tuple[str, str] | None:
+    """Return id and JSON text of a member; asks the project, unless it is here already."""
+    if page is None and (user is None or not user.is_authenticated):
+        return None
+    uid = member_id(user, page or "")
+    return uid, live.hub.tracker.text_of(live.name, uid) or await member_text(topic, user, uid)
+
+
 class Attendance:
     """A connection that is told who is on a topic, and is one of them."""
 
@@ -130,7 +149,7 @@ class Attendance:
         connection: Connection,
         topic: Topic,
         live: LivePresence,
-        hold: float,
+        hold: float | None,
         page: str | None,
     ) -> None:
         """Take over one follower of the presence, which ``end()`` gives back.
@@ -139,7 +158,7 @@ class Attendance:
             connection: whose.
             topic: on which it is.
             live: the topic's presence.
-            hold: seconds that the member stays after the connection's end.
+            hold: seconds that the member stays after the connection's end; None: is no member.
             page: what a visitor who is not signed in is known by; None: is told, and is no member.
         """
         self.live = live
@@ -159,16 +178,19 @@ class Attendance:
         return self.live.position if self in self.live.live else self._position
 
     async def prepare(self) -> None:
-        """Find out what others will see; asks the project, unless the member is here already."""
+        """Find out what others will see."""
         user = self._connection.user
-        if self._page is None and (user is None or not user.is_authenticated):
-            return
-        uid = member_id(user, self._page or "")
-        text = self.live.hub.tracker.text_of(self.live.name, uid)
-        self._member = (uid, text or await member_text(self._topic, user, uid))
+        if self._hold is not None:
+            self._member = await _member_of(self.live, self._topic, user, self._page)
 
-    def begin(self, place: Cursor | None = None) -> None:
-        """Be there, and tell who is, or what has changed since a place that the ring still has."""
+    def begin(self, place: Cursor | None = None, *, at_once: bool = False) -> None:
+        """Be there, and tell who is, or what has changed since a place that the ring still has.
+
+        Args:
+            place: up to where the client was told before; None if it was not.
+            at_once: write the list whole, for an answer that nobody reads before it is finished;
+                nothing is told, and ``place`` stays None, if its writer has no room for lists.
+        """
         if self._ended:
             return
         self._has_begun = True
@@ -176,7 +198,10 @@ class Attendance:
             self.live.hub.tracker.arrive(self.live.name, *self._member)
         if place is None or self.live.recent(place) is None:
             frames = self.live.frames()
-            if not all(map(self._connection.push, frames)):
+            if at_once:
+                if not self._connection.writer.take_list(frames):
+                    return
+            elif not all(map(self._connection.push, frames)):
                 self._advance()
                 return
             self.told, place = len(frames), self.live.position
@@ -202,7 +227,7 @@ class Attendance:
         self._position = self.place
         self.live.live.pop(self, None)
         hub = self.live.hub
-        if self._has_begun and self._member is not None:
+        if self._has_begun and self._member is not None and self._hold is not None:
             hub.tracker.leave(self.live.name, self._member[0], self._hold)
         hub.release(self.live)
 
@@ -235,6 +260,8 @@ class Attendance:
             place, frames = self._missing()
             for frame in frames:
                 await connection.push_paced(frame)
+                if isinstance(frame, MemberFrame):
+                    self._position = frame.cursor
             self._position = place
             await connection.drained()
             if self._position == self.live.position:

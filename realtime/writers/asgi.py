@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from realtime.encoders import Frame
@@ -85,6 +85,12 @@ class AsgiWriter:
         self._written += size
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._flush())
+
+    def take_list(self, frames: Sequence[Frame]) -> bool:
+        """Write frames that belong together; False, and nothing is written, if they do not fit."""
+        for frame in frames:
+            self.write(frame)
+        return True
 
     async def _flush(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from realtime.composite import compose, entry
 from realtime.encoders import Frame
@@ -11,7 +11,9 @@ from realtime.events import Cursor
 from realtime.frames import HEARTBEAT
 from realtime.writers.asgi import AsgiWriter, Message
 
-__all__ = ["CollectingWriter", "StreamForm"]
+__all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamForm"]
+
+MAX_LIST_BYTES = 1024 * 1024  # of lists in one answer, and one list more
 
 
 class StreamForm:
@@ -65,6 +67,7 @@ class CollectingWriter(AsgiWriter):
         self._max_bytes = max_bytes
         self._events = 0
         self._size = 0
+        self._lists = 0
         self._changed = asyncio.Event()
 
     @property
@@ -84,6 +87,19 @@ class CollectingWriter(AsgiWriter):
         self._size += frame.size
         self._events += frame.is_event
         self._changed.set()
+
+    def take_list(self, frames: Sequence[Frame]) -> bool:
+        """Collect frames that belong together, beside the events, which they must not keep out.
+
+        False, and nothing is collected, if an answer has as many lists as it may; the next one has
+        room for those that are missing then.
+        """
+        if self.closed or self._lists >= MAX_LIST_BYTES:
+            return False
+        self.frames += frames
+        self._lists += sum(frame.size for frame in frames)
+        self._changed.set()
+        return True
 
     async def drained(self, below: int) -> None:
         """Wait for ever: it never drains, and who waits is ended with the connection."""

@@ -7,8 +7,11 @@ import pytest
 
 from realtime.consumers import poll as module
 from realtime.events import Cursor
+from realtime.hub.tracker import POLL_HOLD_SECONDS
+from realtime.names import presence_log
 from realtime.publishing import origin_hash
 from realtime.stores.base import Page
+from realtime.writers.stream import MAX_LIST_BYTES
 from tests.consumers.exchange import Exchange, Web
 from tests.hub.support import TOPIC
 
@@ -281,7 +284,92 @@ def test_member_that_came_changes_the_etag(web: Web) -> None:
     assert web.get(f"poll?topic={ROOM}&since={since}", known).status == 200
 
 
+def fill(web: Web, room: str, count: int, size: int = 60) -> None:
+    """Let many be in a room, through another process."""
+    texts = {f"user.{n}": json.dumps({"id": f"user.{n}", "info": "x" * size}) for n in range(count)}
+    web.scene.store.change_members(presence_log(room), "another", texts, [])
+
+
+def test_lists_do_not_keep_events_out_of_an_answer(web: Web) -> None:
+    rooms = [f"room.r{number}" for number in range(20)]
+    for room in rooms:
+        fill(web, room, 100, 130)
+    topics = "&".join(f"topic={room}" for room in rooms)
+    cursor = web.get(f"poll?{topics}").json()["cursor"]
+    web.scene.publish(1, topic=rooms[-1], size=200_000)
+    # The topics' own entries alone, as of a client that knows nothing of presence.
+    answer = web.get(f"poll?{topics}&since=@0").json()
+    assert seqs(answer, rooms[-1]) == [1]
+    assert not answer["more"]
+    assert seqs(web.get(f"poll?{topics}&since={cursor}").json(), rooms[-1]) == [1]
+
+
+def test_list_in_several_frames_is_whole_in_one_answer_and_a_long_poll_waits(web: Web) -> None:
+    fill(web, ROOM, 3_000)
+    first = web.get(f"poll?topic={ROOM}").json()
+    parts = [frame for frame in first["frames"] if frame["type"] == "members"]
+    assert [part.get("more", False) for part in parts] == [True, True, False]
+    assert sum(len(part["members"]) for part in parts) == 3_000
+    own_entry = first["cursor"].split(".")[0]
+    waiting = web.open(f"poll?topic={ROOM}&since={own_entry}&wait=25")
+    web.scene.advance(20)
+    assert not waiting.sent, "a list that was told at the beginning is no news"
+
+
+def test_lists_beyond_the_bound_come_with_the_next_answers(web: Web) -> None:
+    rooms = [f"room.r{number}" for number in range(6)]
+    for room in rooms:
+        fill(web, room, 400, 1_000)
+    topics = "&".join(f"topic={room}" for room in rooms)
+    told: list[str] = []
+    since = ""
+    for _ in range(3):
+        answer = web.get(f"poll?{topics}{since}")
+        assert len(answer.body) < 2 * MAX_LIST_BYTES
+        told += [f["topic"] for f in answer.json()["frames"] if f["type"] == "members"]
+        since = f"&since={answer.json()['cursor']}"
+    assert sorted(set(told)) == rooms
+
+
+def test_poller_that_is_told_that_nothing_changed_stays_where_it_is(web: Web) -> None:
+    observer = web.open(f"sse?topic={ROOM}")
+
+    def told() -> list[str]:
+        members = [frame for frame in observer.frames() if "member" in frame]
+        return [frame["type"] for frame in members if frame["member"]["id"] == ME]
+
+    answer = web.get(f"poll?topic={ROOM}", PAGE)
+    web.scene.advance(1)
+    answer = web.get(f"poll?topic={ROOM}&since={answer.json()['cursor']}", PAGE)
+    url = f"poll?topic={ROOM}&since={answer.json()['cursor']}"
+    for _ in range(30):
+        web.scene.advance(3)
+        assert web.get(url, {**PAGE, "If-None-Match": etag(answer)}).status == 304
+    assert told() == ["join"]
+    web.scene.advance(POLL_HOLD_SECONDS + 1)
+    assert told() == ["join", "leave"]
+
+
+def test_who_asks_for_the_head_of_an_answer_is_nowhere(web: Web) -> None:
+    assert web.get(f"poll?topic={ROOM}", PAGE, method="HEAD").status == 200
+    web.scene.advance(1)
+    assert members_of(web.get(f"poll?topic={ROOM}").json()) == [""]
+
+
 # Conditional requests
+
+
+def test_head_has_no_etag_since_its_events_were_never_sent(web: Web) -> None:
+    web.scene.publish(3)
+    assert "etag" not in web.get(f"poll?topic={TOPIC}&last=3", method="HEAD").headers
+
+
+def test_older_place_is_answered_in_full_whatever_etag_comes_along(web: Web) -> None:
+    older = cursor_of(web)
+    web.scene.publish(3)
+    newest = web.get(f"poll?topic={TOPIC}&since={older}")
+    again = web.get(f"poll?topic={TOPIC}&since={older}", {"If-None-Match": etag(newest)})
+    assert seqs(again.json()) == [1, 2, 3]
 
 
 def etag(exchange: Exchange) -> str:

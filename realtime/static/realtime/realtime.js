@@ -67,20 +67,18 @@ var CURSOR = /^([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,17})\.([0-9a-f]{8})$/;
 function isCursor(since) {
   return typeof since === "string" && CURSOR.test(since);
 }
-function compose(places, told = "") {
+function compose(places, told = "", asked = []) {
   const epochs = /* @__PURE__ */ new Map();
   const add = (epoch, entry) => {
     epochs.set(epoch, [...epochs.get(epoch) ?? [], entry]);
   };
-  const keys = /* @__PURE__ */ new Set();
+  const keys = new Set([...asked].map((topic) => base64(sha256(topic))));
   for (const [topic, cursor] of places) {
     const [, epoch, seq, tag] = (
       /** @type {RegExpExecArray} */
       CURSOR.exec(cursor)
     );
-    const key = base64(sha256(topic));
-    keys.add(key);
-    add(epoch, `${key}${base64(tag)}${seq}`);
+    add(epoch, `${base64(sha256(topic))}${base64(tag)}${seq}`);
   }
   for (const group2 of told.split("!")) {
     const [epoch, entries] = group2.split("~");
@@ -219,7 +217,7 @@ var HttpLink = class {
     }
     url.search = String(query);
     this.#length = url.pathname.length + url.search.length;
-    const places = held.length && { "Last-Event-ID": compose(held, this.told) };
+    const places = held.length && { "Last-Event-ID": compose(held, this.told, this.#asked.keys()) };
     return this.#fetch(url, { headers: { ...headers, ...places }, signal });
   }
   /** @returns {[string, string][]} the topics whose places go into the header, and the places. */

@@ -137,6 +137,11 @@ def deafen(layer: DatabaseChannelLayer) -> None:
     layer._courier._listener.due = math.inf
 
 
+async def await_looked(layer: DatabaseChannelLayer) -> None:
+    """Wait until a layer has looked for letters once, after which it waits for its interval."""
+    await await_until(lambda: not layer._courier._dirty, "it has looked")
+
+
 async def await_hearing(layer: DatabaseChannelLayer) -> None:
     """Wait until it is proved that a layer hears of its letters."""
     await await_until(lambda: layer._courier._listener.proved, "LISTEN is proved")

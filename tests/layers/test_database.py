@@ -18,7 +18,7 @@ from realtime.exceptions import StoreUnavailable
 from realtime.layers import courier, tables
 from realtime.layers import database as layer_module
 from realtime.layers.database import DatabaseChannelLayer
-from tests.layers.conftest import Database, deafen, end_connections
+from tests.layers.conftest import Database, await_looked, deafen, end_connections
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
 from tests.layers.node import Node
 from tests.support.waiting import await_until, wait_until
@@ -108,6 +108,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         for layer in (here, there):
             for _ in range(5):
                 await layer.group_add("orders", await layer.new_channel())
+        await await_looked(there)
         await here.group_send("orders", {"number": 1})
         assert await database.count("LayerMessage") == 1
 
@@ -118,6 +119,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         deafen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
+        await await_looked(there)
         for number in range(5):
             await here.group_send("orders", {"number": number})
         with pytest.raises(ChannelFull):
@@ -313,7 +315,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         dead, sender = make_layer(polling_interval=NEVER), make_layer(expiry=1)
         deafen(dead)
         await dead.group_add("orders", await dead.new_channel())
-        await await_until(lambda: not dead._courier._dirty, "it has looked, and will not again")
+        await await_looked(dead)
         await sender.group_send("orders", {"number": 1})
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1
@@ -336,6 +338,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         deafen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
+        await await_looked(there)
         await here.group_send("orders", {"number": 1})
         await database.run(here._courier.tables.trim)
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):

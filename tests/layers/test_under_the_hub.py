@@ -114,7 +114,10 @@ async def test_cut_connections_of_the_layer_cost_no_event(
             await follower.until(5)
             for number in range(1, 4):
                 kind = "pubsub" if backend == PUBSUB else "normal"
-                assert await asyncio.to_thread(redis_server.cut, kind) >= 1
+                await await_until(
+                    lambda kind=kind: asyncio.to_thread(redis_server.cut, kind),
+                    "a connection was there to be cut",
+                )
                 await publisher.publish(TOPIC, 20)
                 await follower.until(5 + 20 * number)
             assert follower.resets == []

@@ -6,7 +6,7 @@ from typing import Any
 from realtime.stores.redis import TIMEOUT_SECONDS, RedisStore
 from realtime.stores.redis_clients import MINIMUM
 from tests.layers.test_under_the_hub import CORE, PUBSUB, layer_settings
-from tests.stores.test_redis_served import redis_settings
+from tests.support.redis import redis_settings
 from tools.environment import ROOT
 
 PAGE = (ROOT / "docs/redis.md").read_text()

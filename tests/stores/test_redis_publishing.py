@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.test_redis_served import TOPIC, redis_settings
-from tests.support.redis import RedisServer
+from tests.support.redis import TOPIC, RedisServer, redis_settings
 from tests.support.server import Server
 
 TIMEOUT = 1.0  # seconds that the store waits for Redis

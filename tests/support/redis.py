@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import redis
 
@@ -25,6 +26,15 @@ GET_REDIS = (
 )
 ANSWER_SECONDS = 10.0 * SCALE
 NODES, SLOTS = 3, 16_384
+TOPIC = "public.news"  # what the tests of a site on Redis follow
+PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
+
+
+def redis_settings(url: str, layer: str = "", **options: object) -> dict[str, Any]:
+    """Return the settings that docs/redis.md shows: the log and the layer in one Redis."""
+    store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url, "OPTIONS": options}
+    layers = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [layer or url]}}}
+    return {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": layers}
 
 
 def redis_binary() -> Path | None:

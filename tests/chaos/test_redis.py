@@ -4,33 +4,21 @@ Each fault ends in a contiguous view, which `Follower` checks frame by frame, or
 """
 
 import asyncio
-import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.following import Follower, follow
 from tests.support.http import http_client
-from tests.support.redis import RedisCluster, RedisServer
+from tests.support.redis import TOPIC, RedisCluster, RedisServer, redis_settings
 from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until
 
-TOPIC = "public.news"
-# That Redis hangs, at least; `REALTIME_TEST_PAUSE=30` is what an operator would call long.
-PAUSE_SECONDS = float(os.environ.get("REALTIME_TEST_PAUSE", "3"))
-PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
-
-
-def redis_settings(url: str, layer: str = "", **options: object) -> dict[str, Any]:
-    """Return the settings that docs/redis.md shows: the log and the layer in one Redis."""
-    store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url, "OPTIONS": options}
-    layers = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [layer or url]}}}
-    return {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": layers}
+PAUSE_SECONDS = 30.0  # that Redis hangs, at least
 
 
 @pytest.fixture

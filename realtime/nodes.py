@@ -3,8 +3,9 @@
 A node writes one row every ten seconds, whatever the number of its members, on the store's time, so
 that no clock of a machine counts.
 A row that is older than ``EXPIRY_SECONDS`` is removed, and the node's members leave.
-Only a node that itself has written without a break decides that: after the store was away, every
-row is old, and those who come back first must not give up those who come back next.
+Only a node that itself has written without a break decides that, and only of a row that it found
+old twice: after the store was away, or was restored, every row is old, and those who come back
+first must not give up those who come back next.
 A node whose row is gone was given up, wrongly perhaps; it comes back under another id, with all its
 members.
 """
@@ -24,7 +25,16 @@ from realtime.exceptions import StoreError
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Node, Store
 
-__all__ = ["BEAT_SECONDS", "EXPIRY_SECONDS", "Load", "Node", "ThisNode", "followers_of", "living"]
+__all__ = [
+    "BEAT_SECONDS",
+    "EXPIRY_SECONDS",
+    "Followers",
+    "Load",
+    "Node",
+    "ThisNode",
+    "followers_of",
+    "living",
+]
 
 logger = logging.getLogger("realtime")
 
@@ -74,9 +84,12 @@ class ThisNode:
         self._announce = announce
         self.id = _new_id()
         self.is_registered = False
+        self._lock = asyncio.Lock()
         self._steady = 0
         self._beats = 0
         self._last = 0.0
+        self._suspects: set[str] = set()
+        self._looked = 0
         self._failing = False
 
     async def register(self) -> None:
@@ -85,17 +98,17 @@ class ThisNode:
         Raises:
             StoreError: it could not be written.
         """
-        if not self.is_registered:
-            await self._write()
+        async with self._lock:
+            if not self.is_registered:
+                await self._write()
 
     async def beat(self) -> bool:
-        """Write the row, then look after the others if this node may; False if the store fails."""
+        """Write the row; False if the store fails."""
         try:
-            await self._write()
-            if self._steady >= STEADY_BEATS:
-                await self._look_after_others()
+            async with self._lock:
+                await self._write()
         except StoreError as error:
-            self._steady = 0
+            self._steady, self._suspects = 0, set()
             if not self._failing:
                 logger.warning("the heartbeat of this process could not be written: %s", error)
             self._failing = True
@@ -108,15 +121,54 @@ class ThisNode:
     async def _write(self) -> None:
         if not await self._store.abeat(self._describe(), is_known=self.is_registered):
             logger.warning("the other processes took this one for dead; it registers again")
-            self.id, self._steady = _new_id(), 0
-            await self._store.abeat(self._describe(), is_known=False)
+            # In this order: whatever fails from here on, nothing is written under the new id
+            # before its row is.
+            self.id, self.is_registered, self._steady = _new_id(), False, 0
             self._reborn()
+            await self._store.abeat(self._describe(), is_known=False)
         self.is_registered = True
         now = asyncio.get_running_loop().time()
         # A process that stood still for a while knows nothing of what the others did meanwhile.
         self._steady = self._steady + 1 if now - self._last < 2 * BEAT_SECONDS else 1
         self._last = now
         self._beats += 1
+
+    @property
+    def is_steady(self) -> bool:
+        """May this node judge others? Its own last heartbeats were written, one after the other."""
+        return self._steady >= STEADY_BEATS
+
+    async def look_after_others(self) -> None:
+        """Give up those who said nothing since the last look, and let their members leave.
+
+        Beside the heartbeats, which go on however long this takes.
+        A row must be found old twice: an older dump of the store has old rows of everybody.
+        """
+        try:
+            if not self.is_steady:
+                return
+            silent = {n.id: n for n in await self._store.anodes() if n.age > EXPIRY_SECONDS}
+            suspects, self._suspects = self._suspects & silent.keys(), set(silent)
+            expired = [
+                silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
+            ]
+            for node in expired:
+                logger.warning("process %s on %s says nothing any more", node.pid, node.host)
+            if expired or self._beats - self._looked >= ORPHAN_BEATS:
+                self._looked = self._beats
+                await self._remove_orphans()
+        except StoreError as error:
+            logger.warning("the other processes could not be looked after: %s", error)
+
+    async def _remove_orphans(self) -> None:
+        """Let the members of nodes without a row leave."""
+        # In this order: a node writes its row before its members.
+        named = await self._store.anodes_of_members()
+        known = {node.id for node in await self._store.anodes()}
+        for node in set(named) - known:
+            for log, uids in (await self._store.amembers_of(node)).items():
+                appended = await self._store.achange_members(log, node, {}, uids)
+                await self._announce(log, appended)
 
     def _describe(self) -> Node:
         load = self._load()
@@ -130,26 +182,6 @@ class ThisNode:
             topics=len(load.followers),
             followers=dict(listed),
         )
-
-    async def _look_after_others(self) -> None:
-        found = [node for node in await self._store.anodes() if node.age > EXPIRY_SECONDS]
-        expired = [
-            node for node in found if await self._store.aexpire_node(node.id, EXPIRY_SECONDS)
-        ]
-        for node in expired:
-            logger.warning("process %s on %s says nothing any more", node.pid, node.host)
-        if expired or self._beats % ORPHAN_BEATS == 0:
-            await self._remove_orphans()
-
-    async def _remove_orphans(self) -> None:
-        """Let the members of nodes without a row leave."""
-        # In this order: a node writes its row before its members.
-        named = await self._store.anodes_of_members()
-        known = {node.id for node in await self._store.anodes()}
-        for node in set(named) - known:
-            for log, uids in (await self._store.amembers_of(node)).items():
-                appended = await self._store.achange_members(log, node, {}, uids)
-                await self._announce(log, appended)
 
 
 def _version() -> str:
@@ -172,12 +204,25 @@ def living() -> list[Node]:
     return [node for node in get_store().nodes() if node.age <= EXPIRY_SECONDS]
 
 
-def followers_of(topic: str) -> int:
-    """Return how many connections follow a topic, as all nodes said at their last heartbeat.
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """How many connections follow a topic, as all nodes said at their last heartbeat.
 
-    A node tells of its 1,000 most followed topics; what is beyond them is not counted.
+    Attributes:
+        count: of those that are known.
+        is_exact: False if a node follows more topics than it tells of, and did not tell of this.
+    """
+
+    count: int
+    is_exact: bool
+
+
+def followers_of(topic: str) -> Followers:
+    """Return how many connections follow a topic.
 
     Raises:
         StoreUnavailable: the store cannot be read now.
     """
-    return sum(node.followers.get(topic, 0) for node in living())
+    nodes = living()
+    silent = [o for o in nodes if topic not in o.followers and o.topics > len(o.followers)]
+    return Followers(sum(node.followers.get(topic, 0) for node in nodes), not silent)

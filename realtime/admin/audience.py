@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext, ngettext
 
 from realtime.exceptions import StoreError
-from realtime.nodes import BEAT_SECONDS, followers_of
+from realtime.nodes import BEAT_SECONDS, Followers, followers_of
 from realtime.presence import log_of
 from realtime.stores import get_store
 
@@ -35,9 +35,18 @@ def audience_of(topic: Topic) -> str:
     return " ".join(said)
 
 
-def _followers(count: int) -> str:
+def _followers(followers: Followers) -> str:
+    count = followers.count
     values = {"count": count, "seconds": int(BEAT_SECONDS)}
-    if not count:
+    if not followers.is_exact:
+        text = ngettext(
+            "At least %(count)d connection follows it: a process follows too many topics to tell "
+            "of each.",
+            "At least %(count)d connections follow it: a process follows too many topics to tell "
+            "of each.",
+            count,
+        )
+    elif not count:
         text = gettext("No connection follows it, as of up to %(seconds)d seconds ago.")
     else:
         text = ngettext(

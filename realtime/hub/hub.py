@@ -83,14 +83,8 @@ class Hub:
         """Begin to receive and to tick."""
         adopt_loop(self.loop)
         now = self.loop.time()
-        self._due = {
-            "clock": now,
-            "relay": now,
-            "heartbeat": now,
-            "node": now,
-            "members": now,
-            "trim": now + random.uniform(0.1, 1.0) * TRIM_SECONDS,  # nodes take turns
-        }
+        self._due = dict.fromkeys(("clock", "relay", "heartbeat", "node", "members"), now)
+        self._due["trim"] = now + random.uniform(0.1, 1.0) * TRIM_SECONDS  # nodes take turns
         self._tasks = [
             self.loop.create_task(self._receive()),
             self.loop.create_task(self._tick()),
@@ -183,20 +177,27 @@ class Hub:
             batch, self._joining = self._joining, []
             await self._add_in_time(batch)
             try:
-                heads = await self.store.aheads([live.name for live in batch])
-                places = await asyncio.gather(*(o.where_to_start(heads[o.name]) for o in batch))
-                for live, place in zip(batch, places, strict=True):
-                    if not live.closed:
-                        live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
-                        live.start(place)
+                found = await self.store.aheads([live.name for live in batch])
+                heads = [found[live.name] for live in batch]
             except Exception as error:
-                if not isinstance(error, StoreError):
-                    logger.exception("heads could not be read")
-                    error = StoreError(str(error))
                 for live in batch:
-                    if not live.joined.done():
-                        live.fail(error)
-                        self._drop(live)
+                    self._join_failed(live, error)
+                continue
+            starts = (live.where_to_start(head) for live, head in zip(batch, heads, strict=True))
+            places = await asyncio.gather(*starts, return_exceptions=True)
+            for live, place in zip(batch, places, strict=True):
+                if isinstance(place, BaseException):
+                    self._join_failed(live, place)
+                elif not live.closed:
+                    live.next_check = self.loop.time() + JOIN_CHECK_SECONDS
+                    live.start(place)
+
+    def _join_failed(self, live: LiveTopic, error: BaseException) -> None:
+        if not isinstance(error, StoreError):
+            logger.error("heads could not be read: %s", live.name, exc_info=error)
+            error = StoreError(str(error))
+        live.fail(error)
+        self._drop(live)
 
     async def _add_in_time(self, batch: list[LiveTopic]) -> None:
         """Join groups, without keeping the clients waiting for a layer that is slow or locked.
@@ -377,7 +378,10 @@ class Hub:
     # Nodes and members
 
     async def _beat(self) -> None:
-        if not await self.tracker.node.beat():
+        node = self.tracker.node
+        if await node.beat():
+            self._run("others", node.look_after_others)
+        else:
             self._due["node"] = self.loop.time() + BEAT_RETRY_SECONDS
 
     def write_members(self) -> None:

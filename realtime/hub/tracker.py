@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING
 
 from realtime import retention
@@ -28,6 +29,7 @@ logger = logging.getLogger("realtime")
 GATHER_SECONDS = 0.05  # between a change and its write, so that a herd costs few of them
 STREAM_HOLD_SECONDS = 5.0  # that a member stays without a connection: a reload is no leave
 POLL_HOLD_SECONDS = 30.0  # the same after a poll; the page's client polls every few seconds
+LATE_SECONDS = 15.0  # beyond the longest timeout of a store
 CONCURRENT_LOGS = 4  # written at a time, as many as the store has threads
 
 
@@ -53,13 +55,15 @@ class Tracker:
         self._stored: dict[str, set[str]] = {}
         self._dirty: set[str] = set()
         self._doubted: set[str] = set()
+        self._doubts_all = False
+        self._doubting: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failing = False
 
     @property
     def is_dirty(self) -> bool:
         """Has the store to be told of something?"""
-        return bool(self._dirty)
+        return bool(self._dirty or self._doubts_all)
 
     def arrive(self, log: str, uid: str, text: str) -> None:
         """Count one more connection of a member on a topic, given by its presence log."""
@@ -104,14 +108,35 @@ class Tracker:
         self._doubted.add(log)
         self._mark(log)
 
+    def _doubt_later(self) -> None:
+        """Look at everything once more, when nothing that was given up can be under way any more.
+
+        A store that hung may run what waited for it after what was written later.
+        """
+        if self._doubting is not None:
+            self._doubting.cancel()
+        self._doubting = self._hub.loop.call_later(LATE_SECONDS, self._doubt_all)
+
+    def _doubt_all(self) -> None:
+        self._doubting = None
+        self._doubts_all = True
+        self._hub.write_members()
+
     def close(self) -> None:
         """Tell nobody anything any more; the members leave when the others miss this node."""
-        for timer in [self._timer, *(o.timer for h in self._here.values() for o in h.values())]:
+        for timer in [
+            self._timer,
+            self._doubting,
+            *(o.timer for h in self._here.values() for o in h.values()),
+        ]:
             if timer is not None:
                 timer.cancel()
 
     def _mark(self, log: str) -> None:
         self._dirty.add(log)
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
         if self._timer is None:
             self._timer = self._hub.loop.call_later(GATHER_SECONDS, self._begin)
 
@@ -123,15 +148,18 @@ class Tracker:
         """Tell the store what it does not know; what fails is told later."""
         try:
             await self.node.register()
-            while self._dirty:
-                logs, self._dirty = list(self._dirty), set()
-                for start in range(0, len(logs), CONCURRENT_LOGS):
-                    piece = logs[start : start + CONCURRENT_LOGS]
-                    try:
-                        await self._write_all(piece)
-                    except BaseException:
-                        self._dirty.update(logs[start:])  # written once more; that does no harm
-                        raise
+            await self._look()
+            logs, self._dirty = list(self._dirty), set()
+            random.shuffle(logs)  # so that none that always fails keeps others from their turn
+            while logs:
+                piece, logs = logs[:CONCURRENT_LOGS], logs[CONCURRENT_LOGS:]
+                ends = await asyncio.gather(*map(self._write, piece), return_exceptions=True)
+                failed = [end for end in ends if end is not None]
+                if len(failed) == len(piece):
+                    self._dirty.update(logs)  # the store is away, rather than one log unwell
+                    raise failed[0]
+            if self._dirty:
+                self._begin_soon()
         except StoreError as error:
             if not self._failing:
                 logger.warning("who is here could not be written, and will be: %s", error)
@@ -139,29 +167,48 @@ class Tracker:
         else:
             self._failing = False
 
-    async def _write_all(self, logs: list[str]) -> None:
-        ends = await asyncio.gather(*map(self._write, logs), return_exceptions=True)
-        if failed := next(filter(None, ends), None):
-            raise failed
+    async def _look(self) -> None:
+        """Read what the store has of the logs that are in doubt; once, however many they are."""
+        if not self._doubted and not self._doubts_all:
+            return
+        node, doubted, everything = self.node.id, self._doubted, self._doubts_all
+        found = await self._hub.store.amembers_of(node)
+        if node != self.node.id:
+            return  # of a life that is over; the store has nothing of the new one
+        self._doubted, self._doubts_all = self._doubted - doubted, False
+        for log in {*found, *self._stored} if everything else doubted:
+            known, has = self._stored.get(log, set()), set(found.get(log, ()))
+            self._keep(log, has)
+            if known != has or log in doubted:
+                self._dirty.add(log)
+
+    def _keep(self, log: str, stored: set[str]) -> None:
+        """Note what the store has."""
+        if stored:
+            self._stored[log] = stored
+        else:
+            self._stored.pop(log, None)
 
     async def _write(self, log: str) -> None:
         node = self.node.id
-        if log in self._doubted:
-            self._stored[log] = set((await self._hub.store.amembers_of(node)).get(log, ()))
-            self._doubted.discard(log)
         here = self._here.get(log, {})
         stored = self._stored.get(log, set())
         arrived = {uid: one.text for uid, one in here.items() if uid not in stored}
         left = stored - here.keys()
         if not arrived and not left:
             return
-        appended = await self._hub.store.achange_members(log, node, arrived, left)
+        try:
+            appended = await self._hub.store.achange_members(log, node, arrived, left)
+        except BaseException:
+            # It may have been written all the same.
+            self._doubted.add(log)
+            self._dirty.add(log)
+            self._doubt_later()
+            raise
         if node != self.node.id:
-            self._mark(log)  # written under a name that counts no more
+            self._dirty.add(log)  # written under a name that counts no more
             return
-        self._stored[log] = (stored | arrived.keys()) - left
-        if not self._stored[log]:
-            del self._stored[log]
+        self._keep(log, (stored | arrived.keys()) - left)
         await self._announce(log, appended)
 
     async def _announce(self, log: str, appended: Appended) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hub.support import Scene
+from tests.hub.town import Town
 
 
 @pytest.fixture
@@ -13,3 +14,12 @@ def scene() -> Iterator[Scene]:
     scene = Scene()
     yield scene
     scene.close()
+
+
+@pytest.fixture
+def town() -> Iterator[Town]:
+    """Several hubs; no visitor may have been told of a hole."""
+    town = Town()
+    yield town
+    town.check()
+    town.close()

@@ -1,0 +1,215 @@
+"""Presence where answers are lost, rows are old and one log of many fails."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from realtime.broadcast import Wakeup
+from realtime.exceptions import StoreUnavailable
+from realtime.hub.tracker import LATE_SECONDS, STREAM_HOLD_SECONDS
+from realtime.names import presence_log
+from realtime.nodes import BEAT_SECONDS
+from realtime.stores.base import Node
+from tests.hub.town import GIVEN_UP, LOG, SharedStore, Town, User, Visitor, user
+from tests.support.virtual_time import passing
+
+ONE = '{"id":"user.1"}'
+
+
+def lose_answers(store: SharedStore, method: str) -> Callable[[], None]:
+    """Let a method do what it does and fail afterwards, until the answer is called."""
+    real = getattr(store, method)
+
+    async def lost(*args: Any, **kwargs: Any) -> None:
+        await real(*args, **kwargs)
+        raise StoreUnavailable("the store", "its answer was lost")
+
+    setattr(store, method, lost)
+    return lambda: setattr(store, method, real)
+
+
+def test_a_join_whose_answer_was_lost_leaves_no_ghost(town: Town) -> None:
+    hub = town.open_node()
+    town.enter(hub, 1)
+    heal = lose_answers(town.stores[0], "achange_members")
+    town.leave(town.enter(hub, 2))
+    town.advance(STREAM_HOLD_SECONDS + 2)
+    heal()
+    town.advance(5)
+    assert town.listed == user(1)
+
+
+def test_a_leave_whose_answer_was_lost_takes_nobody_off_the_list_who_is_back(town: Town) -> None:
+    hub = town.open_node()
+    town.enter(hub, 1)
+    visitor = town.enter(hub, 2)
+    heal = lose_answers(town.stores[0], "achange_members")
+    town.leave(visitor)
+    town.advance(STREAM_HOLD_SECONDS + 0.5)
+    town.enter(hub, 2)
+    heal()
+    town.advance(5)
+    assert town.listed == user(1, 2)
+
+
+def test_what_a_store_that_hung_runs_late_is_put_right(town: Town) -> None:
+    hub = town.open_node()
+    town.enter(hub, 1)
+    store = town.stores[0]
+    heal = lose_answers(store, "achange_members")
+    town.enter(hub, 2)
+    heal()
+    town.advance(2)
+    # What was given up is run after what was written later: joins and leaves of nobody here.
+    store.change_members(LOG, hub.tracker.node.id, {"user.9": '{"id":"user.9"}'}, ["user.2"])
+    town.advance(LATE_SECONDS + 2)
+    assert town.listed == user(1, 2)
+
+
+def test_the_lost_answer_of_a_rebirth_costs_no_member(town: Town) -> None:
+    hub, other = town.open_node(), town.open_node()
+    town.enter(hub, 1)
+    town.enter(other, 2)
+    town.advance(4 * BEAT_SECONDS)
+    store = town.stores[0]
+    store.failing = True
+    town.advance(GIVEN_UP + BEAT_SECONDS)
+    assert town.listed == user(2)
+    store.failing = False
+    real = store.abeat
+
+    async def lost_once(node: Node, *, is_known: bool) -> bool:
+        answer = await real(node, is_known=is_known)
+        if not is_known:
+            store.abeat = real  # type: ignore[method-assign]
+            raise StoreUnavailable("the store", "its answer was lost")
+        return answer
+
+    store.abeat = lost_once  # type: ignore[method-assign]
+    town.advance(60)
+    assert town.listed == user(1, 2)
+
+
+def test_members_are_written_under_a_new_id_only_after_its_row(town: Town) -> None:
+    hub = town.open_node()
+    town.enter(hub, 1)
+    town.advance(2 * BEAT_SECONDS)
+    store, before = town.stores[0], hub.tracker.node.id
+    store.expire_node(before, 0.0)
+    real = store.abeat
+
+    async def slow(node: Node, *, is_known: bool) -> bool:
+        if not is_known:
+            await passing(2)
+        return await real(node, is_known=is_known)
+
+    store.abeat = slow  # type: ignore[method-assign]
+    for _ in range(200):
+        town.advance(0.1)
+        rows = {node.id for node in store.nodes()}
+        assert set(store.nodes_of_members()) - {before} <= rows
+    assert hub.tracker.node.id != before
+    assert town.listed == user(1)
+
+
+def test_who_clears_up_for_long_goes_on_beating(town: Town) -> None:
+    hubs = [town.open_node() for _ in range(3)]
+    for pk, hub in enumerate(hubs, 1):
+        town.enter(hub, pk)
+    town.advance(4 * BEAT_SECONDS)
+    store = town.stores[0]
+    store.beat(Node("dead", "host", 1, "1"), is_known=False)
+    for number in range(500):
+        store.change_members(f"x.{number}", "dead", {"user.1": ONE}, [])
+
+    async def slow(wakeup: Wakeup) -> None:
+        await passing(0.1)  # as while the layer hangs
+
+    ids = [hub.tracker.node.id for hub in hubs]
+    for hub in hubs:
+        hub.announce = slow  # type: ignore[method-assign]
+    town.advance(300)
+    assert [hub.tracker.node.id for hub in hubs] == ids
+    assert all(visitor.heard("leave") == [] for visitor in town.visitors)
+    assert "dead" not in store.nodes_of_members()
+
+
+def test_an_older_dump_lets_nobody_leave_who_is_there(town: Town) -> None:
+    hubs = [town.open_node()]
+    town.advance(3)
+    hubs.append(town.open_node())
+    visitors = [town.enter(hub, pk) for pk, hub in enumerate(hubs, 1)]
+    town.advance(6 * BEAT_SECONDS)
+    nodes = town.stores[0]._nodes
+    for id_, (row, seen) in list(nodes.items()):
+        nodes[id_] = (row, seen - 3_600)
+    town.advance(120)
+    assert [visitor.heard("leave") for visitor in visitors] == [[], []]
+
+
+def test_one_log_that_fails_keeps_no_other_waiting(town: Town) -> None:
+    hub = town.open_node()
+    town.advance(1)
+    store, bad = town.stores[0], presence_log("room.bad")
+    real = store.achange_members
+
+    async def some(log: str, *args: Any) -> Any:
+        if log == bad:
+            raise StoreUnavailable("the store", "a part of it is away")
+        return await real(log, *args)
+
+    store.achange_members = some  # type: ignore[method-assign]
+    logs = [presence_log(f"room.r{number}") for number in range(50)]
+    for log in (bad, *logs):
+        hub.tracker.arrive(log, "user.1", ONE)
+    town.advance(5)
+    assert all(store.members(log).members for log in logs)
+
+
+def test_a_presence_that_cannot_be_read_fails_alone(town: Town) -> None:
+    hub = town.open_node()
+    store = town.stores[0]
+    real = store.amembers
+
+    async def some(log: str) -> Any:
+        if "bad" in log:
+            raise StoreUnavailable("the store", "a part of it is away")
+        return await real(log)
+
+    store.amembers = some  # type: ignore[method-assign]
+    good, bad = Visitor(hub, User(1)), Visitor(hub, User(2))
+
+    async def enter() -> None:
+        entering = [good.enter("room.good"), bad.enter("room.bad")]
+        ends = await asyncio.gather(*entering, return_exceptions=True)
+        assert ends[0] is None
+        assert isinstance(ends[1], StoreUnavailable)
+
+    town.run(enter())
+
+
+def test_logs_that_are_in_doubt_together_cost_one_look(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = town.open_node()
+    town.advance(1)
+    looks: list[str] = []
+    store = town.stores[0]
+    real = store.amembers_of
+
+    async def counted(node: str) -> Any:
+        looks.append(node)
+        return await real(node)
+
+    monkeypatch.setattr(store, "amembers_of", counted)
+    for number in range(50):
+        hub.tracker.arrive(presence_log(f"room.r{number}"), "user.1", ONE)
+    town.advance(2)
+    for number in range(50):
+        hub.tracker.doubt(presence_log(f"room.r{number}"))
+    town.advance(2)
+    assert len(looks) == 1
+    assert replace(store.nodes()[0], age=0.0).id == hub.tracker.node.id

@@ -32,6 +32,7 @@ from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.frames import CloseCode, check_version
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.presence import Attendance
 from realtime.hub.tracker import STREAM_HOLD_SECONDS
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
@@ -82,7 +83,7 @@ class WebSocketConsumer(AsyncConsumer):
             if refused is not None:
                 self.refuse(refused)
             elif self.greet():
-                self.begin_expiry()
+                self.begin_expiry(self.identity)
                 await self.converse(receive)
             if self.closing is not None:
                 await asyncio.wait([self.closing])
@@ -160,10 +161,10 @@ class WebSocketConsumer(AsyncConsumer):
         if self._task is not None:
             self._task.cancel()
 
-    def begin_expiry(self) -> None:
-        """Close when the token ends."""
+    def begin_expiry(self, identity: users.Identity) -> None:
+        """Close when the token ends, and no more when the one before it does."""
         self.expiry.cancel()
-        self.expiry = users.Expiry(self.identity, lambda: self.close(CloseCode.SIGNED_OUT))
+        self.expiry = users.Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
 
     def end(self) -> None:
         """Give back all that the connection held."""
@@ -276,44 +277,74 @@ class WebSocketConsumer(AsyncConsumer):
             raise
         if not is_announced:
             raise forbidden()  # an `auth` in between made it somebody's who may not
-        if subscription.attendance is not None:
+        if self.identity is not identity:
+            await self._attend_anew(subscription, topic)
+        elif subscription.attendance is not None:
             subscription.attendance.begin()
 
     async def _authenticate(self, command: Auth) -> None:
-        """Become who the token says, and leave the topics that this one may not follow."""
+        """Become who the token says, and leave the topics that this one may not follow.
+
+        Until every topic was asked it stays who it was; then it changes in one turn of the loop,
+        so that nothing which the new one may not see is behind the answer.
+        """
         try:
             identity = await self.identify(command.token)
         except ProtocolError as error:
             error.close_code = None  # who it was before, it still is
             raise
+        self.begin_expiry(identity)  # the old token may end while topics are asked: a new one came
+        permitted = await self._ask_anew(identity)
         self.identity = identity
         self.connection.user = identity.user
-        self.begin_expiry()
+        kept = {one: topic for one, topic in permitted.items() if topic and not one.ended}
+        lost = [one for one in permitted if one not in kept and not one.ended]
+        for subscription in lost:
+            subscription.end()
         self.answer(self.dialogue.ok(command))
         self.answer(greeting(self.connection.id, identity))
-        for name, subscription in list(self.connection.subscriptions.items()):
-            topic = await _permitted(name, identity)
-            if self.identity is not identity:
-                return  # the next one asks for all of them
-            if self.connection.subscriptions.get(name) is not subscription:
-                continue
-            if topic is not None:
-                await self._attend(subscription, topic)
-                # One that is not answered yet begins when it is.
-                if subscription.attendance is not None and subscription.position is not None:
-                    subscription.attendance.begin()
-                continue
-            was_answered = subscription.position is not None
-            subscription.end()
-            if was_answered:
-                self.answer(self.dialogue.withdrawn(name))
+        for subscription in lost:
+            if subscription.position is not None:  # else its `subscribe` answers that it may not
+                self.answer(self.dialogue.withdrawn(subscription.topic.name))
+        # Those that are not answered yet are begun by their `subscribe`.
+        attending = [one for one in kept if one.attendance and one.position is not None]
+        await asyncio.gather(*(self._attend_anew(one, kept[one]) for one in attending))
 
-    async def _attend(self, subscription: Subscription, topic: Topic) -> None:
-        """Prepare to be on a topic as who the connection is now."""
-        if topic.presence:
-            live = await self.connection.hub.follow_presence(topic)
-            page = self.connection.id
-            await subscription.attend(topic, live, STREAM_HOLD_SECONDS, page).prepare()
+    async def _ask_anew(self, identity: users.Identity) -> dict[Subscription, Topic | None]:
+        """Return the topic of each subscription, None where another identity may not follow it.
+
+        They are asked all at once; those that begin meanwhile, by an earlier ``subscribe``, after.
+        """
+        permitted: dict[Subscription, Topic | None] = {}
+        following = self.connection.subscriptions
+        while asking := [one for one in following.values() if one not in permitted]:
+            topics = await asyncio.gather(*(_permitted(one.topic.name, identity) for one in asking))
+            permitted.update(zip(asking, topics, strict=True))
+        return permitted
+
+    async def _attend(self, subscription: Subscription, topic: Topic) -> Attendance | None:
+        """Prepare to be on a topic as who the connection is now; None where it has no presence."""
+        if not topic.presence:
+            return None
+        live = await self.connection.hub.follow_presence(topic)
+        attendance = subscription.attend(topic, live, STREAM_HOLD_SECONDS, self.connection.id)
+        await attendance.prepare()
+        return attendance
+
+    async def _attend_anew(self, subscription: Subscription, topic: Topic) -> None:
+        """Be on a topic as who the connection has become, instead of as whom it was.
+
+        Its command is answered, so that a failure ends the connection: a client that comes back is
+        told who is there, and one that stays would not know that it is told no more.
+        """
+        try:
+            attendance = await self._attend(subscription, topic)
+        except Exception as error:
+            logger.error("telling who is on %s failed", topic, exc_info=error)
+            self.close(CloseCode.FAILED)
+            return
+        if attendance is not None:  # which another one may have replaced; then this does nothing
+            attendance.begin()
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         """Leave a topic, whether it was followed or not."""

@@ -18,7 +18,7 @@ from django.utils.http import is_same_domain
 
 from realtime import conf
 
-__all__ = ["is_allowed"]
+__all__ = ["has_one_host", "has_origin", "is_allowed"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
@@ -52,7 +52,7 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
     headers = scope["headers"]
     hosts = _values(headers, b"host")
     origins = _values(headers, b"origin")
-    if len(hosts) != 1 or len(origins) > 1:
+    if not has_one_host(scope) or len(origins) > 1:
         return False
     host = hosts[0]
     if conf.use_x_forwarded_host() and (forwarded := _values(headers, b"x-forwarded-host")):
@@ -69,6 +69,11 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
         return True
     trusted = (*conf.csrf_trusted_origins(), *conf.get().allowed_origins)
     return any(_matches(origin, pattern) for pattern in trusted)
+
+
+def has_one_host(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a request says which host it is for, as all but some of HTTP/1.0 do."""
+    return len(_values(scope["headers"], b"host")) == 1
 
 
 def has_origin(scope: Mapping[str, Any]) -> bool:

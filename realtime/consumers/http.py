@@ -223,11 +223,15 @@ class Request:
             raise error_of(error) from None
 
     def check_origin(self, secure: bool | None) -> None:
-        """Refuse a page of another site.
+        """Refuse a page of another site, and a request that names no host or several.
 
         Raises:
             HttpError: it is refused.
         """
+        if not origins.has_one_host(self.scope):
+            reason = "the request does not say which host it is for, or names several"
+            hint = "send one Host header, as HTTP/1.1 asks for; a proxy has to pass it on"
+            raise HttpError(400, "bad_host", reason, hint)
         if not origins.is_allowed(self.scope, secure):
             reason = "pages of this origin, or requests for this host, are not answered"
             hint = "add the origin to REALTIME['ALLOWED_ORIGINS'], or the host to ALLOWED_HOSTS"

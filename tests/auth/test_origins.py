@@ -8,7 +8,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.auth.origins import is_allowed
+from realtime.auth.origins import has_one_host, is_allowed
 
 PROXY = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}
 
@@ -135,6 +135,12 @@ def test_two_origins_or_hosts_or_none_are_refused() -> None:
     assert not allowed("http://shop.example", ["shop.example", "shop.example"])
     assert not allowed(None, [])
     assert not allowed("http://shop.example", [])
+
+
+def test_host_is_one_header() -> None:
+    assert has_one_host(scope(("Host", "evil.example")))
+    assert not has_one_host(scope(("origin", "http://shop.example")))
+    assert not has_one_host(scope(("host", "shop.example"), ("HOST", "shop.example")))
 
 
 def test_header_names_are_read_in_any_case() -> None:

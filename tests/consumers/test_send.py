@@ -79,6 +79,17 @@ async def test_json_may_have_parameters(kind: str) -> None:
     assert (await post(CALL, {"Content-Type": kind})).status == 404
 
 
+@pytest.mark.parametrize("hosts", [[], ["testserver", "testserver"]])
+async def test_request_without_its_one_host_is_told_to_name_it(hosts: list[str]) -> None:
+    scope = scope_of("send", "POST", JSON)
+    others = [header for header in scope["headers"] if header[0] != b"host"]
+    scope["headers"] = others + [(b"host", host.encode()) for host in hosts]
+    exchange = Exchange(send_command, scope, json.dumps(CALL).encode())
+    await exchange.task
+    assert (exchange.status, exchange.json()["code"]) == (400, "bad_host")
+    assert "Host" in exchange.json()["hint"]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS"])
 async def test_only_post_is_answered(method: str) -> None:
     answer = await post(PUBLISH, method=method)

@@ -6,6 +6,7 @@ costs a thread a client.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -44,6 +45,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
 FIELDS_A_TOPIC = 3  # of a query: its name, since and last
 OTHER_FIELDS = 1_000  # that are read besides; who asks for too many topics hears which is too many
+BODY_SECONDS = 30.0  # that a command's body may take: 64 KB over the slowest of mobile networks
+LENGTH_DIGITS = 18  # of a Content-Length that are looked at; int() refuses thousands of them
 RETRY_SECONDS = 5  # in Retry-After, where the log cannot be reached: about what a restart takes
 
 STATUS = {
@@ -138,7 +141,7 @@ class Response:
             "code": error.code,
             "message": error.reason,
             "hint": error.hint,
-            "retry": error.status in (429, 503),
+            "retry": error.status in (408, 429, 503),
         }
         if error.topic is not None:
             fields["topic"] = error.topic
@@ -343,12 +346,26 @@ def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
 
 
-async def read_body(receive: Receive, limit: int) -> bytes | None:
+async def read_body(request: Request, receive: Receive, limit: int) -> bytes | None:
     """Return the body; None if the client left before it was here.
 
     Raises:
-        HttpError: it is longer than the limit (bytes).
+        HttpError: it is longer than the limit (bytes), or says so, and is not read on; or it is not
+            here in ``BODY_SECONDS``.
     """
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:LENGTH_DIGITS]) > limit:
+        raise _too_long(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_parts(receive, limit)
+    except TimeoutError:
+        reason = f"the body was not here within {BODY_SECONDS:g} seconds, and nothing was run"
+        hint = "send as many bytes as Content-Length says, and send them at once"
+        raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", reason, hint) from None
+
+
+async def _read_parts(receive: Receive, limit: int) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     while True:
@@ -358,7 +375,11 @@ async def read_body(receive: Receive, limit: int) -> bytes | None:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
-            reason = f"the body is longer than {limit} bytes"
-            raise HttpError(413, ErrorCode.TOO_LARGE, reason, "send less at once")
+            raise _too_long(limit)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+def _too_long(limit: int) -> HttpError:
+    reason = f"the body is longer than {limit} bytes"
+    return HttpError(413, ErrorCode.TOO_LARGE, reason, "send less at once")

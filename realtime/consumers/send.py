@@ -36,6 +36,8 @@ __all__ = ["send_command"]
 
 logger = logging.getLogger("realtime")
 
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})  # ASCII is UTF-8 already
+
 
 async def send_command(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Run one command and answer it, as an ASGI application."""
@@ -47,13 +49,9 @@ async def send_command(scope: Mapping[str, Any], receive: Receive, send: Send) -
 async def _answer(request: Request, receive: Receive, secure: bool | None) -> Response | None:
     request.check(("POST",))
     request.check_origin(secure)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # The one type of these that a page of another site cannot send without being asked.
-        hint = "send Content-Type: application/json"
-        raise HttpError(415, ErrorCode.BAD_FRAME, f"the body is {kind or 'of no type'}", hint)
+    _check_type(request.headers.get("content-type", ""))
     limits = conf.get().limits
-    body = await read_body(receive, limits.frame_bytes)
+    body = await read_body(request, receive, limits.frame_bytes)
     if body is None:
         return None
     identity = await request.identify()
@@ -74,6 +72,25 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
         if not isinstance(error, RealtimeError):
             logger.exception("a client's command failed")
         raise error_of(refusal(error)) from error
+
+
+def _check_type(text: str) -> None:
+    """Refuse a body that is not JSON in UTF-8, by its ``Content-Type``.
+
+    Raises:
+        HttpError: it is refused.
+    """
+    kind, *parameters = (part.strip().lower() for part in text.split(";"))
+    if kind != "application/json":
+        # The one type of these that a page of another site cannot send without being asked.
+        hint = "send Content-Type: application/json"
+        raise HttpError(415, ErrorCode.BAD_FRAME, f"the body is {kind or 'of no type'}", hint)
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        charset = value.strip().strip('"')
+        if name.strip() == "charset" and charset not in CHARSETS:
+            reason, hint = f"the body is in {charset or 'no charset'}", "send JSON in UTF-8"
+            raise HttpError(415, ErrorCode.BAD_FRAME, reason, hint)
 
 
 async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:

@@ -12,6 +12,7 @@ from realtime.consumers import rates
 from realtime.consumers import send as module
 from realtime.consumers.send import send_command
 from tests.consumers.exchange import Exchange, scope_of
+from tests.support.server import DEADLINE
 
 JSON = {"Content-Type": "application/json"}
 PUBLISH = {"type": "publish", "id": 1, "topic": "orders.1", "event": "typing", "data": None}
@@ -74,9 +75,24 @@ async def test_only_json_is_taken(kind: str | None) -> None:
     assert "application/json" in answer.json()["hint"]
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF8",
+     'application/json; profile=x; Charset="UTF-8"', "application/json; charset=us-ascii"],
+)  # fmt: skip
 async def test_json_may_have_parameters(kind: str) -> None:
     assert (await post(CALL, {"Content-Type": kind})).status == 404
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json; charset=utf-16", 'application/json; a=b; charset="latin-1"',
+     "application/json; charset=", "application/json; charset=utf-8, text/plain"],
+)  # fmt: skip
+async def test_json_in_another_charset_is_refused(kind: str) -> None:
+    answer = await post(CALL, {"Content-Type": kind})
+    assert answer.status == 415
+    assert answer.json()["hint"] == "send JSON in UTF-8"
 
 
 @pytest.mark.parametrize("hosts", [[], ["testserver", "testserver"]])
@@ -128,6 +144,37 @@ async def test_body_in_pieces_is_one_command_and_is_bounded() -> None:
     await exchange.task
     assert exchange.status == 413
     assert exchange.inbox.qsize() == 13, "no more is read than the limit and one piece"
+
+
+@pytest.mark.parametrize("length", ["65537", "100000000", "9" * 5_000])
+async def test_body_that_is_announced_too_long_is_not_read(length: str) -> None:
+    scope = scope_of("send", "POST", {**JSON, "Content-Length": length})
+    exchange = Exchange(send_command, scope, b"x", b"x")
+    await exchange.task
+    assert (exchange.status, exchange.json()["code"]) == (413, "too_large")
+    assert exchange.inbox.qsize() == 2
+
+
+@pytest.mark.parametrize("length", ["7", "", "many", "²", "-1", "1, 1"])
+async def test_body_is_measured_whatever_was_announced(length: str) -> None:
+    assert (await post(CALL, {**JSON, "Content-Length": length})).status == 404
+    answer = await post(b"x" * 70_000, {**JSON, "Content-Length": length})
+    assert answer.status == 413
+
+
+async def test_body_that_does_not_come_is_waited_for_no_longer_than_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("realtime.consumers.http.BODY_SECONDS", 0.01)
+    exchange = Exchange(send_command, scope_of("send", "POST", JSON), b'{"type":', b"")
+    exchange.inbox.get_nowait()
+    exchange.inbox.get_nowait()
+    exchange.inbox.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
+    async with asyncio.timeout(DEADLINE):
+        await exchange.task
+    error = exchange.json()
+    assert (exchange.status, error["code"], error["retry"]) == (408, "body_timeout", True)
+    assert error["hint"]
 
 
 async def test_client_that_leaves_before_its_body_is_here_gets_nothing() -> None:

@@ -69,6 +69,20 @@ async def test_client_that_does_not_read_is_cut_and_resumes_whole(server: Server
         assert [event["seq"] for event in rest] == list(range(len(seen) + 1, count + 1))
 
 
+async def test_command_that_is_announced_too_long_is_refused_before_it_is_sent(
+    server: Server,
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    lines = [
+        "POST /realtime/send HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json",
+        "Content-Length: 100000000", "", "{",
+    ]  # fmt: skip
+    writer.write("\r\n".join(lines).encode())
+    async with asyncio.timeout(DEADLINE):
+        assert int((await reader.readline()).split()[1]) == 413
+    writer.close()
+
+
 async def wait_for_the_end(server: Server) -> None:
     """Wait until the server has given up to tell one of the clients that it is closed."""
     await await_until(

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.django_db
 
 ADA, BO = User(pk=1, username="ada"), User(pk=2, username="bo")
-TOPICS = 40  # more than there are threads, and than a server would ask one by one
+TOPICS = 40  # all wait until each was asked, so that asking one by one would never end
 
 Connect = Callable[..., RealtimeClient]
 

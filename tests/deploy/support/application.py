@@ -10,6 +10,12 @@ from django.conf import settings
 
 settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+from realtime.hub import tracker  # noqa: E402 - what is set below is read once
+
+# Nobody waits for half a minute until somebody who polled has left.
+tracker.STREAM_HOLD_SECONDS = 0.5
+tracker.POLL_HOLD_SECONDS = 3.0
+
 from tests.asgi import application as project  # noqa: E402
 
 TOLD = ("connection", "host", "x-forwarded-for", "x-forwarded-proto")

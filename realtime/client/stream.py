@@ -87,7 +87,9 @@ class StreamLink:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._topics: dict[str, _Followed] = {}
-        self._asked: list[str] = []  # the topics of the stream that is open
+        # The topics of the stream that is open. One that was left and is followed again is another
+        # object: what this stream still brings of it is not of the new subscription.
+        self._asked: dict[str, _Followed] = {}
         self._changed = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -130,15 +132,15 @@ class StreamLink:
 
     def _request(self) -> tuple[str, dict[str, str]]:
         """Return the query and the headers of the next stream."""
-        self._asked = list(self._topics)
+        self._asked = dict(self._topics)
         query = [("ids", "0"), *(("topic", name) for name in self._asked or [""])]
-        fresh = [one if one.place is None else None for one in self._topics.values()]
+        fresh = [one if one.place is None else None for one in self._asked.values()]
         if any(one and one.since for one in fresh):
             query += [("since", one.since if one else "") for one in fresh]
         if any(one and one.last for one in fresh):
             query += [("last", one.last if one else "") for one in fresh]
         headers = {"Accept": "text/event-stream"}
-        if places := [entry(name, one.place) for name, one in self._topics.items() if one.place]:
+        if places := [entry(name, one.place) for name, one in self._asked.items() if one.place]:
             headers["Last-Event-ID"] = compose(places)
         return urlencode(query), headers
 
@@ -189,19 +191,23 @@ class StreamLink:
         """
         error = _error_of(response)
         code, status = error.get("code"), response.status_code
-        asked = [name for name in self._asked if name in self._topics]
         if status == 403 and code == "forbidden":
-            blamed = asked
-        elif error.get("topic") in asked:
+            blamed = list(self._asked)
+        elif error.get("topic") in list(self._asked):
             blamed = [error["topic"]]
         elif code and status == 400:
-            blamed = [name for name in asked if self._topics[name].id is not None]
+            blamed = [name for name, one in self._asked.items() if one.id is not None]
         else:
             blamed = []
         if not blamed:
             raise refused(status, self._address.of("sse"), response.headers, _said(response))
-        for name in blamed:
+        for name in filter(self._current, blamed):
             self._drop(name, error)
+
+    def _current(self, name: str) -> _Followed | None:
+        """Return what is wanted of a topic if the open stream was asked for just that."""
+        followed = self._asked.get(name)
+        return followed if followed is not None and followed is self._topics.get(name) else None
 
     def _drop(self, name: str, error: Frame) -> None:
         """Tell that a topic is not followed, or no more."""
@@ -218,11 +224,11 @@ class StreamLink:
             self._closing = str(frame.get("reason", ""))
         elif kind == "welcome":
             self._welcomed.set()
-        followed = self._topics.get(name)
+        followed = self._current(name)
         if followed is None:
             if kind in ("welcome", "closing"):
                 self._hear(frame)
-            return  # of a topic that was left a moment ago
+            return  # of a topic that was left a moment ago, also if it is followed again
         if kind == "error":
             self._drop(name, frame)
         elif kind == "subscribed":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -78,6 +78,12 @@ class _Followed:
     last: str
     place: Cursor | None
 
+    def start(self, in_url: bool) -> dict[str, str]:
+        """Return the fields of the URL; a place is in it where it cannot be in the header."""
+        if self.place is None:
+            return {"since": self.since, "last": self.last}
+        return {"since": str(self.place)} if in_url else {}
+
 
 class StreamLink:
     """Frames as the data of an event stream, commands as requests."""
@@ -90,6 +96,7 @@ class StreamLink:
         # The topics of the stream that is open. One that was left and is followed again is another
         # object: what this stream still brings of it is not of the new subscription.
         self._asked: dict[str, _Followed] = {}
+        self._is_bare = False  # something on the way takes the header with the places off
         self._changed = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -134,14 +141,14 @@ class StreamLink:
         """Return the query and the headers of the next stream."""
         self._asked = dict(self._topics)
         query = [("ids", "0"), *(("topic", name) for name in self._asked or [""])]
-        fresh = [one if one.place is None else None for one in self._asked.values()]
-        if any(one and one.since for one in fresh):
-            query += [("since", one.since if one else "") for one in fresh]
-        if any(one and one.last for one in fresh):
-            query += [("last", one.last if one else "") for one in fresh]
         headers = {"Accept": "text/event-stream"}
-        if places := [entry(name, one.place) for name, one in self._asked.items() if one.place]:
-            headers["Last-Event-ID"] = compose(places)
+        places = [(name, one.place) for name, one in self._asked.items() if one.place is not None]
+        if places and not self._is_bare:
+            headers["Last-Event-ID"] = compose([entry(name, place) for name, place in places])
+        starts = [one.start(in_url=self._is_bare) for one in self._asked.values()]
+        for field in ("since", "last"):
+            if any(start.get(field) for start in starts):
+                query += [(field, start.get(field, "")) for start in starts]
         return urlencode(query), headers
 
     async def _read(self) -> None:
@@ -232,10 +239,25 @@ class StreamLink:
         if kind == "error":
             self._drop(name, frame)
         elif kind == "subscribed":
-            self._begin(followed, frame)
+            if self._is_stripped(followed, frame):
+                self._ask_bare()
+            else:
+                self._begin(followed, frame)
         else:
             followed.place = _place(frame) or followed.place
             self._hear(frame)
+
+    def _is_stripped(self, followed: _Followed, frame: Frame) -> bool:
+        """Tell whether a topic's place did not reach the server, which begins with what is new."""
+        is_sent = followed.place is not None and not self._is_bare
+        return is_sent and not isinstance(frame.get("recovered"), bool)
+
+    def _ask_bare(self) -> None:
+        """Ask again for all topics, with their places in the URL; take nothing more till then."""
+        self._is_bare = True
+        for name in filter(self._current, self._asked):
+            self._topics[name] = replace(self._topics[name])
+        self._changed.set()
 
     def _begin(self, followed: _Followed, frame: Frame) -> None:
         followed.place = _place(frame)

@@ -1,11 +1,12 @@
-"""The event stream against a real Daphne: it is opened again and again, and proxies are in the way."""
+"""The event stream against a real Daphne: opened again and again, with proxies in the way."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import pytest
 
 from realtime.client import Client, Cursor, Subscription
+from tests.client.support.proxy import Proxy, proxy_to
 from tests.support.server import DEADLINE, Publisher, Server
 
 
@@ -20,6 +21,12 @@ def publisher(server: Server) -> Iterator[Publisher]:
     running = Publisher(server)
     yield running
     running.close()
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with proxy_to(server.port) as running:
+        yield running
 
 
 def url(port: int) -> str:
@@ -58,3 +65,34 @@ async def test_a_topic_that_is_left_and_followed_again_at_once_has_no_hole(
                 await read(events, range(start, start + each))
                 since = events.cursor
         await publishing
+
+
+async def test_a_proxy_that_takes_the_header_with_the_places_off_makes_no_hole(
+    server: Server, publisher: Publisher, proxy: Proxy
+) -> None:
+    proxy.strips = b"last-event-id"
+    names = ["public.bare-1", "public.bare-2"]
+    for name in names:
+        await publisher.publish(name, 5)
+    async with Client(url(proxy.port), transport="sse") as client:
+        places = []
+        for number, name in enumerate(names):
+            async with client.subscribe(name, since="@1") as events:
+                await read(events, range(2 + number))
+                places.append(events.cursor)
+        one, two = (
+            client.subscribe(name, since=place) for name, place in zip(names, places, strict=True)
+        )
+        await read(one, range(2, 5))
+        await read(two, range(3, 5))
+        # Another topic makes another stream, which has to go on where those are.
+        async with client.subscribe("public.bare-3", last=1), client.subscribe("public.bare-4"):
+            await publisher.publish(names[0], 2, "tick", 5)
+            await publisher.publish(names[1], 2, "tick", 5)
+            await read(one, range(5, 7))
+            await read(two, range(5, 7))
+            proxy.cut()
+            await publisher.publish(names[0], 2, "tick", 7)
+            await read(one, range(7, 9))
+    lost = [line for line in proxy.requests if "since=" not in line and "bare-" in line]
+    assert len(lost) == 2, "once a connection it finds out, and asks with the places in the URL"

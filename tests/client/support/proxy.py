@@ -16,6 +16,7 @@ class Proxy:
     Attributes:
         port: where it listens.
         heads: the request lines and headers of the requests.
+        strips: the name, in small letters, of a header that it takes off; empty for none.
         blocks_websockets: answers 400 to what asks for an upgrade.
         mean_bytes: cut each connection after up to twice so many bytes of the server's; None for
             never.
@@ -25,6 +26,7 @@ class Proxy:
         self.target = target
         self.port = 0
         self.heads: list[str] = []
+        self.strips = b""
         self.blocks_websockets = False
         self.mean_bytes: int | None = None
         self.cuts = 0
@@ -48,7 +50,7 @@ class Proxy:
     ) -> None:
         other_reader, other = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(other)
-        other.write(head)
+        other.write(self._stripped(head))
         mean = self.mean_bytes
         budget = None if mean is None else int(random.uniform(0, 2 * mean))
         ways = [
@@ -74,8 +76,16 @@ class Proxy:
                 return
             if data.startswith((b"GET ", b"POST ")):  # one more on the same connection
                 self.heads.append(data.decode("latin-1"))
+                data = self._stripped(data)
             writer.write(data)
             await writer.drain()
+
+    def _stripped(self, head: bytes) -> bytes:
+        if not self.strips:
+            return head
+        lines = head.split(b"\r\n")
+        prefix = self.strips + b":"
+        return b"\r\n".join(line for line in lines if not line.lower().startswith(prefix))
 
     def cut(self) -> None:
         """End all connections in the middle of whatever they do."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, NoReturn, Protocol, TypeAlias
 
 from realtime.client.backoff import Backoff
-from realtime.client.links import Frame, Link, LinkClosed
+from realtime.client.links import DENIALS, Frame, Link, LinkClosed
 from realtime.exceptions import ConnectionEnded
 from realtime.frames import CloseCode
 
@@ -67,7 +67,8 @@ class Connector:
         """Connect, and connect again, until it makes no sense any more.
 
         Raises:
-            ConnectionEnded: the server said not to come back, or there is none at the URL.
+            ConnectionEnded: the server said not to come back, or no transport ever got through and
+            the last one was answered with HTTP 401, 403, 404 or 410.
         """
         while True:
             closed = await self._use_any()
@@ -206,7 +207,9 @@ class Connector:
         """
         if 4400 <= closed.code <= 4499:
             raise ConnectionEnded(closed.code, closed.reason) from closed
-        if closed.status in (404, 410) and not self._was_up:
+        if not self._was_up and closed.status in DENIALS:
+            raise ConnectionEnded(DENIALS[closed.status], closed.reason) from closed
+        if not self._was_up and closed.status in (404, 410):
             raise ConnectionEnded(4404, f"{closed.reason}; check the URL") from closed
         now = asyncio.get_running_loop().time()
         if self._up_at and now - self._up_at > STABLE_SECONDS:

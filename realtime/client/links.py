@@ -22,6 +22,8 @@ OPEN_SECONDS = 10.0  # from the attempt until the server has said something
 CLOSING_SECONDS = 5.0  # from the announcement of a close to the close
 GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # that a heartbeat may be late
 
+DENIALS = {401: 4401, 403: 4403}  # close codes of statuses that refuse somebody
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _COOKIE = re.compile(r"[\x21-\x3a\x3c-\x7e]*")  # no space and no semicolon
@@ -56,13 +58,20 @@ class LinkClosed(Exception):
 
 
 def refused(status: int, url: str, headers: Mapping[str, str], said: str = "") -> LinkClosed:
-    """Return what an HTTP status other than success means for a link."""
+    """Return what an HTTP status other than success means for a link.
+
+    Args:
+        status: the status.
+        url: what was asked.
+        headers: of the answer.
+        said: what our server says about it; empty if the answer may be somebody else's, such as a
+            proxy's, which does not speak for the server: another transport may get through.
+    """
     reason = f"{url} answered with HTTP {status}" + (f": {said}" if said else "")
-    if status == 401:
-        return LinkClosed(4401, f"{reason}; check the token or the cookies", status=status)
-    if status == 403:
-        hint = "check the URL, and the token or the cookies"
-        return LinkClosed(4403, f"{reason}; {hint}", status=status)
+    if status in DENIALS:
+        reason = f"{reason}; check the URL, and the token or the cookies"
+        if said:
+            return LinkClosed(DENIALS[status], reason, status=status)
     seconds = headers.get("Retry-After", "")
     after = None
     if seconds.isascii() and seconds.isdigit() and len(seconds) < 9:

@@ -331,12 +331,14 @@ async def _first(waiting: Coroutine[Any, Any, Any], reading: asyncio.Task[None])
 def _error_of(response: httpx.Response) -> Frame:
     """Return the error frame that is the body of a refusal; empty if it is not from our server."""
     frame = decode(response.content)
-    return frame if frame is not None and frame["type"] == "error" else {}
+    if frame is None or frame["type"] != "error" or not isinstance(frame.get("code"), str):
+        return {}
+    return frame
 
 
 def _said(response: httpx.Response) -> str:
     error = _error_of(response)
-    return "; ".join(str(error[key]) for key in ("message", "hint") if error.get(key))
+    return "; ".join(str(error[key]) for key in ("code", "message", "hint") if error.get(key))
 
 
 def _answer_of(response: httpx.Response) -> Frame:

@@ -219,15 +219,40 @@ def test_a_server_that_is_away_is_not_asked_twice() -> None:
 
 def test_who_is_refused_is_not_refused_again_over_another_transport() -> None:
     server = FakeServer()
-    server.fates["websocket"].append(LinkClosed(4401, "HTTP 401", status=401))
+    server.fates["websocket"].append(LinkClosed(4401, "signed out"))
 
     async def story() -> None:
         async with FakeClient(server) as client:
-            with pytest.raises(ConnectionEnded, match="4401: HTTP 401"):
+            with pytest.raises(ConnectionEnded, match="4401: signed out"):
                 await anext(client.subscribe(TOPIC))
 
     play(story())
     assert names(server) == ["websocket"]
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 4401), (403, 4403)])
+def test_a_refusal_that_may_be_a_proxys_ends_it_at_the_beginning_alone(
+    status: int, code: int
+) -> None:
+    server = FakeServer()
+    fate = LinkClosed(1006, f"HTTP {status}", blocked=True, status=status)
+
+    async def story() -> None:
+        server.fates["websocket"].append(fate)
+        async with FakeClient(server) as client, client.subscribe(TOPIC) as events:
+            assert client.transport == "sse"
+            server.fates["sse"].append(fate)
+            server.fates["websocket"].append(fate)
+            server.link.cut()
+            server.publish()
+            assert await take(events, 1) == [1], "it came back"
+        server.fates["websocket"].append(fate)
+        server.fates["sse"].append(fate)
+        async with FakeClient(server) as client:
+            with pytest.raises(ConnectionEnded, match=f"{code}: HTTP {status}"):
+                await anext(client.subscribe(TOPIC))
+
+    play(story())
 
 
 def test_a_url_where_nothing_is_ends_it_but_only_at_the_beginning() -> None:

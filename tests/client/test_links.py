@@ -82,13 +82,23 @@ def test_an_unknown_transport_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "blocked"),
-    [(401, 4401, False), (403, 4403, False), (400, 1006, True), (426, 1006, True)],
+    ("status", "said", "code", "blocked"),
+    [
+        (401, "because", 4401, False),
+        (403, "because", 4403, False),
+        (401, "", 1006, True),
+        (403, "", 1006, True),
+        (400, "because", 1006, True),
+        (426, "", 1006, True),
+    ],
 )
-def test_a_status_says_whether_to_come_back_and_how(status: int, code: int, blocked: bool) -> None:
-    closed = refused(status, URL, {}, "because")
+def test_a_status_says_whether_to_come_back_and_how(
+    status: int, said: str, code: int, blocked: bool
+) -> None:
+    closed = refused(status, URL, {}, said)
     assert (closed.code, closed.blocked, closed.status) == (code, blocked, status)
-    assert f"{URL} answered with HTTP {status}: because" in closed.reason
+    assert f"{URL} answered with HTTP {status}" in closed.reason
+    assert said in closed.reason
 
 
 def test_retry_after_is_spread_so_that_clients_do_not_come_back_together() -> None:

@@ -282,6 +282,23 @@ async def test_a_stream_stands_in_where_websockets_are_blocked_until_they_are_no
     assert sum("GET /realtime/ws" in line for line in proxy.requests) >= 3
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_proxy_that_forbids_websockets_does_not_end_it(proxy: Proxy, status: int) -> None:
+    proxy.blocks_websockets, proxy.status = True, status
+    async with Client(url(proxy.port)) as client, client.subscribe("public.behind") as events:
+        assert (client.transport, events.topic) == ("sse", "public.behind")
+
+
+async def test_our_servers_refusal_of_a_stream_is_final_also_where_a_websocket_was_tried(
+    server: Server, proxy: Proxy
+) -> None:
+    foreign = {"Origin": "https://evil.example"}
+    async with Client(url(proxy.port), headers=foreign) as client:
+        with pytest.raises(ConnectionEnded, match=r"4403: .*ALLOWED_ORIGINS"):
+            await anext(client.subscribe("public.news"))
+    assert [head.split("?")[0][-4:] for head in proxy.heads] == ["e/ws", "/sse"]
+
+
 @on_each
 async def test_the_token_is_in_a_header_of_each_request_and_in_no_url(
     server: Server, proxy: Proxy, transport: Transport

@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+REFUSAL = b"HTTP/1.1 %d No\r\nContent-Length: 15\r\nConnection: close\r\n\r\n<html>No</html>"
 READ_BYTES = 4_096
 
 
@@ -17,7 +17,8 @@ class Proxy:
         port: where it listens.
         heads: the request lines and headers of the requests.
         strips: the name, in small letters, of a header that it takes off; empty for none.
-        blocks_websockets: answers 400 to what asks for an upgrade.
+        blocks_websockets: answers with ``status`` to what asks for an upgrade.
+        status: an HTTP status.
         mean_bytes: cut each connection after up to twice so many bytes of the server's; None for
             never.
     """
@@ -28,6 +29,7 @@ class Proxy:
         self.heads: list[str] = []
         self.strips = b""
         self.blocks_websockets = False
+        self.status = 400
         self.mean_bytes: int | None = None
         self.cuts = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -38,7 +40,7 @@ class Proxy:
             head = await reader.readuntil(b"\r\n\r\n")
             self.heads.append(head.decode("latin-1"))
             if self.blocks_websockets and b"upgrade: websocket" in head.lower():
-                writer.write(REFUSAL)
+                writer.write(REFUSAL % self.status)
                 await writer.drain()
             else:
                 await self._pass_on(head, reader, writer)

@@ -227,8 +227,8 @@ class Following:
             case "unsubscribed":
                 self._is_up = False  # it was left already
                 reason = str(frame.get("reason"))
-                message = f"{self.topic}: the server ended the subscription"
-                self.end(CommandRefused(reason, message))
+                said = frame.get("message") or "the server ended the subscription"
+                self.end(CommandRefused(reason, f"{self.topic}: {said}"))
 
     def _event(self, frame: Frame) -> None:
         cursor = None

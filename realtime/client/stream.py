@@ -36,8 +36,15 @@ __all__ = ["UNREACHED", "EventStream", "StreamLink"]
 BATCH_SECONDS = 0.05  # that a change of topics waits for the next one
 HEAD_SECONDS = 60.0  # until a stream begins; from then on its heartbeats count, and come sooner
 MAX_BYTES = 2**24  # of a line, as of a WebSocket frame
+LONG = 8_000  # bytes of a URL, or of a header, that proxies take: nginx 8 KB with what is around it
+LONGER = 16_384 - len("GET  HTTP/1.1")  # of a URL; at a longer one Daphne hangs up without a word
+TOO_LONG = (
+    "the topics of this client do not fit into a URL that the server, or a proxy, takes: follow "
+    "fewer, give them shorter names, or raise the limit (nginx: large_client_header_buffers)"
+)
 UNREACHED = "unreached"  # code of a command that was not sent, since nobody listened
 
+_HUNG_UP = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _REASONS = {code.reason: int(code) for code in CloseCode}
 
 
@@ -96,6 +103,7 @@ class StreamLink:
         # The topics of the stream that is open. One that was left and is followed again is another
         # object: what this stream still brings of it is not of the new subscription.
         self._asked: dict[str, _Followed] = {}
+        self._length = 0  # of its URL, or of the header with the places if that is longer
         self._is_bare = False  # something on the way takes the header with the places off
         self._changed = asyncio.Event()
         self._welcomed = asyncio.Event()
@@ -138,7 +146,7 @@ class StreamLink:
     # Topics
 
     def _request(self) -> tuple[str, dict[str, str]]:
-        """Return the query and the headers of the next stream."""
+        """Return the URL and the headers of the next stream."""
         self._asked = dict(self._topics)
         query = [("ids", "0"), *(("topic", name) for name in self._asked or [""])]
         headers = {"Accept": "text/event-stream"}
@@ -149,19 +157,24 @@ class StreamLink:
         for field in ("since", "last"):
             if any(start.get(field) for start in starts):
                 query += [(field, start.get(field, "")) for start in starts]
-        return urlencode(query), headers
+        url = f"{self._address.of('sse')}&{urlencode(query)}"
+        target = len(url) - len(self._address.origin)
+        self._length = max(target, len(headers.get("Last-Event-ID", "")))
+        return url, headers
 
     async def _read(self) -> None:
-        """Read one stream to its end; return if some of its topics were refused.
+        """Read one stream to its end; return if some of its topics were refused or did not fit.
 
         Raises:
             LinkClosed: it ended.
         """
         assert self._http is not None
-        query, headers = self._request()
+        full, headers = self._request()
         url = self._address.of("sse")
+        answered = False
         try:
-            async with self._http.stream("GET", f"{url}&{query}", headers=headers) as response:
+            async with self._http.stream("GET", full, headers=headers) as response:
+                answered = True
                 if response.status_code != 200:
                     await response.aread()
                     self._refuse(response)
@@ -169,8 +182,14 @@ class StreamLink:
                 if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                     raise LinkClosed(1006, f"{url} is no event stream", blocked=True)
                 await self._follow(response)
+        except httpx.InvalidURL:  # the longest one that httpx sends has 64 KB
+            self._shorten()
+            return
         except httpx.HTTPError as error:
-            raise LinkClosed(1006, f"{url}: {error!r}") from error
+            if answered or self._length <= LONGER or not isinstance(error, _HUNG_UP):
+                raise LinkClosed(1006, f"{url}: {error!r}") from error
+            self._shorten()
+            return
         raise LinkClosed(_REASONS.get(self._closing, 1006), self._closing or "the stream ended")
 
     async def _follow(self, response: httpx.Response) -> None:
@@ -206,10 +225,29 @@ class StreamLink:
             blamed = [name for name, one in self._asked.items() if one.id is not None]
         else:
             blamed = []
+        if not code and self._is_too_long(status):
+            self._shorten()
+            return
         if not blamed:
             raise refused(status, self._address.of("sse"), response.headers, _said(response))
         for name in filter(self._current, blamed):
             self._drop(name, error)
+
+    def _is_too_long(self, status: int) -> bool:
+        """Tell whether a status, not of our application, says that the request is too long."""
+        says = status in (414, 431) or (status == 400 and self._length > LONG)
+        return says and self._asked != {}
+
+    def _shorten(self) -> None:
+        """Leave topics out, the newest first, until the rest fits."""
+        most = LONG if self._length > LONG else self._length // 2
+        error = {"code": "too_many_topics", "message": TOO_LONG}
+        for name in reversed(self._asked):
+            if self._current(name):
+                self._drop(name, error)
+            self._request()
+            if self._length <= most:
+                break
 
     def _current(self, name: str) -> _Followed | None:
         """Return what is wanted of a topic if the open stream was asked for just that."""
@@ -222,7 +260,8 @@ class StreamLink:
         if followed.id is not None:
             self._hear({**error, "type": "error", "topic": name, "id": followed.id})
         else:
-            self._hear({"type": "unsubscribed", "topic": name, "reason": error.get("code")})
+            told = {"reason": error.get("code"), "message": error.get("message")}
+            self._hear({"type": "unsubscribed", "topic": name, **told})
 
     def _take(self, frame: Frame) -> None:
         """Hand on a frame of the stream as a WebSocket would have brought it."""

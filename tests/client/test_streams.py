@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
-from realtime.client import Client, Cursor, Subscription
+from realtime.client import Client, CommandRefused, Cursor, Subscription
 from tests.client.support.proxy import Proxy, proxy_to
+from tests.support.nginx import GET_NGINX, nginx, nginx_path
 from tests.support.server import DEADLINE, Publisher, Server
+from tests.support.services import require
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +99,40 @@ async def test_a_proxy_that_takes_the_header_with_the_places_off_makes_no_hole(
             await read(one, range(7, 9))
     lost = [line for line in proxy.requests if "since=" not in line and "bare-" in line]
     assert len(lost) == 2, "once a connection it finds out, and asks with the places in the URL"
+
+
+async def check_too_many(server: Server, port: int, kind: str) -> None:
+    """Follow more than fits into a URL: who came first goes on, and the others hear why."""
+    names = [f"public.{kind}-{number}-".ljust(200, "x") for number in range(90)]
+    async with (
+        asyncio.timeout(DEADLINE * 3),
+        Client(url(port), transport="sse") as client,
+        client.subscribe(names[0]) as first,
+    ):
+        others = [client.subscribe(name) for name in names[1:]]
+        with pytest.raises(CommandRefused, match=r"too_many_topics: .*: follow fewer"):
+            await anext(others[-1])
+        begun = await asyncio.gather(
+            *(each._following.begun() for each in others), return_exceptions=True
+        )
+        kept = [each for each, error in zip(others, begun, strict=True) if error is None]
+        assert kept == others[: len(kept)], "those that were asked for last are left out"
+        assert len(kept) >= 30
+        script = (
+            "from realtime import publish_many\n"
+            f"publish_many([(name, 'tick', 7) for name in {names!r}])"
+        )
+        await asyncio.to_thread(server.run, script)
+        for each in (first, *kept):
+            await read(each, [7])
+
+
+async def test_topics_that_do_not_fit_into_the_servers_url_are_refused(server: Server) -> None:
+    await check_too_many(server, server.port, "long")
+
+
+async def test_topics_that_do_not_fit_into_a_proxys_url_are_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    with nginx(require(nginx_path(), GET_NGINX), tmp_path, [server.port]) as port:
+        await check_too_many(server, port, "proxied")

@@ -6,6 +6,7 @@ realtime.E002  a key in ``settings.REALTIME`` is not known
 realtime.E003  two topic patterns have one shape
 realtime.E004  the store cannot be made
 realtime.E005  PyPI's other package with the import name ``realtime`` is installed
+realtime.E006  the channel layer cannot be made
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
@@ -22,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from channels.layers import BaseChannelLayer, InMemoryChannelLayer
+from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
 from django.db import connections
@@ -36,6 +37,7 @@ from realtime.stores.base import Store
 __all__ = [
     "check_asgi_application",
     "check_import_name",
+    "check_layer",
     "check_patterns",
     "check_runserver",
     "check_settings",
@@ -107,6 +109,33 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 
 @register("realtime")
+def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a channel layer that cannot be imported or refuses its options.
+
+    Publishing would go on, and each wake-up fail: the events would come up to five seconds late.
+    """
+    if not conf.has_channel_layers():
+        return []
+    try:
+        # Not get_channel_layer(): it takes a KeyError of the layer's own for a missing entry.
+        layer = channel_layers["default"]
+        if not callable(getattr(layer, "group_send", None)):
+            raise TypeError(f"{type(layer).__name__} is no channel layer with groups")
+    except Exception as error:  # a layer of the project's may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        return [
+            Error(
+                f'The channel layer of CHANNEL_LAYERS["default"] cannot be made: {reason}',
+                hint='It is a dict with the path of a class as "BACKEND" and that class\'s options '
+                'as "CONFIG". Leave it out, so that the wake-ups go through the database, or see '
+                "docs/channel-layer.md and docs/redis.md for what may stand there.",
+                id="realtime.E006",
+            )
+        ]
+    return []
+
+
+@register("realtime")
 def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Report a store of which each process has its own.
 
@@ -115,7 +144,7 @@ def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store, or by Channels
+        return []  # reported by check_store or check_layer
     name = type(store).__name__
     if store.shared:
         if not _in_memory(store.alias) or _alone(layer):
@@ -144,7 +173,7 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store, or by Channels
+        return []  # reported by check_store or check_layer
     if not store.shared or _in_sqlite(store) or not _alone(layer):
         return []
     name = type(layer).__name__

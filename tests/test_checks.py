@@ -166,6 +166,46 @@ def test_what_cannot_serve_several_processes_is_named_where_the_settings_suggest
             assert str(message.id) in (message.hint or "")
 
 
+OURS = "realtime.layers.DatabaseChannelLayer"
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ({"BACKEND": OURS, "CONFIG": {"hosts": []}}, "unexpected keyword argument 'hosts'"),
+        ({"BACKEND": OURS, "CONFIG": {"using": "nope"}}, "using is 'nope', which is no alias"),
+        ({"BACKEND": OURS, "CONFIG": {"polling_interval": -1}}, "polling_interval is -1"),
+        ({"BACKEND": "channels_redis.pubsub.Nope"}, "channels_redis.pubsub.Nope"),
+        ({"BACKEND": "tests.test_checks.LayerWithoutItsKey"}, "KeyError: 'address'"),
+        ({"BACKEND": "builtins.dict"}, "dict is no channel layer with groups"),
+        ({"CONFIG": {}}, "No BACKEND"),
+        (None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("store", [{}, REDIS_STORE], ids=["database", "redis"])
+def test_a_layer_that_cannot_be_made_is_reported_once(
+    store: dict[str, Any], layer: object, text: str
+) -> None:
+    with override_settings(REALTIME=store, CHANNEL_LAYERS={"default": layer}):
+        (message,) = checks.check_layer()
+        assert found() == ["realtime.E006"]
+    assert message.id == "realtime.E006"
+    assert 'CHANNEL_LAYERS["default"] cannot be made: ' in message.msg
+    assert text in message.msg
+    assert '"BACKEND"' in (message.hint or "")
+
+
+class LayerWithoutItsKey:
+    def __init__(self) -> None:
+        raise KeyError("address")
+
+
+def test_no_layer_and_one_that_can_be_made_are_no_problem() -> None:
+    for layers in ({}, MEMORY_LAYER, REDIS_LAYER, {"default": {"BACKEND": OURS}}):
+        with override_settings(CHANNEL_LAYERS=layers):
+            assert checks.check_layer() == []
+
+
 # The other package of this name
 
 

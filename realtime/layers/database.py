@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import secrets
 import time
@@ -47,6 +48,7 @@ from typing import Any, ClassVar, cast
 
 from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -87,6 +89,9 @@ class DatabaseChannelLayer(BaseChannelLayer):
         group_expiry: seconds that a membership lasts after the last ``group_add()``.
         polling_interval: seconds between two looks for messages of other processes, where they are
             not heard of; less than half of it while messages arrive.
+
+    Raises:
+        ImproperlyConfigured: one of them has no meaning; the text says which, and what it may be.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
@@ -102,6 +107,18 @@ class DatabaseChannelLayer(BaseChannelLayer):
         group_expiry: int = 86_400,
         polling_interval: float = 0.05,
     ) -> None:
+        seconds = {
+            "expiry": expiry,
+            "group_expiry": group_expiry,
+            "polling_interval": polling_interval,
+        }
+        for name, value in seconds.items():
+            _require_seconds(name, value)
+        _require_messages("capacity", capacity)
+        _require_capacities(channel_capacity)
+        if using not in connections.settings:
+            known = ", ".join(map(repr, connections.settings))
+            raise _refused("using", using, f"is no alias in settings.DATABASES; it has {known}")
         super().__init__(expiry=expiry, capacity=capacity)
         # The base class declares the form of its argument and uses the compiled one.
         self.channel_capacity = cast("Any", self.compile_capacities(channel_capacity or {}))
@@ -312,6 +329,32 @@ class DatabaseChannelLayer(BaseChannelLayer):
             raise StoreUnavailable(
                 type(self).__name__, f"no answer within {ANSWER_SECONDS:g} seconds"
             ) from None
+
+
+def _refused(name: str, value: object, reason: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"DatabaseChannelLayer's {name} is {value!r}, which {reason}")
+
+
+def _require_seconds(name: str, value: object) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0 < cast("float", value) < math.inf):
+        raise _refused(name, value, "is no time; give seconds, more than 0")
+
+
+def _require_messages(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refused(name, value, "is no number of messages; give a whole number from 1 on")
+
+
+def _require_capacities(value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise _refused("channel_capacity", value, "is no dict; give {glob or pattern: messages}")
+    for pattern, capacity in value.items():
+        if not (isinstance(pattern, str) or hasattr(pattern, "match")):
+            raise _refused("channel_capacity", value, f"has {pattern!r}, no glob and no pattern")
+        _require_messages(f"channel_capacity[{pattern!r}]", capacity)
 
 
 def _body(message: dict[str, Any]) -> bytes:

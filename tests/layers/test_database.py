@@ -3,15 +3,19 @@
 import asyncio
 import gc
 import logging
+import math
+import re
 import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from realtime.exceptions import StoreUnavailable
@@ -24,6 +28,36 @@ from tests.layers.node import Node
 from tests.support.waiting import await_until, wait_until
 
 NEVER = 3600.0  # a polling interval at which nothing is found by polling
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"expiry": -1}, "expiry is -1, which is no time; give seconds, more than 0"),
+        ({"expiry": "60"}, "expiry is '60', which is no time"),
+        ({"expiry": True}, "expiry is True, which is no time"),
+        ({"group_expiry": 0}, "group_expiry is 0, which is no time"),
+        ({"polling_interval": -1}, "polling_interval is -1, which is no time"),
+        ({"polling_interval": math.nan}, "polling_interval is nan, which is no time"),
+        ({"polling_interval": math.inf}, "polling_interval is inf, which is no time"),
+        ({"capacity": 0}, "capacity is 0, which is no number of messages; give a whole number"),
+        ({"capacity": 1.5}, "capacity is 1.5, which is no number of messages"),
+        ({"channel_capacity": {"work*": 0}}, "channel_capacity['work*'] is 0, which is no number"),
+        ({"channel_capacity": {7: 1}}, "has 7, no glob and no pattern"),
+        (
+            {"channel_capacity": [("work*", 1)]},
+            "which is no dict; give {glob or pattern: messages}",
+        ),
+        (
+            {"using": "nope"},
+            "using is 'nope', which is no alias in settings.DATABASES; it has 'def",
+        ),
+        ({"using": ""}, "using is '', which is no alias in settings.DATABASES"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=re.escape(complaint)):
+        DatabaseChannelLayer(**options)
 
 
 class TestDatabaseChannelLayer(ChannelLayerContract):

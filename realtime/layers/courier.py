@@ -290,6 +290,8 @@ class Courier:
             count += len(letters)
             for letter in letters:
                 self._deliver(letter)
+            if unread := self.local.surplus(channel):
+                self.tables.letters.post([Letter(body, channel=channel) for body in unread])
             if not more:
                 self.local.settle(waiters)
                 break

@@ -188,8 +188,14 @@ class DatabaseChannelLayer(BaseChannelLayer):
         if self._alone():
             body = await self._local.get(channel, lambda: None)
         else:
-            look = self._courier.look
-            body = await self._local.get(channel, lambda: look(now=shared), shared=shared)
+            courier = self._courier
+
+            def give_back(body: bytes) -> None:
+                courier.submit(Letter(body, channel=channel))
+
+            body = await self._local.get(
+                channel, lambda: courier.look(now=shared), give_back if shared else None
+            )
         return cast("dict[str, Any]", unpack(body))
 
     async def new_channel(self, prefix: str = "specific") -> str:

@@ -55,10 +55,11 @@ class Waiter:
 
 @dataclass(slots=True)
 class _Channel:
-    """A queue of (deadline, message) and those who wait for it."""
+    """A queue of (deadline, message), those who wait for it, and those who were woken to look."""
 
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     waiters: deque[Waiter] = field(default_factory=deque)
+    woken: set[Waiter] = field(default_factory=set)
 
     def drop_expired(self, now: float) -> bool:
         dropped = False
@@ -69,8 +70,20 @@ class _Channel:
 
     def wake_next(self) -> None:
         while self.waiters:
-            if self.waiters.popleft().wake():
+            if self.wake(self.waiters.popleft()):
                 return
+
+    def wake(self, waiter: Waiter) -> bool:
+        self.woken.add(waiter)
+        if waiter.wake():
+            return True
+        self.woken.discard(waiter)
+        return False
+
+    def surplus(self) -> list[bytes]:
+        """Remove and return the messages that nobody here is about to read."""
+        count = max(0, len(self.queue) - len(self.woken) - len(self.waiters))
+        return [self.queue.pop()[1] for _ in range(count)][::-1]
 
 
 class LocalChannels:
@@ -122,7 +135,7 @@ class LocalChannels:
                 if waiter.settled:
                     slot.waiters.remove(waiter)
                     slot.queue.append((time.monotonic() + self.expiry, body))
-                    if waiter.wake():
+                    if slot.wake(waiter):
                         return True
                     slot.queue.clear()
                     return False
@@ -138,7 +151,10 @@ class LocalChannels:
         return True
 
     async def get(
-        self, channel: str, waiting: Callable[[], None], *, shared: bool = False
+        self,
+        channel: str,
+        waiting: Callable[[], None],
+        give_back: Callable[[bytes], None] | None = None,
     ) -> bytes:
         """Return the channel's next message; wait for one if there is none.
 
@@ -148,12 +164,17 @@ class LocalChannels:
         Args:
             channel: its name.
             waiting: called each time that this reader begins to wait.
-            shared: other processes may read this channel too.
+            give_back: called with a message that this reader was woken for, was cancelled before
+                it read it, and nobody else here waits for; given if other processes may read this
+                channel too.
         """
-        loop = asyncio.get_running_loop()
+        loop, shared = asyncio.get_running_loop(), give_back is not None
+        waiter: Waiter | None = None
         while True:
             with self._lock:
                 slot = self._channels.setdefault(channel, _Channel())
+                if waiter is not None:
+                    slot.woken.discard(waiter)
                 slot.drop_expired(time.monotonic())
                 if slot.queue:
                     _, body = slot.queue.popleft()
@@ -168,21 +189,41 @@ class LocalChannels:
                 await waiter.future
             except BaseException:
                 with self._lock:
-                    self._give_up(channel, waiter)
+                    self._give_up(channel, slot, waiter)
+                    unread = self._surplus(channel) if shared else []
+                if give_back is not None:
+                    for body in unread:
+                        give_back(body)
                 raise
 
-    def _give_up(self, channel: str, waiter: Waiter) -> None:
-        slot = self._channels.get(channel)
-        if slot is None:
-            return
+    def _give_up(self, channel: str, slot: _Channel, waiter: Waiter) -> None:
+        slot.woken.discard(waiter)
         if waiter in slot.waiters:
             slot.waiters.remove(waiter)
         elif slot.queue:  # it had been woken: what it was woken for is another reader's now
             slot.wake_next()
         self._forget_if_empty(channel, slot)
 
+    def surplus(self, channel: str) -> list[bytes]:
+        """Remove and return the messages of a shared channel that nobody here is about to read.
+
+        The readers that they came for were cancelled meanwhile; in another process one may wait.
+        """
+        with self._lock:
+            return self._surplus(channel)
+
+    def _surplus(self, channel: str) -> list[bytes]:
+        slot = self._channels.get(channel)
+        if slot is None:
+            return []
+        surplus = slot.surplus()
+        self._forget_if_empty(channel, slot)
+        return surplus
+
     def _forget_if_empty(self, channel: str, slot: _Channel) -> None:
-        if not slot.queue and not slot.waiters and self._channels.get(channel) is slot:
+        if slot.queue or slot.waiters or slot.woken:
+            return
+        if self._channels.get(channel) is slot:
             del self._channels[channel]
             self._shared.discard(channel)
 

@@ -60,6 +60,12 @@ def test_options_without_a_meaning_are_refused(options: dict[str, Any], complain
         DatabaseChannelLayer(**options)
 
 
+def is_settled(layer: DatabaseChannelLayer, channel: str, readers: int = 1) -> bool:
+    """Tell whether so many readers wait here, and the database held nothing for them."""
+    waiters = layer._local.wanted().get(channel, [])
+    return len(waiters) == readers and all(waiter.settled for waiter in waiters)
+
+
 class TestDatabaseChannelLayer(ChannelLayerContract):
     """Run with the fixtures of conftest: on SQLite and on PostgreSQL."""
 
@@ -180,6 +186,56 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await there.group_add("orders", theirs)
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
+
+    # Readers that are cancelled while a message comes for them
+
+    async def test_message_for_a_reader_that_was_cancelled_goes_to_one_in_another_process(
+        self, make_layer: MakeLayer
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        reading = asyncio.create_task(receive(here, "worker"))
+        await await_until(lambda: is_settled(here, "worker"), "the reader waits")
+        other = asyncio.create_task(receive(there, "worker"))
+        await await_until(lambda: is_settled(there, "worker"), "the other one waits")
+        await here.send("worker", {"number": 1})
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert (await other)["number"] == 1
+
+    async def test_message_for_a_reader_that_was_cancelled_goes_to_the_next_one_here(
+        self, make_layer: MakeLayer
+    ) -> None:
+        layer = make_layer(polling_interval=NEVER)
+        readings = [asyncio.create_task(receive(layer, "worker")) for _ in range(3)]
+        await await_until(lambda: is_settled(layer, "worker", 3), "the readers wait")
+        await layer.send("worker", {"number": 1})
+        readings[0].cancel()
+        readings[1].cancel()
+        assert (await readings[2])["number"] == 1
+
+    async def test_message_that_was_taken_for_a_reader_which_is_gone_is_given_back(
+        self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = make_layer(), make_layer()
+        reading = asyncio.create_task(receive(here, "worker"))
+        await await_until(lambda: is_settled(here, "worker"), "the reader waits")
+        loop, gone = asyncio.get_running_loop(), threading.Event()
+        reading.add_done_callback(lambda _: gone.set())
+        claim = here._courier.tables.claim_shared
+
+        def claim_and_cancel(channel: str, limit: int) -> tuple[list[bytes], bool]:
+            letters = claim(channel, limit)
+            if letters[0]:
+                loop.call_soon_threadsafe(reading.cancel)
+                assert gone.wait(10)
+            return letters
+
+        monkeypatch.setattr(here._courier.tables, "claim_shared", claim_and_cancel)
+        await there.send("worker", {"number": 1})
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await next_is(there, "worker", 1)
 
     # In one process
 

@@ -260,6 +260,10 @@ class RedisAccess:
         loop = asyncio.get_running_loop()
         client = self._loops.get(loop)
         if client is None:
+            # Its weak key does not free a client: the client's own sockets hold their loop. A loop
+            # that was closed without shutdown_asyncgens() has left its client here.
+            for other in [other for other in list(self._loops) if other.is_closed()]:
+                self._loops.pop(other, None)
             client = self._loops[loop] = _LoopClient(self.target.aconnect(), self._loops)
         return client
 

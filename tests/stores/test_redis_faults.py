@@ -1,7 +1,9 @@
 """What Redis does to a store, and what is left of the log afterwards."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -371,6 +373,25 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(
     assert log.names(log.locate(last=1)) == ["e1"]
     redis_server.client.script_flush()
     assert log.append("x").previous == cursor(events[0])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Python tells of the sockets
+def test_loops_that_were_closed_without_their_generators_are_forgotten(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    """``asyncio.run()`` ends them; ``loop.close()`` alone does not, and no client hears of it."""
+    closed = []
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.aappend("t", X))
+        loop.close()
+        closed.append(weakref.ref(loop))
+    del loop
+    asyncio.run(store.aappend("t", X))
+    gc.collect()
+    assert [ref() for ref in closed] == [None] * 5
+    wait_until(lambda: connections(redis_server) == 0, "their connections ended with them")
+    assert store.heads(["t"])["t"].seq == 6
 
 
 def test_threads_and_loops_have_few_connections_and_close_gives_them_back(

@@ -8,9 +8,10 @@ server that was restarted costs no call.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,7 @@ import redis
 import redis.asyncio
 from django.core.exceptions import ImproperlyConfigured
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
@@ -55,6 +57,15 @@ MINIMUM_CLIENT = 8  # redis-py before that retries by other rules, and tells les
 _PASSING = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
+# Parameters of a URL that only connecting can prove: the files may come later than this process.
+_SECRETS_AND_FILES = {
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+}
 _TOO_OLD = re.compile(r"unknown command|unknown subcommand|syntax error", re.IGNORECASE)
 
 
@@ -143,13 +154,17 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
     """Return what is wrong with a URL, as a clause."""
     if not url:
         return "is empty"
+    schemes = ("redis", "rediss") if cluster else ("redis", "rediss", "unix")
+    if not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        return "does not begin with " + " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts, parsed = urlsplit(url), parse_url(url)
-    except ValueError:  # its text may have a piece of the password
+    except ValueError as error:
+        unreadable = re.match(r"Invalid value for '\w+'", str(error))
+        if unreadable:
+            return f"has an {unreadable[0].lower()}"
+        # Its text may have a piece of the password.
         return "cannot be read (percent-encode what is special in a password)"
-    schemes = ("redis", "rediss") if cluster else ("redis", "rediss", "unix")
-    if parts.scheme not in schemes:
-        return f"has the scheme {parts.scheme!r}, not one of {', '.join(schemes)}"
     if parts.scheme == "unix":
         if not parsed.get("path"):
             return "names no socket"
@@ -157,11 +172,35 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
         return "names no host"
     elif parts.path.strip("/") and "db" not in parsed:
         return f"has the path {parts.path!r}, which is not the number of a database"
+    if parsed.get("db", 0) < 0:
+        return f"names the database {parsed['db']}, and they count from 0"
     if cluster and parsed.get("db"):
         return "names a database, of which a cluster has only the first"
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-        if name != "db" and not name.startswith("ssl_"):
-            return f"has the parameter {name!r}; only db and those that begin with ssl_ are known"
+    names = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - {"db"}
+    return _wrong_tls(names, parsed, tls=parts.scheme == "rediss", cluster=cluster)
+
+
+def _wrong_tls(
+    names: Collection[str], parsed: Mapping[str, Any], *, tls: bool, cluster: bool
+) -> str | None:
+    """Return what is wrong with the parameters of a URL other than db, as a clause."""
+    # Those that redis-py's asynchronous clients take; the synchronous ones take them too.
+    takes = redis.asyncio.RedisCluster if cluster else AsyncSSLConnection
+    known = {name for name in inspect.signature(takes).parameters if name.startswith("ssl_")}
+    for name in sorted(names):
+        if name not in known:
+            listed = ", ".join(["db", *sorted(known)])
+            return f"has the parameter {name!r}; known are {listed}"
+        if not tls:
+            return f"has the parameter {name!r}, which needs TLS and so the scheme rediss"
+        if name not in parsed:
+            return f"has the parameter {name!r} without a value"
+    values = {name: parsed[name] for name in names if name not in _SECRETS_AND_FILES}
+    try:
+        if values:
+            AsyncSSLConnection(**values).ssl_context.get()
+    except (RedisError, ValueError, TypeError, OSError) as error:
+        return f"has TLS parameters that cannot be used ({error})"
     return None
 
 

@@ -49,7 +49,6 @@ if url := os.environ.get("REDIS_URL"):
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            # redis-py 8 gives up on a connection that is silent for 5 s, as an idle site's is.
-            "CONFIG": {"hosts": [{"address": url, "socket_timeout": None}]},
+            "CONFIG": {"hosts": [url]},
         }
     }

@@ -18,6 +18,7 @@ import pytest
 
 from tests.deploy.support.files import DEPLOY, SERVER, daphne_options, replaced
 from tests.deploy.support.running import answers
+from tests.layers.test_under_the_hub import PUBSUB, layer_settings
 from tests.support.server import DEADLINE, free_port
 from tests.support.services import require
 from tests.support.waiting import wait_until
@@ -190,8 +191,8 @@ def test_the_services_give_the_settings_everything_they_ask_for(
         assert server["POSTGRES_DB"] == database["NAME"]
         assert server["POSTGRES_PASSWORD"] == "${POSTGRES_PASSWORD:?a random text}"
         (host,) = settings["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"]
-        assert host["socket_timeout"] is None
-        assert host["address"].split("/")[2].partition(":")[0] in compose["services"]
+        assert settings["CHANNEL_LAYERS"] == layer_settings(PUBSUB, host)["CHANNEL_LAYERS"]
+        assert host.split("/")[2].partition(":")[0] in compose["services"]
         run(project, ["python", "manage.py", "check", "--fail-level", "WARNING"], env)
 
 

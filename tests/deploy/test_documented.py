@@ -57,8 +57,10 @@ def test_the_settings_for_redis_are_those_of_the_file() -> None:
 
 def test_the_connections_of_a_process_are_counted() -> None:
     counts = [pool.count for pool in (STORE_THREADS, RELAY_THREADS, USER_THREADS)]
-    assert f"up to {sum(counts) + 1} connections" in TEXT
+    layer = 2  # the one of its thread, and the one that only listens: see tests/layers
+    assert f"up to {sum(counts) + layer} connections" in TEXT
     assert "({} for the logs, {} for the outbox, {} for".format(*counts) in TEXT
+    assert f"{layer} for the wake-ups)" in TEXT
 
 
 def test_the_example_is_calculated_from_the_figures() -> None:

@@ -116,7 +116,11 @@ class RedisStore(RedisMembers):
     # Reading
 
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Return the head of each topic: one command for each part of the store, sent at once."""
+        """Return the head of each topic: one command for each part of the store, sent at once.
+
+        On a cluster it raises if one of the nodes that are asked is away; ask for fewer topics to
+        have those of the others.
+        """
         found: dict[str, Cursor] = {}
         for groups in self._groups(topics):
             while new := _take_heads(groups, self._access.mget(self._meta_keys(groups)), found):

@@ -447,6 +447,9 @@ def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
     assert 0 < len(stuck) < len(logs)
     node.pause()
     try:
+        for mode in ("sync", "async"):
+            with pytest.raises(StoreUnavailable):
+                Subject(hasty, mode).call("heads", [log.topic for log in logs])
         for log in logs:
             same = Subject(hasty, log.mode, log.topic)
             if log.topic in stuck:
@@ -456,6 +459,7 @@ def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
                 # Not at the first time always: the client may ask the other node where it is.
                 append = partial(same.append, Draft("x", "1", id="once"))
                 wait_until(partial(answered, append), f"{log.topic} is appended to")
+                wait_until(partial(answered, same.head), f"{log.topic} has a head")
     finally:
         node.resume()
     for log in logs:

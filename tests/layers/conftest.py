@@ -12,6 +12,7 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from pytest_django import DjangoDbBlocker
 
 from realtime.layers.database import DatabaseChannelLayer
@@ -100,6 +101,11 @@ def postgres(
         database.clear()
 
 
+def close(alias: str) -> None:
+    """Close this thread's connection, also one to a database in memory, which Django keeps open."""
+    BaseDatabaseWrapper.close(connections[alias])
+
+
 @pytest.fixture
 def memory(django_db_blocker: DjangoDbBlocker) -> Iterator[Database]:
     """A SQLite database in memory, with no table at all."""
@@ -107,7 +113,7 @@ def memory(django_db_blocker: DjangoDbBlocker) -> Iterator[Database]:
     connections.settings["memory"] = connections.configure_settings(config)["memory"]
     with django_db_blocker.unblock():
         yield Database("memory", ":memory:")
-        connections["memory"].close()
+        close("memory")
     del connections["memory"], connections.settings["memory"]
 
 

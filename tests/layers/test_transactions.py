@@ -17,7 +17,7 @@ from realtime.broadcast import Wakeup, group_name
 from realtime.events import Event
 from realtime.exceptions import StoreUnavailable
 from realtime.layers import DatabaseChannelLayer, courier, tables
-from tests.layers.conftest import Database
+from tests.layers.conftest import Database, close
 from tests.layers.contract import MakeLayer, next_is, receive
 
 ON_DISK = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
@@ -33,7 +33,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each database, and the connection of the test's thread closed at the end."""
     database: Database = request.getfixturevalue(request.param)
     yield database
-    connections[database.alias].close()
+    close(database.alias)
 
 
 class Party:
@@ -71,7 +71,7 @@ async def party(database: Database, make_layer: MakeLayer) -> Any:
     yield party
 
     def forget() -> None:
-        connections[database.alias].close()
+        close(database.alias)
         del connections[database.alias]  # the next test has another database of this name
 
     await party.run(forget)
@@ -81,13 +81,19 @@ def in_a_thread(function: Callable[[], Any]) -> Any:
     """Call a function in a thread of its own, as a worker of a WSGI server; return its result."""
     future: Future[Any] = Future()
 
+    def call() -> Any:
+        try:
+            return function()
+        finally:
+            # Before the test goes on, and takes the alias away.
+            for connection in connections.all(initialized_only=True):
+                close(connection.alias)
+
     def run() -> None:
         try:
-            future.set_result(function())
+            future.set_result(call())
         except BaseException as error:
             future.set_exception(error)
-        finally:
-            connections.close_all()
 
     threading.Thread(target=run).start()
     return asyncio.wrap_future(future)

@@ -252,6 +252,8 @@ def test_a_reload_is_not_seen_by_the_others(open_page, own_demo) -> None:
 
 def test_more_people_than_faces_are_counted(open_both, demo) -> None:
     _, desk = open_both(demo)
+    # Both are here by then, so that nobody who comes changes what is put in their place.
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", HELD)
     before = desk.evaluate("document.querySelector('.top').getBoundingClientRect().height")
     desk.evaluate("""
         const frames = ["Ada", "<b>Bo</b>", "Cy", "Di", "Ed", "Fay", "Gus"].map((name, id) =>

@@ -6,6 +6,7 @@ A test module gives the fixture ``transport``, one of ``TRANSPORTS``, ``server``
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from tests.support.http import (
 from tests.support.server import DEADLINE, Client, Publisher, Server, connect
 
 
-class Follower:
+class Follower(ABC):
     """A client that follows one topic.
 
     Attributes:
@@ -44,6 +45,7 @@ class Follower:
         self._version = -1
 
     @classmethod
+    @abstractmethod
     def follow(
         cls, site: str, topic: str, since: str | None = None, headers: Mapping[str, str] = {}
     ) -> contextlib.AbstractAsyncContextManager["Follower"]:
@@ -52,18 +54,17 @@ class Follower:
         Raises:
             Refused: it may not.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def event(self) -> dict[str, Any]:
         """Return the next event."""
-        raise NotImplementedError
 
     async def events(self, count: int) -> list[dict[str, Any]]:
         return [await self.event() for _ in range(count)]
 
+    @abstractmethod
     async def cut(self) -> None:
         """Break the connection as a network does, without a word."""
-        raise NotImplementedError
 
     def take(self, frame: dict[str, Any]) -> bool:
         """Note what a frame says; tell whether it is an event."""
@@ -80,9 +81,9 @@ class Follower:
                 self.members[frame["member"]["id"]] = frame["member"]["info"]["name"]
         return bool(frame["type"] == "event")
 
+    @abstractmethod
     async def listen(self) -> None:
         """Take what comes next, whatever it is."""
-        raise NotImplementedError
 
     async def wait_for_members(self, *names: str) -> None:
         """Listen until these are on the topic, and nobody else."""

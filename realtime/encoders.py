@@ -8,14 +8,27 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any
 
+from realtime.composite import compose, entry
 from realtime.events import Cursor, Event
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.frames import MAX_NESTING, nesting
 
-__all__ = ["Frame", "encode_data", "event_frame", "sse_chunk", "websocket_frame"]
+__all__ = [
+    "Bundle",
+    "Frame",
+    "Wire",
+    "bundle",
+    "encode_data",
+    "event_frame",
+    "http_chunk",
+    "sse_chunk",
+    "stream_entry",
+    "websocket_frame",
+]
 
 Default = Callable[[Any], Any]
 
@@ -102,6 +115,37 @@ def sse_chunk(frame: str) -> bytes:
     return b"data: %b\n" % frame.encode()
 
 
+def stream_entry(frame: str, id: str = "") -> bytes:
+    """Return a whole entry of an event stream.
+
+    Args:
+        frame: the text of a frame; see ``sse_chunk()``.
+        id: the client's id after it; none if empty.
+    """
+    return sse_chunk(frame) + (b"id: %b\n\n" % id.encode() if id else b"\n")
+
+
+def http_chunk(body: bytes) -> bytes:
+    """Return a part of a body as it travels in chunked transfer coding; none for no bytes.
+
+    Source: RFC 9112, section 7.1 (a chunk without bytes would end the body).
+    """
+    return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+
+
+class Wire(StrEnum):
+    """The forms of a frame that all who receive it in that form share."""
+
+    #: a WebSocket text frame
+    WEBSOCKET = "websocket"
+    #: the beginning of an entry of an event stream, up to the client's own id
+    LINE = "line"
+    #: an entry of an event stream without an id, in a chunk of HTTP
+    STREAM = "stream"
+    #: the same with the id of a client that follows this topic and no other
+    STREAM_WITH_ID = "stream_with_id"
+
+
 class Frame:
     """A frame of the server's, whose forms are each made once, however many receive it.
 
@@ -109,15 +153,22 @@ class Frame:
         text: its JSON text.
         size: the bytes of the text in UTF-8.
         place: the topic and the cursor at which it leaves its receiver; None if it moves nobody.
+        made: its forms on the wire that were made already; ``wire()`` makes them.
     """
 
-    __slots__ = ("_chunk", "place", "size", "text")
+    __slots__ = ("_entry", "made", "place", "size", "text")
 
     def __init__(self, text: str, place: tuple[str, Cursor] | None = None) -> None:
         self.text = text
         self.size = len(text) if text.isascii() else len(text.encode())
         self.place = place
-        self._chunk: bytes | None = None
+        self.made: dict[Wire, bytes] = {}
+        self._entry: tuple[str, str] | None = None
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """Itself: what a bundle has several of."""
+        return (self,)
 
     @property
     def is_event(self) -> bool:
@@ -125,11 +176,57 @@ class Frame:
         return self.text.startswith('{"type":"event"')
 
     @property
-    def chunk(self) -> bytes:
-        """What an event stream shares of it; see ``sse_chunk()``."""
-        if self._chunk is None:
-            self._chunk = sse_chunk(self.text)
-        return self._chunk
+    def entry(self) -> tuple[str, str]:
+        """Its place as an entry of a composite cursor; only for a frame that has a place."""
+        if self._entry is None:
+            assert self.place is not None
+            self._entry = entry(*self.place)
+        return self._entry
+
+    def wire(self, form: Wire) -> bytes:
+        """Return its bytes in a form that all receivers share."""
+        found = self.made.get(form)
+        if found is None:
+            found = self.made[form] = self._make(form)
+        return found
+
+    def _make(self, form: Wire) -> bytes:
+        if form is Wire.WEBSOCKET:
+            return websocket_frame(self.text)
+        if form is Wire.LINE:
+            return sse_chunk(self.text)
+        if form is Wire.STREAM or self.place is None:
+            return http_chunk(stream_entry(self.text))
+        return http_chunk(stream_entry(self.text, compose([self.entry])))
+
+
+class Bundle:
+    """Frames that leave together, joined once for all who receive them; used like a ``Frame``.
+
+    Attributes:
+        frames: in their order.
+        size: the bytes of their texts in UTF-8.
+        made: as a frame's.
+    """
+
+    __slots__ = ("frames", "made", "size")
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = frames
+        self.size = sum(frame.size for frame in frames)
+        self.made: dict[Wire, bytes] = {}
+
+    def wire(self, form: Wire) -> bytes:
+        """Return their bytes in a form that all receivers share."""
+        found = self.made.get(form)
+        if found is None:
+            found = self.made[form] = b"".join([frame.wire(form) for frame in self.frames])
+        return found
+
+
+def bundle(frames: Sequence[Frame]) -> Frame | Bundle:
+    """Return frames, of which there is one at least, as one thing to write."""
+    return frames[0] if len(frames) == 1 else Bundle(frames)
 
 
 def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializable:

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime import encoders
-from realtime.encoders import Frame, encode_data, event_frame, sse_chunk, websocket_frame
+from realtime.composite import compose, entry
+from realtime.encoders import (
+    Bundle,
+    Frame,
+    Wire,
+    bundle,
+    encode_data,
+    event_frame,
+    http_chunk,
+    sse_chunk,
+    websocket_frame,
+)
 from realtime.events import Cursor, Event
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.frames import MAX_NESTING
@@ -67,8 +78,9 @@ def joined(value):
 
 
 def test_the_module_exports_what_it_says():
-    functions = ["encode_data", "event_frame", "sse_chunk", "websocket_frame"]
-    assert encoders.__all__ == ["Frame", *functions]
+    functions = ["bundle", "encode_data", "event_frame", "http_chunk", "sse_chunk"]
+    functions += ["stream_entry", "websocket_frame"]
+    assert encoders.__all__ == ["Bundle", "Frame", "Wire", *functions]
 
 
 @given(events)
@@ -76,9 +88,36 @@ def test_a_frame_is_made_once_in_each_form(event):
     frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)))
     assert frame.is_event
     assert frame.size == len(frame.text.encode())
-    assert frame.chunk == sse_chunk(frame.text)
-    assert frame.chunk is frame.chunk
+    text, line = frame.text, sse_chunk(frame.text)
+    id = f"id: {compose([entry(event.topic, Cursor('e', 1, 2))])}\n".encode()
+    assert frame.wire(Wire.WEBSOCKET) == websocket_frame(text)
+    assert frame.wire(Wire.LINE) == line
+    assert frame.wire(Wire.STREAM) == http_chunk(line + b"\n")
+    assert frame.wire(Wire.STREAM_WITH_ID) == http_chunk(line + id + b"\n")
+    assert all(frame.wire(form) is frame.wire(form) for form in Wire)
     assert not Frame('{"type":"heartbeat"}').is_event
+
+
+@given(st.lists(events, min_size=1, max_size=4))
+def test_a_bundle_is_its_frames_one_after_the_other(some):
+    frames = [Frame(event_frame(event), (event.topic, Cursor("e", 1, 2))) for event in some]
+    together = bundle(frames)
+    assert list(together.frames) == frames
+    assert together.size == sum(frame.size for frame in frames)
+    for form in Wire:
+        assert together.wire(form) == b"".join(frame.wire(form) for frame in frames)
+        assert together.wire(form) is together.wire(form)
+    assert isinstance(together, Frame if len(frames) == 1 else Bundle)
+
+
+def test_a_frame_that_moves_nobody_has_no_id_for_a_client_of_one_topic():
+    frame = Frame('{"type":"heartbeat"}')
+    assert frame.wire(Wire.STREAM_WITH_ID) == frame.wire(Wire.STREAM)
+
+
+def test_no_bytes_are_no_chunk_since_that_would_end_the_body():
+    assert http_chunk(b"") == b""
+    assert http_chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
 
 
 @given(json_values)

@@ -8,6 +8,7 @@ from typing import Any
 from channels.consumer import AsyncConsumer
 
 from realtime.writers.asgi import Send
+from realtime.writers.daphne import send_empty
 
 __all__ = ["EchoConsumer"]
 
@@ -16,7 +17,6 @@ class EchoConsumer(AsyncConsumer):
     """Echoes text as text and bytes as bytes.
 
     It answers everyone, reads no cookie and keeps nothing, so it asks for no origin.
-    Daphne does not send empty messages, so those are not answered there.
     """
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
@@ -27,7 +27,10 @@ class EchoConsumer(AsyncConsumer):
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return
-            if message.get("text") is not None:
-                await send({"type": "websocket.send", "text": message["text"]})
+            text, data = message.get("text"), message.get("bytes") or b""
+            if not text and not data and send_empty(send, binary=text is None):
+                continue
+            if text is not None:
+                await send({"type": "websocket.send", "text": text})
             else:
-                await send({"type": "websocket.send", "bytes": message.get("bytes") or b""})
+                await send({"type": "websocket.send", "bytes": data})

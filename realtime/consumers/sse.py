@@ -84,7 +84,7 @@ class _Stream:
             await self.send({"type": "http.response.body", "body": b""})
             return
         wants_ids = request.value("ids") != "0"
-        form = StreamForm(plan.places if wants_ids else None)
+        form = StreamForm(plan.places if wants_ids else None, alone=len(plan.starts) == 1)
         writer = writer_for(self.send, form)
         self.connection = Connection(
             following.hub, identity.user, writer, limits.buffer_bytes, self.close

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from realtime.encoders import Frame
@@ -21,9 +21,9 @@ from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import HEARTBEAT, CloseCode, reset
 from realtime.hub.presence import Attendance, LivePresence
-from realtime.hub.ring import EventFrame, Frames
+from realtime.hub.ring import BUNDLE_BYTES, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
-from realtime.writers.asgi import AsgiWriter, SlowReader
+from realtime.writers.asgi import AsgiWriter, Piece, SlowReader
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
@@ -49,10 +49,9 @@ class Connection:
         id: a public name that gives no rights.
         user: whom the client is, as its authentication said; None without ``django.contrib.auth``.
         subscriptions: by topic name.
-        last_push: when something was last pushed, on the hub's clock of ticks.
     """
 
-    __slots__ = ("_close", "hub", "id", "last_push", "limit", "subscriptions", "user", "writer")
+    __slots__ = ("_close", "hub", "id", "limit", "subscriptions", "user", "writer")
 
     def __init__(
         self,
@@ -68,8 +67,8 @@ class Connection:
         self.writer = writer
         self.limit = limit
         self.subscriptions: dict[str, Subscription] = {}
-        self.last_push = hub.now
         self._close = close
+        writer.attach(hub.flusher, limit)
         hub.connections.add(self)
 
     def push(self, frame: Frame) -> bool:
@@ -77,10 +76,9 @@ class Connection:
 
         A frame that alone is larger than the limit passes an empty buffer.
         """
-        unsent = self.writer.unsent
-        if unsent and unsent + frame.size > self.limit:
+        if not self.writer.fits(frame.size, self.limit) and self.writer.unsent:
             return False
-        self._write(frame)
+        self.writer.write(frame)
         return True
 
     def answer(self, frame: Frame) -> None:
@@ -89,14 +87,10 @@ class Connection:
         Answers have as much room again as events: a burst of events must not cost a client that
         reads, slowly, its connection at the next ping.
         """
-        if self.writer.unsent > 2 * self.limit:
+        if not self.writer.fits(0, 2 * self.limit):
             self.close(CloseCode.SLOW)
         else:
-            self._write(frame)
-
-    def _write(self, frame: Frame) -> None:
-        self.last_push = self.hub.now
-        self.writer.write(frame)
+            self.writer.write(frame)
 
     async def drained(self) -> None:
         """Wait until a replay may go on: at most half of what it may have is unsent.
@@ -104,24 +98,31 @@ class Connection:
         Raises:
             SlowReader: the client does not read.
         """
-        limit = min(REPLAY_BYTES, self.limit)
-        if self.writer.unsent >= limit:
+        limit = self.replay_limit
+        if not self.writer.fits(1, limit):
             await self.writer.drained(limit // 2)
 
-    async def push_paced(self, frame: Frame) -> None:
-        """Write a frame of a replay, once it fits into what a replay may have unsent.
+    @property
+    def replay_limit(self) -> int:
+        """Bytes that a replay may have unsent."""
+        return min(REPLAY_BYTES, self.limit)
+
+    async def push_paced(self, frame: Piece) -> None:
+        """Write a frame of a replay, or a bundle, once it fits into what a replay may have unsent.
 
         Raises:
             SlowReader: the client does not read.
         """
-        limit = min(REPLAY_BYTES, self.limit)
-        if (unsent := self.writer.unsent) and unsent + frame.size > limit:
+        limit = self.replay_limit
+        if not self.writer.fits(frame.size, limit) and self.writer.unsent:
             await self.writer.drained(max(0, min(limit // 2, limit - frame.size)))
-        self._write(frame)
+        self.writer.write(frame)
 
-    def heartbeat(self) -> None:
-        """Break the silence; a full buffer is no silence."""
-        self.push(HEARTBEAT_FRAME)
+    def heartbeat(self, silent_since: float) -> None:
+        """Break the silence if there is one since a moment; a full buffer is none."""
+        if self.writer.last_flush < silent_since:
+            self.push(HEARTBEAT_FRAME)
+            self.writer.last_flush = self.hub.now
 
     def close(self, code: CloseCode) -> None:
         """Ask the consumer to end the connection."""
@@ -142,11 +143,12 @@ class Subscription:
         attendance: who else is there, if the topic keeps presence; it ends with this.
     """
 
-    __slots__ = ("_task", "attendance", "connection", "ended", "position", "topic")
+    __slots__ = ("_task", "attendance", "connection", "ended", "position", "topic", "writer")
 
     def __init__(self, connection: Connection, topic: LiveTopic) -> None:
         """Take over one follower of the topic, which ``end()`` gives back."""
         self.connection = connection
+        self.writer = connection.writer
         self.topic = topic
         self.position: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
@@ -191,7 +193,7 @@ class Subscription:
         self.position = begin
         ends = (begin, read.head, topic.position)
         announce(begin, recovered, max(c.seq for c in ends if c.epoch == begin.epoch) - begin.seq)
-        self._advance(read.frames)
+        self._advance(read)
 
     async def _begin(
         self, since: Cursor | float | None, last: int | None, history: bool
@@ -211,7 +213,7 @@ class Subscription:
     async def _read_on(self, after: Cursor) -> Frames:
         recent = self.topic.recent(after)
         if recent is not None:
-            return Frames(recent, self.topic.position)
+            return recent
         read = await self.topic.read(after)
         if read.head.epoch != self.topic.position.epoch:
             await self.topic.settle(read.head)  # the hub does not know yet that the log began anew
@@ -239,7 +241,7 @@ class Subscription:
     def fall_behind(self, position: Cursor) -> None:
         """Go on from the log after this cursor, when the client has read what it has."""
         self.position = position
-        self._advance(())
+        self._advance(None)
 
     def end(self) -> None:
         """Leave the topic; what is written already still arrives. Once is enough."""
@@ -257,38 +259,40 @@ class Subscription:
 
     # Catching up
 
-    def _advance(self, frames: Sequence[EventFrame]) -> None:
+    def _advance(self, read: Frames | None) -> None:
         if self.ended:
             return
-        if not frames and self.position == self.topic.position:
-            self.topic.live[self] = None
+        if not (read and read.frames) and self.position == self.topic.position:
+            self.topic.admit(self)
         else:
-            self._task = self.topic.hub.loop.create_task(self._run(frames))
+            self._task = self.topic.hub.loop.create_task(self._run(read))
 
-    async def _run(self, frames: Sequence[EventFrame]) -> None:
+    async def _run(self, read: Frames | None) -> None:
         try:
-            await self._catch_up(frames)
+            await self._catch_up(read)
         except SlowReader:
             self.connection.close(CloseCode.SLOW)
         except Exception:
             logger.exception("a replay of %s failed", self.topic.name)
             self.connection.close(CloseCode.FAILED)
 
-    async def _catch_up(self, frames: Sequence[EventFrame]) -> None:
+    async def _catch_up(self, read: Frames | None) -> None:
         """Push from the log until the position is the topic's; then go live in the same turn."""
         connection = self.connection
+        bundled = self.writer.takes_bundles and connection.replay_limit >= 2 * BUNDLE_BYTES
         while not connection.writer.closed:
-            for frame in frames:
-                await connection.push_paced(frame)
-                self.position = frame.cursor
+            if read is not None:
+                for piece, cursor in read.bundles if bundled else read.singles:
+                    await connection.push_paced(piece)
+                    self.position = cursor
             # With a full buffer it would fall behind again at the next event.
             await connection.drained()
             if self.position == self.topic.position:
-                self.topic.live[self] = None
+                self.topic.admit(self)
                 return
-            frames = await self._next_frames()
+            read = await self._next_frames()
 
-    async def _next_frames(self) -> Sequence[EventFrame]:
+    async def _next_frames(self) -> Frames | None:
         assert self.position is not None
         recent = self.topic.recent(self.position)
         if recent is not None:
@@ -299,13 +303,13 @@ class Subscription:
                 read = await self.topic.read(self.position)
                 if not read.frames:
                     await self.topic.settle(read.head)  # the client is where the hub is not yet
-                return read.frames
+                return read
             except CursorExpired as error:
                 await self.topic.settle(error.head)
                 self.position = self.topic.position
                 text = reset(self.topic.name, self.position, reset_reason(error))
                 await self.connection.push_paced(Frame(text, (self.topic.name, self.position)))
-                return ()
+                return None
             except StoreError:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, RETRY_SECONDS[1])

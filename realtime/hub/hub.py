@@ -28,6 +28,7 @@ from realtime.nodes import BEAT_SECONDS
 from realtime.stores import get_store
 from realtime.stores.base import Store
 from realtime.threads import RELAY_THREADS, STORE_THREADS
+from realtime.writers.flusher import Flusher
 
 if TYPE_CHECKING:
     from realtime.hub.connection import Connection
@@ -67,6 +68,7 @@ class Hub:
         self.topics: dict[str, LiveTopic] = {}
         self.connections: set[Connection] = set()
         self.tracker = Tracker(self)
+        self.flusher = Flusher(self.loop)
         self.now = self.loop.time()
         self._channel = ""
         self._channel_lock = asyncio.Lock()
@@ -395,5 +397,4 @@ class Hub:
     async def _push_heartbeats(self) -> None:
         silent_since = self.now - HEARTBEAT_SECONDS
         for connection in list(self.connections):
-            if connection.last_push < silent_since:
-                connection.heartbeat()
+            connection.heartbeat(silent_since)

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realtime.encoders import Frame
+from realtime.encoders import Frame, bundle
 from realtime.events import Cursor, Event
 from realtime.frames import CloseCode, Reset, members_frames
 from realtime.hub.ring import EventFrame
@@ -101,10 +101,10 @@ class LivePresence(LiveTopic):
         """Read who is there, and tell everybody anew."""
         self.hub.tracker.doubt(self.name)
         roster = await self.hub.store.amembers(self.name)
+        self.spread()
         before = self.position
         self._restart(self._fill(roster))
-        for frame in self.frames():
-            self._push(frame, before)
+        self._spread_over(bundle(self.frames()), before)
         self._deliver_early()
 
 
@@ -142,6 +142,7 @@ class Attendance:
         "_topic",
         "live",
         "told",
+        "writer",
     )
 
     def __init__(
@@ -166,6 +167,7 @@ class Attendance:
         self._page = page
         self._member: tuple[str, str] | None = None
         self.told = 0  # frames that told who is there, when it began
+        self.writer = connection.writer
         self._connection = connection
         self._hold = hold
         self._position: Cursor | None = None
@@ -175,6 +177,7 @@ class Attendance:
     @property
     def place(self) -> Cursor | None:
         """The place in the presence log up to which the client was told."""
+        self.live.spread()  # what was not written yet, it was not told
         return self.live.position if self in self.live.live else self._position
 
     async def prepare(self) -> None:
@@ -240,7 +243,7 @@ class Attendance:
         if self._ended:
             return
         if self._position == self.live.position:
-            self.live.live[self] = None
+            self.live.admit(self)
         else:
             self._task = self.live.hub.loop.create_task(self._run())
 
@@ -265,9 +268,9 @@ class Attendance:
             self._position = place
             await connection.drained()
             if self._position == self.live.position:
-                self.live.live[self] = None
+                self.live.admit(self)
                 return
 
     def _missing(self) -> tuple[Cursor, Sequence[Frame]]:
         recent = None if self._position is None else self.live.recent(self._position)
-        return self.live.position, self.live.frames() if recent is None else recent
+        return self.live.position, self.live.frames() if recent is None else recent.frames

@@ -15,11 +15,12 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.broadcast import Wakeup
-from realtime.encoders import Frame, event_frame
+from realtime.encoders import Bundle, Frame, bundle, event_frame
 from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import Reset, reset
 from realtime.hub.ring import EventFrame, Frames, Ring
+from realtime.writers.flusher import Receiver
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
@@ -35,11 +36,8 @@ IN_FLIGHT_SECONDS = 0.050  # that a head check leaves to a wake-up before it cou
 RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
 
 
-class Subscriber(Protocol):
+class Subscriber(Receiver, Protocol):
     """What a topic needs of a live subscription."""
-
-    def push(self, frame: Frame) -> bool:
-        """Take a frame; False if the connection's buffer is full."""
 
     def fall_behind(self, position: Cursor) -> None:
         """Go on from the log after this cursor; called once the topic has let go."""
@@ -58,7 +56,7 @@ class LiveTopic:
         self.hub = hub
         self.name = name
         self.followers = 0
-        self.live: dict[Subscriber, None] = {}
+        self.live: dict[Subscriber, None] = {}  # in the order in which they came
         self.joined: asyncio.Future[None] = hub.loop.create_future()
         self.in_group = False
         self.is_being_added = False
@@ -71,6 +69,8 @@ class LiveTopic:
         self._ring: Ring | None = None
         self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
+        self._outgoing: list[Frame] = []  # delivered, and not spread yet
+        self._before: Cursor | None = None  # the position before the first of them
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = 0  # a seq that the log has, as a head check saw
         self._repair: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class LiveTopic:
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
-                self._push_ephemeral(event)
+                self._gather(Frame(event_frame(event)))
                 continue
             self._offer(event, event.cursor, previous)
             previous = event.cursor.tag
@@ -185,25 +185,36 @@ class LiveTopic:
         }
         self._early_bytes = sum(frame.size for frame, _ in self._early.values())
 
-    def _push_ephemeral(self, event: Event) -> None:
-        frame = Frame(event_frame(event))
-        for subscriber in self.live:
-            subscriber.push(frame)  # one that is full misses it: at most once
-
     # Delivery
 
     def _deliver(self, frame: EventFrame) -> None:
-        before = self.position
+        self._gather(frame)
         self._position = frame.cursor
         if self._ring is not None:
             self._ring.add(frame)
-        self._push(frame, before)
 
-    def _push(self, frame: Frame, before: Cursor) -> None:
-        behind = [s for s in self.live if not s.push(frame)]
-        for subscriber in behind:
-            del self.live[subscriber]
-            subscriber.fall_behind(before)
+    def _gather(self, frame: Frame) -> None:
+        """Take a frame for all who are live; what comes in one turn of the loop leaves together."""
+        if not self._outgoing:
+            self._before = self._position
+            self.hub.flusher.call_before(self.spread)
+        self._outgoing.append(frame)
+
+    def spread(self) -> None:
+        """Give what was gathered to all who are live."""
+        if not self._outgoing:
+            return
+        frames, self._outgoing = self._outgoing, []
+        for subscriber, taken in self.hub.flusher.spread(bundle(frames), self.live):
+            # An ephemeral event is missed by one that is full: at most once.
+            if any(isinstance(frame, EventFrame) for frame in frames[taken:]):
+                places = [f.cursor for f in frames[:taken] if isinstance(f, EventFrame)]
+                self._leave_behind(subscriber, places[-1] if places else self._before)
+
+    def admit(self, subscriber: Subscriber) -> None:
+        """Let somebody be live whose position is the topic's."""
+        self.spread()  # which it has already
+        self.live[subscriber] = None
 
     def _restart(self, head: Cursor) -> None:
         self._position = head
@@ -212,16 +223,27 @@ class LiveTopic:
         self._prune_early()
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
+        self.spread()
         before = self.position
         self._restart(head)
         frame = Frame(reset(self.name, head, reason), (self.name, head))
         # One that is full meets the same hole when it catches up, and is told then.
-        self._push(frame, before)
+        self._spread_over(frame, before)
         self._deliver_early()
+
+    def _spread_over(self, piece: Frame | Bundle, before: Cursor) -> None:
+        """Give all who are live what carries them over a hole behind a position, or leave them."""
+        for subscriber, _ in self.hub.flusher.spread(piece, self.live):
+            self._leave_behind(subscriber, before)
+
+    def _leave_behind(self, subscriber: Subscriber, position: Cursor | None) -> None:
+        assert position is not None
+        del self.live[subscriber]
+        subscriber.fall_behind(position)
 
     # Reading
 
-    def recent(self, after: Cursor) -> list[EventFrame] | None:
+    def recent(self, after: Cursor) -> Frames | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it."""
         return None if self._ring is None else self._ring.after(after)
 

@@ -21,7 +21,8 @@ from realtime.frames import HEARTBEAT, CloseCode, frame
 from realtime.hub import Hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.topics import Topic
-from realtime.writers.asgi import AsgiWriter
+from realtime.writers.asgi import AsgiWriter, Piece
+from realtime.writers.flusher import Flusher
 
 __all__ = ["Console", "Listener", "printable"]
 
@@ -52,11 +53,20 @@ class _Printer(AsgiWriter):
     missed meanwhile it reads from the log.
     """
 
+    takes_bundles = False
+
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__(_nowhere)
         self._show = show
 
-    def write(self, frame: Frame) -> None:
+    def attach(self, flusher: Flusher, limit: int) -> None:
+        """Print at once, with nobody."""
+
+    def fits(self, size: int, limit: int) -> bool:
+        return True
+
+    def write(self, frame: Piece) -> None:
+        assert isinstance(frame, Frame), "bundles are not taken"
         if not self.closed:
             self._show(frame.text)
 

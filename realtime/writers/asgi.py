@@ -1,7 +1,8 @@
 """Write to a client through ASGI ``send``: works on every server.
 
-``write()`` never waits; one task sends what is queued and ends when nothing is left, so an idle
-connection has none.
+``write()`` never waits: what is written waits for the end of the turn, in which all that waits for
+a client leaves together (``writers/flusher.py``).
+Here one task sends it and ends when nothing is left, so an idle connection has none.
 What a frame looks like on its way is the writer's ``Form``.
 """
 
@@ -9,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from realtime.encoders import Frame
+from realtime.encoders import Bundle, Frame, Wire
 from realtime.exceptions import RealtimeError
+from realtime.writers.flusher import Flusher
 
-__all__ = ["AsgiWriter", "Form", "Message", "Send", "SlowReader", "WebSocketForm"]
+__all__ = ["AsgiWriter", "Form", "Message", "Piece", "Send", "SlowReader", "WebSocketForm"]
 
 logger = logging.getLogger("realtime")
 
 Message: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Piece: TypeAlias = Frame | Bundle
 
 STALL_SECONDS = 10.0  # without a byte drained, after which a client counts as gone
 POLL_SECONDS = (0.002, 0.05)  # between looks at what is unsent while a replay waits: first, at most
@@ -33,10 +35,17 @@ class SlowReader(RealtimeError):
 
 
 class Form(Protocol):
-    """How frames travel to one client: the ASGI messages that carry them."""
+    """How frames travel to one client."""
 
-    def message(self, frame: Frame) -> tuple[Message, int]:
-        """Return what carries a frame, and its size in bytes."""
+    @property
+    def shared(self) -> Wire | None:
+        """The form whose bytes are the same for all such clients; None if it has its own."""
+
+    def own(self, frames: Iterable[Frame]) -> bytes:
+        """Return the bytes on the wire for a client that has its own."""
+
+    def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
+        """Return the ASGI messages that carry frames, and the size of each in bytes."""
 
     def ending(self, code: int) -> Message:
         """Return what ends the connection; ``code`` is a close code of the protocol."""
@@ -45,13 +54,24 @@ class Form(Protocol):
 class WebSocketForm:
     """Each frame in a text frame."""
 
-    def message(self, frame: Frame) -> tuple[Message, int]:
-        """Return the message of a text frame."""
-        return {"type": "websocket.send", "text": frame.text}, frame.size
+    __slots__ = ()
+
+    shared = Wire.WEBSOCKET
+
+    def own(self, frames: Iterable[Frame]) -> bytes:
+        """Return the frames' bytes, which are the same for everybody."""
+        return b"".join([frame.wire(Wire.WEBSOCKET) for frame in frames])
+
+    def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
+        """Return a message for each: ASGI has none that carries several."""
+        return [({"type": "websocket.send", "text": frame.text}, frame.size) for frame in frames]
 
     def ending(self, code: int) -> Message:
         """Return the message of a close frame."""
         return {"type": "websocket.close", "code": code}
+
+
+WEBSOCKET_FORM = WebSocketForm()
 
 
 class AsgiWriter:
@@ -59,32 +79,85 @@ class AsgiWriter:
 
     Attributes:
         closed: nothing is written any more.
+        queue: what waits for the flush.
+        room: bytes that may be queued without a look at ``unsent``; at most what is free.
+        last_flush: when something last left, on the loop's clock.
     """
+
+    #: May several frames be written as one bundle?
+    takes_bundles = True
+
+    __slots__ = (
+        "_flusher",
+        "_form",
+        "_handed",
+        "_limit",
+        "_send",
+        "_task",
+        "_under_way",
+        "closed",
+        "last_flush",
+        "queue",
+        "room",
+    )
 
     def __init__(self, send: Send, form: Form | None = None) -> None:
         self._send = send
-        self._form = form or WebSocketForm()
-        self._queue: deque[tuple[Message, int]] = deque()
-        self._queued = 0
-        self._written = 0
+        self._form = form or WEBSOCKET_FORM
+        self._flusher: Flusher | None = None
+        self._limit = 0
+        self._handed = 0  # bytes that left the queue since the beginning
+        self._under_way = 0  # of those, what the server was not given yet
         self._task: asyncio.Task[None] | None = None
+        self.queue: list[Piece] = []
+        self.room = 0
+        self.last_flush = 0.0
         self.closed = False
+
+    def attach(self, flusher: Flusher, limit: int) -> None:
+        """Be flushed together with others.
+
+        Args:
+            flusher: of the loop.
+            limit: bytes that may be unsent before ``room`` is none.
+        """
+        self._flusher = flusher
+        self._limit = limit
+        self.last_flush = flusher.time()
+        self.look()
 
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken, as far as is known."""
-        return self._queued
+        return sum(piece.size for piece in self.queue) + self._under_way + self._buffered()
 
-    def write(self, frame: Frame) -> None:
-        """Queue a frame."""
+    def _buffered(self) -> int:
+        """Return the bytes that the server keeps, where that can be known."""
+        return 0
+
+    def look(self) -> None:
+        """Find out how much room there is."""
+        self.room = 0 if self.closed else self._limit - self.unsent
+
+    def fits(self, size: int, limit: int) -> bool:
+        """Tell whether with so many bytes more at most ``limit`` would be unsent.
+
+        Looks only when it has to: what was queued since the last look is known.
+        """
+        if self.closed or self._limit - self.room + size <= limit:
+            return True
+        self.look()
+        return self._limit - self.room + size <= limit
+
+    def write(self, frame: Piece) -> None:
+        """Queue a frame, or a bundle; it leaves at the end of the turn."""
         if self.closed:
             return
-        message, size = self._form.message(frame)
-        self._queue.append((message, size))
-        self._queued += size
-        self._written += size
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._flush())
+        assert self._flusher is not None, "attach() comes first"
+        if not self.queue:
+            self._flusher.add(self)
+        self.queue.append(frame)
+        self.room -= frame.size
 
     def take_list(self, frames: Sequence[Frame]) -> bool:
         """Write frames that belong together; False, and nothing is written, if they do not fit."""
@@ -92,20 +165,39 @@ class AsgiWriter:
             self.write(frame)
         return True
 
-    async def _flush(self) -> None:
+    def flush(self) -> bool:
+        """Let what is queued leave; tell whether it went past the server."""
+        if self._task is None and self.queue:
+            self._task = asyncio.get_running_loop().create_task(self._hand_over())
+            if self._flusher is not None:
+                self._flusher.portable += 1
+        return False
+
+    async def _hand_over(self) -> None:
         try:
-            while self._queue and not self.closed:
-                message, size = self._queue[0]
-                await self._send(message)
-                if not self.closed:
-                    self._queue.popleft()
-                    self._queued -= size
+            while self.queue and not self.closed:
+                frames = [frame for piece in self.queue for frame in piece.frames]
+                self.queue.clear()
+                messages = self._form.messages(frames)
+                under_way = sum(size for _, size in messages)
+                self._handed += under_way
+                self._under_way += under_way
+                self._touch()
+                for message, size in messages:
+                    await self._send(message)
+                    if self.closed:
+                        return
+                    self._under_way -= size
         except Exception as error:
             # The client is gone; the consumer hears of it from the server.
             logger.debug("writing to a client ended: %s", error)
             self.abandon()
         finally:
             self._task = None
+
+    def _touch(self) -> None:
+        if self._flusher is not None:
+            self.last_flush = self._flusher.now
 
     async def drained(self, below: int) -> None:
         """Wait until at most ``below`` bytes are unsent.
@@ -118,16 +210,21 @@ class AsgiWriter:
         """
         loop = asyncio.get_running_loop()
         delay = 0.0
-        sent = self._written - self.unsent
+        sent = self._sent
         stalled_at = loop.time() + STALL_SECONDS
         while self.unsent > below and not self.closed:
             await asyncio.sleep(delay)
             delay = min(max(delay * 2, POLL_SECONDS[0]), POLL_SECONDS[1])
             now = loop.time()
-            if (now_sent := self._written - self.unsent) > sent:
+            if (now_sent := self._sent) > sent:
                 sent, stalled_at = now_sent, now + STALL_SECONDS
             elif now > stalled_at:
                 raise SlowReader(f"{self.unsent} bytes wait and none went out")
+
+    @property
+    def _sent(self) -> int:
+        """Bytes that the kernel has taken since the beginning, as far as is known."""
+        return self._handed - self._under_way - self._buffered()
 
     def abandon(self) -> None:
         """Drop what is queued and write nothing more."""
@@ -135,13 +232,14 @@ class AsgiWriter:
         # On a server whose send() waits for the client, it would wait for one that is gone.
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
-        self._queue.clear()
-        self._queued = 0
+        self.queue.clear()
+        self._under_way = self.room = 0  # without room everybody asks, and hears that it is closed
 
     async def close(self, code: int) -> None:
         """Send what is queued, for a bounded time, then close with a code."""
         if self.closed:
             return
+        self.flush()
         task = self._task
         if task is not None:
             await asyncio.wait([task], timeout=CLOSE_SECONDS)

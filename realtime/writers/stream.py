@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from realtime.composite import compose, entry
-from realtime.encoders import Frame
+from realtime.encoders import Frame, Wire, http_chunk
 from realtime.events import Cursor
 from realtime.frames import HEARTBEAT
-from realtime.writers.asgi import AsgiWriter, Message
+from realtime.writers.asgi import AsgiWriter, Message, Piece
+from realtime.writers.flusher import Flusher
 
 __all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamForm"]
 
@@ -21,26 +22,46 @@ class StreamForm:
 
     The bytes that all clients share end before the ``id:`` line, which is the client's own: one
     composite cursor of all its topics, so that a bare ``EventSource`` resumes by itself.
+    Clients of one topic, the same, share that line as well.
 
     Args:
         places: where the client stands, by topic; None for a client that wants no ``id:`` lines.
+        alone: it follows one topic only.
+
+    Attributes:
+        shared: see ``Form``.
     """
 
-    def __init__(self, places: Mapping[str, Cursor] | None) -> None:
+    __slots__ = ("_entries", "shared")
+
+    def __init__(self, places: Mapping[str, Cursor] | None, *, alone: bool = False) -> None:
         # What the client resumes from is in its first id already: a stream that is cut between the
         # first answers must not forget the topics that had none.
         self._entries: dict[str, tuple[str, str]] | None = None
+        if places is None:
+            self.shared: Wire | None = Wire.STREAM
+        elif alone:
+            self.shared = Wire.STREAM_WITH_ID
+        else:
+            self.shared = None
         if places is not None:
             self._entries = {topic: entry(topic, place) for topic, place in places.items()}
 
-    def message(self, frame: Frame) -> tuple[Message, int]:
-        """Return the part of the body that carries a frame."""
-        body = frame.chunk
+    def _entry(self, frame: Frame) -> bytes:
+        body = frame.wire(Wire.LINE)
         if self._entries is not None and frame.place is not None:
-            self._entries[frame.place[0]] = entry(*frame.place)
+            self._entries[frame.place[0]] = frame.entry
             body += b"id: %b\n" % compose(self._entries.values()).encode()
-        body += b"\n"
-        return {"type": "http.response.body", "body": body, "more_body": True}, len(body)
+        return body + b"\n"
+
+    def own(self, frames: Iterable[Frame]) -> bytes:
+        """Return the entries in one chunk of HTTP."""
+        return http_chunk(b"".join([self._entry(frame) for frame in frames]))
+
+    def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
+        """Return the part of the body that carries all of them."""
+        body = b"".join([self._entry(frame) for frame in frames])
+        return [({"type": "http.response.body", "body": body, "more_body": True}, len(body))]
 
     def ending(self, code: int) -> Message:
         """Return the end of the body; a code cannot be told, and was in a frame before."""
@@ -59,6 +80,8 @@ class CollectingWriter(AsgiWriter):
         full: nothing more fits; what comes then waits in the log.
     """
 
+    takes_bundles = False
+
     def __init__(self, max_events: int, max_bytes: int) -> None:
         super().__init__(_nowhere)
         self.frames: list[Frame] = []
@@ -70,6 +93,9 @@ class CollectingWriter(AsgiWriter):
         self._lists = 0
         self._changed = asyncio.Event()
 
+    def attach(self, flusher: Flusher, limit: int) -> None:
+        """Stay without room, so that each frame is asked about."""
+
     @property
     def unsent(self) -> int:
         """The bytes that were collected; the limit as soon as no event fits any more.
@@ -79,8 +105,13 @@ class CollectingWriter(AsgiWriter):
         is_full = self._events >= self._max_events
         return self._max_bytes if is_full else min(self._size, self._max_bytes)
 
-    def write(self, frame: Frame) -> None:
+    def fits(self, size: int, limit: int) -> bool:
+        """Tell whether so many bytes more have their place in the answer."""
+        return self.closed or self.unsent + size <= limit
+
+    def write(self, frame: Piece) -> None:
         """Collect a frame; the answer itself is what breaks the silence."""
+        assert isinstance(frame, Frame), "bundles are not taken"
         if self.closed or frame.text == HEARTBEAT:
             return
         self.frames.append(frame)

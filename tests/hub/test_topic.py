@@ -443,7 +443,7 @@ def test_the_ring_is_bounded_by_256_events(scene: Scene, settled: Client) -> Non
     scene.publish(RING_EVENTS + 10)
     recent = scene.live.recent(settled.view.seen[13])
     assert recent is not None
-    assert len(recent) == RING_EVENTS
+    assert len(recent.frames) == RING_EVENTS
     assert scene.live.recent(settled.view.seen[12]) is None
 
 
@@ -463,13 +463,15 @@ def test_the_ring_is_bounded_by_what_the_topic_keeps(scene: Scene) -> None:
     seen = client.views["tiny.one"].seen
     recent = live.recent(seen[4])
     assert recent is not None
-    assert [frame.cursor.seq for frame in recent] == [5, 6, 7, 8, 9]
+    assert [frame.cursor.seq for frame in recent.frames] == [5, 6, 7, 8, 9]
     assert live.recent(seen[3]) is None
 
 
 def test_the_ring_does_not_answer_for_a_forged_cursor(scene: Scene, settled: Client) -> None:
     position = scene.live.position
-    assert scene.live.recent(position) == []
+    here = scene.live.recent(position)
+    assert here is not None
+    assert here.frames == []
     assert scene.live.recent(Cursor(position.epoch, position.seq, position.tag ^ 1)) is None
     assert scene.live.recent(Cursor(position.epoch, position.seq + 1, position.tag)) is None
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.composite import Composite
-from realtime.encoders import Frame, encode_data, event_frame
+from realtime.encoders import Frame, Wire, encode_data, event_frame, http_chunk
 from realtime.events import Cursor, Event
 from realtime.frames import HEARTBEAT, frame
 from realtime.writers.stream import CollectingWriter, StreamForm
@@ -20,8 +20,12 @@ ENDS = re.compile(b"\r\n|\r|\n")
 
 
 def body(form: StreamForm, sent: Frame) -> bytes:
-    message, size = form.message(sent)
+    ((message, size),) = form.messages([sent])
     assert size == len(message["body"])
+    if form.shared is None:
+        assert form.own([sent]) == http_chunk(message["body"])
+    else:
+        assert sent.wire(form.shared) == http_chunk(message["body"])
     return bytes(message["body"])
 
 
@@ -52,10 +56,9 @@ def test_shared_bytes_end_before_the_id() -> None:
     places = [("public.a", Cursor("e", n, n)) for n in (1, 2)]
     sent = Frame('{"type":"event"}', places[1])
     one, two = StreamForm({}), StreamForm(dict([places[0], ("public.b", Cursor("f", 9, 9))]))
-    assert body(one, sent).startswith(sent.chunk + b"id: ")
-    assert body(two, sent).startswith(sent.chunk + b"id: ")
+    assert body(one, sent).startswith(sent.wire(Wire.LINE) + b"id: ")
+    assert body(two, sent).startswith(sent.wire(Wire.LINE) + b"id: ")
     assert body(one, sent) != body(two, sent)
-    assert sent.chunk is sent.chunk, "made once"
 
 
 def test_id_has_the_places_of_all_topics_and_the_newest_of_each() -> None:

@@ -3,13 +3,12 @@
 The databases are SQLite files or PostgreSQL, as BENCHMARK_DB says; with BENCHMARK_REDIS, a URL, the
 logs and the wake-ups are in Redis; with BENCHMARK_MEMORY they are in the process.
 
-Beside it is what one would write with plain Channels: a consumer that joins a group, and
-``group_send()``.
+Beside it is what one would write with plain Channels, see ``benchmarks.plain``.
 """
 
 import os
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import django
 from django.conf import settings
@@ -35,7 +34,12 @@ settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     DATABASES={"default": database_config(os.environ["BENCHMARK_DB"])},
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-    INSTALLED_APPS=["realtime", "django.contrib.contenttypes", "django.contrib.auth"],
+    INSTALLED_APPS=[
+        "realtime",
+        "django.contrib.contenttypes",
+        "django.contrib.auth",
+        "django.contrib.sessions",
+    ],
     ROOT_URLCONF="benchmarks.site",
     SECRET_KEY="benchmark",
     USE_TZ=True,
@@ -44,13 +48,13 @@ settings.configure(
 django.setup()
 
 from asgiref.sync import async_to_sync  # noqa: E402
-from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402
 from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
 
+from benchmarks import plain  # noqa: E402
 from realtime import Topic, publish, register  # noqa: E402
 from realtime.asgi import with_realtime  # noqa: E402
 
@@ -61,6 +65,16 @@ class BenchTopic(Topic):
 
     name: str
     anonymous = True
+
+    async def can_subscribe(self, user: object) -> bool:
+        return True
+
+
+@register("signed.<slug:name>")
+class SignedTopic(Topic):
+    """Every signed-in user may follow."""
+
+    name: str
 
     async def can_subscribe(self, user: object) -> bool:
         return True
@@ -77,15 +91,6 @@ def send_now() -> None:
     async_to_sync(get_channel_layer().group_send)("plain", message)
 
 
-class PlainConsumer(AsyncJsonWebsocketConsumer):
-    """What one writes without this package."""
-
-    groups: ClassVar[list[str]] = ["plain"]
-
-    async def told(self, message: dict[str, Any]) -> None:
-        await self.send_json({"type": "event", "data": message["data"]})
-
-
 def publish_view(request: HttpRequest) -> HttpResponse:
     publish_now()
     return HttpResponse()
@@ -96,12 +101,17 @@ def send_view(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-urlpatterns = [path("publish/", publish_view), path("send/", send_view)]
+urlpatterns = [
+    path("publish/", publish_view),
+    path("send/", send_view),
+    path("plain/tell/", plain.tell),
+]
+pages = get_asgi_application()
 application = with_realtime(
     ProtocolTypeRouter(
         {
-            "http": get_asgi_application(),
-            "websocket": URLRouter([path("plain/", PlainConsumer.as_asgi())]),
+            "http": URLRouter([*plain.streams, re_path("", pages)]),
+            "websocket": URLRouter(plain.websockets),
         }
     )
 )

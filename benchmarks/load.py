@@ -1,0 +1,236 @@
+"""The load client: compiles ``load.c`` and drives it.
+
+Its processor's time is reported with every figure, so that one sees that it was not what was
+measured.
+"""
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.machine import CLIENT_CORE, started
+
+SOURCE = Path(__file__).with_name("load.c")
+GET_COMPILER = "the load client needs a C compiler: put cc, gcc or clang on PATH"
+AT_ONCE = 64  # handshakes under way
+CONNECT_SECONDS = 120.0
+EVENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """What one client does.
+
+    Attributes:
+        kind: ``ws`` or ``sse``.
+        path: of its request; @SINCE@ in it, or in the frame, is its last cursor.
+        header: a line of its own, such as its cookie.
+        frame: what it sends once it is connected.
+        marker: text of the server's by which it counts as ready; the handshake alone if empty.
+        is_stalled: it never reads once it is ready.
+    """
+
+    kind: str
+    path: str
+    header: str = ""
+    frame: str = ""
+    marker: str = ""
+    is_stalled: bool = False
+
+    def line(self) -> str:
+        """Return its line of the file that load.c reads."""
+        return "\t".join([self.kind, str(int(self.is_stalled)), self.path, self.header, self.frame])
+
+    def repeated(self, count: int) -> list["Client"]:
+        """Return as many clients that do the same."""
+        return [replace(self) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What all clients saw since the last reset.
+
+    Attributes:
+        events: deliveries.
+        p50, p99, max: seconds from the publish to the receipt.
+        holes, repeats: events that a client missed, or got again or out of order.
+        closed: connections that have been closed.
+        cpu, spun: seconds of a core that the load client has used since it started, and those of
+            them in which it only looked whether something came.
+    """
+
+    events: int
+    p50: float
+    p99: float
+    max: float
+    holes: int
+    repeats: int
+    closed: int
+    cpu: float
+    spun: float
+
+    @property
+    def work(self) -> float:
+        """Seconds of a core in which the client did something, since it started."""
+        return self.cpu - self.spun
+
+
+class LoadError(Exception):
+    """The clients could not do what they were told."""
+
+
+@functools.cache
+def compiled() -> Path:
+    """Return the load client, compiled once in this process.
+
+    Raises:
+        SystemExit: there is no compiler; the message says what to install.
+    """
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        sys.exit(GET_COMPILER)
+    folder = tempfile.TemporaryDirectory(prefix="realtime-load-")
+    _folders.append(folder)
+    binary = Path(folder.name) / "load"
+    subprocess.run([compiler, "-O2", "-o", str(binary), str(SOURCE)], check=True)
+    return binary
+
+
+_folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends
+
+
+class Load:
+    """A load client for one port; as a context manager it starts and ends.
+
+    Args:
+        port: of 127.0.0.1.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.clients: list[Client] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Load":
+        command = [str(compiled()), str(self.port)]
+        with ExitStack() as stack:
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._process = stack.enter_context(started(command, CLIENT_CORE, text=True, **pipes))
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self._answer()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def take(self, clients: Iterable[Client]) -> None:
+        """Cut all connections and forget them; these are the clients from now on."""
+        self.clients = list(clients)
+        file = self._folder / "clients"
+        file.write_text("".join(f"{client.line()}\n" for client in self.clients))
+        self._ask(f"clients {file}")
+
+    def connect(
+        self,
+        first: int = 0,
+        count: int | None = None,
+        *,
+        sends: bool = True,
+        seconds: float = CONNECT_SECONDS,
+    ) -> float:
+        """Open connections and return the seconds until the last of them was ready.
+
+        Args:
+            first, count: which clients; all that follow the first if there is no count.
+            sends: each sends its frame and is ready when its marker came; else it is ready when
+                its handshake is done.
+            seconds: after which it is given up.
+
+        Raises:
+            LoadError: some did not become ready.
+        """
+        count = len(self.clients) - first if count is None else count
+        marker = (self.clients[first].marker if sends else "") or "-"
+        return self._ready(
+            count, f"connect {first} {count} {AT_ONCE} {seconds} {int(sends)} {marker}"
+        )
+
+    def send(self, seconds: float = CONNECT_SECONDS) -> float:
+        """Send the frames of all connections; return the seconds until all are ready again.
+
+        Raises:
+            LoadError: some were not.
+        """
+        marker = self.clients[0].marker or "-"
+        return self._ready(len(self.clients), f"send 0 {len(self.clients)} {seconds} {marker}")
+
+    def wait(self, events: int, seconds: float = EVENT_SECONDS, first: int = 0) -> None:
+        """Wait until every client that reads has had so many events since the last reset.
+
+        Raises:
+            LoadError: some had not, by then.
+        """
+        count = len(self.clients) - first
+        missing = self._ask(f"wait {first} {count} {events} {seconds}")["missing"]
+        if missing:
+            raise LoadError(f"{missing} of {count} clients lack events after {seconds:.0f} s")
+
+    def reset(self) -> None:
+        """Forget the counts and latencies so far."""
+        self._ask("reset")
+
+    def report(self) -> Latencies:
+        """Return what was seen since the last reset."""
+        return Latencies(**self._ask("report"))
+
+    def client(self, number: int) -> dict[str, Any]:
+        """Return what is known of one: its state, events, last number, close code and cursor."""
+        return self._ask(f"client {number}")
+
+    def wake(self, first: int, count: int) -> None:
+        """Let clients read that never did."""
+        self._ask(f"wake {first} {count}")
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        self._ask(f"close 0 {len(self.clients)}")
+
+    def _ready(self, count: int, command: str) -> float:
+        answer = self._ask(command)
+        if answer["ready"] < count:
+            raise LoadError(
+                f"{answer['ready']} of {count} clients are ready, {answer['failed']} failed "
+                f"({answer['problem'] or 'no error'}), {answer['late']} were too slow"
+            )
+        return float(answer["seconds"])
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise LoadError("the load client ended")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LoadError(answer["error"])
+        return answer

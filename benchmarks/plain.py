@@ -1,0 +1,73 @@
+"""What one writes with plain Channels: consumers that join a group."""
+
+import json
+from typing import Any, ClassVar
+
+from asgiref.sync import async_to_sync
+from channels.auth import AuthMiddlewareStack
+from channels.generic.http import AsyncHttpConsumer
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.layers import get_channel_layer
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+
+from benchmarks.publishers import GROUP
+
+
+class PlainConsumer(AsyncJsonWebsocketConsumer):
+    """Passes on what its group is told."""
+
+    groups: ClassVar[list[str]] = ["plain"]
+
+    async def told(self, message: dict[str, Any]) -> None:
+        await self.send_json({"type": "event", "data": message["data"]})
+
+
+class FanoutConsumer(PlainConsumer):
+    groups: ClassVar[list[str]] = [GROUP]
+
+
+class SignedConsumer(FanoutConsumer):
+    """Takes signed-in users alone, and greets them."""
+
+    async def connect(self) -> None:
+        if not self.scope["user"].is_authenticated:
+            await self.close()
+            return
+        await self.accept()
+        await self.send_json({"type": "hello"})
+
+
+class StreamConsumer(AsyncHttpConsumer):
+    """An event stream."""
+
+    async def handle(self, body: bytes) -> None:
+        await self.channel_layer.group_add(GROUP, self.channel_name)
+        await self.send_headers(headers=[(b"Content-Type", b"text/event-stream")])
+        await self.send_body(b": hello\n\n", more_body=True)
+
+    async def http_request(self, message: dict[str, Any]) -> None:
+        # The stock method ends the request as soon as handle() has returned.
+        await self.handle(b"")
+
+    async def told(self, message: dict[str, Any]) -> None:
+        text = json.dumps({"type": "event", "data": message["data"]})
+        await self.send_body(f"data: {text}\n\n".encode(), more_body=True)
+
+    async def disconnect(self) -> None:
+        await self.channel_layer.group_discard(GROUP, self.channel_name)
+
+
+def tell(request: HttpRequest) -> HttpResponse:
+    """Send to the group what was posted."""
+    message = {"type": "told", "data": json.loads(request.body)}
+    async_to_sync(get_channel_layer().group_send)(GROUP, message)
+    return HttpResponse()
+
+
+websockets: list[URLPattern] = [
+    path("plain/", PlainConsumer.as_asgi()),
+    path("plain/fanout/", FanoutConsumer.as_asgi()),
+    path("plain/signed/", AuthMiddlewareStack(SignedConsumer.as_asgi())),
+]
+streams: list[URLPattern] = [path("plain/stream/", StreamConsumer.as_asgi())]

@@ -1,0 +1,145 @@
+"""Processes that publish, which is not done by the server that is measured.
+
+    python -m benchmarks.publishers realtime | channels | http PORT PATH
+
+They are driven over stdin: ``one NUMBER COUNT SIZE`` publishes events one after the other, ``many
+NUMBER COUNT SIZE`` as many at once as the publisher can; each is answered by ``done``.
+"""
+
+import asyncio
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.machine import CLIENT_CORE, started
+
+SIZE = 150  # bytes of JSON that an event carries
+TOPIC = "bench.fanout"
+GROUP = "fanout"
+
+Send = Callable[[list[dict[str, Any]]], None]
+
+
+def event_data(number: int, size: int = SIZE) -> dict[str, Any]:
+    """Return the data of an event, of so many bytes, which says when it was published."""
+    data: dict[str, Any] = {"at": 0.0, "n": number, "filler": ""}
+    data["at"] = round(time.time(), 6)
+    text = json.dumps(data, separators=(",", ":"))
+    return data | {"filler": "x" * (size - len(text))}
+
+
+class Publisher:
+    """A publisher in a process of its own.
+
+    Attributes:
+        number: of the next event.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.number = 0
+        self._process = process
+        self._answered()
+
+    def __call__(self, count: int = 1, *, at_once: bool = False, size: int = SIZE) -> None:
+        """Publish and return when it is done."""
+        assert self._process.stdin is not None
+        way = "many" if at_once else "one"
+        self._process.stdin.write(f"{way} {self.number} {count} {size}\n")
+        self._process.stdin.flush()
+        self.number += count
+        self._answered()
+
+    def _answered(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "done\n":
+            raise RuntimeError("the publisher ended")
+
+
+@contextmanager
+def publisher(arguments: Sequence[str], env: Mapping[str, str]) -> Iterator[Publisher]:
+    """Run a publisher until the end of the block."""
+    command = [sys.executable, "-m", "benchmarks.publishers", *arguments]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with started(command, CLIENT_CORE, env, **pipes) as process:
+        yield Publisher(process)
+
+
+def _realtime() -> tuple[Send, Send]:
+    from benchmarks import site
+    from realtime import publish, publish_many
+
+    assert site.application
+
+    def one(items: list[dict[str, Any]]) -> None:
+        publish(TOPIC, "tick", items[0])
+
+    def many(items: list[dict[str, Any]]) -> None:
+        publish_many([(TOPIC, "tick", item) for item in items])
+
+    return one, many
+
+
+def _channels() -> tuple[Send, Send]:
+    """Plain Channels, on a loop that stays; ``async_to_sync`` would connect anew each time."""
+    from channels.layers import get_channel_layer
+
+    from benchmarks import site
+
+    assert site.application
+    layer = get_channel_layer()
+    loop = asyncio.new_event_loop()
+
+    async def send(items: list[dict[str, Any]]) -> None:
+        for item in items:
+            await layer.group_send(GROUP, {"type": "told", "data": item})
+
+    def run(items: list[dict[str, Any]]) -> None:
+        loop.run_until_complete(send(items))
+
+    return run, run
+
+
+def _http(port: str, path: str) -> tuple[Send, Send]:
+    connection = http.client.HTTPConnection("127.0.0.1", int(port))
+
+    def run(items: list[dict[str, Any]]) -> None:
+        for item in items:
+            body = json.dumps(item, separators=(",", ":"))
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status >= 400:
+                raise RuntimeError(f"{path} answered {answer.status}")
+
+    return run, run
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["realtime"]:
+            one, many = _realtime()
+        case ["channels"]:
+            one, many = _channels()
+        case ["http", port, path]:
+            one, many = _http(port, path)
+        case _:
+            sys.exit(__doc__)
+    print("done", flush=True)
+    for line in sys.stdin:
+        way, *numbers = line.split()
+        first, count, size = map(int, numbers)
+        if way == "many":
+            many([event_data(number, size) for number in range(first, first + count)])
+        else:
+            for number in range(first, first + count):
+                one([event_data(number, size)])
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,131 +8,130 @@ meets all of them.
 The processor's time is that of the server process alone.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import Load, LoadError
-from benchmarks.machine import describe, has_files_for, raise_file_limit
+from benchmarks.machine import has_files_for
 from benchmarks.peers import PEERS, Peer, Place, Server, chosen, place
-from benchmarks.publishers import Publisher
+from benchmarks.publishers import GUARD_SECONDS, Publisher, PublishFailed
+from benchmarks.report import Report, numbers, options
 
 EVENTS = 20  # a round
 ROUND_SECONDS = 3.0  # a round has fewer events where they would take longer
-GUARD_SECONDS = 120.0  # for one event to reach everybody
+ONE_IS_ENOUGH = 10.0  # seconds; who needs as many for an event is measured by that event alone
 SETTLE_SECONDS = 0.05  # in which a server ends what it does after the last write
+TRANSPORTS = {"ws": "WebSocket", "sse": "event stream"}
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a peer did.
+class Round:
+    """What a server did in a round.
 
     Attributes:
-        peer, transport, clients: of whom.
-        events: deliveries to each client that were measured.
-        cpu: seconds of a core a delivery took the server.
+        cpu, client_cpu: seconds of a core that a delivery took the server, and the load client.
         p50, p99, max: seconds from the publish to the receipt.
         holes: events that clients missed.
-        client_cpu: seconds of a core a delivery took the load client.
-        problem: why there are no figures.
     """
 
-    peer: str
-    transport: str
-    clients: int
-    events: int = 0
-    cpu: float = 0.0
-    p50: float = 0.0
-    p99: float = 0.0
-    max: float = 0.0
-    holes: int = 0
-    client_cpu: float = 0.0
-    problem: str = ""
-
-    def __str__(self) -> str:
-        start = f"{PEERS[self.peer].title:<30} {self.transport:<4} {self.clients:>6,} clients  "
-        if self.problem:
-            return start + self.problem
-        holes = f"  {self.holes} events MISSED" if self.holes else ""
-        return start + (
-            f"{self.cpu * 1e6:7.2f} us a delivery  p50 {self.p50 * 1e3:7.1f}  "
-            f"p99 {self.p99 * 1e3:7.1f}  max {self.max * 1e3:7.1f} ms  "
-            f"(load client {self.client_cpu * 1e6:.1f} us){holes}"
-        )
+    cpu: float
+    client_cpu: float
+    p50: float
+    p99: float
+    max: float
+    holes: int
 
 
 class Following:
-    """A server, its clients, who follow, and its publisher."""
+    """A server, its clients, who follow, and its publisher.
+
+    Attributes:
+        rounds: those that were measured.
+        problem: why there are no more of them.
+    """
 
     def __init__(self, peer: Peer, server: Server, load: Load, publish: Publisher) -> None:
         self.peer, self.server, self.load, self.publish = peer, server, load, publish
         self.count = len(load.clients)
         self.events = EVENTS
-        self.rounds: list[Figures] = []
+        self.rounds: list[Round] = []
         self.problem = ""
-
-    def one(self, number: int) -> None:
-        """Publish an event and wait for it; it is the one of this number since the last reset."""
-        self.publish()
-        self.load.wait(number, GUARD_SECONDS)
+        self.is_slow = False
 
     def warm_up(self) -> None:
         """Have what is made once be there, and see how long an event takes."""
-        self.load.reset()
-        self.one(1)
         began = time.monotonic()
-        self.one(2)
+        first = self.measure(1)
+        if time.monotonic() - began > ONE_IS_ENOUGH:
+            self.is_slow = True
+            self.rounds.append(first)
+            return
+        began = time.monotonic()
+        self.measure(1)
         self.events = max(1, min(EVENTS, int(ROUND_SECONDS / (time.monotonic() - began))))
 
-    def measure(self) -> Figures:
-        """Publish the events of a round one after the other."""
+    def measure(self, events: int) -> Round:
+        """Publish events one after the other."""
         self.load.reset()
         before, client_before = self.server.usage.cpu(), self.load.report().work
-        for number in range(1, self.events + 1):
-            self.one(number)
+        for number in range(1, events + 1):
+            self.publish()
+            self.load.wait(number, GUARD_SECONDS)
         time.sleep(SETTLE_SECONDS)
         cpu, seen = self.server.usage.cpu() - before, self.load.report()
-        return Figures(
-            self.peer.name,
-            self.load.clients[0].kind,
-            self.count,
-            self.events,
-            cpu / seen.events,
-            seen.p50,
-            seen.p99,
-            seen.max,
-            seen.holes,
-            (seen.work - client_before) / seen.events,
-        )
+        client_cpu = (seen.work - client_before) / seen.events
+        return Round(cpu / seen.events, client_cpu, seen.p50, seen.p99, seen.max, seen.holes)
 
-    def summary(self) -> Figures:
-        """Return the medians of the rounds; the worst of their maxima."""
-        if self.problem or not self.rounds:
-            kind = self.load.clients[0].kind
-            return Figures(self.peer.name, kind, self.count, problem=self.problem)
-        middle = {
-            name: statistics.median(getattr(each, name) for each in self.rounds)
-            for name in ("cpu", "p50", "p99", "client_cpu")
-        }
-        return Figures(
-            **asdict(self.rounds[0])
-            | middle
-            | {
-                "events": sum(each.events for each in self.rounds),
-                "max": max(each.max for each in self.rounds),
-                "holes": sum(each.holes for each in self.rounds),
-            }
+    def turn(self) -> None:
+        """Measure a round, if it makes sense."""
+        if not self.problem and not self.is_slow:
+            with self.noting_problems():
+                self.rounds.append(self.measure(self.events))
+
+    @contextmanager
+    def noting_problems(self) -> Iterator[None]:
+        """Note it if this server cannot do what is asked; the others go on."""
+        try:
+            yield
+        except (LoadError, PublishFailed) as error:
+            self.problem = str(error)
+
+    def middle(self, name: str) -> float:
+        """Return the median of the rounds."""
+        return statistics.median(getattr(each, name) for each in self.rounds)
+
+    def tell(self, report: Report, what: str) -> None:
+        """Report what was measured."""
+        title = self.peer.title
+        if self.problem:
+            report.figure(what, title, self.problem)
+            return
+        worst, holes = (
+            max(each.max for each in self.rounds),
+            sum(each.holes for each in self.rounds),
         )
+        cpu, p50, p99 = (self.middle(name) for name in ("cpu", "p50", "p99"))
+        missed = f", {holes} events missed" if holes else ""
+        latencies = f"{p50 * 1e3:.0f} / {p99 * 1e3:.0f} / {worst * 1e3:.0f} ms{missed}"
+        client = self.middle("client_cpu")
+        report.figure(
+            f"{what}, CPU a delivery", title, f"{cpu * 1e6:.1f} µs", cpu=cpu, client_cpu=client
+        )
+        report.figure(f"{what}, p50 / p99 / max", title, latencies, p50=p50, p99=p99, max=worst)
 
 
 @contextmanager
 def following(here: Place, peer: Peer, transport: str, count: int) -> Iterator[Following]:
-    """Run a peer with so many clients who follow."""
+    """Run a peer with so many clients who follow.
+
+    Raises:
+        LoadError: they could not.
+    """
     with (
         peer.start(here) as server,
         Load(server.port) as load,
@@ -147,55 +146,87 @@ def following(here: Place, peer: Peer, transport: str, count: int) -> Iterator[F
 
 
 def compare(
-    here: Place, peers: Sequence[Peer], transport: str, count: int, rounds: int
-) -> list[Figures]:
-    """Measure peers in turns."""
-    done: list[Figures] = []
+    here: Place, report: Report, crowds: Sequence[tuple[Peer, int]], transport: str, rounds: int
+) -> Mapping[tuple[str, int], Following]:
+    """Measure peers with so many clients each, in turns; return those that could be measured."""
+    all_following: list[Following] = []
     with ExitStack() as stack:
-        all_following: list[Following] = []
-        for peer in peers:
+        for peer, count in crowds:
             if transport not in peer.clients:
                 continue
             try:
                 each = stack.enter_context(following(here, peer, transport, count))
-                all_following.append(each)
-                each.warm_up()
             except LoadError as error:
-                done.append(Figures(peer.name, transport, count, problem=str(error)))
-                all_following = [other for other in all_following if other.peer is not peer]
+                report.figure(f"{TRANSPORTS[transport]}, {count:,} clients", peer.title, str(error))
+                continue
+            all_following.append(each)
+            with each.noting_problems():
+                each.warm_up()
         for _ in range(rounds):
             for each in all_following:
-                if not each.problem:
-                    try:
-                        each.rounds.append(each.measure())
-                    except LoadError as error:
-                        each.problem = str(error)
-        done += [each.summary() for each in all_following]
-    return done
+                each.turn()
+        for each in all_following:
+            each.tell(report, f"{TRANSPORTS[transport]}, {each.count:,} clients")
+    return {(each.peer.name, each.count): each for each in all_following if not each.problem}
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fanout")
-    parser.add_argument("--clients", default="500,4000,16000")
-    parser.add_argument("--transport", default="ws,sse")
-    parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--rounds", type=int, default=5)
-    return parser.parse_args()
+def check(report: Report, transport: str, count: int, by: Mapping[str, Following]) -> None:
+    """Compare us with the peers."""
+    who = f"{count:,} {TRANSPORTS[transport]}s"
+    if count != 4_000 or "ours" not in by:
+        return
+    ours = by["ours"]
+
+    def aim(what: str, name: str, limit: float, turned: bool = False) -> None:
+        if name in by:
+            measured = ours.middle(what) / by[name].middle(what)
+            text = f"{who}, {'CPU a delivery' if what == 'cpu' else what}"
+            if turned:
+                report.aim(f"{text}: {PEERS[name].title} to ours", 1 / measured, limit)
+            else:
+                report.aim(f"{text}: ours to {PEERS[name].title}", measured, limit)
+
+    aim("cpu", "nchan", 0.95)
+    aim("p99", "nchan", 1.0)
+    if transport == "ws":
+        aim("cpu", "plain-redis", 1 / 35)
+        aim("cpu", "uvicorn", 2.0, turned=True)
+
+
+def check_growth(here: Place, report: Report, transport: str, rounds: int) -> None:
+    """Compare many clients with few, in turns."""
+    few, many = 500, 16_000
+    name = TRANSPORTS[transport]
+    quiet = Report("growth")
+    ours = PEERS["ours"]
+    by = compare(here, quiet, [(ours, few), (ours, many)], transport, rounds)
+    if len(by) == 2:
+        ratio = by["ours", many].middle("cpu") / by["ours", few].middle("cpu")
+        report.aim(f"CPU a delivery, {many:,} {name}s to {few:,}", ratio, 1.3)
 
 
 def main() -> None:
-    options = arguments()
-    raise_file_limit()
-    print(describe(), flush=True)
-    peers = chosen(options.peers.split(","))
+    chosen_options = options(
+        "fanout", clients="", transport="ws,sse", peers=",".join(PEERS), rounds=5
+    )
+    quick = chosen_options.quick
+    counts = numbers(chosen_options.clients) or ([4_000] if quick else [500, 4_000, 16_000])
+    names = ["ours", "nchan", "plain-redis"] if quick else chosen_options.peers.split(",")
+    rounds = 3 if quick else chosen_options.rounds
+    report = Report("fanout")
+    peers = chosen(names)
     with tempfile.TemporaryDirectory() as folder, place(Path(folder)) as here:
-        for transport in options.transport.split(","):
-            for count in map(int, options.clients.split(",")):
+        for transport in chosen_options.transport.split(","):
+            for count in counts:
                 if not has_files_for(count):
                     print(f"{count:,} clients: skipped, this user may not open as many files")
                     continue
-                for figures in compare(here, peers, transport, count, options.rounds):
-                    print(figures, flush=True)
+                crowds = [(peer, count) for peer in peers]
+                found = compare(here, report, crowds, transport, rounds)
+                check(report, transport, count, {name: each for (name, _), each in found.items()})
+            if {500, 16_000} <= set(counts) and "ours" in names and has_files_for(16_000):
+                check_growth(here, report, transport, rounds)
+    report.save(chosen_options.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
  * benchmarks/load.py compiles it and drives it: one command a line on stdin, one line of JSON as the
  * answer on stdout.  Commands:
  *
- *   clients FILE                   forget all connections; read one client a line (see read_clients)
+ *   clients FILE                   cut all connections; read one client a line (see read_clients)
  *   connect FIRST COUNT ATONCE SECONDS SEND MARKER
  *                                  open these connections, ATONCE handshakes under way; SEND=1 sends
  *                                  each client's own frame; ready when MARKER came ("-": at once)
@@ -477,10 +477,9 @@ static void answer(const char *format, ...) {
 
 /* One client a line, with tabs: ws or sse; 1 if it never reads; path; header line; frame. */
 static void read_clients(const char *name) {
-    for (int i = 0; i < client_count; i++) {
-        drop(&clients[i], "");
-    }
-    free(clients);
+    for (int i = 0; i < client_count; i++) drop(&clients[i], "");
+    struct client *old = clients;
+    int old_count = client_count;
     free(client_lines);
     FILE *file = fopen(name, "r");
     if (!file) fail(name);
@@ -502,7 +501,9 @@ static void read_clients(const char *name) {
         clients[i].header = strsep(&rest, "\t");
         clients[i].frame = rest;
         clients[i].last_n = -1;
+        if (i < old_count) memcpy(clients[i].cursor, old[i].cursor, CURSOR_BYTES);
     }
+    free(old);
     under_way = ready_count = failed_count = closed_count = 0;
     answer("{\"clients\": %d}", client_count);
 }

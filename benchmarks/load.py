@@ -139,7 +139,7 @@ class Load:
         self._stack.close()
 
     def take(self, clients: Iterable[Client]) -> None:
-        """Cut all connections and forget them; these are the clients from now on."""
+        """Cut all connections; these are the clients from now on, with the cursors of the last."""
         self.clients = list(clients)
         file = self._folder / "clients"
         file.write_text("".join(f"{client.line()}\n" for client in self.clients))
@@ -179,16 +179,16 @@ class Load:
         marker = self.clients[0].marker or "-"
         return self._ready(len(self.clients), f"send 0 {len(self.clients)} {seconds} {marker}")
 
-    def wait(self, events: int, seconds: float = EVENT_SECONDS, first: int = 0) -> None:
+    def wait(self, events: int, seconds: float = EVENT_SECONDS) -> None:
         """Wait until every client that reads has had so many events since the last reset.
 
         Raises:
             LoadError: some had not, by then.
         """
-        count = len(self.clients) - first
-        missing = self._ask(f"wait {first} {count} {events} {seconds}")["missing"]
+        count = len(self.clients)
+        missing = self._ask(f"wait 0 {count} {events} {seconds}")["missing"]
         if missing:
-            raise LoadError(f"{missing} of {count} clients lack events after {seconds:.0f} s")
+            raise LoadError(f"{missing:,} of {count:,} clients lack it after {seconds:.0f} s")
 
     def reset(self) -> None:
         """Forget the counts and latencies so far."""

@@ -1,0 +1,138 @@
+"""What the benchmarks found: printed as it comes, kept as JSON, and made into a table.
+
+Each benchmark says what it is asked to show, and whether it did; those aims are ratios of figures
+of one run, since absolute ones depend on the machine, unless they say that they are absolute.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe, raise_file_limit
+
+BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
+README = Path(__file__).parent.parent / "README.md"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A cell of the table.
+
+    Attributes:
+        what: its row.
+        peer: its column.
+        shown: its text.
+        values: what the text is made of; seconds, bytes and counts. Empty if there are none.
+    """
+
+    what: str
+    peer: str
+    shown: str
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a benchmark is to show.
+
+    Attributes:
+        text: what is compared with what.
+        measured, limit: of the same unit; measured is at most the limit.
+        unit: of both; ``x`` for a ratio.
+    """
+
+    text: str
+    measured: float
+    limit: float
+    unit: str = "x"
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it was shown."""
+        return self.measured <= self.limit
+
+    def __str__(self) -> str:
+        word = "PASS" if self.is_met else "FAIL"
+        return f"{word}  {self.text}: {self.measured:.3g} {self.unit} (at most {self.limit:.3g})"
+
+
+class Report:
+    """What one benchmark found.
+
+    Args:
+        name: of the benchmark.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.figures: list[Figure] = []
+        self.aims: list[Aim] = []
+
+    def figure(self, what: str, peer: str, shown: str, **values: float) -> None:
+        """Keep a figure and print it."""
+        self.figures.append(Figure(what, peer, shown, values))
+        print(f"{what:<42} {peer:<30} {shown}", flush=True)
+
+    def aim(self, text: str, measured: float, limit: float, unit: str = "x") -> None:
+        """Compare what was measured with what is aimed at, and print it."""
+        self.aims.append(Aim(text, measured, limit, unit))
+        print(self.aims[-1], flush=True)
+
+    def save(self, file: Path | None) -> None:
+        """Write everything to a file, if one is wanted."""
+        if file is not None:
+            found = {"figures": self.figures, "aims": self.aims}
+            data = {key: [asdict(each) for each in items] for key, items in found.items()}
+            file.write_text(json.dumps({"name": self.name, **data}, indent=1))
+
+
+def options(name: str, **defaults: str | int) -> argparse.Namespace:
+    """Read the command line of a benchmark and prepare the machine.
+
+    Args:
+        name: of the benchmark.
+        defaults: the options that it has beside ``--json`` and ``--quick``.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--json", type=Path, help="the file that gets all figures")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    for option, default in defaults.items():
+        parser.add_argument(f"--{option}", default=default, type=type(default))
+    chosen = parser.parse_args()
+    raise_file_limit()
+    print(describe(), flush=True)
+    return chosen
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a list with commas."""
+    return [int(part) for part in text.split(",") if part]
+
+
+def table(reports: Iterable[Mapping[str, Any]], command: str) -> str:
+    """Return a Markdown table of all figures, and the command that made it."""
+    figures = [figure for report in reports for figure in report["figures"]]
+    rows = list(dict.fromkeys(figure["what"] for figure in figures))
+    peers = list(dict.fromkeys(figure["peer"] for figure in figures))
+    cells = {(figure["what"], figure["peer"]): figure["shown"] for figure in figures}
+    lines = [" | ".join(["", *peers]), "|".join(["---"] * (len(peers) + 1))]
+    lines += [" | ".join([row, *(cells.get((row, peer), "") for peer in peers)]) for row in rows]
+    head = f"Made by `{command}`; {describe().partition(',')[0]}, shared with other work."
+    return "\n".join([head, "", *(f"| {line} |".replace("|  |", "| |") for line in lines)])
+
+
+def write_readme(text: str) -> None:
+    """Put a table into README.md, between its two marks.
+
+    Raises:
+        SystemExit: the marks are not there.
+    """
+    before, begin, rest = README.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"README.md has no {BEGIN} and {END}, between which the table would stand")
+    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

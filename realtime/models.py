@@ -147,6 +147,8 @@ class NodeRow(models.Model):
     connections = models.BigIntegerField()
     topics = models.BigIntegerField()
     followers = models.TextField()
+    # The database's default is for processes of the version before, which write no such column.
+    writes = models.CharField(max_length=200, default="{}", db_default="{}")
     started = models.FloatField()
     seen = models.FloatField()
 

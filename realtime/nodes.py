@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 
 from realtime.exceptions import StoreError
@@ -52,10 +52,12 @@ class Load:
     Attributes:
         connections: clients that it holds.
         followers: how many connections follow each topic.
+        writes: how often it wrote to a client, by the way; see ``Node``.
     """
 
     connections: int
     followers: Mapping[str, int]
+    writes: Mapping[str, int] = field(default_factory=dict)
 
 
 class ThisNode:
@@ -181,6 +183,7 @@ class ThisNode:
             connections=load.connections,
             topics=len(load.followers),
             followers=dict(listed),
+            writes=load.writes,
         )
 
 

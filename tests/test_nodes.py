@@ -120,12 +120,13 @@ def test_a_node_is_registered_once_before_its_members(town: Town) -> None:
 
 def test_a_heartbeat_says_what_the_process_is_and_does(town: Town) -> None:
     process = Process(town.store)
-    process.load = Load(3, {"orders.1": 2, "orders.2": 1})
+    process.load = Load(3, {"orders.1": 2, "orders.2": 1}, {"direct": 7, "portable": 1})
     town.beat(process)
     (row,) = town.store.nodes()
     assert (row.id, row.host, row.pid) == (process.node.id, socket.gethostname(), os.getpid())
     assert (row.connections, row.topics) == (3, 2)
     assert row.followers == {"orders.1": 2, "orders.2": 1}
+    assert row.writes == {"direct": 7, "portable": 1}
     assert row.version
     process.load = Load(0, {})
     town.beat(process)

@@ -120,7 +120,10 @@ class Connection:
 
     def heartbeat(self, silent_since: float) -> None:
         """Break the silence if there is one since a moment; a full buffer is none."""
-        if self.writer.last_flush < silent_since:
+        if self.writer.last_flush < silent_since and not any(
+            one.topic.last_spread >= silent_since and one in one.topic.live
+            for one in self.subscriptions.values()
+        ):
             self.push(HEARTBEAT_FRAME)
             self.writer.last_flush = self.hub.now
 
@@ -252,7 +255,7 @@ class Subscription:
             self.attendance.end()
         if self._task is not None:
             self._task.cancel()
-        self.topic.live.pop(self, None)
+        self.topic.dismiss(self)
         if self.connection.subscriptions.get(self.topic.name) is self:
             del self.connection.subscriptions[self.topic.name]
         self.topic.hub.release(self.topic)

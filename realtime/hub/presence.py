@@ -177,7 +177,7 @@ class Attendance:
     @property
     def place(self) -> Cursor | None:
         """The place in the presence log up to which the client was told."""
-        self.live.spread()  # what was not written yet, it was not told
+        self.live.hand_out()  # what was not written yet, it was not told
         return self.live.position if self in self.live.live else self._position
 
     async def prepare(self) -> None:
@@ -228,7 +228,7 @@ class Attendance:
         if self._task is not None:
             self._task.cancel()
         self._position = self.place
-        self.live.live.pop(self, None)
+        self.live.dismiss(self)
         hub = self.live.hub
         if self._has_begun and self._member is not None and self._hold is not None:
             hub.tracker.leave(self.live.name, self._member[0], self._hold)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from realtime.broadcast import Wakeup
@@ -20,6 +21,7 @@ from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import Reset, reset
 from realtime.hub.ring import EventFrame, Frames, Ring
+from realtime.writers.asgi import AsgiWriter
 from realtime.writers.flusher import Receiver
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at
 class Subscriber(Receiver, Protocol):
     """What a topic needs of a live subscription."""
 
+    @property
+    def writer(self) -> AsgiWriter:
+        """The way to its client."""
+
     def fall_behind(self, position: Cursor) -> None:
         """Go on from the log after this cursor; called once the topic has let go."""
 
@@ -56,7 +62,8 @@ class LiveTopic:
         self.hub = hub
         self.name = name
         self.followers = 0
-        self.live: dict[Subscriber, None] = {}  # in the order in which they came
+        self.live: dict[Subscriber, AsgiWriter] = {}
+        self.last_spread = 0.0
         self.joined: asyncio.Future[None] = hub.loop.create_future()
         self.in_group = False
         self.is_being_added = False
@@ -201,20 +208,43 @@ class LiveTopic:
         self._outgoing.append(frame)
 
     def spread(self) -> None:
-        """Give what was gathered to all who are live."""
+        """Let what was gathered go to all who are live."""
         if not self._outgoing:
             return
         frames, self._outgoing = self._outgoing, []
-        for subscriber, taken in self.hub.flusher.spread(bundle(frames), self.live):
-            # An ephemeral event is missed by one that is full: at most once.
-            if any(isinstance(frame, EventFrame) for frame in frames[taken:]):
-                places = [f.cursor for f in frames[:taken] if isinstance(f, EventFrame)]
-                self._leave_behind(subscriber, places[-1] if places else self._before)
+        self.last_spread = self.hub.flusher.time()
+        left = partial(self._left_out, frames, self._before)
+        self.hub.flusher.spread(bundle(frames), self.live, left)
+
+    def _left_out(
+        self, frames: Sequence[Frame], before: Cursor | None, subscriber: Subscriber, taken: int
+    ) -> None:
+        """Leave behind who has taken only so many of these frames."""
+        # An ephemeral event is missed by one that is full: at most once.
+        if any(isinstance(frame, EventFrame) for frame in frames[taken:]):
+            places = [frame.cursor for frame in frames[:taken] if isinstance(frame, EventFrame)]
+            self._leave_behind(places[-1] if places else before, subscriber)
+
+    def _leave_behind(self, position: Cursor | None, subscriber: Subscriber, _: int = 0) -> None:
+        assert position is not None
+        del self.live[subscriber]
+        subscriber.fall_behind(position)
+
+    def hand_out(self) -> None:
+        """Let everybody who is live have all that was delivered, in his queue at least."""
+        self.spread()
+        self.hub.flusher.settle()
 
     def admit(self, subscriber: Subscriber) -> None:
         """Let somebody be live whose position is the topic's."""
         self.spread()  # which it has already
-        self.live[subscriber] = None
+        self.live[subscriber] = subscriber.writer
+
+    def dismiss(self, subscriber: Subscriber) -> None:
+        """Let somebody be live no more, if he is."""
+        if subscriber in self.live:
+            self.hub.flusher.settle()
+            self.live.pop(subscriber, None)
 
     def _restart(self, head: Cursor) -> None:
         self._position = head
@@ -233,13 +263,7 @@ class LiveTopic:
 
     def _spread_over(self, piece: Frame | Bundle, before: Cursor) -> None:
         """Give all who are live what carries them over a hole behind a position, or leave them."""
-        for subscriber, _ in self.hub.flusher.spread(piece, self.live):
-            self._leave_behind(subscriber, before)
-
-    def _leave_behind(self, subscriber: Subscriber, position: Cursor | None) -> None:
-        assert position is not None
-        del self.live[subscriber]
-        subscriber.fall_behind(position)
+        self.hub.flusher.spread(piece, self.live, partial(self._leave_behind, before))
 
     # Reading
 

@@ -220,4 +220,4 @@ class Tracker:
     def _load(self) -> Load:
         lives = self._hub.topics.values()
         followers = {o.name: o.followers for o in lives if o.followers and not is_internal(o.name)}
-        return Load(len(self._hub.connections), followers)
+        return Load(len(self._hub.connections), followers, self._hub.flusher.writes)

@@ -133,6 +133,9 @@ class Node:
         connections: clients that it holds now; a poll counts while it waits.
         topics: topics that they follow.
         followers: how many connections follow a topic, for the most followed ones.
+        writes: how often it wrote to a client since it started, by the way that the bytes took:
+            ``direct`` to the socket, ``buffered`` behind what waited for it in the server, or
+            ``portable`` through the server's ``send()``.
         started: when it registered, seconds since 1970 on the store's clock.
         age: seconds since its last heartbeat, on the store's clock.
     """
@@ -144,6 +147,7 @@ class Node:
     connections: int = 0
     topics: int = 0
     followers: Mapping[str, int] = field(default_factory=dict, hash=False)
+    writes: Mapping[str, int] = field(default_factory=dict, hash=False)
     started: float = 0.0
     age: float = 0.0
 

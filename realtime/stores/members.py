@@ -49,6 +49,7 @@ class DatabaseMembers(Store):
             "connections": node.connections,
             "topics": node.topics,
             "followers": json.dumps(dict(node.followers), separators=(",", ":")),
+            "writes": json.dumps(dict(node.writes), separators=(",", ":")),
             "seen": DatabaseClock(),
         }
         if rows.filter(name=node.id).update(**values):
@@ -73,6 +74,7 @@ class DatabaseMembers(Store):
                 connections=row.connections,
                 topics=row.topics,
                 followers=json.loads(row.followers),
+                writes=json.loads(row.writes),
                 started=row.started,
                 age=max(0.0, float(row.age)),
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from realtime.events import Cursor, Event
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["RedisMembers"]
 
 # ARGV: id, 1 if it is known, JSON. Returns 0 if it is known and gone.
+NODE_FIELDS = frozenset(field.name for field in fields(Node))
+
 BEAT = Script.of("""
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before and ARGV[2] == '1' then return 0 end
@@ -236,10 +238,10 @@ class RedisMembers(Store):
 
 
 def _beat_args(node: Node, is_known: bool) -> tuple[object, ...]:
-    fields = asdict(node)
+    said = asdict(node)
     for kept_apart in ("id", "started", "age"):
-        del fields[kept_apart]
-    return node.id, int(is_known), json.dumps(fields, separators=(",", ":"))
+        del said[kept_apart]
+    return node.id, int(is_known), json.dumps(said, separators=(",", ":"))
 
 
 def _nodes(answer: Sequence[Any]) -> list[Node]:
@@ -248,8 +250,9 @@ def _nodes(answer: Sequence[Any]) -> list[Node]:
     for id_, value in zip(flat[::2], flat[1::2], strict=True):
         times, _, text = value.decode().partition("\n")
         seen, started = map(float, times.split(" "))
-        fields = json.loads(text)
-        nodes.append(Node(id=id_.decode(), started=started, age=max(0.0, now - seen), **fields))
+        # A process of the next version may say more of itself.
+        said = {name: value for name, value in json.loads(text).items() if name in NODE_FIELDS}
+        nodes.append(Node(id=id_.decode(), started=started, age=max(0.0, now - seen), **said))
     return sorted(nodes, key=lambda node: node.started)
 
 

@@ -80,6 +80,9 @@ class AsgiWriter:
     Attributes:
         closed: nothing is written any more.
         queue: what waits for the flush.
+        ready: writes bytes to the socket and returns how many it took; None while something
+            waits before them, and on servers that have no such way.
+        shared: the form whose bytes it takes; see ``Form``.
         room: bytes that may be queued without a look at ``unsent``; at most what is free.
         last_flush: when something last left, on the loop's clock.
     """
@@ -98,7 +101,9 @@ class AsgiWriter:
         "closed",
         "last_flush",
         "queue",
+        "ready",
         "room",
+        "shared",
     )
 
     def __init__(self, send: Send, form: Form | None = None) -> None:
@@ -110,6 +115,8 @@ class AsgiWriter:
         self._under_way = 0  # of those, what the server was not given yet
         self._task: asyncio.Task[None] | None = None
         self.queue: list[Piece] = []
+        self.ready: Callable[[bytes], int] | None = None
+        self.shared = self._form.shared
         self.room = 0
         self.last_flush = 0.0
         self.closed = False
@@ -155,6 +162,7 @@ class AsgiWriter:
             return
         assert self._flusher is not None, "attach() comes first"
         if not self.queue:
+            self.ready = None
             self._flusher.add(self)
         self.queue.append(frame)
         self.room -= frame.size
@@ -165,13 +173,16 @@ class AsgiWriter:
             self.write(frame)
         return True
 
-    def flush(self) -> bool:
-        """Let what is queued leave; tell whether it went past the server."""
+    def flush(self) -> None:
+        """Let what is queued leave."""
         if self._task is None and self.queue:
             self._task = asyncio.get_running_loop().create_task(self._hand_over())
             if self._flusher is not None:
                 self._flusher.portable += 1
-        return False
+
+    def keep(self, rest: bytes) -> None:
+        """Let the server have what ``ready`` did not take, before all that comes later."""
+        raise NotImplementedError("of a writer that is ready")
 
     async def _hand_over(self) -> None:
         try:
@@ -233,6 +244,7 @@ class AsgiWriter:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.queue.clear()
+        self.ready = None
         self._under_way = self.room = 0  # without room everybody asks, and hears that it is closed
 
     async def close(self, code: int) -> None:

@@ -1,8 +1,15 @@
 """Let what waits for clients leave at the end of a turn of the loop, each client's in one write.
 
-A burst that arrives while the clients before are still written to finds the later ones with more
-than one event waiting: the more there is to do, the less each event costs.
-No flush holds the loop for longer than a slice, so that accepts, heartbeats and commands go on; and
+There are two ways, and which of them is taken costs and changes nothing but time:
+
+- **Lines.** What is written waits in its writer's queue, and the writers stand in line.
+  Whatever comes while a client waits leaves with the rest, so that the more there is to do, the
+  less each event costs.
+- **A sweep.** While one piece for many is all there is to do, it is written to one client after the
+  other, past their queues.
+  As soon as anything else comes to do, what is left of it goes into the queues.
+
+Neither holds the loop for longer than a slice, so that accepts, heartbeats and commands go on; and
 what concerns few clients does not stand in line behind what concerns thousands.
 """
 
@@ -11,11 +18,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from realtime.encoders import Bundle, Frame
+    from realtime.encoders import Bundle, Frame, Wire
     from realtime.writers.asgi import AsgiWriter
 
 __all__ = ["Flusher", "Receiver"]
@@ -30,10 +38,6 @@ MANY = 100  # receivers of one piece, from which they stand in the line of the m
 class Receiver(Protocol):
     """Who gets what is spread."""
 
-    @property
-    def writer(self) -> AsgiWriter:
-        """The way to its client."""
-
     def push(self, frame: Frame) -> bool:
         """Take a frame; False if the client's buffer is full."""
 
@@ -41,8 +45,19 @@ class Receiver(Protocol):
 R = TypeVar("R", bound=Receiver)
 
 
+@dataclass(slots=True)
+class _Sweep:
+    """A piece on its way to those who were live when it began, and how far it has come."""
+
+    piece: Frame | Bundle
+    receivers: list[Any]
+    writers: list[AsgiWriter]
+    left: Callable[[Any, int], None]
+    done: int = 0
+
+
 class Flusher:
-    """The lines of writers that have something to write; used on one loop only.
+    """The writers that have something to write; used on one loop only.
 
     Attributes:
         time: returns the loop's time.
@@ -61,8 +76,15 @@ class Flusher:
         self._loop = loop
         self._few: deque[AsgiWriter] = deque()
         self._many: deque[AsgiWriter] = deque()
-        self._before: list[Callable[[], None]] = []
+        self._gathering: list[Callable[[], None]] = []
+        self._sweep: _Sweep | None = None
+        self._may_sweep = False
         self._is_scheduled = False
+
+    @property
+    def writes(self) -> dict[str, int]:
+        """How often each way was taken."""
+        return {"direct": self.direct, "buffered": self.buffered, "portable": self.portable}
 
     def add(self, writer: AsgiWriter) -> None:
         """Flush a writer at the end of the turn; its queue was empty."""
@@ -71,34 +93,60 @@ class Flusher:
 
     def call_before(self, spread: Callable[[], None]) -> None:
         """Call a function before the next flush, to spread what was gathered until then."""
-        self._before.append(spread)
+        self._gathering.append(spread)
         self._schedule()
 
-    def spread(self, piece: Frame | Bundle, receivers: Collection[R]) -> list[tuple[R, int]]:
-        """Queue a piece for all receivers.
+    def spread(
+        self, piece: Frame | Bundle, live: Mapping[R, AsgiWriter], left: Callable[[R, int], None]
+    ) -> None:
+        """Let a piece go to all who are live, by the turn's end or in slices after it.
 
-        Returns:
-            Those who did not take all of it, each with the number of its frames that they took.
+        Args:
+            piece: what they get.
+            live: who they are, with their writers.
+            left: called for who did not take all of it, with the number of its frames it took; at
+                once or later, but before the next piece, and never after ``settle()``.
         """
-        line = self._many if len(receivers) >= MANY else self._few
-        size = piece.size
-        left: list[tuple[R, int]] = []
-        for receiver in receivers:
-            writer = receiver.writer
+        self.settle()
+        sweep = _Sweep(piece, list(live), list(live.values()), left)
+        if self._may_sweep:
+            self._sweep = sweep
+        else:
+            self._queue(sweep)
+        self._schedule()
+
+    def settle(self) -> None:
+        """Let nothing be on its way any more: what is, waits in the queues from now on.
+
+        To be called before anybody leaves who was live, or whoever is live is asked what he has.
+        """
+        if self._sweep is not None:
+            sweep, self._sweep = self._sweep, None
+            self._queue(sweep)
+
+    def _queue(self, sweep: _Sweep) -> None:
+        line = self._many if len(sweep.writers) >= MANY else self._few
+        piece, size = sweep.piece, sweep.piece.size
+        for index in range(sweep.done, len(sweep.writers)):
+            writer = sweep.writers[index]
             if writer.room < size:
                 writer.look()
             if writer.room >= size:
                 writer.room -= size
+                writer.ready = None
                 if not writer.queue:
                     line.append(writer)
                 writer.queue.append(piece)
-                continue
-            for taken, frame in enumerate(piece.frames):
-                if not receiver.push(frame):
-                    left.append((receiver, taken))
-                    break
-        self._schedule()
-        return left
+            else:
+                self._push(sweep, index)
+
+    def _push(self, sweep: _Sweep, index: int) -> None:
+        """Give a piece to a receiver that has to be asked about each frame."""
+        receiver = sweep.receivers[index]
+        for taken, frame in enumerate(sweep.piece.frames):
+            if not receiver.push(frame):
+                sweep.left(receiver, taken)
+                return
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -108,28 +156,82 @@ class Flusher:
     def _run(self) -> None:
         self._is_scheduled = False
         self.now = self.time()
-        while self._before:
-            before, self._before = self._before, []
-            for spread in before:
+        gathering, self._gathering = self._gathering, []
+        is_idle = self._sweep is None and not self._few and not self._many
+        self._may_sweep = is_idle and len(gathering) == 1
+        for spread in gathering:
+            try:
                 spread()
+            except Exception:
+                logger.exception("an event could not be spread; clients get it from the log")
+        self._may_sweep = False
         # The few first, but never so long that the many do not go on at all.
         self._flush(self._few, self.now + SLICE_SECONDS / 2)
+        if self._sweep is not None:
+            self._go_on(self._sweep, self.now + SLICE_SECONDS)
         self._flush(self._many, self.now + SLICE_SECONDS)
-        if self._few or self._many:
+        if self._few or self._many or self._sweep:
             self._schedule()
 
     def _flush(self, line: deque[AsgiWriter], until: float) -> None:
-        direct = count = 0
+        count = 0
         while line:
             writer = line.popleft()
             try:
-                direct += writer.flush()
+                writer.flush()
             except Exception:
-                # Nobody else may wait for ever because of it; this client hears nothing more, and
-                # comes back when the heartbeats fail to.
-                logger.exception("writing to a client failed")
-                writer.abandon()
+                _give_up(writer)
             count += 1
             if count % LOOK_EVERY == 0 and self.time() >= until:
                 break
-        self.direct += direct
+
+    def _go_on(self, sweep: _Sweep, until: float) -> None:
+        """Write a piece to those who have not got it yet, until a moment."""
+        piece, data, size = sweep.piece, b"", 0
+        form: Wire | None = None
+        while sweep.done < len(sweep.writers):
+            end = min(sweep.done + LOOK_EVERY, len(sweep.writers))
+            past = 0
+            for index, writer in enumerate(sweep.writers[sweep.done : end], sweep.done):
+                send = writer.ready
+                if send is None:
+                    self._go_round(sweep, index)
+                    continue
+                if writer.shared is not form:
+                    form = writer.shared
+                    assert form is not None, "or it is not ready"
+                    data = piece.wire(form)
+                    size = len(data)
+                try:
+                    sent = send(data)
+                except OSError:
+                    sent = 0  # it is full, which the server waits for, or broken, which it finds
+                past += 1
+                if sent != size:
+                    self._keep(writer, data[sent:])
+            self.direct += past
+            sweep.done = end
+            if self.time() >= until:
+                break
+        if sweep.done == len(sweep.writers):
+            self._sweep = None
+
+    def _keep(self, writer: AsgiWriter, rest: bytes) -> None:
+        try:
+            writer.keep(rest)
+        except Exception:
+            _give_up(writer)
+
+    def _go_round(self, sweep: _Sweep, index: int) -> None:
+        """Take the line with one of those in a sweep."""
+        one = sweep.receivers[index : index + 1], sweep.writers[index : index + 1]
+        self._queue(_Sweep(sweep.piece, *one, sweep.left))
+
+
+def _give_up(writer: AsgiWriter) -> None:
+    """Write no more to a client, for which nobody else may have to wait.
+
+    It comes back when it has heard nothing for longer than a heartbeat.
+    """
+    logger.exception("writing to a client failed")
+    writer.abandon()

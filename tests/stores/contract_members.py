@@ -39,7 +39,7 @@ class MembersContract:
     # Nodes
 
     def test_a_heartbeat_writes_what_the_node_says(self, store: Store) -> None:
-        node = new_node(connections=3, topics=2, followers={"orders.1": 3})
+        node = new_node(connections=3, topics=2, followers={"orders.1": 3}, writes={"direct": 9})
         before = store.clock()
         assert store.beat(node, is_known=False)
         (found,) = self.own_nodes(store, node)

@@ -1,26 +1,80 @@
-"""Run the benchmarks: `python -m benchmarks [name …]`, all of them by default."""
+"""Run the benchmarks, all of them by default, one after the other.
 
+    python -m benchmarks [name …] [--quick] [--json FILE] [--readme]
+
+``--quick`` runs less of those that compare this package with its peers, in a few minutes.
+``--json`` keeps all figures in a file; ``--readme`` puts their table into README.md.
+"""
+
+import argparse
+import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from typing import Any
 
-BENCHMARKS = ("latency", "publishing", "layer", "browser", "capacity")
+from benchmarks.report import Aim, table, write_readme
+
+COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
+OTHERS = ("latency", "layer", "browser", "capacity")
+QUICK = ("fanout", "burst", "connecting", "resuming")
 
 
-def main() -> int:
-    chosen = sys.argv[1:] or BENCHMARKS
-    unknown = [name for name in chosen if name not in BENCHMARKS]
-    if unknown:
-        print(
-            f"there is no benchmark {unknown[0]!r}, only {', '.join(BENCHMARKS)}", file=sys.stderr
-        )
-        return 2
-    for name in chosen:
-        # A process of its own each: they configure Django differently.
-        finished = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
-        if finished.returncode:
-            return finished.returncode
-    return 0
+def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
+    """Run one in a process of its own, since they configure Django differently.
+
+    Returns:
+        What it found, None if it keeps nothing.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    print(f"== {name}", flush=True)
+    command, file = [sys.executable, "-m", f"benchmarks.{name}"], folder / f"{name}.json"
+    if name in COMPARING:
+        command += ["--json", str(file), *(["--quick"] if quick else [])]
+    finished = subprocess.run(command, check=False)
+    if finished.returncode:
+        sys.exit(finished.returncode)
+    found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return found
+
+
+def summary(reports: list[dict[str, Any]]) -> str:
+    """Return what the benchmarks were to show."""
+    aims = [Aim(**aim) for report in reports for aim in report["aims"]]
+    met = sum(aim.is_met for aim in aims)
+    return "\n".join([*map(str, aims), f"{met} of {len(aims)} were shown"])
+
+
+def main() -> None:
+    names = (*COMPARING, *OTHERS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--json", type=Path, help="the file that gets all figures")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in names]:
+        parser.error(f"there is no benchmark {unknown[0]!r}, only {', '.join(names)}")
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = options.names or (QUICK if options.quick else names)
+        found = [run(name, options.quick, Path(folder)) for name in chosen]
+    reports = [report for report in found if report is not None]
+    if not reports:
+        return
+    if options.json:
+        options.json.write_text(json.dumps(reports, indent=1))
+    arguments = [*options.names, *(["--quick"] if options.quick else [])]
+    text = table(reports, " ".join(["python -m benchmarks", *arguments]))
+    print(f"\n{text}\n\n{summary(reports)}")
+    if options.readme:
+        write_readme(text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

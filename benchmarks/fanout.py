@@ -36,7 +36,7 @@ class Round:
     Attributes:
         cpu, client_cpu: seconds of a core that a delivery took the server, and the load client.
         p50, p99, max: seconds from the publish to the receipt.
-        holes: events that clients missed.
+        wrong: events that clients missed, or got twice.
     """
 
     cpu: float
@@ -44,7 +44,7 @@ class Round:
     p50: float
     p99: float
     max: float
-    holes: int
+    wrong: int
 
 
 class Following:
@@ -84,8 +84,9 @@ class Following:
             self.load.wait(number, GUARD_SECONDS)
         time.sleep(SETTLE_SECONDS)
         cpu, seen = self.server.usage.cpu() - before, self.load.report()
-        client_cpu = (seen.work - client_before) / seen.events
-        return Round(cpu / seen.events, client_cpu, seen.p50, seen.p99, seen.max, seen.holes)
+        client_cpu, deliveries = seen.work - client_before, events * self.count
+        wrong = max(seen.holes + seen.repeats, abs(seen.events - deliveries))
+        return Round(cpu / deliveries, client_cpu / deliveries, seen.p50, seen.p99, seen.max, wrong)
 
     def turn(self) -> None:
         """Measure a round, if it makes sense."""
@@ -111,13 +112,13 @@ class Following:
         if self.problem:
             report.figure(what, title, self.problem)
             return
-        worst, holes = (
+        worst, wrong = (
             max(each.max for each in self.rounds),
-            sum(each.holes for each in self.rounds),
+            sum(each.wrong for each in self.rounds),
         )
         cpu, p50, p99 = (self.middle(name) for name in ("cpu", "p50", "p99"))
-        missed = f", {holes} events missed" if holes else ""
-        latencies = f"{p50 * 1e3:.0f} / {p99 * 1e3:.0f} / {worst * 1e3:.0f} ms{missed}"
+        notes = f", {wrong} events missed or twice" if wrong else ""
+        latencies = f"{p50 * 1e3:.0f} / {p99 * 1e3:.0f} / {worst * 1e3:.0f} ms{notes}"
         client = self.middle("client_cpu")
         report.figure(
             f"{what}, CPU a delivery", title, f"{cpu * 1e6:.1f} µs", cpu=cpu, client_cpu=client
@@ -135,9 +136,9 @@ def following(here: Place, peer: Peer, transport: str, count: int) -> Iterator[F
     with (
         peer.start(here) as server,
         Load(server.port) as load,
-        peer.publisher(here, server) as publish,
+        peer.publisher(here, server, count) as publish,
     ):
-        load.take(peer.clients[transport].repeated(count))
+        load.take(peer.crowd(transport, count))
         try:
             load.connect()
         except LoadError as error:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +32,8 @@ class Client:
 
     Attributes:
         kind: ``ws`` or ``sse``.
-        path: of its request; @SINCE@ in it, or in the frame, is its last cursor.
+        path: of its request; @SINCE@ in it, or in the frame, is its last cursor, and @TOPIC@ what
+            the crowd follows.
         header: a line of its own, such as its cookie.
         frame: what it sends once it is connected.
         marker: text of the server's by which it counts as ready; the handshake alone if empty.
@@ -49,10 +50,6 @@ class Client:
     def line(self) -> str:
         """Return its line of the file that load.c reads."""
         return "\t".join([self.kind, str(int(self.is_stalled)), self.path, self.header, self.frame])
-
-    def repeated(self, count: int) -> list["Client"]:
-        """Return as many clients that do the same."""
-        return [replace(self) for _ in range(count)]
 
 
 @dataclass(frozen=True)

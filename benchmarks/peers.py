@@ -1,25 +1,28 @@
 """The servers that are measured beside each other, each with the clients that it understands."""
 
+import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.capacity import OPTIONS
 from benchmarks.engines import MIGRATE
 from benchmarks.load import Client
 from benchmarks.machine import CLIENT_CORE, SERVER_CORE, Usage, end, started
-from benchmarks.publishers import TOPIC, Publisher, publisher
+from benchmarks.publishers import Publisher, publisher
 from tests.support.nginx import TEMPORARY, nginx_path
 from tests.support.redis import RedisServer, redis_binary
 from tests.support.server import DEADLINE, free_port
 from tests.support.waiting import wait_until
 
 APPLICATION = "benchmarks.site:application"
+NODE = Path(__file__).with_name("node")
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 GET_NCHAN = "nginx with nchan (Debian: apt install nginx-light libnginx-mod-nchan)"
 SUBSCRIBE = '{"type":"subscribe","topic":"%s"}'
@@ -123,7 +126,8 @@ class Peer:
         title: as the table has it.
         start: makes its server.
         clients: what a client of each kind does.
-        publish: arguments of its publisher; ``{port}`` is that of the server.
+        publish: arguments of its publisher; ``{port}`` is that of the server, ``{topic}`` what its
+            clients follow.
         memory: it keeps everything in the server's process.
         missing: says what is not here, if something is not.
     """
@@ -136,10 +140,21 @@ class Peer:
     memory: bool = False
     missing: Callable[[], str] = field(default=lambda: "")
 
+    def crowd(self, transport: str, count: int) -> list[Client]:
+        """Return so many clients, who follow a topic of their own."""
+        client, topic = self.clients[transport], self.topic(count)
+        path, frame = (text.replace("@TOPIC@", topic) for text in (client.path, client.frame))
+        return [replace(client, path=path, frame=frame)] * count
+
+    def topic(self, count: int) -> str:
+        """Return what a crowd follows; servers that run at the same time have one Redis."""
+        return f"bench.{self.name}-{count}"
+
     @contextmanager
-    def publisher(self, here: Place, server: Server) -> Iterator[Publisher]:
-        """Run its publisher."""
-        arguments = [part.format(port=server.port) for part in self.publish]
+    def publisher(self, here: Place, server: Server, count: int) -> Iterator[Publisher]:
+        """Run the publisher for a crowd."""
+        topic = self.topic(count)
+        arguments = [part.format(port=server.port, topic=topic) for part in self.publish]
         with publisher(arguments, here.env(memory=self.memory)) as publish:
             yield publish
 
@@ -183,9 +198,29 @@ def nchan(here: Place) -> Server:
     return Server([*command, "-e", log], port, os.environ, folder)
 
 
+@functools.cache
+def node_is_missing() -> str:
+    """Install what node needs, once; return what is missing, if that does not work."""
+    npm = shutil.which("npm")
+    if not npm or not shutil.which("node"):
+        return "node and npm (Debian: apt install nodejs npm)"
+    if (NODE / "node_modules" / "ws").is_dir():
+        return ""
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    done = subprocess.run(command, cwd=NODE, capture_output=True, check=False)
+    return "ws, which npm could not install" if done.returncode else ""
+
+
+def node(here: Place) -> Server:
+    """Return node, with ws for WebSockets."""
+    port = free_port()
+    command = [shutil.which("node") or "node", str(NODE / "server.js"), str(port)]
+    return Server(command, port, os.environ, here.folder)
+
+
 OURS = {
-    "ws": Client("ws", "/realtime/ws?v=1", frame=SUBSCRIBE % TOPIC, marker=SUBSCRIBED),
-    "sse": Client("sse", f"/realtime/sse?topic={TOPIC}", marker=SUBSCRIBED),
+    "ws": Client("ws", "/realtime/ws?v=1", frame=SUBSCRIBE % "@TOPIC@", marker=SUBSCRIBED),
+    "sse": Client("sse", "/realtime/sse?topic=@TOPIC@", marker=SUBSCRIBED),
 }
 PLAIN = {
     "ws": Client("ws", "/plain/fanout/"),
@@ -194,7 +229,7 @@ PLAIN = {
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "realtime on Daphne", daphne, OURS, ("realtime",)),
+        Peer("ours", "realtime on Daphne", daphne, OURS, ("realtime", "{topic}")),
         Peer(
             "nchan",
             "nginx + nchan",
@@ -212,7 +247,15 @@ PEERS = {
             ("http", "{port}", "/plain/tell/"),
             memory=True,
         ),
-        Peer("uvicorn", "realtime on uvicorn", uvicorn, OURS, ("realtime",)),
+        Peer("uvicorn", "realtime on uvicorn", uvicorn, OURS, ("realtime", "{topic}")),
+        Peer(
+            "node",
+            "node and ws",
+            node,
+            {"ws": Client("ws", "/ws"), "sse": Client("sse", "/sse", marker="hello")},
+            ("http", "{port}", "/publish"),
+            missing=node_is_missing,
+        ),
     )
 }
 

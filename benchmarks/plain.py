@@ -50,12 +50,22 @@ class StreamConsumer(AsyncHttpConsumer):
         # The stock method ends the request as soon as handle() has returned.
         await self.handle(b"")
 
+    async def disconnect(self) -> None:
+        await self.channel_layer.group_discard(GROUP, self.channel_name)
+
     async def told(self, message: dict[str, Any]) -> None:
         text = json.dumps({"type": "event", "data": message["data"]})
         await self.send_body(f"data: {text}\n\n".encode(), more_body=True)
 
-    async def disconnect(self) -> None:
-        await self.channel_layer.group_discard(GROUP, self.channel_name)
+
+class SignedStreamConsumer(StreamConsumer):
+    """An event stream for signed-in users alone."""
+
+    async def handle(self, body: bytes) -> None:
+        if self.scope["user"].is_authenticated:
+            await super().handle(body)
+        else:
+            await self.send_response(403, b"")
 
 
 def tell(request: HttpRequest) -> HttpResponse:
@@ -70,4 +80,7 @@ websockets: list[URLPattern] = [
     path("plain/fanout/", FanoutConsumer.as_asgi()),
     path("plain/signed/", AuthMiddlewareStack(SignedConsumer.as_asgi())),
 ]
-streams: list[URLPattern] = [path("plain/stream/", StreamConsumer.as_asgi())]
+streams: list[URLPattern] = [
+    path("plain/stream/", StreamConsumer.as_asgi()),
+    path("plain/signed-stream/", AuthMiddlewareStack(SignedStreamConsumer.as_asgi())),
+]

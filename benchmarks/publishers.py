@@ -1,6 +1,6 @@
 """Processes that publish, which is not done by the server that is measured.
 
-    python -m benchmarks.publishers realtime | channels | http PORT PATH
+    python -m benchmarks.publishers realtime TOPIC | channels | http PORT PATH
 
 They are driven over stdin: ``one NUMBER COUNT SIZE`` publishes events one after the other, ``many
 NUMBER COUNT SIZE`` as many at once as the publisher can; each is answered by ``done``.
@@ -19,7 +19,6 @@ from typing import Any
 from benchmarks.machine import CLIENT_CORE, started
 
 SIZE = 150  # bytes of JSON that an event carries
-TOPIC = "bench.fanout"
 GROUP = "fanout"
 GUARD_SECONDS = 120.0  # for one event to reach everybody
 
@@ -74,17 +73,17 @@ def publisher(arguments: Sequence[str], env: Mapping[str, str]) -> Iterator[Publ
         yield Publisher(process)
 
 
-def _realtime() -> tuple[Send, Send]:
+def _realtime(topic: str) -> tuple[Send, Send]:
     from benchmarks import site
     from realtime import publish, publish_many
 
     assert site.application
 
     def one(items: list[dict[str, Any]]) -> None:
-        publish(TOPIC, "tick", items[0])
+        publish(topic, "tick", items[0])
 
     def many(items: list[dict[str, Any]]) -> None:
-        publish_many([(TOPIC, "tick", item) for item in items])
+        publish_many([(topic, "tick", item) for item in items])
 
     return one, many
 
@@ -134,8 +133,8 @@ def _http(port: str, path: str) -> tuple[Send, Send]:
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["realtime"]:
-            one, many = _realtime()
+        case ["realtime", topic]:
+            one, many = _realtime(topic)
         case ["channels"]:
             one, many = _channels()
         case ["http", port, path]:

@@ -8,11 +8,11 @@ Beside it, where there is a layer of Channels' own, is ``group_send()`` of plain
 synchronous code as its documentation says, and from a coroutine; it keeps nothing.
 """
 
-import os
 import subprocess
 import sys
 
-from benchmarks.engines import engines
+from benchmarks.engines import Engine, engines
+from benchmarks.report import Report, options
 
 SINGLE, MANY, ROUNDS = 2_000, 10_000, 3
 
@@ -69,12 +69,38 @@ for name, (run, count) in ways.items():
 """
 
 
+OURS, PLAIN = "realtime on Daphne", "plain Channels, Redis pub/sub"
+SYNCHRONOUS = "events published a second, one after the other"
+ROWS = {  # in the table; what is left is printed only
+    "publish()": (SYNCHRONOUS, OURS),
+    "apublish()": (f"{SYNCHRONOUS}, in a coroutine", OURS),
+    "publish_many()": ("events published a second, at once", OURS),
+    "group_send()": (SYNCHRONOUS, PLAIN),
+    "group_send() in a coroutine": (f"{SYNCHRONOUS}, in a coroutine", PLAIN),
+}
+
+
+def run(engine: Engine, report: Report) -> None:
+    """Measure one engine; what it says of Redis goes into the table."""
+    print(engine.name, flush=True)
+    command = [sys.executable, "-c", PUBLISH, str(engine.has_channels_layer)]
+    done = subprocess.run(command, env=engine.env, check=True, stdout=subprocess.PIPE, text=True)
+    for line in done.stdout.splitlines():
+        way, _, rate = line.strip().rpartition(" ")
+        if engine.name == "Redis":
+            value = float(rate.removesuffix("/s").replace(",", ""))
+            report.figure(*ROWS[way.strip()], rate, rate=value)
+        else:
+            print(line, flush=True)
+
+
 def main() -> None:
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the best of {ROUNDS} rounds")
+    chosen = options("publishing")
+    report = Report("publishing")
+    print(f"the best of {ROUNDS} rounds")
     for engine in engines():
-        print(engine.name, flush=True)
-        command = [sys.executable, "-c", PUBLISH, str(engine.has_channels_layer)]
-        subprocess.run(command, env=engine.env, check=True)
+        run(engine, report)
+    report.save(chosen.json)
 
 
 if __name__ == "__main__":

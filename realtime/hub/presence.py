@@ -104,7 +104,7 @@ class LivePresence(LiveTopic):
         self.spread()
         before = self.position
         self._restart(self._fill(roster))
-        self._spread_over(bundle(self.frames()), before)
+        self.spread_over(bundle(self.frames()), before)
         self._deliver_early()
 
 

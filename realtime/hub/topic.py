@@ -12,22 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from realtime.broadcast import Wakeup
-from realtime.encoders import Bundle, Frame, bundle, event_frame
+from realtime.encoders import Frame, event_frame
 from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.frames import Reset, reset
+from realtime.hub.audience import Audience
 from realtime.hub.ring import EventFrame, Frames, Ring
-from realtime.writers.asgi import AsgiWriter
-from realtime.writers.flusher import Receiver
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
 
-__all__ = ["LiveTopic", "Subscriber", "reset_reason"]
+__all__ = ["LiveTopic", "reset_reason"]
 
 logger = logging.getLogger("realtime")
 
@@ -38,32 +36,20 @@ IN_FLIGHT_SECONDS = 0.050  # that a head check leaves to a wake-up before it cou
 RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
 
 
-class Subscriber(Receiver, Protocol):
-    """What a topic needs of a live subscription."""
-
-    @property
-    def writer(self) -> AsgiWriter:
-        """The way to its client."""
-
-    def fall_behind(self, position: Cursor) -> None:
-        """Go on from the log after this cursor; called once the topic has let go."""
-
-
 def reset_reason(error: CursorExpired) -> Reset:
     """Say in the protocol's words why a log cannot be read on."""
     same_life = error.head.epoch == error.cursor.epoch and not error.contradicts
     return Reset.TRIMMED if same_life else Reset.RESTARTED
 
 
-class LiveTopic:
+class LiveTopic(Audience):
     """A topic of this process's hub; used on the hub's loop only."""
 
     def __init__(self, hub: Hub, name: str, max_events: int) -> None:
+        super().__init__(hub.flusher)
         self.hub = hub
         self.name = name
         self.followers = 0
-        self.live: dict[Subscriber, AsgiWriter] = {}
-        self.last_spread = 0.0
         self.joined: asyncio.Future[None] = hub.loop.create_future()
         self.in_group = False
         self.is_being_added = False
@@ -76,8 +62,6 @@ class LiveTopic:
         self._ring: Ring | None = None
         self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
-        self._outgoing: list[Frame] = []  # delivered, and not spread yet
-        self._before: Cursor | None = None  # the position before the first of them
         self._timer: asyncio.TimerHandle | None = None
         self._wanted = 0  # a seq that the log has, as a head check saw
         self._repair: asyncio.Task[None] | None = None
@@ -129,7 +113,7 @@ class LiveTopic:
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
-                self._gather(Frame(event_frame(event)))
+                self.gather(Frame(event_frame(event)), self._position)
                 continue
             self._offer(event, event.cursor, previous)
             previous = event.cursor.tag
@@ -195,56 +179,10 @@ class LiveTopic:
     # Delivery
 
     def _deliver(self, frame: EventFrame) -> None:
-        self._gather(frame)
+        self.gather(frame, self._position)
         self._position = frame.cursor
         if self._ring is not None:
             self._ring.add(frame)
-
-    def _gather(self, frame: Frame) -> None:
-        """Take a frame for all who are live; what comes in one turn of the loop leaves together."""
-        if not self._outgoing:
-            self._before = self._position
-            self.hub.flusher.call_before(self.spread)
-        self._outgoing.append(frame)
-
-    def spread(self) -> None:
-        """Let what was gathered go to all who are live."""
-        if not self._outgoing:
-            return
-        frames, self._outgoing = self._outgoing, []
-        self.last_spread = self.hub.flusher.time()
-        left = partial(self._left_out, frames, self._before)
-        self.hub.flusher.spread(bundle(frames), self.live, left)
-
-    def _left_out(
-        self, frames: Sequence[Frame], before: Cursor | None, subscriber: Subscriber, taken: int
-    ) -> None:
-        """Leave behind who has taken only so many of these frames."""
-        # An ephemeral event is missed by one that is full: at most once.
-        if any(isinstance(frame, EventFrame) for frame in frames[taken:]):
-            places = [frame.cursor for frame in frames[:taken] if isinstance(frame, EventFrame)]
-            self._leave_behind(places[-1] if places else before, subscriber)
-
-    def _leave_behind(self, position: Cursor | None, subscriber: Subscriber, _: int = 0) -> None:
-        assert position is not None
-        del self.live[subscriber]
-        subscriber.fall_behind(position)
-
-    def hand_out(self) -> None:
-        """Let everybody who is live have all that was delivered, in his queue at least."""
-        self.spread()
-        self.hub.flusher.settle()
-
-    def admit(self, subscriber: Subscriber) -> None:
-        """Let somebody be live whose position is the topic's."""
-        self.spread()  # which it has already
-        self.live[subscriber] = subscriber.writer
-
-    def dismiss(self, subscriber: Subscriber) -> None:
-        """Let somebody be live no more, if he is."""
-        if subscriber in self.live:
-            self.hub.flusher.settle()
-            self.live.pop(subscriber, None)
 
     def _restart(self, head: Cursor) -> None:
         self._position = head
@@ -258,12 +196,8 @@ class LiveTopic:
         self._restart(head)
         frame = Frame(reset(self.name, head, reason), (self.name, head))
         # One that is full meets the same hole when it catches up, and is told then.
-        self._spread_over(frame, before)
+        self.spread_over(frame, before)
         self._deliver_early()
-
-    def _spread_over(self, piece: Frame | Bundle, before: Cursor) -> None:
-        """Give all who are live what carries them over a hole behind a position, or leave them."""
-        self.hub.flusher.spread(piece, self.live, partial(self._leave_behind, before))
 
     # Reading
 

@@ -104,7 +104,7 @@ class Following:
 
     def middle(self, name: str) -> float:
         """Return the median of the rounds."""
-        return statistics.median(getattr(each, name) for each in self.rounds)
+        return float(statistics.median(getattr(each, name) for each in self.rounds))
 
     def tell(self, report: Report, what: str) -> None:
         """Report what was measured."""

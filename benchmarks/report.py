@@ -85,9 +85,11 @@ class Report:
     def save(self, file: Path | None) -> None:
         """Write everything to a file, if one is wanted."""
         if file is not None:
-            found = {"figures": self.figures, "aims": self.aims}
-            data = {key: [asdict(each) for each in items] for key, items in found.items()}
-            file.write_text(json.dumps({"name": self.name, **data}, indent=1))
+            figures, aims = (
+                [asdict(each) for each in items] for items in (self.figures, self.aims)
+            )
+            found = {"name": self.name, "figures": figures, "aims": aims}
+            file.write_text(json.dumps(found, indent=1))
 
 
 def options(name: str, **defaults: str | int) -> argparse.Namespace:
@@ -119,10 +121,11 @@ def table(reports: Iterable[Mapping[str, Any]], command: str) -> str:
     rows = list(dict.fromkeys(figure["what"] for figure in figures))
     peers = list(dict.fromkeys(figure["peer"] for figure in figures))
     cells = {(figure["what"], figure["peer"]): figure["shown"] for figure in figures}
-    lines = [" | ".join(["", *peers]), "|".join(["---"] * (len(peers) + 1))]
-    lines += [" | ".join([row, *(cells.get((row, peer), "") for peer in peers)]) for row in rows]
+    lines = [[row, *(cells.get((row, peer), "") for peer in peers)] for row in rows]
     head = f"Made by `{command}`; {describe().partition(',')[0]}, shared with other work."
-    return "\n".join([head, "", *(f"| {line} |".replace("|  |", "| |") for line in lines)])
+    rule = "|---" * (len(peers) + 1) + "|"
+    first, *rest = ["| " + " | ".join(line).strip() + " |" for line in [["", *peers], *lines]]
+    return "\n".join([head, "", first, rule, *rest])
 
 
 def write_readme(text: str) -> None:

@@ -10,7 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+import sys
+import types
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    MutableMapping,
+    Sequence,
+)
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from realtime.encoders import Bundle, Frame, Wire
@@ -51,6 +62,13 @@ class Form(Protocol):
         """Return what ends the connection; ``code`` is a close code of the protocol."""
 
 
+def frames_of(queue: Sequence[Piece]) -> Sequence[Frame]:
+    """Return the frames of all that is queued."""
+    if len(queue) == 1:
+        return queue[0].frames
+    return [frame for piece in queue for frame in piece.frames]
+
+
 class WebSocketForm:
     """Each frame in a text frame."""
 
@@ -74,6 +92,52 @@ class WebSocketForm:
 WEBSOCKET_FORM = WebSocketForm()
 
 
+def _begin_soon(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
+def begin_at_once(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Run a coroutine until it has to wait; return the task that it is from then on.
+
+    None if it did not have to wait, and most sends do not: a task costs more than what it does.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        task = asyncio.Task(coroutine, loop=loop, eager_start=True)
+        return None if task.done() else task
+    try:
+        future = coroutine.send(None)
+    except StopIteration:
+        return None
+    return loop.create_task(_go_on(coroutine, future))
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, None], future: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that has begun and waits for a future."""
+    while True:
+        try:
+            result = yield future
+        except BaseException as error:
+            step = partial(coroutine.throw, error)
+        else:
+            step = partial(coroutine.send, result)
+        try:
+            future = step()
+        except StopIteration:
+            return
+
+
+def _may_begin_at_once(send: Send) -> bool:
+    """Tell whether a server's ``send()`` may begin outside of a task.
+
+    Before Python 3.12 there is no task that begins at once, and what is inside could ask for its
+    task, as ``asyncio.timeout()`` does; uvicorn's does not.
+    """
+    server = type(getattr(send, "__self__", None)).__module__
+    return sys.version_info >= (3, 12) or server.startswith("uvicorn.")
+
+
 class AsgiWriter:
     """The way to one client; used on its loop only.
 
@@ -91,6 +155,7 @@ class AsgiWriter:
     takes_bundles = True
 
     __slots__ = (
+        "_begin",
         "_flusher",
         "_form",
         "_handed",
@@ -114,6 +179,7 @@ class AsgiWriter:
         self._handed = 0  # bytes that left the queue since the beginning
         self._under_way = 0  # of those, what the server was not given yet
         self._task: asyncio.Task[None] | None = None
+        self._begin = begin_at_once if _may_begin_at_once(send) else _begin_soon
         self.queue: list[Piece] = []
         self.ready: Callable[[bytes], int] | None = None
         self.shared = self._form.shared
@@ -136,7 +202,12 @@ class AsgiWriter:
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken, as far as is known."""
-        return sum(piece.size for piece in self.queue) + self._under_way + self._buffered()
+        return self._size() + self._under_way + self._buffered()
+
+    def _size(self) -> int:
+        """Return the bytes that are queued."""
+        queue = self.queue
+        return queue[0].size if len(queue) == 1 else sum([piece.size for piece in queue])
 
     def _buffered(self) -> int:
         """Return the bytes that the server keeps, where that can be known."""
@@ -176,9 +247,9 @@ class AsgiWriter:
     def flush(self) -> None:
         """Let what is queued leave."""
         if self._task is None and self.queue:
-            self._task = asyncio.get_running_loop().create_task(self._hand_over())
             if self._flusher is not None:
                 self._flusher.portable += 1
+            self._task = self._begin(self._hand_over())
 
     def keep(self, rest: bytes) -> None:
         """Let the server have what ``ready`` did not take, before all that comes later."""
@@ -187,28 +258,25 @@ class AsgiWriter:
     async def _hand_over(self) -> None:
         try:
             while self.queue and not self.closed:
-                frames = [frame for piece in self.queue for frame in piece.frames]
+                size = self._size()
+                messages = self._form.messages(frames_of(self.queue))
                 self.queue.clear()
-                messages = self._form.messages(frames)
-                under_way = sum(size for _, size in messages)
-                self._handed += under_way
-                self._under_way += under_way
-                self._touch()
-                for message, size in messages:
+                self._handed += size
+                self._under_way = size
+                if self._flusher is not None:
+                    self.last_flush = self._flusher.now
+                for message, part in messages:
                     await self._send(message)
                     if self.closed:
                         return
-                    self._under_way -= size
+                    self._under_way -= part
+                self._under_way = 0  # ids of streams have no part in it
         except Exception as error:
             # The client is gone; the consumer hears of it from the server.
             logger.debug("writing to a client ended: %s", error)
             self.abandon()
         finally:
             self._task = None
-
-    def _touch(self) -> None:
-        if self._flusher is not None:
-            self.last_flush = self._flusher.now
 
     async def drained(self, below: int) -> None:
         """Wait until at most ``below`` bytes are unsent.

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeAlias
 
-from realtime.writers.asgi import AsgiWriter, Form, Send
+from realtime.writers.asgi import AsgiWriter, Form, Send, frames_of
 
 __all__ = ["DaphneWriter", "is_secure", "protocol_of", "send_empty", "writer_for"]
 
@@ -166,7 +166,7 @@ class DaphneWriter(AsgiWriter):
             return
         shared = self.shared
         if shared is None:
-            data = self._form.own([frame for piece in queue for frame in piece.frames])
+            data = self._form.own(frames_of(queue))
         elif len(queue) == 1:
             data = queue[0].wire(shared)
         else:

@@ -202,9 +202,9 @@ class AsgiWriter:
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken, as far as is known."""
-        return self._size() + self._under_way + self._buffered()
+        return self._queued() + self._under_way + self._buffered()
 
-    def _size(self) -> int:
+    def _queued(self) -> int:
         """Return the bytes that are queued."""
         queue = self.queue
         return queue[0].size if len(queue) == 1 else sum([piece.size for piece in queue])
@@ -258,7 +258,7 @@ class AsgiWriter:
     async def _hand_over(self) -> None:
         try:
             while self.queue and not self.closed:
-                size = self._size()
+                size = self._queued()
                 messages = self._form.messages(frames_of(self.queue))
                 self.queue.clear()
                 self._handed += size

@@ -1,4 +1,4 @@
-"""The load client: compiles ``load.c`` and drives it.
+"""The load client: compiles ``client/`` and drives it.
 
 Its processor's time is reported with every figure, so that one sees that it was not what was
 measured.
@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.machine import CLIENT_CORE, started
 
-SOURCE = Path(__file__).with_name("load.c")
+SOURCE = Path(__file__).with_name("client")
 GET_COMPILER = "the load client needs a C compiler: put cc, gcc or clang on PATH"
 AT_ONCE = 64  # handshakes under way
 CONNECT_SECONDS = 120.0
@@ -48,7 +48,7 @@ class Client:
     is_stalled: bool = False
 
     def line(self) -> str:
-        """Return its line of the file that load.c reads."""
+        """Return its line of the file that client/main.c reads."""
         return "\t".join([self.kind, str(int(self.is_stalled)), self.path, self.header, self.frame])
 
 
@@ -98,7 +98,8 @@ def compiled() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="realtime-load-")
     _folders.append(folder)
     binary = Path(folder.name) / "load"
-    subprocess.run([compiler, "-O2", "-o", str(binary), str(SOURCE)], check=True)
+    sources = sorted(map(str, SOURCE.glob("*.c")))
+    subprocess.run([compiler, "-O2", "-o", str(binary), *sources], check=True)
     return binary
 
 

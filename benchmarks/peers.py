@@ -129,6 +129,7 @@ class Peer:
         publish: arguments of its publisher; ``{port}`` is that of the server, ``{topic}`` what its
             clients follow.
         memory: it keeps everything in the server's process.
+        most: clients with which it is measured; with more it takes minutes to connect them.
         missing: says what is not here, if something is not.
     """
 
@@ -138,6 +139,7 @@ class Peer:
     clients: Mapping[str, Client]
     publish: tuple[str, ...]
     memory: bool = False
+    most: int = 16_000
     missing: Callable[[], str] = field(default=lambda: "")
 
     def crowd(self, transport: str, count: int) -> list[Client]:
@@ -246,6 +248,7 @@ PEERS = {
             PLAIN,
             ("http", "{port}", "/plain/tell/"),
             memory=True,
+            most=4_000,  # what each of them costs grows with their number
         ),
         Peer("uvicorn", "realtime on uvicorn", uvicorn, OURS, ("realtime", "{topic}")),
         Peer(

@@ -106,7 +106,7 @@ urlpatterns = [
     path("send/", send_view),
     path("plain/tell/", plain.tell),
 ]
-pages = get_asgi_application()
+pages: Any = get_asgi_application()  # Channels' routes may end in any application
 application = with_realtime(
     ProtocolTypeRouter(
         {

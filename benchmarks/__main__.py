@@ -8,12 +8,14 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import end_well
 from benchmarks.report import Aim, table, write_readme
 
 COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
@@ -34,9 +36,16 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
     command, file = [sys.executable, "-m", f"benchmarks.{name}"], folder / f"{name}.json"
     if name in COMPARING:
         command += ["--json", str(file), *(["--quick"] if quick else [])]
-    finished = subprocess.run(command, check=False)
-    if finished.returncode:
-        sys.exit(finished.returncode)
+    process = subprocess.Popen(command)
+    try:
+        process.wait()
+    except BaseException:
+        # It ends what it started; at Ctrl-C it was told already.
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if process.returncode:
+        sys.exit(process.returncode)
     found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
     return found
 
@@ -58,6 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}, only {', '.join(names)}")
+    end_well()
     with tempfile.TemporaryDirectory() as folder:
         chosen = options.names or (QUICK if options.quick else names)
         found = [run(name, options.quick, Path(folder)) for name in chosen]

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import end_well
 from tests.support.server import Server
 from tests.support.services import CHROMIUM_ARGS, chromium_path
 from tests.support.waiting import wait_until
@@ -90,6 +91,7 @@ def run(browser: Any, port: int) -> list[float]:
 
 
 def main() -> None:
+    end_well()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

@@ -22,6 +22,7 @@ import websockets
 
 from benchmarks.engines import MIGRATE
 from benchmarks.latency import request, wait_for
+from benchmarks.machine import end_well
 from tests.support.server import free_port
 
 OPTIONS = ["-v0", "--ping-interval", "60", "--ping-timeout", "30", "--websocket_timeout", "-1"]
@@ -152,6 +153,7 @@ async def warm_up(port: int) -> None:
 
 
 def main() -> None:
+    end_well()
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     with tempfile.TemporaryDirectory() as folder:
         run("WebSocket", websocket, count, folder)

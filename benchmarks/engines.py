@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.machine import end_well
 from tests.support.redis import RedisServer, redis_binary
 from tests.support.services import postgres_binaries, run_postgres
 
@@ -37,6 +38,7 @@ class Engine:
 
 def engines() -> Iterator[Engine]:
     """Yield memory, SQLite, and PostgreSQL and Redis where there are such; say what is not here."""
+    end_well()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sqlite = {"BENCHMARK_DB": str(folder / "bench.sqlite3")}

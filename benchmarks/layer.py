@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from benchmarks.machine import end_well
 from tests.support.databases import database_config
 from tests.support.services import GET_POSTGRES, postgres_binaries, require, run_postgres
 
@@ -112,6 +113,7 @@ async def write(url: str) -> None:
 
 
 def main() -> None:
+    end_well()
     match sys.argv[1:]:
         case ["read", url]:
             configure(url)

@@ -8,6 +8,7 @@ The sessions are as Django's own login makes them.
 import subprocess
 import sys
 from datetime import timedelta
+from importlib import import_module
 
 from benchmarks.peers import Place
 
@@ -20,6 +21,7 @@ def cookies(here: Place, count: int) -> list[str]:
 
 
 def main() -> None:
+    import_module("benchmarks.site")  # it configures Django
     from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.auth.hashers import make_password
@@ -28,8 +30,6 @@ def main() -> None:
     from django.contrib.sessions.models import Session
     from django.utils import timezone
     from django.utils.crypto import get_random_string
-
-    import benchmarks.site  # noqa: F401
 
     named = User.objects.count()
     users = User.objects.bulk_create(

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from benchmarks.machine import CLIENT_CORE, started
@@ -74,7 +75,7 @@ def publisher(arguments: Sequence[str], env: Mapping[str, str]) -> Iterator[Publ
 
 
 def _realtime(topic: str) -> tuple[Send, Send]:
-    import benchmarks.site  # noqa: F401
+    import_module("benchmarks.site")  # it configures Django
     from realtime import publish, publish_many
 
     def one(items: list[dict[str, Any]]) -> None:
@@ -88,9 +89,8 @@ def _realtime(topic: str) -> tuple[Send, Send]:
 
 def _channels() -> tuple[Send, Send]:
     """Plain Channels, on a loop that stays; ``async_to_sync`` would connect anew each time."""
+    import_module("benchmarks.site")  # it configures Django
     from channels.layers import get_channel_layer
-
-    import benchmarks.site  # noqa: F401
 
     layer = get_channel_layer()
     loop = asyncio.new_event_loop()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe, raise_file_limit
+from benchmarks.machine import describe, end_well, raise_file_limit
 
 BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 README = Path(__file__).parent.parent / "README.md"
@@ -106,6 +106,7 @@ def options(name: str, **defaults: str | int) -> argparse.Namespace:
         parser.add_argument(f"--{option}", default=default, type=type(default))
     chosen = parser.parse_args()
     raise_file_limit()
+    end_well()
     print(describe(), flush=True)
     return chosen
 

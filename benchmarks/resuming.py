@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL
 
@@ -135,8 +136,7 @@ def compare(here: Place, report: Report, transport: str, count: int, rounds: int
 
 def main() -> None:
     if sys.argv[1:2] == ["read"]:
-        import benchmarks.site  # noqa: F401
-
+        import_module("benchmarks.site")  # it configures Django
         print(asyncio.run(read_all(sys.argv[2], int(sys.argv[3]))))
         return
     chosen = options("resuming", clients="", transport="", rounds=3)

@@ -9,7 +9,12 @@ from tools.environment import ROOT, ensure
 def main() -> int:
     python = ensure(groups=["test"], optional=["services"])
     command = [str(python), "-m", "benchmarks", *sys.argv[1:]]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    process = subprocess.Popen(command, cwd=ROOT)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # they were told too, and end the servers that they started
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tools.environment import ROOT, ensure, say
+from tools.serving import daphne
 
 HOST = "127.0.0.1"
 
@@ -19,7 +20,7 @@ def main() -> None:
         if done.returncode:
             sys.exit(f"manage.py {command[0]} failed; its own words are above.")
     say(f"The demo is at http://{HOST}:{port}/ (Ctrl-C ends it)")
-    serve = ["-m", "daphne", "-b", HOST, "-p", str(port), "project.asgi:application"]
+    serve = daphne(HOST, port, "project.asgi:application")
     os.execv(python, [python, *serve])  # signals reach Daphne itself
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tools.environment import ROOT
+from tools.serving import daphne
 
 START_SECONDS = 30  # a slow machine imports Django and Twisted for some of them
 
@@ -70,10 +71,9 @@ class DemoServer:
         Raises:
             RuntimeError: it ended, or does not listen in time.
         """
-        address = ["-b", "127.0.0.1", "-p", str(self.port)]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "daphne", *address, "project.asgi:application"],
+                [sys.executable, *daphne("127.0.0.1", self.port, "project.asgi:application")],
                 cwd=ROOT,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ import re
 from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 from tests.deploy.support.files import DEPLOY, daphne_options
 from tests.docs.test_documents import is_quoted
+from tools import serving
 from tools.environment import ROOT
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text()
@@ -22,6 +23,14 @@ def test_one_process_has_the_options_of_the_service() -> None:
     (command,) = re.findall(r"^daphne (.*)$", TEXT, re.MULTILINE)
     words = command.split()
     assert words[2:-1] == daphne_options()
+
+
+def test_the_demo_has_the_options_of_the_service_too() -> None:
+    command = serving.daphne("127.0.0.1", 8000, "project.asgi:application")
+    endpoint, options = command[3], command[4:-1]
+    assert endpoint == "tcp:port=8000:interface=127.0.0.1:backlog=4096"
+    service = [word for word in daphne_options() if word not in ("--verbosity", "0")]
+    assert options == service  # and it tells of its requests
 
 
 def test_every_option_of_the_service_is_explained() -> None:

@@ -1,0 +1,18 @@
+"""The command that serves the demo: Daphne with the options that docs/deploy.md explains."""
+
+from collections.abc import Sequence
+
+OPTIONS = {
+    "ping-interval": "60",
+    "ping-timeout": "30",
+    "websocket_timeout": "-1",
+    "websocket_connect_timeout": "20",
+}
+BACKLOG = 4096
+
+
+def daphne(host: str, port: str | int, application: str) -> Sequence[str]:
+    """Return Python's arguments."""
+    endpoint = f"tcp:port={port}:interface={host}:backlog={BACKLOG}"
+    options = [text for name, value in OPTIONS.items() for text in (f"--{name}", value)]
+    return ["-m", "daphne", "--endpoint", endpoint, *options, application]

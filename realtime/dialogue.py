@@ -93,6 +93,8 @@ def refusal(error: Exception, id: int | None = None) -> ProtocolError:
 class Bucket:
     """A token bucket; full at first."""
 
+    __slots__ = ("burst", "filled", "level", "rate")
+
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
         self.burst = burst
@@ -127,6 +129,18 @@ class Dialogue:
     Attributes:
         is_closing: the end was announced or decided; what the client still sends is passed over.
     """
+
+    __slots__ = (
+        "_bad_frames",
+        "_commands",
+        "_open_following",
+        "_open_others",
+        "_pending",
+        "_refusals",
+        "_subscribed",
+        "is_closing",
+        "limits",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits

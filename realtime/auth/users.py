@@ -81,6 +81,8 @@ class Expiry:
         ended: called once, on the loop.
     """
 
+    __slots__ = ("_timer",)
+
     def __init__(self, identity: Identity, ended: Callable[[], None]) -> None:
         self._timer: asyncio.TimerHandle | None = None
         if identity.expires is not None:

@@ -187,7 +187,10 @@ class Subscription:
             StoreError: the log cannot be read now, or not in time; nothing was announced.
         """
         topic = self.topic
-        begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
+        recovered = None if since is None else True
+        begin, read = self._begin_here(since, last)
+        if read is None:
+            begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
         if self.ended:
             return
         # From here to the going live nothing waits, so no event comes in between.
@@ -198,13 +201,19 @@ class Subscription:
         announce(begin, recovered, max(c.seq for c in ends if c.epoch == begin.epoch) - begin.seq)
         self._advance(read)
 
+    def _begin_here(
+        self, since: Cursor | float | None, last: int | None
+    ) -> tuple[Cursor | None, Frames | None]:
+        """Return where to begin and what follows, if neither needs the store."""
+        if since is None and last is None:
+            return self.topic.position, Frames((), self.topic.position)
+        return (since, self.topic.recent(since)) if isinstance(since, Cursor) else (None, None)
+
     async def _begin(
         self, since: Cursor | float | None, last: int | None, history: bool
     ) -> tuple[Cursor | None, Frames | None, bool | None]:
         """Return where to begin (None: at the hub's position), what follows, and ``recovered``."""
         recovered = None if since is None else True
-        if since is None and last is None:
-            return None, None, None
         try:
             begin = since if isinstance(since, Cursor) else await self._locate(since, last, history)
             return begin, await self._read_on(begin), recovered

@@ -140,7 +140,8 @@ class Hub:
             live.linger = None
         live.followers += 1
         try:
-            await self.answered(asyncio.shield(live.joined))
+            joined = live.joined  # a herd needs no timer each
+            await (joined if joined.done() else self.answered(asyncio.shield(joined)))
         except BaseException:
             self.release(live)
             raise
@@ -395,6 +396,5 @@ class Hub:
         await abroadcast([wakeup])
 
     async def _push_heartbeats(self) -> None:
-        silent_since = self.now - HEARTBEAT_SECONDS
         for connection in list(self.connections):
-            connection.heartbeat(silent_since)
+            connection.heartbeat(self.now - HEARTBEAT_SECONDS)

@@ -98,15 +98,21 @@ class DaphneWriter(AsgiWriter):
         self._send_now: SendNow | None = None
         self._direct: SendNow | None = None  # the same, while it is safe
         transport: Any = getattr(protocol, "transport", None)
-        if _is_understood() and _is_plain(transport) and self._has_what_is_asked():
+        lacks = tuple(name for name in self.asks if not hasattr(protocol, name))
+        if lacks:
+            _say_not_understood(f"{type(protocol).__name__} has no {', '.join(lacks)}")
+        elif _is_understood() and _is_plain(transport) and self._is_shared():
             self._transport = transport
             # The socket object and never its number, which another client's socket may get.
             self._send_now = transport.socket.send
             self._listen()
             self._look_at_transport()
 
-    def _has_what_is_asked(self) -> bool:
-        """Tell whether ``_may_send()`` can be asked."""
+    #: what of the protocol ``_may_send()`` looks at
+    asks: tuple[str, ...] = ()
+
+    def _is_shared(self) -> bool:
+        """Tell whether the bytes of a frame are the same for all such clients."""
         raise NotImplementedError("of a subclass")
 
     def _may_send(self) -> bool:
@@ -209,15 +215,11 @@ class WebSocketWriter(DaphneWriter):
 
     __slots__ = ()
 
-    def _has_what_is_asked(self) -> bool:
-        protocol = self._protocol
-        return (
-            isinstance(getattr(protocol, "state", None), int)
-            and getattr(protocol, "STATE_OPEN", None) == protocol.state
-            and hasattr(protocol, "send_queue")
-            # With a compressor each client's bytes are its own.
-            and getattr(protocol, "_perMessageCompress", protocol) is None
-        )
+    asks = ("STATE_OPEN", "state", "send_queue", "_perMessageCompress")
+
+    def _is_shared(self) -> bool:
+        """Tell whether no compressor makes each client's bytes its own."""
+        return self._protocol._perMessageCompress is None
 
     def _may_send(self) -> bool:
         """Tell whether no close frame was sent, and nothing is to be sent piece by piece."""
@@ -230,9 +232,11 @@ class StreamWriter(DaphneWriter):
 
     __slots__ = ()
 
-    def _has_what_is_asked(self) -> bool:
-        names = ("channel", "chunked", "finished", "method")
-        return all(hasattr(self._protocol, name) for name in names)
+    asks = ("channel", "chunked", "finished", "method")
+
+    def _is_shared(self) -> bool:
+        """Tell that a compressor is nothing that Daphne has."""
+        return True
 
     def _may_send(self) -> bool:
         """Tell whether chunks may come next: the head is written, and names their coding."""
@@ -265,12 +269,18 @@ def _is_understood() -> bool:
         reason = "its buffers are not where they were"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
+    _say_not_understood(reason)
+    return False
+
+
+@cache
+def _say_not_understood(reason: str) -> None:
+    """Log, once, that the portable way is taken by all such connections, and why."""
     logger.warning(
-        "this version of Twisted is not understood, so that events go to clients through Daphne, "
-        "which takes about six times as long: %s",
+        "this version of Daphne or Twisted is not understood, so that events go to clients through "
+        "its send(), which takes about six times as long: %s",
         reason,
     )
-    return False
 
 
 class _NoReactor:

@@ -122,8 +122,12 @@ def _nobody(receiver: object, taken: int) -> None:
 
 async def _written(protocols: list[Any]) -> None:
     """Wait until the transports have written what they were given."""
-    while any(p.transport._tempDataBuffer or p.transport.dataBuffer for p in protocols):
-        await asyncio.sleep(0)  # noqa: ASYNC110 - what they do in a turn is measured
+
+    def waits() -> bool:
+        return any(p.transport._tempDataBuffer or p.transport.dataBuffer for p in protocols)
+
+    while waits():  # noqa: ASYNC110 - what they do in a turn of the loop is measured
+        await asyncio.sleep(0)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:

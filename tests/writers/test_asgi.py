@@ -1,0 +1,348 @@
+"""The portable way: a server's ``send``, with a task only while it has to wait."""
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realtime.encoders import Frame, bundle
+from realtime.frames import CloseCode
+from realtime.writers import asgi
+from realtime.writers.asgi import AsgiWriter, SlowReader
+from realtime.writers.flusher import Flusher
+from tests.support.virtual_time import VirtualTimeLoop
+from tests.writers.support import event
+
+LIMIT = 1_000
+EAGER = sys.version_info >= (3, 12)
+
+
+class Server:
+    """A server whose ``send`` waits where it is told to.
+
+    Attributes:
+        gate: ``send`` waits while it is closed.
+        failing: ``send`` raises once it has waited.
+        ended: how a ``send`` was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.failing = False
+        self.sent: list[Any] = []
+        self.interrupted: list[str] = []
+
+    async def send(self, message: Any) -> None:
+        try:
+            await self.gate.wait()
+        except BaseException as error:
+            self.interrupted.append(type(error).__name__)
+            raise
+        if self.failing:
+            raise OSError("the client is gone")
+        self.sent.append(message.get("text", message.get("code")))
+
+
+class Uvicorn(Server):
+    """The same, as uvicorn's protocols look from outside."""
+
+
+Uvicorn.__module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
+
+
+def writer_on(server: Server, limit: int = LIMIT) -> AsgiWriter:
+    writer = AsgiWriter(server.send)
+    writer.attach(Flusher(asyncio.get_running_loop()), limit)
+    return writer
+
+
+async def turn(times: int = 3) -> None:
+    """Let the loop turn: the flush, the task that it begins, and what that wakes."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+def tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+@pytest.fixture(params=["of this Python", "without eager tasks"])
+def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do both: what this Python can, and what 3.11 can."""
+    if request.param != "of this Python":
+        monkeypatch.setattr(asgi, "sys", SimpleNamespace(version_info=(3, 11)))
+
+
+# Beginning
+
+
+@pytest.mark.usefixtures("older")
+async def test_send_that_need_not_wait_takes_no_task() -> None:
+    server = Uvicorn()
+    writer = writer_on(server)
+    before = tasks()
+    writer.write(event("a"))
+    writer.write(bundle([event("b"), event("c")]))
+    assert server.sent == []
+    writer.flush()
+    assert server.sent == [event(text).text for text in "abc"]
+    assert (tasks(), writer.unsent) == (before, 0)
+
+
+@pytest.mark.usefixtures("older")
+async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
+    server = Uvicorn()
+    server.gate.clear()
+    writer = writer_on(server)
+    before = tasks()
+    writer.write(event("a"))
+    writer.flush()
+    assert tasks() == before + 1
+    for text in "bcd":
+        writer.write(event(text))
+        writer.flush()
+        await turn()
+    assert tasks() == before + 1, "there is one at a time"
+    assert server.sent == []
+    server.gate.set()
+    await turn()
+    assert server.sent == [event(text).text for text in "abcd"]
+    assert (tasks(), writer.unsent) == (before, 0)
+    writer.write(event("e"))
+    writer.flush()
+    assert server.sent[-1] == event("e").text
+
+
+async def test_other_servers_get_a_task_where_none_can_begin_at_once() -> None:
+    server = Server()
+    writer = writer_on(server)
+    writer.write(event("a"))
+    writer.flush()
+    assert server.sent == ([event("a").text] if EAGER else [])
+    await turn()
+    assert server.sent == [event("a").text]
+
+
+async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
+    sent = []
+
+    async def send(message: Any) -> None:
+        async with asyncio.timeout(60):  # which needs the task that it is in
+            await asyncio.sleep(0)
+            sent.append(message["text"])
+
+    writer = AsgiWriter(send)
+    writer.attach(Flusher(asyncio.get_running_loop()), LIMIT)
+    writer.write(event("a"))
+    await turn()
+    assert sent == [event("a").text]
+    assert not writer.closed
+
+
+async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None:
+    server = Uvicorn()
+    writer = writer_on(server)
+    flusher = writer._flusher
+    assert flusher is not None
+    for text in "abc":
+        writer.write(event(text))
+    await turn()
+    assert flusher.writes == {"direct": 0, "buffered": 0, "portable": 1}
+    assert len(server.sent) == 3
+
+
+# Ending
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize("server", [Server, Uvicorn])
+async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Server]) -> None:
+    running = server()
+    running.gate.clear()
+    writer = writer_on(running)
+    before = tasks()
+    writer.write(event("a"))
+    writer.flush()
+    await turn()
+    writer.write(event("b"))
+    writer.abandon()
+    assert (writer.unsent, writer.room) == (0, 0)
+    await turn()
+    assert (running.sent, running.interrupted) == ([], ["CancelledError"])
+    assert tasks() == before
+    running.gate.set()
+    writer.write(event("c"))
+    writer.flush()
+    await turn()
+    assert running.sent == []
+    assert writer.fits(10**9, LIMIT), "nobody waits for room of one that is gone"
+
+
+@pytest.mark.usefixtures("older")
+async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> None:
+    server = Uvicorn()
+    server.gate.clear()
+    writer = writer_on(server)
+    before = tasks()
+    writer.write(event("a"))
+    writer.flush()
+    writer.abandon()  # in the turn in which it began
+    await turn()
+    assert (server.sent, tasks()) == ([], before)
+    server.gate.set()
+    await turn()
+    assert server.sent == []
+
+
+@pytest.mark.usefixtures("older")
+@pytest.mark.parametrize("waits", [False, True])
+async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
+    server = Uvicorn()
+    server.failing = True
+    if waits:
+        server.gate.clear()
+    writer = writer_on(server)
+    before = tasks()
+    writer.write(event("a"))
+    writer.flush()
+    writer.write(event("b"))
+    server.gate.set()
+    await turn()
+    assert writer.closed
+    assert (server.sent, writer.unsent, tasks()) == ([], 0, before)
+    await writer.close(CloseCode.RESTART)
+    assert server.sent == [], "there is nobody to tell"
+
+
+@pytest.mark.parametrize("server", [Server, Uvicorn])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_close_sends_what_is_queued_first(server: type[Server], waits: bool) -> None:
+    running = server()
+    if waits:
+        running.gate.clear()
+    writer = writer_on(running)
+    for text in "ab":
+        writer.write(event(text))
+    closing = asyncio.create_task(writer.close(CloseCode.RESTART))
+    await turn()
+    running.gate.set()
+    await closing
+    assert running.sent == [event("a").text, event("b").text, CloseCode.RESTART]
+    writer.write(event("c"))
+    await turn()
+    assert len(running.sent) == 3
+
+
+@pytest.mark.parametrize("server", [Server, Uvicorn])
+def test_close_waits_for_a_bounded_time(server: type[Server]) -> None:
+    loop = VirtualTimeLoop()
+
+    async def close() -> tuple[float, list[Any]]:
+        running = server()
+        running.gate.clear()
+        writer = writer_on(running)
+        writer.write(event("a"))
+        await turn()
+        await writer.close(CloseCode.SLOW)
+        return loop.time(), running.interrupted
+
+    try:
+        time, interrupted = loop.run_until_complete(close())
+    finally:
+        loop.close()
+    assert time <= 2 * asgi.CLOSE_SECONDS
+    assert interrupted == ["CancelledError", "CancelledError"], "the frame, and the close"
+
+
+# What is unsent
+
+
+def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() -> None:
+    loop = VirtualTimeLoop()
+    count = 5
+
+    async def wait() -> None:
+        server = Uvicorn()
+        server.gate.clear()
+        writer = writer_on(server)
+        for _ in range(count):
+            writer.write(event("a"))
+        writer.flush()
+        drained = loop.create_task(writer.drained(0))
+        for _ in range(count):  # each of them late, but in time
+            await asyncio.wait([drained], timeout=asgi.STALL_SECONDS - 1)
+            assert not drained.done()
+            server.gate.set()
+            server.gate.clear()
+        await turn()
+        await asyncio.wait([drained], timeout=1)
+        assert drained.done()
+        drained.result()
+        writer.write(event("b"))
+        writer.flush()
+        with pytest.raises(SlowReader):
+            await writer.drained(0)
+        writer.abandon()
+        await turn()
+
+    try:
+        loop.run_until_complete(wait())
+    finally:
+        loop.close()
+
+
+SIZES = st.integers(0, 400)
+STEPS = st.one_of(
+    st.tuples(st.just("write"), SIZES),
+    st.tuples(st.just("bundle"), SIZES),
+    st.tuples(st.sampled_from(["flush", "turn", "stop", "go", "look", "abandon"]), st.just(0)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps=st.lists(STEPS, max_size=30))
+def test_unsent_is_what_is_queued_and_under_way_and_room_is_never_more_than_there_is(
+    steps: list[tuple[str, int]],
+) -> None:
+    asyncio.run(account(steps))
+
+
+async def account(steps: list[tuple[str, int]]) -> None:
+    server = Uvicorn()
+    writer = writer_on(server)
+    written: list[Frame] = []
+    for act, size in steps:
+        match act:
+            case "write" | "bundle":
+                frames = [event("x" * size), event("y")][: 1 + (act == "bundle")]
+                writer.write(bundle(frames))
+                written += [] if writer.closed else frames
+            case "flush":
+                writer.flush()
+            case "turn":
+                await turn()
+            case "stop":
+                server.gate.clear()
+            case "go":
+                server.gate.set()
+            case "look":
+                writer.look()
+            case "abandon":
+                writer.abandon()
+                written = []
+                server.sent = []
+        unsent = sum(frame.size for frame in written[len(server.sent) :])
+        assert writer.unsent == unsent
+        if not writer.closed:
+            assert writer.room <= LIMIT - unsent
+            for wanted in (0, 50, LIMIT - unsent, LIMIT - unsent + 1):
+                for limit in (LIMIT, LIMIT // 2, 2 * LIMIT):
+                    assert writer.fits(wanted, limit) == (unsent + wanted <= limit)
+    server.gate.set()
+    await turn()
+    assert server.sent == [frame.text for frame in written]

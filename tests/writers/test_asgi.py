@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,17 +70,9 @@ def tasks() -> int:
     return len(asyncio.all_tasks())
 
 
-@pytest.fixture(params=["of this Python", "without eager tasks"])
-def older(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do both: what this Python can, and what 3.11 can."""
-    if request.param != "of this Python":
-        monkeypatch.setattr(asgi, "sys", SimpleNamespace(version_info=(3, 11)))
-
-
 # Beginning
 
 
-@pytest.mark.usefixtures("older")
 async def test_send_that_need_not_wait_takes_no_task() -> None:
     server = Uvicorn()
     writer = writer_on(server)
@@ -94,7 +85,6 @@ async def test_send_that_need_not_wait_takes_no_task() -> None:
     assert (tasks(), writer.unsent) == (before, 0)
 
 
-@pytest.mark.usefixtures("older")
 async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
     server = Uvicorn()
     server.gate.clear()
@@ -159,7 +149,6 @@ async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None
 # Ending
 
 
-@pytest.mark.usefixtures("older")
 @pytest.mark.parametrize("server", [Server, Uvicorn])
 async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Server]) -> None:
     running = server()
@@ -183,7 +172,6 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     assert writer.fits(10**9, LIMIT), "nobody waits for room of one that is gone"
 
 
-@pytest.mark.usefixtures("older")
 async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> None:
     server = Uvicorn()
     server.gate.clear()
@@ -199,7 +187,6 @@ async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> No
     assert server.sent == []
 
 
-@pytest.mark.usefixtures("older")
 @pytest.mark.parametrize("waits", [False, True])
 async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
     server = Uvicorn()
@@ -226,9 +213,10 @@ async def test_close_sends_what_is_queued_first(server: type[Server], waits: boo
     if waits:
         running.gate.clear()
     writer = writer_on(running)
+    # It begins before the flush of its turn.
+    closing = asyncio.create_task(writer.close(CloseCode.RESTART))
     for text in "ab":
         writer.write(event(text))
-    closing = asyncio.create_task(writer.close(CloseCode.RESTART))
     await turn()
     running.gate.set()
     await closing

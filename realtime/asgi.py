@@ -28,7 +28,9 @@ class _WithRealtime:
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
         ours = routing.find_application(scope["type"], path)
         if ours is not None:
-            await ours(scope, receive, send)
+            serving = ours(scope, receive, send)
+            del scope  # which is of the request, and need not be kept as long as a stream
+            await serving
         elif scope["type"] == "http" and routing.is_below_prefix(path):
             await pass_on(self.application, scope, receive, send, path)
         elif scope["type"] == "http" or self._takes_websockets():

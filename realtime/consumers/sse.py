@@ -48,28 +48,46 @@ HEADERS = {
 
 async def event_stream(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Serve one event stream, as an ASGI application."""
-    request = Request(scope)
-    await answer(request, send, is_secure(send), _Stream(request, receive, send).serve())
+    stream = _Stream(receive, send)
+    try:
+        request = Request(scope)
+        await answer(request, send, is_secure(send), stream.open(request))
+        # What was asked is not kept as long as the stream: that would be a third of its memory.
+        del scope, request
+        if stream.connection is not None:
+            await stream.stay()
+    except asyncio.CancelledError:
+        if not stream.has_left:
+            raise
+    finally:
+        stream.end()
 
 
 class _Stream:
-    """One client's stream; an instance lives as long as its connection."""
+    """One client's stream; an instance lives as long as its connection.
 
-    def __init__(self, request: Request, receive: Receive, send: Send) -> None:
-        self.request = request
+    Attributes:
+        connection: None until it is answered, and for who is refused or asks for the head alone.
+        has_left: it was closed by us.
+    """
+
+    __slots__ = ("closing", "connection", "expiry", "has_left", "receive", "send", "task")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
         self.receive = receive
         self.send = send
+        self.connection: Connection | None = None
+        self.expiry: Expiry | None = None
         self.closing: asyncio.Task[None] | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._left = False
+        self.task = asyncio.current_task()
+        self.has_left = False
 
-    async def serve(self) -> None:
-        """Run it from the request to its end.
+    async def open(self, request: Request) -> None:
+        """Answer the request and follow its topics.
 
         Raises:
             Exception: it is refused or cannot be served; nothing was sent.
         """
-        request = self.request
         request.check(("GET", "HEAD"))
         request.check_origin(is_secure(self.send))
         limits = conf.get().limits
@@ -78,67 +96,79 @@ class _Stream:
         if pause := take_turn(request.scope, identity.user):
             await asyncio.sleep(pause)
         following = await Following.open(get_hub(), identity, list(plan.starts))
-        if request.method == "HEAD":
-            following.release()
-            await self._start()
-            await self.send({"type": "http.response.body", "body": b""})
-            return
-        wants_ids = request.value("ids") != "0"
-        form = StreamForm(plan.places if wants_ids else None, alone=len(plan.starts) == 1)
-        writer = writer_for(self.send, form)
-        self.connection = Connection(
-            following.hub, identity.user, writer, limits.buffer_bytes, self.close
-        )
-        self._task = asyncio.current_task()
-        expiry = Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
         try:
-            await self._run(identity, following, plan)
-        except asyncio.CancelledError:
-            if not self._left:
-                raise
+            if request.method == "HEAD":
+                await self._start(request)
+                await self.send({"type": "http.response.body", "body": b""})
+                return
+            wants_ids = request.value("ids") != "0"
+            form = StreamForm(plan.places if wants_ids else None, alone=len(plan.starts) == 1)
+            writer = writer_for(self.send, form)
+            self.connection = Connection(
+                following.hub, identity.user, writer, limits.buffer_bytes, self.close
+            )
+            self.expiry = Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
+            await self._begin(self.connection, request, identity, following, plan)
         finally:
-            expiry.cancel()
             following.release()
-            self.connection.end()
-            if self.closing is not None:
-                self.closing.cancel()
 
-    async def _run(self, identity: Identity, following: Following, plan: Plan) -> None:
-        """Answer, follow, and stay until the client is gone."""
+    async def _begin(
+        self,
+        connection: Connection,
+        request: Request,
+        identity: Identity,
+        following: Following,
+        plan: Plan,
+    ) -> None:
+        """Send the head and what comes first, and follow."""
         try:
-            await self._start()
+            await self._start(request)
             retry = b"retry: %d\n" % random.randint(*RETRY_MS)
             await self.send(
                 {"type": "http.response.body", "body": PADDING + retry, "more_body": True}
             )
         except Exception as error:
             logger.debug("a stream's client left at once: %s", error)
+            connection.end()
+            self.connection = None
             return
-        self.connection.answer(Frame(greeting(self.connection.id, identity)))
+        connection.answer(Frame(greeting(connection.id, identity)))
         try:
-            page = self.connection.id
-            await following.begin(self.connection, plan, hold=STREAM_HOLD_SECONDS, page=page)
+            page = connection.id
+            await following.begin(connection, plan, hold=STREAM_HOLD_SECONDS, page=page)
         except Exception as error:
             # The client comes back by itself, with the ids that it had.
             is_known = isinstance(error, StoreError)
             logger.error("a stream could not begin: %s", error, exc_info=not is_known)
             self.close(CloseCode.FAILED)
+
+    async def stay(self) -> None:
+        """Wait until the client is gone."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    async def _start(self) -> None:
-        headers = encoded(HEADERS | self.request.cors(is_secure(self.send)))
+    async def _start(self, request: Request) -> None:
+        headers = encoded(HEADERS | request.cors(is_secure(self.send)))
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def close(self, code: CloseCode) -> None:
         """Say why, then end the stream; only the first reason counts."""
-        if self.closing is None:
+        if self.closing is None and self.connection is not None:
             self.connection.push(Frame(frame("closing", reason=code.reason)))
-            self.closing = asyncio.create_task(self._close(code))
+            self.closing = asyncio.create_task(self._close(self.connection, code))
 
-    async def _close(self, code: CloseCode) -> None:
-        await self.connection.writer.close(int(code))
+    async def _close(self, connection: Connection, code: CloseCode) -> None:
+        await connection.writer.close(int(code))
         # Nothing tells of the end where the server did not end the connection; so we leave.
-        self._left = True
-        if self._task is not None:
-            self._task.cancel()
+        self.has_left = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def end(self) -> None:
+        """Give back all that it held."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+        if self.connection is not None:
+            self.connection.end()
+        if self.closing is not None:
+            self.closing.cancel()

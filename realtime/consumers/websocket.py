@@ -55,7 +55,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         """Run the connection from handshake to end."""
-        self.scope = dict(scope)
+        self.scope = scope
         await receive()  # websocket.connect
         if not self.is_allowed(send):
             # Before the accept, so that a foreign page learns nothing.

@@ -3,7 +3,8 @@
     python -m benchmarks [name …] [--quick] [--json FILE] [--readme]
 
 ``--quick`` runs less of those that compare this package with its peers, in a few minutes.
-``--json`` keeps all figures in a file; ``--readme`` puts their table into README.md.
+``--json`` keeps all figures in a file; ``--readme`` puts their table into docs/performance.md, and
+the rows that say most into README.md.
 """
 
 import argparse
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import end_well
-from benchmarks.report import Aim, table, write_readme
+from benchmarks.report import HEADLINES, PAGE, README, Aim, table, write_table
 
 COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
-OTHERS = ("latency", "layer", "browser", "capacity")
+OTHERS = ("ledger", "latency", "layer", "browser", "capacity")
 QUICK = ("fanout", "burst", "connecting", "resuming")
 
 
@@ -77,10 +78,12 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(reports, indent=1))
     arguments = [*options.names, *(["--quick"] if options.quick else [])]
-    text = table(reports, " ".join(["python -m benchmarks", *arguments]))
-    print(f"\n{text}\n\n{summary(reports)}")
+    command = " ".join(["python -m benchmarks", *arguments])
+    text, aims = table(reports, command), summary(reports)
+    print(f"\n{text}\n\n{aims}")
     if options.readme:
-        write_readme(text)
+        write_table(PAGE, f"{text}\n\nWhat it was to show:\n\n```\n{aims}\n```")
+        write_table(README, table(reports, command, HEADLINES))
 
 
 if __name__ == "__main__":

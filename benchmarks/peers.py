@@ -173,7 +173,7 @@ def uvicorn(here: Place) -> Server:
     """Return uvicorn, with the same pings."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
-    command += ["--lifespan", "off", "--ws", "websockets", "--backlog", "4096"]
+    command += ["--lifespan", "off", "--backlog", "4096"]
     command += ["--ws-ping-interval", "60", "--ws-ping-timeout", "30", APPLICATION]
     return Server(command, port, here.env(), here.folder)
 

@@ -7,7 +7,7 @@ of one run, since absolute ones depend on the machine, unless they say that they
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from benchmarks.machine import describe, end_well, raise_file_limit
 
 BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
+HEADLINES = ("4,000 ", "10,000 ", "1,000 ", "publish")  # rows of the README; the page has all
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,20 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",") if part]
 
 
-def table(reports: Iterable[Mapping[str, Any]], command: str) -> str:
-    """Return a Markdown table of all figures, and the command that made it."""
-    figures = [figure for report in reports for figure in report["figures"]]
+def table(reports: Iterable[Mapping[str, Any]], command: str, words: Sequence[str] = ("",)) -> str:
+    """Return a Markdown table of the figures, and the command that made it.
+
+    Args:
+        reports: what the benchmarks found.
+        command: with which they ran.
+        words: of which a row has one; by default all have.
+    """
+    figures = [
+        figure
+        for report in reports
+        for figure in report["figures"]
+        if any(word in figure["what"] for word in words)
+    ]
     rows = list(dict.fromkeys(figure["what"] for figure in figures))
     peers = list(dict.fromkeys(figure["peer"] for figure in figures))
     cells = {(figure["what"], figure["peer"]): figure["shown"] for figure in figures}
@@ -129,14 +142,14 @@ def table(reports: Iterable[Mapping[str, Any]], command: str) -> str:
     return "\n".join([head, "", first, rule, *rest])
 
 
-def write_readme(text: str) -> None:
-    """Put a table into README.md, between its two marks.
+def write_table(file: Path, text: str) -> None:
+    """Put a table into a document, between its two marks.
 
     Raises:
         SystemExit: the marks are not there.
     """
-    before, begin, rest = README.read_text().partition(BEGIN)
+    before, begin, rest = file.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        sys.exit(f"README.md has no {BEGIN} and {END}, between which the table would stand")
-    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        sys.exit(f"{file.name} has no {BEGIN} and {END}, between which the table would stand")
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -127,26 +127,25 @@ class Flusher:
     def _queue(self, sweep: _Sweep) -> None:
         line = self._many if len(sweep.writers) >= MANY else self._few
         piece, size = sweep.piece, sweep.piece.size
+        left: list[tuple[Any, int]] = []
         for index in range(sweep.done, len(sweep.writers)):
             writer = sweep.writers[index]
-            if writer.room < size:
-                writer.look()
-            if writer.room >= size:
-                writer.room -= size
-                writer.ready = None
-                if not writer.queue:
-                    line.append(writer)
-                writer.queue.append(piece)
-            else:
-                self._push(sweep, index)
-
-    def _push(self, sweep: _Sweep, index: int) -> None:
-        """Give a piece to a receiver that has to be asked about each frame."""
-        receiver = sweep.receivers[index]
-        for taken, frame in enumerate(sweep.piece.frames):
-            if not receiver.push(frame):
-                sweep.left(receiver, taken)
-                return
+            try:
+                if writer.room < size:
+                    writer.look()
+                if writer.room >= size:
+                    writer.room -= size
+                    writer.ready = None
+                    if not writer.queue:
+                        line.append(writer)
+                    writer.queue.append(piece)
+                elif (taken := _push(sweep.receivers[index], piece)) is not None:
+                    left.append((sweep.receivers[index], taken))
+            except Exception:
+                _give_up(writer)
+        # Last, since what they do may spread something else, which has to come behind this.
+        for receiver, taken in left:
+            sweep.left(receiver, taken)
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -163,7 +162,7 @@ class Flusher:
             try:
                 spread()
             except Exception:
-                logger.exception("an event could not be spread; clients get it from the log")
+                logger.exception("an event could not be spread")
         self._may_sweep = False
         # The few first, but never so long that the many do not go on at all.
         self._flush(self._few, self.now + SLICE_SECONDS / 2)
@@ -195,7 +194,11 @@ class Flusher:
             for index, writer in enumerate(sweep.writers[sweep.done : end], sweep.done):
                 send = writer.ready
                 if send is None:
+                    sweep.done = index + 1
                     self._go_round(sweep, index)
+                    if self._sweep is not sweep:  # somebody has settled it meanwhile
+                        self.direct += past
+                        return
                     continue
                 if writer.shared is not form:
                     form = writer.shared
@@ -226,6 +229,18 @@ class Flusher:
         """Take the line with one of those in a sweep."""
         one = sweep.receivers[index : index + 1], sweep.writers[index : index + 1]
         self._queue(_Sweep(sweep.piece, *one, sweep.left))
+
+
+def _push(receiver: Receiver, piece: Frame | Bundle) -> int | None:
+    """Give a piece to a receiver that is asked about each frame.
+
+    Returns:
+        How many frames it took, if not all.
+    """
+    for taken, frame in enumerate(piece.frames):
+        if not receiver.push(frame):
+            return taken
+    return None
 
 
 def _give_up(writer: AsgiWriter) -> None:

@@ -49,9 +49,10 @@ class Connection:
         id: a public name that gives no rights.
         user: whom the client is, as its authentication said; None without ``django.contrib.auth``.
         subscriptions: by topic name.
+        due: when it is looked whether it needs a heartbeat; of ``hub.heartbeats``.
     """
 
-    __slots__ = ("_close", "hub", "id", "limit", "subscriptions", "user", "writer")
+    __slots__ = ("_close", "due", "hub", "id", "limit", "subscriptions", "user", "writer")
 
     def __init__(
         self,
@@ -69,7 +70,9 @@ class Connection:
         self.subscriptions: dict[str, Subscription] = {}
         self._close = close
         writer.attach(hub.flusher, limit)
+        self.due = 0
         hub.connections.add(self)
+        hub.heartbeats.add(self, hub.loop.time())
 
     def push(self, frame: Frame) -> bool:
         """Write a frame; False, and nothing is written, if the buffer would go over its limit.
@@ -118,14 +121,14 @@ class Connection:
             await self.writer.drained(max(0, min(limit // 2, limit - frame.size)))
         self.writer.write(frame)
 
-    def heartbeat(self, silent_since: float) -> None:
-        """Break the silence if there is one since a moment; a full buffer is none."""
-        if self.writer.last_flush < silent_since and not any(
-            one.topic.last_spread >= silent_since and one in one.topic.live
-            for one in self.subscriptions.values()
-        ):
-            self.push(HEARTBEAT_FRAME)
-            self.writer.last_flush = self.hub.now
+    def heard(self) -> float:
+        """Return when the client last heard something, on the loop's clock."""
+        spread = [s.topic.last_spread for s in self.subscriptions.values() if s in s.topic.live]
+        return max(self.writer.last_flush, *spread) if spread else self.writer.last_flush
+
+    def heartbeat(self) -> None:
+        """Break the silence; a full buffer is none."""
+        self.push(HEARTBEAT_FRAME)
 
     def close(self, code: CloseCode) -> None:
         """Ask the consumer to end the connection."""
@@ -135,6 +138,7 @@ class Connection:
         """Leave all topics; the connection is over."""
         self.writer.abandon()
         self.hub.connections.discard(self)
+        self.hub.heartbeats.discard(self)
         for subscription in list(self.subscriptions.values()):
             subscription.end()
 

@@ -19,6 +19,7 @@ from realtime import outbox, retention
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.health import LayerHealth
+from realtime.hub.heartbeats import Heartbeats
 from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
 from realtime.hub.tracker import Tracker
@@ -49,8 +50,6 @@ LAYER_SECONDS = 5.0  # after which a hanging group_add is given up
 ANSWER_SECONDS = 15.0  # that a client waits for a store that hangs; beyond any store's own retries
 RELAY_SECONDS = 1.0
 CLOCK_SECONDS = 10.0  # between two looks whether the store's clock has to be read again
-HEARTBEAT_CHECK_SECONDS = 2.5
-HEARTBEAT_SECONDS = 22.0  # idle time that earns a heartbeat, so that 25 s never pass in silence
 MEMBERS_SECONDS = 1.0  # between tries to write who is here to a store that failed
 BEAT_RETRY_SECONDS = 2.0  # between tries to write this node's row to a store that failed
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
@@ -69,6 +68,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.tracker = Tracker(self)
         self.flusher = Flusher(self.loop)
+        self.heartbeats = Heartbeats()
         self.now = self.loop.time()
         self._channel = ""
         self._channel_lock = asyncio.Lock()
@@ -85,7 +85,7 @@ class Hub:
         """Begin to receive and to tick."""
         adopt_loop(self.loop)
         now = self.loop.time()
-        self._due = dict.fromkeys(("clock", "relay", "heartbeat", "node", "members"), now)
+        self._due = dict.fromkeys(("clock", "relay", "node", "members"), now)
         self._due["trim"] = now + random.uniform(0.1, 1.0) * TRIM_SECONDS  # nodes take turns
         self._tasks = [
             self.loop.create_task(self._receive()),
@@ -314,8 +314,7 @@ class Hub:
                 self._run("clock", lambda: ameasure(self.store))
             if self._is_due("relay", RELAY_SECONDS):
                 self._run("relay", self._relay)
-            if self._is_due("heartbeat", HEARTBEAT_CHECK_SECONDS):
-                self._run("heartbeat", self._push_heartbeats)
+            self.heartbeats.push(self.now)
             if self._is_due("trim", TRIM_SECONDS):
                 self._run("trim", self._trim)
             if self._is_due("node", BEAT_SECONDS):
@@ -394,7 +393,3 @@ class Hub:
     async def announce(self, wakeup: Wakeup) -> None:
         """Broadcast what was appended to a log of our own."""
         await abroadcast([wakeup])
-
-    async def _push_heartbeats(self) -> None:
-        for connection in list(self.connections):
-            connection.heartbeat(self.now - HEARTBEAT_SECONDS)

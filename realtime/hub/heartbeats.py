@@ -1,0 +1,55 @@
+"""When each connection has to hear something, so that no silence looks like the server's end.
+
+One timer for all: a connection is looked at once in the time after which silence earns a heartbeat,
+and not each time that the timer goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from realtime.hub.connection import Connection
+
+__all__ = ["CHECK_SECONDS", "SILENT_SECONDS", "Heartbeats"]
+
+logger = logging.getLogger("realtime")
+
+CHECK_SECONDS = 2.5  # connections whose time is that near are looked at together
+SILENT_SECONDS = 22.0  # that earn a heartbeat, so that 25 s never pass in silence
+
+
+class Heartbeats:
+    """The connections, by the time at which they are looked at; used on the hub's loop only."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, set[Connection]] = {}  # by CHECK_SECONDS since the clock began
+
+    def add(self, connection: Connection, heard: float) -> None:
+        """Look at a connection when it may have been silent for long enough.
+
+        Args:
+            connection: which is looked at once more; it has no place now.
+            heard: when it last heard something, on the loop's clock.
+        """
+        connection.due = int((heard + SILENT_SECONDS) // CHECK_SECONDS) + 1
+        self._due.setdefault(connection.due, set()).add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Look at a connection no more. Once is enough."""
+        if (there := self._due.get(connection.due)) is not None:
+            there.discard(connection)
+
+    def push(self, now: float) -> None:
+        """Give a heartbeat to those who have heard nothing for long enough."""
+        for due in [due for due in self._due if due * CHECK_SECONDS <= now]:
+            for connection in self._due.pop(due):
+                heard = connection.heard()
+                if heard <= now - SILENT_SECONDS:
+                    try:
+                        connection.heartbeat()
+                    except Exception:
+                        logger.exception("a heartbeat failed")
+                    heard = now
+                self.add(connection, heard)

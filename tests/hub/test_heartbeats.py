@@ -1,0 +1,73 @@
+"""When connections are looked at, and what counts as heard."""
+
+import pytest
+
+from realtime.encoders import Wire
+from realtime.frames import HEARTBEAT_SECONDS
+from realtime.hub.heartbeats import CHECK_SECONDS, SILENT_SECONDS
+from realtime.hub.hub import TICK_SECONDS
+from tests.hub.support import TOPIC, Scene
+
+
+def test_the_longest_silence_is_what_the_protocol_says() -> None:
+    assert SILENT_SECONDS + CHECK_SECONDS + TICK_SECONDS < HEARTBEAT_SECONDS
+
+
+def test_a_connection_is_looked_at_once_in_the_time_of_a_heartbeat(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scene.join()
+    looks = 0
+    kind = type(client.connection)
+    heard = kind.heard
+
+    def counted(self: object) -> float:
+        nonlocal looks
+        looks += 1
+        return heard(client.connection)
+
+    monkeypatch.setattr(kind, "heard", counted)
+    scene.advance(100.0)
+    assert looks == 4
+    assert [frame["type"] for frame in client.frames] == ["heartbeat"] * 4
+
+
+def test_an_event_that_went_past_the_queue_was_heard(scene: Scene) -> None:
+    client = scene.join()
+    writer = client.connection.writer
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> int:
+        taken.append(data)
+        return len(data)
+
+    for _ in range(6):
+        writer.ready, writer.shared = take, Wire.WEBSOCKET
+        scene.publish(1)
+        scene.advance(15.0)
+    assert len(taken) == 6
+    assert client.frames == [], "nothing went through the queue, a heartbeat neither"
+
+
+def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
+    """A client that is behind gets nothing of it."""
+    client, other = scene.join(limit=500), scene.join()
+    client.gate.clear()
+    scene.publish(5, size=300)
+    assert client.connection.subscriptions[TOPIC] not in scene.live.live
+    client.connection.writer.last_flush = 0.0
+    scene.advance(5.0)
+    scene.publish(1)
+    assert client.connection.heard() == 0.0
+    assert other.connection.heard() > 4.0
+    client.gate.set()
+    scene.advance(1.0)
+
+
+def test_nothing_is_kept_of_a_connection_that_ended(scene: Scene) -> None:
+    client, other = scene.join(), scene.join()
+    scene.advance(30.0)
+    for one in (client, other):
+        one.connection.end()
+        one.connection.end()
+    assert not any(scene.hub.heartbeats._due.values())

@@ -271,6 +271,7 @@ class AsgiWriter:
                         return
                     self._under_way -= part
                 self._under_way = 0  # ids of streams have no part in it
+                self.look()  # they have one in what the server keeps, where that can be known
         except Exception as error:
             # The client is gone; the consumer hears of it from the server.
             logger.debug("writing to a client ended: %s", error)

@@ -133,6 +133,7 @@ class DaphneWriter(AsgiWriter):
 
     def _writing_starts(self) -> None:
         self._direct = self.ready = None
+        self.look()  # what waits on the wire, ids among it, is more than the frames' texts
         type(self._transport).startWriting(self._transport)
 
     def _writing_stops(self) -> None:

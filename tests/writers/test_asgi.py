@@ -14,7 +14,7 @@ from realtime.writers import asgi
 from realtime.writers.asgi import AsgiWriter, SlowReader
 from realtime.writers.flusher import Flusher
 from tests.support.virtual_time import VirtualTimeLoop
-from tests.writers.support import event
+from tests.writers.support import event, turn
 
 LIMIT = 1_000
 EAGER = sys.version_info >= (3, 12)
@@ -58,12 +58,6 @@ def writer_on(server: Server, limit: int = LIMIT) -> AsgiWriter:
     writer = AsgiWriter(server.send)
     writer.attach(Flusher(asyncio.get_running_loop()), limit)
     return writer
-
-
-async def turn(times: int = 3) -> None:
-    """Let the loop turn: the flush, the task that it begins, and what that wakes."""
-    for _ in range(times):
-        await asyncio.sleep(0)
 
 
 def tasks() -> int:

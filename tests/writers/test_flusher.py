@@ -2,57 +2,25 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from realtime.encoders import Bundle, Frame, bundle
-from realtime.events import Cursor, Event
+from realtime.encoders import bundle
 from realtime.hub.audience import Audience
-from realtime.hub.connection import Connection
-from realtime.hub.ring import EventFrame
 from realtime.writers.flusher import LOOK_EVERY, MANY, SLICE_SECONDS, Flusher
-from tests.writers.support import HandLoop, PaperWriter, connect, event, texts
+from tests.writers.support import (
+    COST,
+    HandLoop,
+    Live,
+    audience,
+    event,
+    queue,
+    spread,
+    stored,
+    texts,
+)
 
-COST = SLICE_SECONDS / 50  # of a write
 HOLD = SLICE_SECONDS + LOOK_EVERY * COST  # that a flush may hold the loop, by the clock's looks
-
-
-@pytest.fixture
-def loop() -> HandLoop:
-    return HandLoop()
-
-
-@pytest.fixture
-def flusher(loop: HandLoop) -> Flusher:
-    return loop.flusher()
-
-
-Live = dict[Any, Any]
-
-
-def nobody(receiver: Any, taken: int) -> None:
-    raise AssertionError(f"{receiver} is left with {taken} frames")
-
-
-def audience(loop: HandLoop, flusher: Flusher, count: int, **options: Any) -> Live:
-    """Return the connections of clients that are ready, with their writers."""
-    live = {}
-    for _ in range(count):
-        writer = PaperWriter(loop, **options)
-        live[connect(flusher, writer)] = writer.settled()
-    return live
-
-
-def spread(flusher: Flusher, piece: Frame | Bundle, live: Live, left: Any = nobody) -> None:
-    """Spread a piece as a hub does that has nothing else to do."""
-    flusher.call_before(lambda: flusher.spread(piece, live, left))
-
-
-def queue(flusher: Flusher, piece: Frame | Bundle, live: Live) -> None:
-    """Spread a piece into the queues."""
-    flusher.spread(piece, live, nobody)
-    flusher.settle()
 
 
 # In one write
@@ -229,192 +197,3 @@ def test_the_many_go_on_while_the_few_never_end(
             LOOK_EVERY, 500 - served
         )
     assert turns > 1
-
-
-# A sweep
-
-
-def stored(count: int, start: int = 1) -> list[EventFrame]:
-    """Return the frames of events from a number on."""
-    cursors = [Cursor("e", seq, seq) for seq in range(start, start + count)]
-    return [EventFrame(Event("public.a", "tick", "0", cursor), cursor) for cursor in cursors]
-
-
-def test_single_piece_goes_past_the_queues_of_those_who_are_ready(
-    loop: HandLoop, flusher: Flusher
-) -> None:
-    live = audience(loop, flusher, 50)
-    busy = list(live.values())[7]
-    busy.ready = None
-    spread(flusher, event("a"), live)
-    loop.turns()
-    assert flusher.direct == 49, "the sweep's own; a writer counts what it flushes"
-    assert all(texts(writer.data) == [event("a").text] for writer in live.values())
-
-
-def begun(loop: HandLoop, flusher: Flusher) -> tuple[Audience, list[PaperWriter]]:
-    """Return an audience on which a sweep has come half way."""
-    topic = Audience(flusher)
-    live = audience(loop, flusher, 100, cost=COST)
-    topic.live.update(live)
-    (frame,) = stored(1)
-    topic.gather(frame, Cursor("e", 0, 0))
-    loop.turn()
-    writers = list(live.values())
-    swept = sum(1 for writer in writers if writer.writes)
-    assert 0 < swept < 100
-    assert not any(writer.queue for writer in writers)
-    return topic, writers
-
-
-def leave(topic: Audience) -> None:
-    topic.dismiss(list(topic.live)[-1])
-
-
-def reset(topic: Audience) -> None:
-    topic.spread_over(event("reset"), Cursor("e", 1, 1))
-
-
-def another_piece(topic: Audience) -> None:
-    (frame,) = stored(1, start=2)
-    topic.gather(frame, Cursor("e", 1, 1))
-    topic.spread()
-
-
-@pytest.mark.parametrize("act", [leave, reset, another_piece, Audience.hand_out])
-def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
-    loop: HandLoop, flusher: Flusher, act: Callable[[Audience], None]
-) -> None:
-    topic, writers = begun(loop, flusher)
-    act(topic)
-    assert all(len(writer.writes) + len(writer.queue) >= 1 for writer in writers)
-    loop.turns()
-    first = stored(1)[0].text
-    assert all(texts(writer.data).count(first) == 1 for writer in writers)
-    assert all(texts(writer.data)[0] == first for writer in writers)
-    assert len({len(texts(writer.data)) for writer in writers}) == 1
-
-
-def test_client_that_is_abandoned_during_a_sweep_gets_nothing_more(
-    loop: HandLoop, flusher: Flusher
-) -> None:
-    _, writers = begun(loop, flusher)
-    writers[-1].abandon()
-    loop.turns()
-    assert writers[-1].writes == []
-    assert all(len(writer.writes) == 1 for writer in writers[:-1])
-
-
-class Recorder:
-    """Takes frames as a subscription does, and remembers where it was left."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.writer = connection.writer
-        self.left: list[int] = []
-
-    def push(self, frame: Frame) -> bool:
-        return self.connection.push(frame)
-
-    def fall_behind(self, position: Cursor) -> None:
-        self.left.append(position.seq)
-
-
-@pytest.mark.parametrize("is_sweep", [False, True])
-@pytest.mark.parametrize("room", [0, 1, 2, 3])
-def test_client_that_is_full_is_left_with_what_it_took(
-    loop: HandLoop, flusher: Flusher, is_sweep: bool, room: int
-) -> None:
-    topic = Audience(flusher)
-    frames = stored(3)
-    size = frames[0].size
-    filling = event("x" * 1_000)
-    slow = PaperWriter(loop, kernel=0)
-    full = Recorder(connect(flusher, slow, limit=filling.size + 10 + room * size))
-    assert full.push(filling)
-    loop.turn()  # into its buffer
-    others = [Recorder(connection) for connection in audience(loop, flusher, 30)]
-    for one in [*others[:15], full, *others[15:]]:
-        topic.admit(one)
-    if is_sweep:
-        loop.turns()
-    else:
-        others[0].push(event("something else to do"))
-    for frame in frames:
-        topic.gather(frame, Cursor("e", 0, 0))
-    loop.turns()
-    assert full.left == ([] if room == 3 else [room])
-    assert (full in topic.live) == (room == 3)
-    sent = texts(slow.data)
-    assert sent[1:] == [frame.text for frame in frames[:room]]
-    assert all(one.left == [] for one in others)
-
-
-def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
-    loop: HandLoop, flusher: Flusher
-) -> None:
-    topic = Audience(flusher)
-    slow = PaperWriter(loop, kernel=0)
-    full = Recorder(connect(flusher, slow, limit=100))
-    assert full.push(event("x" * 70))
-    topic.admit(full)
-    topic.gather(event("typing"), Cursor("e", 0, 0))
-    loop.turns()
-    assert full.left == []
-    assert full in topic.live
-    assert len(texts(slow.data)) == 1
-
-
-# Failures
-
-
-@pytest.mark.parametrize("is_sweep", [False, True])
-def test_writer_that_raises_is_given_up_and_the_others_go_on(
-    loop: HandLoop, flusher: Flusher, is_sweep: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    live = audience(loop, flusher, 40)
-    bad = list(live.values())[20]
-    bad.broken, bad.kernel = True, 0
-    write = spread if is_sweep else queue
-    write(flusher, event("a"), live)
-    loop.turns()
-    assert bad.closed
-    assert "writing to a client failed" in caplog.text
-    good = [writer for writer in live.values() if writer is not bad]
-    assert all(texts(writer.data) == [event("a").text] for writer in good)
-    bad_connection = list(live)[20]
-    assert bad_connection.push(event("b")), "what is written to it is nobody's trouble"
-    spread(flusher, event("c"), live)
-    loop.turns()
-    assert all(len(texts(writer.data)) == 2 for writer in good)
-
-
-def test_socket_that_fails_in_a_sweep_costs_the_others_nothing(
-    loop: HandLoop, flusher: Flusher
-) -> None:
-    live = audience(loop, flusher, 40)
-    bad = list(live.values())[20]
-
-    def fail(data: bytes) -> int:
-        raise BrokenPipeError
-
-    bad.ready = fail
-    spread(flusher, event("a"), live)
-    loop.turns()
-    assert texts(bad.buffer) == [event("a").text], "the server finds out"
-    assert all(texts(writer.data) == [event("a").text] for writer in live.values())
-
-
-def test_event_that_cannot_be_spread_is_told_and_others_are_spread(
-    loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
-) -> None:
-    live = audience(loop, flusher, 2)
-
-    def fail() -> None:
-        raise RuntimeError("as it was told")
-
-    flusher.call_before(fail)
-    spread(flusher, event("a"), live)
-    loop.turns()
-    assert "could not be spread" in caplog.text
-    assert all(texts(writer.data) == [event("a").text] for writer in live.values())

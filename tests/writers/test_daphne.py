@@ -1,0 +1,231 @@
+"""Past Daphne to the socket, where that is safe; on transports of Twisted's own."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from twisted.internet import error
+
+from realtime.encoders import Frame, bundle, http_chunk
+from realtime.events import Cursor
+from realtime.writers import daphne
+from realtime.writers.asgi import AsgiWriter
+from realtime.writers.daphne import writer_for
+from realtime.writers.flusher import Flusher
+from realtime.writers.stream import StreamForm
+from tests.writers.lines import PING, SMALL, Line, Request, WebSocket, fill, shown, spread_to
+from tests.writers.support import HandLoop, connect, event, payloads, texts, turn
+
+Make = Callable[..., Line]
+
+
+# Directly
+
+
+def test_frame_goes_to_the_socket_where_nothing_waits(
+    loop: HandLoop, flusher: Flusher, line: Make
+) -> None:
+    one = line()
+    writer = one.open()
+    writer.write(event("a"))
+    assert one.read() == b""
+    loop.turn()
+    assert texts(one.read()) == shown("a")
+    writer.write(event("b"))
+    writer.write(bundle([event("c"), event("d")]))
+    loop.turn()
+    assert texts(one.read()) == shown("b", "c", "d")
+    assert flusher.writes == {"direct": 2, "buffered": 0, "portable": 0}
+    assert one.reactor.writers == set(), "the reactor has nothing to do with it"
+
+
+def test_sweep_goes_to_the_sockets_of_those_who_are_ready(
+    loop: HandLoop, flusher: Flusher, line: Make
+) -> None:
+    made = [line() for _ in range(5)]
+    writers = [each.open() for each in made]
+    made[3].transport.write(PING)
+    assert [writer.ready is not None for writer in writers] == [True, True, True, False, True]
+    spread_to(flusher, event("a"), *writers)
+    loop.turns()
+    assert [texts(each.read()) for each in made[:3]] == [shown("a")] * 3
+    assert payloads(made[3].drain()) == [(9, b"ping"), (1, shown("a")[0].encode())]
+    assert flusher.writes == {"direct": 4, "buffered": 1, "portable": 0}
+
+
+def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
+    loop: HandLoop, flusher: Flusher, line: Make
+) -> None:
+    one = line()
+    writer = one.open()
+    one.transport.write(PING)
+    writer.write(event("a"))
+    loop.turn()
+    assert one.read() == b""
+    assert flusher.writes == {"direct": 0, "buffered": 1, "portable": 0}
+    assert payloads(one.drain()) == [(9, b"ping"), (1, shown("a")[0].encode())]
+    writer.write(event("b"))
+    loop.turn()
+    assert texts(one.read()) == shown("b")
+    assert flusher.writes == {"direct": 1, "buffered": 1, "portable": 0}
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_rest_of_a_partial_write_is_in_the_transport_before_later_frames(
+    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+) -> None:
+    one = line(SMALL)
+    writer = one.open()
+    large = event("x" * 200_000)
+    if is_sweep:
+        spread_to(flusher, large, writer)
+    else:
+        writer.write(large)
+    loop.turns()
+    assert 0 < writer.unsent < large.size
+    assert writer.ready is None
+    one.transport.write(PING)
+    writer.write(event("b"))
+    loop.turn()
+    frames = [(1, large.text.encode()), (9, b"ping"), (1, shown("b")[0].encode())]
+    assert payloads(one.drain()) == frames
+    assert writer.unsent == 0
+    assert writer.ready is not None
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
+def test_full_socket_raises_nothing_and_loses_nothing(
+    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+) -> None:
+    one = line(SMALL)
+    writer = one.open()
+    count = fill(one)
+    if is_sweep:
+        spread_to(flusher, event("a"), writer)
+    else:
+        writer.write(event("a"))
+    writer.write(event("b"))
+    loop.turns()
+    assert set(texts(one.drain()[count:])) == set(shown("a", "b"))
+    assert not writer.closed
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
+async def test_broken_socket_raises_nothing_and_the_transport_finds_it(
+    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+) -> None:
+    broken, other = line(), line()
+    writers = [broken.open(), other.open()]
+    broken.peer.close()
+    for name in "ab":
+        if is_sweep:
+            spread_to(flusher, event(name), *writers)
+        else:
+            for writer in writers:
+                writer.write(event(name))
+        loop.turns()
+    protocol = broken.transport.protocol
+    assert texts(other.drain()) == shown("a", "b")
+    assert isinstance(broken.work(), error.ConnectionLost)
+    assert protocol.lost is not None
+    writers[0].write(event("c"))
+    loop.turns()
+    await turn()
+
+
+def test_only_daphnes_protocols_are_taken_for_them(line: Make) -> None:
+    one = line()
+    protocol = WebSocket(one.transport)
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    class Other(WebSocket):
+        """Of somebody else."""
+
+    other = Other(one.transport)
+    assert type(writer_for(partial(WebSocket.handle_reply, protocol))) is daphne.WebSocketWriter
+    for each in (
+        send,
+        protocol.handle_reply,
+        partial(send, 1),
+        partial(Other.handle_reply, other),
+        partial(WebSocket.handle_reply, protocol, message={}),
+    ):
+        writer: Any = writer_for(each)
+        assert type(writer) is AsgiWriter
+
+
+# Event streams
+
+
+def test_stream_writes_its_chunks_directly(loop: HandLoop, flusher: Flusher, line: Make) -> None:
+    place = ("public.a", Cursor("e", 1, 1))
+    frame = Frame('{"type":"event"}', place)
+    forms = [
+        StreamForm(None),
+        StreamForm(dict([place]), alone=True),
+        StreamForm(dict([place, ("public.b", Cursor("e", 2, 2))])),
+    ]
+    bodies = []
+    for form in forms:
+        one = line()
+        writer = one.open(Request(one.transport), form)
+        assert (writer.ready is None) == (form.shared is None)
+        writer.write(frame)
+        loop.turn()
+        ((message, _),) = form.messages([frame])
+        assert one.read() == http_chunk(message["body"])
+        bodies.append(message["body"])
+    assert len(set(bodies)) == 3
+    assert flusher.writes == {"direct": 3, "buffered": 0, "portable": 0}
+
+
+async def test_stream_is_written_behind_its_head_and_then_directly(
+    loop: HandLoop, flusher: Flusher, line: Make
+) -> None:
+    one = line()
+    request = Request(one.transport)
+    request.chunked = 0
+    writer = one.open(request, StreamForm(None))
+    one.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    request.chunked = 1
+    writer.write(event("a"))
+    loop.turn()
+    chunk = http_chunk(b"data: %b\n\n" % event("a").text.encode())
+    assert one.drain() == b"HTTP/1.1 200 OK\r\n\r\n" + chunk
+    assert flusher.writes == {"direct": 0, "buffered": 1, "portable": 0}
+    writer.write(event("a"))
+    loop.turn()
+    assert one.read() == chunk
+
+
+# What is unsent
+
+
+def test_buffers_below_tls_count_as_unsent(flusher: Flusher, line: Make) -> None:
+    one = line()
+    one.transport.write(b"x" * 700)
+
+    class Tls:
+        transport = one.transport
+
+        def getPeerCertificate(self) -> None:
+            pass
+
+    protocol = WebSocket(Tls())
+    writer = writer_for(partial(WebSocket.handle_reply, protocol))
+    writer.attach(flusher, 1_000)
+    assert (writer.unsent, writer.room) == (700, 300)
+
+
+def test_answer_of_a_client_on_a_full_line_is_counted(line: Make, flusher: Flusher) -> None:
+    one = line(SMALL)
+    writer = one.open(limit=1_000)
+    fill(one)
+    connection = connect(flusher, writer, 1_000)
+    one.transport.write(b"x" * 990)
+    assert not connection.push(event("a"))
+    one.drain()
+    assert connection.push(event("a"))

@@ -1,0 +1,314 @@
+"""Where it is not safe to go past Daphne, the portable way is taken, and nothing is broken."""
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import error
+from twisted.python.failure import Failure
+
+from realtime.encoders import websocket_frame
+from realtime.frames import CloseCode
+from realtime.writers import daphne
+from realtime.writers.flusher import Flusher
+from realtime.writers.stream import StreamForm
+from tests.writers.lines import PING, SMALL, Line, Protocol, Request, WebSocket, shown, spread_to
+from tests.writers.support import HandLoop, event, payloads, texts, turn
+
+Make = Callable[..., Line]
+
+
+# The portable way
+
+
+def is_closing(protocol: Any) -> None:
+    protocol.transport.write(protocol.encode({"type": "websocket.close", "code": 1000}))
+
+
+def is_closed(protocol: Any) -> None:
+    is_closing(protocol)
+    protocol.transport.doWrite()
+
+
+def has_a_send_queue(protocol: Any) -> None:
+    protocol.send_queue.append((b"a part of a frame", True))
+    protocol.transport.write(b"")
+    protocol.transport.startWriting()
+
+
+def is_compressed(protocol: Any) -> None:
+    protocol._perMessageCompress = object()
+
+
+def lacks_a_queue(protocol: Any) -> None:
+    del protocol.send_queue
+
+
+def is_not_chunked(protocol: Any) -> None:
+    protocol.chunked = 0
+
+
+def is_of_head(protocol: Any) -> None:
+    protocol.method = b"HEAD"
+
+
+def has_no_channel(protocol: Any) -> None:
+    protocol.channel = None
+
+
+def is_finished(protocol: Any) -> None:
+    protocol.finished = 1
+
+
+def speaks_tls(protocol: Any) -> None:
+    protocol.transport.TLS = True
+
+
+def loses_its_connection(protocol: Any) -> None:
+    protocol.transport.loseConnection()
+
+
+def is_aborted(protocol: Any) -> None:
+    protocol.transport.abortConnection()
+
+
+BEFORE = [
+    (WebSocket, is_compressed),
+    (WebSocket, lacks_a_queue),
+    (WebSocket, speaks_tls),
+    (Request, is_not_chunked),
+    (Request, is_of_head),
+    (Request, has_no_channel),
+    (Request, is_finished),
+    (Request, speaks_tls),
+]
+LATER = [
+    (WebSocket, is_closing),
+    (WebSocket, is_closed),
+    (WebSocket, has_a_send_queue),
+    (WebSocket, loses_its_connection),
+    (WebSocket, is_aborted),
+    (Request, loses_its_connection),
+    (Request, is_aborted),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "later"),
+    [(*case, False) for case in BEFORE] + [(*case, True) for case in LATER],
+)
+async def test_portable_way_is_taken(
+    loop: HandLoop,
+    flusher: Flusher,
+    line: Make,
+    kind: type[Protocol],
+    change: Callable[[Any], None],
+    later: bool,
+) -> None:
+    one = line()
+    protocol = kind(one.transport)
+    if not later:
+        change(protocol)
+    writer = one.open(protocol, None if kind is WebSocket else StreamForm(None))
+    if later:
+        assert writer.ready is not None
+        change(protocol)
+    assert writer.ready is None
+    for name in "ab":
+        spread_to(flusher, event(name), writer)
+        loop.turns()
+        await turn()
+    assert flusher.writes == {"direct": 0, "buffered": 0, "portable": 2}
+    assert len(protocol.replies) == 2
+    one.drain()
+
+
+async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server(
+    loop: HandLoop, line: Make
+) -> None:
+    one = line()
+    protocol = WebSocket(one.transport)
+    writer = one.open(protocol)
+    has_a_send_queue(protocol)
+    writer.write(event("a"))
+    loop.turn()
+    protocol.send_queue.clear()
+    one.work()  # it would be ready now, were it not for the task
+    writer.write(event("b"))
+    loop.turn()
+    await turn()
+    writer.write(event("c"))
+    loop.turn()
+    assert texts(one.drain()) == shown("a", "b", "c")
+
+
+async def test_close_frame_comes_after_all_that_was_written(loop: HandLoop, line: Make) -> None:
+    one = line(SMALL)
+    writer = one.open()
+    large = event("x" * 100_000)
+    writer.write(large)
+    writer.write(event("b"))
+    await writer.close(CloseCode.RESTART)
+    assert writer.closed
+    code = int(CloseCode.RESTART).to_bytes(2, "big")
+    frames = [(1, large.text.encode()), (1, shown("b")[0].encode()), (8, code)]
+    assert payloads(one.drain()) == frames
+
+
+# A socket that is gone
+
+
+def reuse(number: int) -> tuple[socket.socket, socket.socket]:
+    """Open sockets of which one has a number that was another's."""
+    kept = []
+    while True:
+        pair = socket.socketpair()
+        if number in (pair[0].fileno(), pair[1].fileno()):
+            break
+        kept.append(pair)
+        assert len(kept) < 100, "the number is taken"
+    for one, other in kept:
+        one.close()
+        other.close()
+    for each in pair:
+        each.setblocking(False)
+    return pair
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
+    loop: HandLoop, flusher: Flusher, line: Make, is_told: bool
+) -> None:
+    one, other = line(), line()
+    writer, bystander = one.open(), other.open()
+    stale, number = writer.ready, one.socket.fileno()
+    writer.write(event("queued"))
+    if is_told:
+        one.transport.connectionLost(Failure(error.ConnectionDone()))
+    else:
+        one.socket.close()  # behind the transport's back
+    pair = reuse(number)
+    try:
+        loop.turns()
+        await turn()
+        for name in "ab":
+            spread_to(flusher, event(name), writer, bystander)
+            loop.turns()
+            await turn()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            stale(websocket_frame("c"))
+        one.work()
+        for each in pair:
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
+    finally:
+        for each in pair:
+            each.close()
+    assert texts(other.drain()) == shown("a", "b")
+
+
+# Listening to the transport
+
+
+def hooks(line: Line) -> set[str]:
+    return {"startWriting", "stopWriting"} & vars(line.transport).keys()
+
+
+def test_abandon_leaves_the_transport_as_it_was(line: Make) -> None:
+    one = line()
+    before = dict(vars(one.transport))
+    protocol = one.transport.protocol
+    writer = one.open()
+    assert hooks(one) == {"startWriting", "stopWriting"}
+    writer.abandon()
+    one.transport.protocol = protocol
+    assert vars(one.transport) == before
+    writer.abandon()
+    one.transport.write(PING)
+    assert one.drain() == PING
+    assert (writer.ready, writer.unsent) == (None, 0)
+
+
+def test_next_stream_of_a_connection_has_its_own(
+    loop: HandLoop, flusher: Flusher, line: Make
+) -> None:
+    one = line()
+    first = one.open(Request(one.transport), StreamForm(None))
+    first.write(event("a"))
+    loop.turn()
+    first.abandon()
+    one.transport.write(b"0\r\n\r\n")
+    one.drain()
+    second = one.open(Request(one.transport), StreamForm(None))
+    first.abandon()  # as the end of its connection does once more
+    assert hooks(one) == {"startWriting", "stopWriting"}
+    one.transport.write(PING)
+    assert second.ready is None
+    one.drain()
+    assert second.ready is not None
+    first.write(event("b"))
+    second.write(event("c"))
+    loop.turn()
+    assert event("b").text.encode() not in one.read()
+    assert event("c").text.encode() in one.received
+
+
+def test_stream_that_ends_late_leaves_the_next_one_its_own(line: Make) -> None:
+    one = line()
+    first = one.open(Request(one.transport), StreamForm(None))
+    second = one.open(Request(one.transport), StreamForm(None))
+    first.abandon()
+    one.transport.write(PING)
+    assert second.ready is None
+    one.drain()
+    assert second.ready is not None
+
+
+# Another Twisted
+
+
+@pytest.fixture
+def unknown() -> Iterator[None]:
+    """Forget what was found out about Twisted."""
+    daphne._is_understood.cache_clear()
+    yield
+    daphne._is_understood.cache_clear()
+
+
+def looks_elsewhere() -> bool:
+    return False
+
+
+def has_no_buffer() -> bool:
+    raise AttributeError("no attribute '_tempDataLen'")
+
+
+@pytest.mark.usefixtures("unknown")
+@pytest.mark.parametrize("found", [looks_elsewhere, has_no_buffer])
+async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
+    loop: HandLoop,
+    flusher: Flusher,
+    line: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    found: Callable[[], bool],
+) -> None:
+    monkeypatch.setattr(daphne, "_try_transport", found)
+    made = [line() for _ in range(3)]
+    writers = [each.open() for each in made]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "is not understood" in record.getMessage()
+    assert all(hooks(each) == set() for each in made)
+    spread_to(flusher, event("a"), *writers)
+    loop.turns()
+    await turn()
+    assert [texts(each.drain()) for each in made] == [shown("a")] * 3
+    assert flusher.writes == {"direct": 0, "buffered": 0, "portable": 3}
+
+
+@pytest.mark.usefixtures("unknown")
+def test_this_twisted_is_understood(caplog: pytest.LogCaptureFixture) -> None:
+    assert daphne._is_understood()
+    assert caplog.records == []

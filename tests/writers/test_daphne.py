@@ -71,6 +71,24 @@ def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
     assert flusher.writes == {"direct": 1, "buffered": 1, "portable": 0}
 
 
+@pytest.mark.parametrize("is_under_way", [False, True])
+def test_first_frame_waits_behind_the_answer_to_the_handshake(
+    loop: HandLoop, flusher: Flusher, line: Make, is_under_way: bool
+) -> None:
+    one = line(SMALL)
+    answer = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: x\r\n" * 30_000
+    one.transport.write(answer)
+    if is_under_way:
+        one.work()
+        assert 0 < one.buffered < len(answer)
+    writer = one.open()
+    assert writer.ready is None
+    writer.write(event("a"))
+    loop.turn()
+    assert texts(one.drain().removeprefix(answer)) == shown("a")
+    assert flusher.writes == {"direct": 0, "buffered": 1, "portable": 0}
+
+
 @pytest.mark.parametrize("is_sweep", [False, True])
 def test_rest_of_a_partial_write_is_in_the_transport_before_later_frames(
     loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool

@@ -96,6 +96,8 @@ class Exchange:
         unsent += sum(frame.size for frame in queued)
         assert self.writer.unsent == unsent
         assert self.writer.room <= LIMIT - unsent
+        is_ready = not queued and not self.line.buffered
+        assert (self.writer.ready is not None) <= is_ready
         for size in (0, 100, LIMIT - unsent, LIMIT - unsent + 1):
             for limit in (LIMIT, LIMIT // 4, 2 * LIMIT):
                 assert self.writer.fits(size, limit) == (unsent + size <= limit)

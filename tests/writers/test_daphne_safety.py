@@ -1,5 +1,6 @@
 """Where it is not safe to go past Daphne, the portable way is taken, and nothing is broken."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,6 +74,10 @@ def is_aborted(protocol: Any) -> None:
     protocol.transport.abortConnection()
 
 
+def is_lost(protocol: Any) -> None:
+    protocol.transport.connectionLost(Failure(error.ConnectionDone()))
+
+
 BEFORE = [
     (WebSocket, is_compressed),
     (WebSocket, lacks_a_queue),
@@ -89,6 +94,7 @@ LATER = [
     (WebSocket, has_a_send_queue),
     (WebSocket, loses_its_connection),
     (WebSocket, is_aborted),
+    (WebSocket, is_lost),
     (Request, loses_its_connection),
     (Request, is_aborted),
 ]
@@ -124,23 +130,47 @@ async def test_portable_way_is_taken(
     one.drain()
 
 
+class Waiting(WebSocket):
+    """A protocol whose server waits before it writes, as no Daphne does now."""
+
+    gate: asyncio.Event
+
+    async def handle_reply(self, message: Any) -> None:
+        await self.gate.wait()
+        await super().handle_reply(message)
+
+
+Waiting.__module__ = "daphne.ws_protocol"
+
+
+@pytest.mark.parametrize("is_sweep", [False, True])
 async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server(
-    loop: HandLoop, line: Make
+    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
 ) -> None:
     one = line()
-    protocol = WebSocket(one.transport)
+    protocol = Waiting(one.transport)
+    protocol.gate = asyncio.Event()
     writer = one.open(protocol)
     has_a_send_queue(protocol)
     writer.write(event("a"))
     loop.turn()
+    await turn()
     protocol.send_queue.clear()
     one.work()  # it would be ready now, were it not for the task
-    writer.write(event("b"))
-    loop.turn()
+    assert writer.ready is None
+    if is_sweep:
+        spread_to(flusher, event("b"), writer)
+    else:
+        writer.write(event("b"))
+    loop.turns()
     await turn()
+    protocol.gate.set()
+    await turn()
+    one.work()
     writer.write(event("c"))
     loop.turn()
     assert texts(one.drain()) == shown("a", "b", "c")
+    assert flusher.writes == {"direct": 1, "buffered": 0, "portable": 1}
 
 
 async def test_close_frame_comes_after_all_that_was_written(loop: HandLoop, line: Make) -> None:

@@ -193,7 +193,7 @@ class Flusher:
             past = 0
             for index, writer in enumerate(sweep.writers[sweep.done : end], sweep.done):
                 send = writer.ready
-                if send is None:
+                if send is None or writer.room < piece.size:
                     sweep.done = index + 1
                     self._go_round(sweep, index)
                     if self._sweep is not sweep:  # somebody has settled it meanwhile

@@ -37,6 +37,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         "followers": sum(live.followers for live in hub.topics.values()),
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
+        "writes": hub.flusher.writes,
     }
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -258,6 +258,9 @@ def test_abandon_leaves_the_transport_as_it_was(line: Make) -> None:
     one.transport.write(PING)
     assert one.drain() == PING
     assert (writer.ready, writer.unsent) == (None, 0)
+    writer.write(event("a"))
+    writer.flush()
+    assert one.drain() == PING
 
 
 def test_next_stream_of_a_connection_has_its_own(

@@ -135,6 +135,24 @@ def test_client_that_is_full_is_left_with_what_it_took(
     assert all(one.left == [] for one in others)
 
 
+def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
+    loop: HandLoop, flusher: Flusher
+) -> None:
+    topic = Audience(flusher)
+    frames = stored(30)
+    limit = sum(frame.size for frame in frames[:10])
+    writer = PaperWriter(loop, kernel=0)
+    ready = Recorder(connect(flusher, writer, limit))
+    writer.settled()
+    topic.admit(ready)
+    for frame in frames:
+        topic.gather(frame, Cursor("e", 0, 0))
+    loop.turns()
+    assert ready.left == [10]
+    assert limit <= writer.unsent <= limit + 100
+    assert texts(writer.data) == [frame.text for frame in frames[:10]]
+
+
 def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
     loop: HandLoop, flusher: Flusher
 ) -> None:

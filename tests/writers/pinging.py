@@ -1,0 +1,24 @@
+"""The test project on a Daphne that says in its log when it pings."""
+
+import logging
+from typing import Any
+
+from daphne.ws_protocol import WebSocketProtocol
+
+from tests.consumers.application import application as impatient
+from tests.consumers.application import asgi
+
+logger = logging.getLogger("realtime")
+asgi.STALL_SECONDS = 20.0  # a client that waits for pings reads nothing meanwhile
+ping = WebSocketProtocol._sendAutoPing
+
+
+def say_and_ping(protocol: Any) -> None:
+    transport = protocol.transport
+    waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    logger.debug("a ping, behind %d bytes", waiting)
+    ping(protocol)
+
+
+WebSocketProtocol._sendAutoPing = say_and_ping
+application = impatient

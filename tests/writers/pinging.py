@@ -5,8 +5,8 @@ from typing import Any
 
 from daphne.ws_protocol import WebSocketProtocol
 
+from realtime.writers import asgi
 from tests.consumers.application import application as impatient
-from tests.consumers.application import asgi
 
 logger = logging.getLogger("realtime")
 asgi.STALL_SECONDS = 20.0  # a client that waits for pings reads nothing meanwhile

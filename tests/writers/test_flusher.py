@@ -44,13 +44,13 @@ def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher
 
 def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher: Flusher) -> None:
     topic = Audience(flusher)
-    for connection, writer in audience(loop, flusher, 20).items():
-        topic.live[connection] = writer
+    live = audience(loop, flusher, 20)
+    topic.live.update(live)
     frames = stored(3)
     for frame in frames:
         topic.gather(frame, frames[0].cursor)
     loop.turns()
-    written = [data for writer in topic.live.values() for data in writer.writes]
+    written = [data for writer in live.values() for data in writer.writes]
     assert len(written) == 20
     assert {id(data) for data in written} == {id(written[0])}, "the bytes are the same object"
     assert texts(written[0]) == [frame.text for frame in frames]

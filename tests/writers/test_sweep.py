@@ -1,6 +1,7 @@
 """A single piece goes past the queues, and is in them once anything else comes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.writers.support import (
     audience,
     connect,
     event,
+    nobody,
     queue,
     spread,
     stored,
@@ -151,6 +153,32 @@ def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
     assert ready.left == [10]
     assert limit <= writer.unsent <= limit + 100
     assert texts(writer.data) == [frame.text for frame in frames[:10]]
+
+
+@pytest.mark.parametrize("place", [0, 5, 40, 99])
+def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothing(
+    loop: HandLoop, flusher: Flusher, place: int
+) -> None:
+    slow = PaperWriter(loop, kernel=0)
+    full = connect(flusher, slow, limit=1)
+    full.answer(event("x"))
+    loop.turns()
+    clients = [*audience(loop, flusher, 100).items()]
+    live = dict([*clients[:place], (full, slow), *clients[place:]])
+    other = dict(live)
+    left: list[int] = []
+
+    def spread_another(receiver: Any, taken: int) -> None:
+        left.append(taken)
+        del other[receiver]
+        flusher.spread(event("second"), other, nobody)
+
+    spread(flusher, event("first"), live, spread_another)
+    loop.turns()
+    assert left == [0]
+    both = [event("first").text, event("second").text]
+    assert all(texts(writer.data) == both for writer in other.values())
+    assert texts(slow.data) == [event("x").text]
 
 
 def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(

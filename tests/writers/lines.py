@@ -13,7 +13,7 @@ from realtime.encoders import Frame, http_chunk, websocket_frame
 from realtime.writers.asgi import AsgiWriter, Form
 from realtime.writers.daphne import DaphneWriter, writer_for
 from realtime.writers.flusher import Flusher
-from tests.writers.support import LIMIT, event, spread
+from tests.writers.support import LIMIT, connect, event, spread
 
 PING = b"\x89\x04ping"
 SMALL = 4_096  # of a socket's send buffer
@@ -70,6 +70,9 @@ class WebSocket(Protocol):
         self.send_queue: deque[Any] = deque()
         self._perMessageCompress: Any = None
 
+    def sendMessage(self, payload: bytes, isBinary: bool) -> None:
+        raise AssertionError("events are text, and not empty")
+
     def encode(self, message: Any) -> bytes:
         if message["type"] == "websocket.close":
             self.state = self.STATE_CLOSING
@@ -125,7 +128,7 @@ class Line:
         writer = writer_for(partial(type(protocol).handle_reply, protocol), form)
         # Daphne's `send` has the protocol as its one argument, and nothing else.
         assert isinstance(writer, DaphneWriter)
-        writer.attach(self.flusher, limit)
+        connect(self.flusher, writer, limit)
         return writer
 
     def read(self, most: int = 1 << 30) -> bytes:

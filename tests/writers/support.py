@@ -164,10 +164,10 @@ async def _nowhere(message: Any) -> None:
 
 
 def connect(flusher: Flusher, writer: AsgiWriter, limit: int = LIMIT) -> Connection:
-    """Return a connection of a hub of which only its flusher is real."""
+    """Return a connection of a hub of which only its flusher is real; to close it is to end it."""
     hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=HandLoop())
     hub.heartbeats = SimpleNamespace(add=lambda *_: None, discard=lambda *_: None)
-    return Connection(hub, None, writer, limit, lambda code: None)
+    return Connection(hub, None, writer, limit, lambda code: writer.abandon())
 
 
 def event(text: str) -> Frame:

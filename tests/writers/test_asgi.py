@@ -14,7 +14,7 @@ from realtime.writers import asgi
 from realtime.writers.asgi import AsgiWriter, SlowReader
 from realtime.writers.flusher import Flusher
 from tests.support.virtual_time import VirtualTimeLoop
-from tests.writers.support import event, turn
+from tests.writers.support import connect, event, turn
 
 LIMIT = 1_000
 EAGER = sys.version_info >= (3, 12)
@@ -56,7 +56,7 @@ Uvicorn.__module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
 
 def writer_on(server: Server, limit: int = LIMIT) -> AsgiWriter:
     writer = AsgiWriter(server.send)
-    writer.attach(Flusher(asyncio.get_running_loop()), limit)
+    connect(Flusher(asyncio.get_running_loop()), writer, limit)
     return writer
 
 
@@ -121,7 +121,7 @@ async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
             sent.append(message["text"])
 
     writer = AsgiWriter(send)
-    writer.attach(Flusher(asyncio.get_running_loop()), LIMIT)
+    connect(Flusher(asyncio.get_running_loop()), writer, LIMIT)
     writer.write(event("a"))
     await turn()
     assert sent == [event("a").text]

@@ -234,7 +234,7 @@ def test_buffers_below_tls_count_as_unsent(flusher: Flusher, line: Make) -> None
 
     protocol = WebSocket(Tls())
     writer = writer_for(partial(WebSocket.handle_reply, protocol))
-    writer.attach(flusher, 1_000)
+    connect(flusher, writer, 1_000)
     assert (writer.unsent, writer.room) == (700, 300)
 
 

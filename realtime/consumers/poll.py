@@ -122,9 +122,11 @@ class _Poll:
             await self._catch_up(subscriptions, present)
         if self.failed:
             raise unavailable()
+        # These first: asking for them lets what is on its way come into the answer.
+        presences = [(one.live.name, one.place) for one in present]
         places = dict(_places(writer.frames))
         in_order = [(name, places[name]) for name in plan.starts if name in places]
-        in_order += [(one.live.name, one.place) for one in present if one.place is not None]
+        in_order += [(name, place) for name, place in presences if place is not None]
         more = any(one.catching_up and one.position != one.topic.position for one in subscriptions)
         text = answer_text(writer.frames, in_order, more=more)
         if self.request.method == "HEAD":

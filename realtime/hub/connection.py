@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.encoders import Frame
 from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
-from realtime.frames import HEARTBEAT, CloseCode, reset
+from realtime.frames import CloseCode, reset
 from realtime.hub.presence import Attendance, LivePresence
 from realtime.hub.ring import BUNDLE_BYTES, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
@@ -36,8 +36,6 @@ logger = logging.getLogger("realtime")
 REPLAY_BYTES = 256 * 1024  # unsent at most while a client catches up
 HISTORY_SECONDS = 300.0  # that a topic with `history = False` gives to those who do not resume
 RETRY_SECONDS = (0.25, 5.0)  # between reads of a store that fails during a replay
-
-HEARTBEAT_FRAME = Frame(HEARTBEAT)
 
 Announce = Callable[[Cursor, bool | None, int], None]
 
@@ -69,7 +67,7 @@ class Connection:
         self.limit = limit
         self.subscriptions: dict[str, Subscription] = {}
         self._close = close
-        writer.attach(hub.flusher, limit)
+        writer.attach(hub.flusher, limit, self._fail)
         self.due = 0
         hub.connections.add(self)
         hub.heartbeats.add(self, hub.loop.time())
@@ -126,9 +124,8 @@ class Connection:
         spread = [s.topic.last_spread for s in self.subscriptions.values() if s in s.topic.live]
         return max(self.writer.last_flush, *spread) if spread else self.writer.last_flush
 
-    def heartbeat(self) -> None:
-        """Break the silence; a full buffer is none."""
-        self.push(HEARTBEAT_FRAME)
+    def _fail(self) -> None:
+        self.close(CloseCode.FAILED)
 
     def close(self, code: CloseCode) -> None:
         """Ask the consumer to end the connection."""
@@ -141,6 +138,11 @@ class Connection:
         self.hub.heartbeats.discard(self)
         for subscription in list(self.subscriptions.values()):
             subscription.end()
+        self._close = _nobody_left  # which would keep the consumer, and it this, until a collection
+
+
+def _nobody_left(code: CloseCode) -> None:
+    """Close what is closed."""
 
 
 class Subscription:

@@ -68,7 +68,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.tracker = Tracker(self)
         self.flusher = Flusher(self.loop)
-        self.heartbeats = Heartbeats()
+        self.heartbeats = Heartbeats(self.flusher)
         self.now = self.loop.time()
         self._channel = ""
         self._channel_lock = asyncio.Lock()

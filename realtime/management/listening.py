@@ -59,8 +59,9 @@ class _Printer(AsgiWriter):
         super().__init__(_nowhere)
         self._show = show
 
-    def attach(self, flusher: Flusher, limit: int) -> None:
+    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
         """Print at once, with nobody."""
+        self._failed = failed
 
     def fits(self, size: int, limit: int) -> bool:
         return True

@@ -52,6 +52,10 @@ class Form(Protocol):
     def shared(self) -> Wire | None:
         """The form whose bytes are the same for all such clients; None if it has its own."""
 
+    @property
+    def extra(self) -> int:
+        """About how many bytes each frame has besides its text, for a client that has its own."""
+
     def own(self, frames: Iterable[Frame]) -> bytes:
         """Return the bytes on the wire for a client that has its own."""
 
@@ -75,6 +79,7 @@ class WebSocketForm:
     __slots__ = ()
 
     shared = Wire.WEBSOCKET
+    extra = 0
 
     def own(self, frames: Iterable[Frame]) -> bytes:
         """Return the frames' bytes, which are the same for everybody."""
@@ -156,6 +161,7 @@ class AsgiWriter:
 
     __slots__ = (
         "_begin",
+        "_failed",
         "_flusher",
         "_form",
         "_handed",
@@ -175,6 +181,7 @@ class AsgiWriter:
         self._send = send
         self._form = form or WEBSOCKET_FORM
         self._flusher: Flusher | None = None
+        self._failed: Callable[[], None] | None = None
         self._limit = 0
         self._handed = 0  # bytes that left the queue since the beginning
         self._under_way = 0  # of those, what the server was not given yet
@@ -187,14 +194,16 @@ class AsgiWriter:
         self.last_flush = 0.0
         self.closed = False
 
-    def attach(self, flusher: Flusher, limit: int) -> None:
+    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
         """Be flushed together with others.
 
         Args:
             flusher: of the loop.
             limit: bytes that may be unsent before ``room`` is none.
+            failed: closes the connection; called once, when writing to it has become impossible.
         """
         self._flusher = flusher
+        self._failed = failed
         self._limit = limit
         self.last_flush = flusher.time()
         self.look()
@@ -206,7 +215,9 @@ class AsgiWriter:
 
     def _queued(self) -> int:
         """Return the bytes that are queued."""
-        queue = self.queue
+        queue, extra = self.queue, self._form.extra
+        if extra:
+            return sum([frame.size + extra for frame in frames_of(queue)])
         return queue[0].size if len(queue) == 1 else sum([piece.size for piece in queue])
 
     def _buffered(self) -> int:
@@ -236,7 +247,7 @@ class AsgiWriter:
             self.ready = None
             self._flusher.add(self)
         self.queue.append(frame)
-        self.room -= frame.size
+        self.room -= frame.size + self._form.extra * len(frame.frames)
 
     def take_list(self, frames: Sequence[Frame]) -> bool:
         """Write frames that belong together; False, and nothing is written, if they do not fit."""
@@ -250,6 +261,16 @@ class AsgiWriter:
             if self._flusher is not None:
                 self._flusher.portable += 1
             self._task = self._begin(self._hand_over())
+
+    def _flush_all(self) -> None:
+        """Flush what several flushes take."""
+        left = 0
+        try:
+            while self._task is None and len(self.queue) != left:
+                left = len(self.queue)
+                self.flush()
+        except Exception as error:
+            logger.debug("the last of a client was not written: %s", error)
 
     def keep(self, rest: bytes) -> None:
         """Let the server have what ``ready`` did not take, before all that comes later."""
@@ -306,6 +327,19 @@ class AsgiWriter:
         """Bytes that the kernel has taken since the beginning, as far as is known."""
         return self._handed - self._under_way - self._buffered()
 
+    def give_up(self) -> None:
+        """Drop what is queued and have the connection closed, because of the current exception.
+
+        Its client comes back and resumes; nobody else has to wait for it.
+        """
+        logger.exception("writing to a client failed")
+        failed, self._failed = self._failed, None
+        self.queue.clear()
+        if failed is None:
+            self.abandon()
+        else:
+            failed()
+
     def abandon(self) -> None:
         """Drop what is queued and write nothing more."""
         self.closed = True
@@ -313,14 +347,14 @@ class AsgiWriter:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.queue.clear()
-        self.ready = None
+        self.ready = self._failed = None
         self._under_way = self.room = 0  # without room everybody asks, and hears that it is closed
 
     async def close(self, code: int) -> None:
         """Send what is queued, for a bounded time, then close with a code."""
         if self.closed:
             return
-        self.flush()
+        self._flush_all()
         task = self._task
         if task is not None:
             await asyncio.wait([task], timeout=CLOSE_SECONDS)

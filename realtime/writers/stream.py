@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from realtime.composite import compose, entry
 from realtime.encoders import Frame, Wire, http_chunk
@@ -14,6 +14,7 @@ from realtime.writers.flusher import Flusher
 
 __all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamForm"]
 
+ID_BYTES, ENTRY_BYTES = 30, 25  # of an id, and of each topic in it; see realtime/composite.py
 MAX_LIST_BYTES = 1024 * 1024  # of lists in one answer, and one list more
 
 
@@ -46,6 +47,13 @@ class StreamForm:
             self.shared = None
         if places is not None:
             self._entries = {topic: entry(topic, place) for topic, place in places.items()}
+
+    @property
+    def extra(self) -> int:
+        """About what the id of all topics takes, where it is the client's own."""
+        if self.shared is not None or self._entries is None:
+            return 0
+        return ID_BYTES + ENTRY_BYTES * len(self._entries)
 
     def _entry(self, frame: Frame) -> bytes:
         body = frame.wire(Wire.LINE)
@@ -93,8 +101,9 @@ class CollectingWriter(AsgiWriter):
         self._lists = 0
         self._changed = asyncio.Event()
 
-    def attach(self, flusher: Flusher, limit: int) -> None:
+    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
         """Stay without room, so that each frame is asked about."""
+        self._failed = failed
 
     @property
     def unsent(self) -> int:

@@ -343,7 +343,7 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
 
     client = scene.connect(limit=2_000)
     client.connection.writer = Writer(swallow)
-    client.connection.writer.attach(scene.hub.flusher, 2_000)
+    client.connection.writer.attach(scene.hub.flusher, 2_000, lambda: None)
     scene.run(client.connection.push_paced(Frame("s" * 1_100)))
     scene.run(client.connection.push_paced(Frame("l" * 1_500)))
     scene.run(client.connection.push_paced(Frame("h" * 5_000)))
@@ -487,7 +487,7 @@ def test_a_heartbeat_breaks_each_silence_of_less_than_25_s(scene: Scene) -> None
             beats.append(scene.loop.time())
     assert len(beats) >= 4
     pauses = [after - before for before, after in zip([0.0, *beats], beats, strict=False)]
-    assert all(20.0 < pause < 25.0 for pause in pauses)
+    assert all(17.5 < pause < 25.0 for pause in pauses)
 
 
 def test_no_heartbeat_comes_while_events_flow(scene: Scene) -> None:

@@ -1,0 +1,70 @@
+"""A poll that is answered while an event is on its way to thousands."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from realtime.consumers import poll
+from realtime.hub.connection import Connection, Subscription
+from realtime.topics import resolve
+from realtime.writers import flusher
+from tests.consumers.exchange import Web
+from tests.hub.support import Scene
+from tests.writers.support import HandLoop, PaperWriter
+
+TOPIC = "room.lobby"  # with presence: an answer tells where it stands there too
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    scene = Scene()
+    monkeypatch.setattr("realtime.consumers.poll.get_hub", lambda: scene.hub)
+    web = Web(scene)
+    yield web
+    web.close()
+
+
+async def others(scene: Scene, count: int) -> list[Connection]:
+    """Return so many connections, each of which is ready for a sweep."""
+    loop, made = HandLoop(), []
+    for _ in range(count):
+        writer = PaperWriter(loop)
+        connection = Connection(scene.hub, None, writer, 1 << 20, lambda code: None)
+        subscription = Subscription(connection, await scene.hub.follow(resolve(TOPIC)))
+        await subscription.start(None, None, True, lambda *_: None)
+        writer.settled()
+        made.append(connection)
+    return made
+
+
+def test_an_event_that_comes_into_the_answer_at_its_end_is_in_its_cursor(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flusher, "SLICE_SECONDS", -1.0)  # a slice is the smallest that there is
+    scene = web.scene
+    cursor = web.get(f"poll?topic={TOPIC}").json()["cursor"]
+    connections = scene.run(others(scene, 200))
+    asked = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    catch_up = poll._Poll._catch_up
+
+    async def and_another_event_begins(self: Any, *args: Any) -> None:
+        await catch_up(self, *args)
+        if any(frame.is_event for frame in self.writer.frames):
+            scene.hub.receive(scene.append(topic=TOPIC))
+            for _ in range(2):
+                await asyncio.sleep(0)
+            assert scene.hub.flusher._sweep is not None, "it is on its way"
+
+    monkeypatch.setattr(poll._Poll, "_catch_up", and_another_event_begins)
+    scene.publish(topic=TOPIC)
+    scene.advance(0.05)
+    first = asked.json()
+    monkeypatch.setattr(poll._Poll, "_catch_up", catch_up)
+    second = web.get(f"poll?topic={TOPIC}&since={first['cursor']}").json()
+    seen = [event["seq"] for answer in (first, second) for event in answer["events"]]
+    assert seen == [1, 2]
+    for connection in connections:
+        scene.loop.call_soon(connection.end)
+    scene.advance(0.1)

@@ -247,7 +247,11 @@ class AsgiWriter:
             self.ready = None
             self._flusher.add(self)
         self.queue.append(frame)
-        self.room -= frame.size + self._form.extra * len(frame.frames)
+        self.room -= self.need(frame)
+
+    def need(self, piece: Piece) -> int:
+        """Return about how many bytes a piece takes on its way to this client."""
+        return piece.size + self._form.extra * len(piece.frames)
 
     def take_list(self, frames: Sequence[Frame]) -> bool:
         """Write frames that belong together; False, and nothing is written, if they do not fit."""

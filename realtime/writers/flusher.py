@@ -143,10 +143,11 @@ class Flusher:
         for index in range(sweep.done, len(sweep.writers)):
             writer = sweep.writers[index]
             try:
-                if writer.room < size:
+                need = size if writer.shared is not None else writer.need(piece)
+                if writer.room < need:
                     writer.look()
-                if writer.room >= size and writer.shared is not None:
-                    writer.room -= size
+                if writer.room >= need:
+                    writer.room -= need
                     writer.ready = None
                     if not writer.queue:
                         line.append(writer)

@@ -1,0 +1,102 @@
+"""Clients whose bytes are their own, and those who cannot be written to any more."""
+
+import pytest
+
+from realtime.events import Cursor
+from realtime.frames import CloseCode
+from realtime.hub.connection import Connection
+from realtime.writers.asgi import AsgiWriter
+from realtime.writers.daphne import OWN_FRAMES
+from realtime.writers.flusher import MANY, Flusher
+from realtime.writers.stream import StreamForm
+from tests.writers.lines import Line, Request
+from tests.writers.support import HandLoop, PaperWriter, audience, connect, event, queue, spread
+
+PLACES = {"public.a": Cursor("e", 1, 1), "public.b": Cursor("e", 1, 1)}
+
+
+async def into_the_void(message: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_thousands_who_are_never_ready_stand_in_the_line_of_the_many(
+    loop: HandLoop, flusher: Flusher, own: bool
+) -> None:
+    form = StreamForm(PLACES) if own else None
+    writers = [AsgiWriter(into_the_void, form) for _ in range(MANY)]
+    live = {connect(flusher, writer): writer for writer in writers}
+    flusher._may_sweep = True
+    flusher.spread(event("many"), live, lambda *_: None)
+    assert (len(flusher._few), len(flusher._many)) == (0, MANY)
+    for writer in writers:
+        writer.abandon()
+
+
+def test_who_needs_bytes_of_its_own_gets_some_frames_a_flush_and_all_in_the_end(
+    loop: HandLoop, flusher: Flusher
+) -> None:
+    line = Line(flusher)
+    writer = line.open(Request(line.transport), StreamForm(PLACES))
+    connection = connect(flusher, writer)
+    for number in range(3 * OWN_FRAMES):
+        connection.answer(event(f"number {number}"))
+    writer.flush()
+    line.drain()
+    assert line.received.count(b"data: ") == OWN_FRAMES
+    loop.turns()
+    line.drain()
+    numbers = [f"number {number}".encode() in line.received for number in range(3 * OWN_FRAMES)]
+    assert all(numbers)
+    assert line.received.count(b"data: ") == 3 * OWN_FRAMES
+    line.close()
+
+
+async def test_closing_writes_all_that_is_queued_before(loop: HandLoop, flusher: Flusher) -> None:
+    line = Line(flusher)
+    writer = line.open(Request(line.transport), StreamForm(PLACES))
+    connection = connect(flusher, writer)
+    for number in range(3 * OWN_FRAMES):
+        connection.answer(event(f"number {number}"))
+    await writer.close(4512)
+    line.drain()
+    assert line.received.count(b"data: ") == 3 * OWN_FRAMES
+    assert line.received.endswith(b"0\r\n\r\n")
+    line.close()
+
+
+def failing(flusher: Flusher, loop: HandLoop) -> tuple[Connection, PaperWriter, list[int]]:
+    """Return a client that cannot be written to, and the codes with which it is closed."""
+    writer, codes = PaperWriter(loop), list[int]()
+    connection = connect(flusher, writer)
+    connection._close = codes.append
+    writer.settled()
+    writer.broken = True
+    return connection, writer, codes
+
+
+def test_who_cannot_be_written_to_is_closed_once_and_comes_back(
+    loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection, writer, codes = failing(flusher, loop)
+    others = audience(loop, flusher, 3)
+    queue(flusher, event("one"), {connection: writer, **others})
+    loop.turns()
+    assert codes == [CloseCode.FAILED]
+    assert not writer.closed, "its close frame still goes out"
+    queue(flusher, event("two"), {connection: writer, **others})
+    loop.turns()
+    assert codes == [CloseCode.FAILED]
+    assert writer.closed
+    assert all(len(other.writes) == 2 for other in others.values())
+    assert "writing to a client failed" in caplog.text
+
+
+def test_whose_rest_cannot_be_kept_is_closed_too(loop: HandLoop, flusher: Flusher) -> None:
+    connection, writer, codes = failing(flusher, loop)
+    writer.kernel = 3
+    others = audience(loop, flusher, 20)
+    spread(flusher, event("one"), {connection: writer, **others})
+    loop.turns()
+    assert codes == [CloseCode.FAILED]
+    assert all(len(other.writes) == 1 for other in others.values())

@@ -56,7 +56,7 @@ class Protocol:
         self.transport.write(self.encode(message))
 
     def encode(self, message: Any) -> bytes:
-        raise NotImplementedError
+        raise NotImplementedError("of a stand-in")
 
 
 class WebSocket(Protocol):

@@ -25,7 +25,7 @@ from benchmarks.latency import request, wait_for
 from benchmarks.machine import end_well
 from tests.support.server import free_port
 
-OPTIONS = ["-v0", "--ping-interval", "60", "--ping-timeout", "30", "--websocket_timeout", "-1"]
+OPTIONS = ["-v0", "--ping-interval", "180", "--ping-timeout", "30", "--websocket_timeout", "-1"]
 TOPIC = "bench.latency"
 IDLE_SECONDS = 50  # two heartbeats
 EVENTS = 100

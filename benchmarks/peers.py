@@ -174,7 +174,7 @@ def uvicorn(here: Place) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
     command += ["--lifespan", "off", "--backlog", "4096"]
-    command += ["--ws-ping-interval", "60", "--ws-ping-timeout", "30", APPLICATION]
+    command += ["--ws-ping-interval", "180", "--ws-ping-timeout", "30", APPLICATION]
     return Server(command, port, here.env(), here.folder)
 
 

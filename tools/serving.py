@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 OPTIONS = {
-    "ping-interval": "60",
+    "ping-interval": "180",
     "ping-timeout": "30",
     "websocket_timeout": "-1",
     "websocket_connect_timeout": "20",

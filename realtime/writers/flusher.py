@@ -14,7 +14,7 @@ sweep, or into the queues), a writer *flushes* its queue; ``settle()`` ends a sw
 
 Writing never holds the loop for longer than a slice, so that accepts, heartbeats and commands go
 on; and what concerns few clients does not stand in line behind what concerns thousands.
-Queueing is not sliced: it takes a fiftieth of the time of writing.
+Queueing is not sliced: it takes a twentieth of the time of writing.
 """
 
 from __future__ import annotations

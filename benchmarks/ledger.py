@@ -27,9 +27,9 @@ class Ledger:
     def __init__(self) -> None:
         # What configures Django is imported in the server only.
         from realtime.broadcast import Wakeup
-        from realtime.encoders import Frame, Wire
-        from realtime.events import Cursor, Event
         from realtime.hub import get_hub
+        from realtime.protocol.encoders import Frame, Wire
+        from realtime.protocol.events import Cursor, Event
         from realtime.writers.daphne import protocol_of
 
         hub = get_hub()

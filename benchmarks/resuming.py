@@ -89,8 +89,8 @@ def separate_reads(here: Place, cursor: str, count: int) -> float:
 
 async def read_all(cursor: str, count: int) -> float:
     """Read and encode for each client; the process of `separate_reads()`."""
-    from realtime.encoders import event_frame
-    from realtime.events import Cursor
+    from realtime.protocol.encoders import event_frame
+    from realtime.protocol.events import Cursor
     from realtime.stores import get_store
 
     store, after, topic = get_store(), Cursor.parse(cursor), PEERS["ours"].topic(count)

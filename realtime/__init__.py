@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from realtime.events import Cursor, Event
     from realtime.exceptions import PublishError, UnknownTopic
+    from realtime.protocol.events import Cursor, Event
     from realtime.publishing import apublish, apublish_many, publish, publish_many
     from realtime.topics import Topic, action, register, user_topic
 
 _HOME = {
-    "Cursor": "events",
-    "Event": "events",
+    "Cursor": "protocol.events",
+    "Event": "protocol.events",
     "PublishError": "exceptions",
     "Topic": "topics",
     "UnknownTopic": "exceptions",

@@ -34,7 +34,7 @@ def _make_store_id(*, using: str, apps: Apps = apps, **_: Any) -> None:
 
     Not a migration's work: those are not run anew when a database is emptied.
     """
-    from realtime.stores.tables import Tables
+    from realtime.stores.database.tables import Tables
 
     try:
         log = apps.get_model("realtime", "Log")

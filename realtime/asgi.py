@@ -23,7 +23,7 @@ class _WithRealtime:
             return
         # Imported at the first call, so that asgi.py may import this module before django.setup().
         from realtime import routing
-        from realtime.consumers.missing import pass_on
+        from realtime.consumers.not_found import pass_on
 
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
         ours = routing.find_application(scope["type"], path)

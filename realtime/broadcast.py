@@ -31,7 +31,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from realtime import conf
-from realtime.events import Cursor, Event
+from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired
+from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve

@@ -30,14 +30,14 @@ from django.db import connections, models, router, transaction
 
 from realtime import broadcast
 from realtime.broadcast import Wakeup
-from realtime.events import Draft
 from realtime.exceptions import InvalidTopicName, PublishError, StoreError, UnknownTopic
+from realtime.protocol.events import Draft
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
-from realtime.stores.clock import DatabaseClock
-from realtime.stores.connections import DatabaseAccess
 from realtime.stores.database import DatabaseStore
+from realtime.stores.database.access import DatabaseAccess
+from realtime.stores.database.clock import DatabaseClock
 from realtime.threads import RELAY_THREADS
 from realtime.topics import resolve
 

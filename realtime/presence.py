@@ -23,10 +23,10 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from realtime.encoders import encode_data
-from realtime.events import Member
 from realtime.exceptions import InvalidData, PresenceDisabled
-from realtime.names import presence_log
+from realtime.protocol.encoders import encode_data
+from realtime.protocol.events import Member
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Roster
 from realtime.topics import Topic, resolve, run_user_code, user_topic

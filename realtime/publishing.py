@@ -16,9 +16,9 @@ from django.db import connections, transaction
 
 from realtime import broadcast, conf, outbox
 from realtime.broadcast import Wakeup
-from realtime.encoders import encode_data
-from realtime.events import Draft, Event, check_event_name
 from realtime.exceptions import AmbiguousTransaction, PublishError, StoreError
+from realtime.protocol.encoders import encode_data
+from realtime.protocol.events import Draft, Event, check_event_name
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended

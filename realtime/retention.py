@@ -6,8 +6,8 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from realtime import names
 from realtime.exceptions import InvalidTopicName, StoreError, UnknownTopic
+from realtime.protocol import names
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Retention, Store
 from realtime.threads import STORE_THREADS

@@ -20,19 +20,19 @@ from django.views.decorators.csrf import csrf_exempt
 
 from realtime import conf
 from realtime.auth.users import Identity, bearer
-from realtime.consumers.following import Plan, Start, permitted, read_plan, refusal_frame
+from realtime.consumers.handlers import greeting
 from realtime.consumers.http import Request, Response, response_to
+from realtime.consumers.http_topics import Plan, Start, permitted, read_plan, refusal_frame
 from realtime.consumers.poll import MAX_BYTES, answer_text, etag_of, is_known, read_limit, read_wait
-from realtime.consumers.rates import take_turn
-from realtime.consumers.running import greeting
-from realtime.encoders import Frame
-from realtime.events import Cursor
+from realtime.consumers.rate_limits import take_turn
 from realtime.exceptions import CursorExpired
-from realtime.frames import frame, members_frames
 from realtime.hub.connection import HISTORY_SECONDS
-from realtime.hub.ring import EventFrame
-from realtime.names import presence_log
+from realtime.hub.recent import EventFrame
 from realtime.outbox import sweep_if_due
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import frame, members_frames
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Page, Store
 from realtime.topics import Topic

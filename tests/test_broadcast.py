@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from realtime import broadcast
 from realtime.broadcast import MESSAGE_BYTES, WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop
-from realtime.events import Cursor, Event
+from realtime.protocol.events import Cursor, Event
 from realtime.stores.base import Appended
 from tests.support.waiting import SCALE, await_until, wait_until
 
@@ -371,7 +371,7 @@ LISTEN = """
 PUBLISH = """
     import os, sys
     from realtime.broadcast import Wakeup, broadcast
-    from realtime.events import Event
+    from realtime.protocol.events import Event
 
     def publish(text):
         broadcast([Wakeup("orders.42", None, (Event("orders.42", "typing", f'"{text}"'),))])

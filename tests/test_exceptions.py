@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from realtime import exceptions
-from realtime.events import Cursor, Event
+from realtime.protocol.events import Cursor, Event
 
 HEAD, OLD = Cursor("e", 9, 1), Cursor("e", 2, 2)
 EVENT = Event("orders.1", "shipped", "{}", HEAD, 1.5)

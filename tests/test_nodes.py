@@ -15,7 +15,6 @@ from realtime import nodes
 from realtime.broadcast import Wakeup
 from realtime.exceptions import StoreUnavailable
 from realtime.models import NodeRow
-from realtime.names import presence_log
 from realtime.nodes import (
     BEAT_SECONDS,
     EXPIRY_SECONDS,
@@ -29,6 +28,7 @@ from realtime.nodes import (
     followers_of,
     living,
 )
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import LEAVE, Appended, Store
 from realtime.stores.memory import MemoryStore

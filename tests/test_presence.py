@@ -13,7 +13,6 @@ from django.contrib.auth.models import AnonymousUser
 
 from realtime import Topic, register
 from realtime.exceptions import InvalidTopicName, PresenceDisabled, StoreUnavailable, UnknownTopic
-from realtime.names import presence_log
 from realtime.presence import (
     INFO_BYTES,
     Member,
@@ -23,6 +22,7 @@ from realtime.presence import (
     member_text,
     members,
 )
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.topics import isolated, resolve
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from realtime import outbox, publishing
 from realtime.broadcast import Wakeup
-from realtime.events import Event
 from realtime.exceptions import (
     AmbiguousTransaction,
     DataNotSerializable,
@@ -32,6 +31,7 @@ from realtime.exceptions import (
 )
 from realtime.log import history
 from realtime.models import OutboxEntry
+from realtime.protocol.events import Event
 from realtime.publishing import apublish, apublish_many, publish, publish_many
 from realtime.stores import get_store
 from tests.support.waiting import wait_until

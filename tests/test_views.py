@@ -15,7 +15,7 @@ from django.test import Client, override_settings
 
 from realtime import publish, views
 from realtime.exceptions import StoreUnavailable
-from realtime.names import presence_log
+from realtime.protocol.names import presence_log
 from realtime.retention import trim_all
 from realtime.stores import get_store
 from tests.consumers.test_poll import BAD, seqs, types

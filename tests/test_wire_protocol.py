@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from realtime.commands import parse
 from realtime.conf import Limits
-from realtime.frames import CloseCode, ErrorCode, members_frames
+from realtime.protocol.commands import parse
+from realtime.protocol.frames import CloseCode, ErrorCode, members_frames
 
 TEXT = (Path(__file__).parents[1] / "docs" / "wire-protocol.md").read_text()
 FILLED = TEXT.replace("<cursor>", "e.1.00000000").replace('"data":…', '"data":null')

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 from realtime import log
-from realtime.events import Event
+from realtime.protocol.events import Event
 from realtime.publishing import apublish, publish
 
 

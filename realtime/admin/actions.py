@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest, HttpResponse
 
-    from realtime.events import Event
+    from realtime.protocol.events import Event
     from realtime.topics import Topic
 
     Publication = tuple[Topic | str, str, Any]

@@ -11,8 +11,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError
 from django.utils.translation import gettext
 
-from realtime.events import Cursor, Event
 from realtime.exceptions import InvalidCursor
+from realtime.protocol.events import Cursor, Event
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -22,7 +22,7 @@ from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext
 
-from realtime.admin import pages, stored
+from realtime.admin import history, pages
 from realtime.admin.actions import PERMISSION
 from realtime.admin.entries import label, object_id, read_object_id, recently_used
 from realtime.admin.jsontext import pretty
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
 
-    from realtime.events import Event
     from realtime.models import LogEvent
+    from realtime.protocol.events import Event
 
     _Base = admin.ModelAdmin[LogEvent]
 else:
@@ -125,7 +125,7 @@ class EventAdmin(_Base):
             if wanted:
                 context |= self._events(request, str(resolve(wanted)))
             else:
-                context["topics"], context["more"] = stored.names(TOPICS_LISTED)
+                context["topics"], context["more"] = history.names(TOPICS_LISTED)
         except (UnknownTopic, InvalidTopicName):
             context["wrong"] = gettext("No topic of this site has this name.")
         except StoreError as error:
@@ -154,7 +154,7 @@ class EventAdmin(_Base):
             raise Http404(f"{topic!r} is no topic of this site") from error
         context: dict[str, Any] = {"topic": topic, "cursor": cursor, "title": gettext("Event")}
         try:
-            event = stored.find(topic, cursor)
+            event = history.find(topic, cursor)
             if event is not None:
                 context |= {"event": self._row(request, event), "title": label(topic, event.name)}
         except StoreError as error:
@@ -219,7 +219,7 @@ class EventAdmin(_Base):
     def _events(self, request: HttpRequest, topic: str) -> dict[str, Any]:
         before = request.GET.get("before", "")
         number = int(before) if _NUMBER.fullmatch(before) else None
-        found = stored.window(topic, EVENTS_LISTED, number)
+        found = history.window(topic, EVENTS_LISTED, number)
         context: dict[str, Any] = {
             "topic": topic,
             "events": [self._row(request, event, CUT) for event in reversed(found.events)],

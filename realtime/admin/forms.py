@@ -12,9 +12,9 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from realtime.admin.jsontext import JsonFault, parse
-from realtime.events import check_event_name
 from realtime.exceptions import InvalidEventName, InvalidTopicName, UnknownTopic
-from realtime.frames import MAX_NESTING
+from realtime.protocol.events import check_event_name
+from realtime.protocol.frames import MAX_NESTING
 from realtime.topics import EveryoneTopic, Topic, resolve, user_topic
 
 __all__ = ["DATA_PREFIX", "AddressForm", "JsonForm", "focus_first_error", "to_publish"]

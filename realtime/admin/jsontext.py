@@ -10,7 +10,7 @@ from typing import Any
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from realtime.frames import MAX_NESTING, nesting
+from realtime.protocol.frames import MAX_NESTING, nesting
 
 __all__ = ["JsonFault", "escape_surrogates", "parse", "pretty"]
 

@@ -12,7 +12,7 @@ from django.http import HttpResponseRedirect
 from django.utils.html import format_html
 from django.utils.translation import gettext
 
-from realtime.admin import stored
+from realtime.admin import history
 from realtime.admin.audience import audience_of
 from realtime.admin.entries import EVERYONE, label, note
 from realtime.admin.forms import (
@@ -26,13 +26,13 @@ from realtime.admin.jsontext import pretty
 from realtime.admin.prefill import fill_in
 from realtime.admin.refusals import explain
 from realtime.admin.sending import AlreadyPublished, new_token, publish_once
-from realtime.events import Cursor, Event
 from realtime.exceptions import (
     InvalidCursor,
     InvalidData,
     PublishError,
     StoreError,
 )
+from realtime.protocol.events import Cursor, Event
 from realtime.publishing import encode
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class DataPage:
             if event is None:
                 said = gettext("The event that was to be published again is not kept any more.")
         else:
-            events = stored.newest(str(self.topic), LOOKED_AT)
+            events = history.newest(str(self.topic), LOOKED_AT)
             same = [event for event in events if event.name == self.name]
             event = next(iter([*same, *events]), None)
             said = gettext("Filled in from the last “%(name)s” of this topic, event %(seq)s.")
@@ -177,7 +177,7 @@ class DataPage:
 
     def _again(self, cursor: str) -> Event | None:
         try:
-            return stored.find(str(self.topic), Cursor.parse(cursor))
+            return history.find(str(self.topic), Cursor.parse(cursor))
         except InvalidCursor:
             return None
 

@@ -8,7 +8,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from realtime.exceptions import DataNotSerializable, DataTooLarge, InvalidData
-from realtime.frames import MAX_NESTING
+from realtime.protocol.frames import MAX_NESTING
 
 __all__ = ["explain"]
 

@@ -7,7 +7,7 @@ import json
 import secrets
 from typing import TYPE_CHECKING
 
-from realtime.events import Draft, Event
+from realtime.protocol.events import Draft, Event
 from realtime.publishing import append, in_any_transaction, publish
 
 if TYPE_CHECKING:

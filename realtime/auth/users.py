@@ -28,7 +28,7 @@ from django.utils.module_loading import import_string
 from realtime import conf
 from realtime.auth.tokens import Grant, read_token
 from realtime.exceptions import ProtocolError
-from realtime.frames import CloseCode, ErrorCode
+from realtime.protocol.frames import CloseCode, ErrorCode
 from realtime.threads import USER_THREADS
 from realtime.topics import run_user_code
 

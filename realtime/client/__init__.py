@@ -18,8 +18,8 @@ else:
 
 from realtime.client.client import Client
 from realtime.client.subscription import Subscription
-from realtime.events import Cursor, Event, Member
 from realtime.exceptions import AnswerLost, CommandRefused, ConnectionEnded, EventsLost
+from realtime.protocol.events import Cursor, Event, Member
 
 __all__ = [
     "AnswerLost",

@@ -11,17 +11,17 @@ from typing import Any, Self
 
 from realtime.client.commands import Commands
 from realtime.client.connector import Connector, Transport
-from realtime.client.following import Following
 from realtime.client.links import Address, Frame, Link
 from realtime.client.members import read_member
 from realtime.client.stream import StreamLink
 from realtime.client.subscription import OnMembers, OnReset, Subscription
+from realtime.client.topic import Following
 from realtime.client.websocket import WebSocketLink
-from realtime.commands import parse_since
-from realtime.encoders import encode_data
-from realtime.events import Cursor, Member, check_event_name
 from realtime.exceptions import CommandRefused, ConnectionEnded
-from realtime.names import check_topic_name
+from realtime.protocol.commands import parse_since
+from realtime.protocol.encoders import encode_data
+from realtime.protocol.events import Cursor, Member, check_event_name
+from realtime.protocol.names import check_topic_name
 
 __all__ = ["Client"]
 

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn, Protocol, TypeAlias
 from realtime.client.backoff import Backoff
 from realtime.client.links import DENIALS, Frame, Link, LinkClosed
 from realtime.exceptions import ConnectionEnded
-from realtime.frames import CloseCode
+from realtime.protocol.frames import CloseCode
 
 __all__ = ["Connector", "Owner", "Transport"]
 

@@ -11,7 +11,7 @@ from ssl import SSLContext, create_default_context
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from realtime.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS, VERSION
+from realtime.protocol.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS, VERSION
 
 __all__ = ["Address", "Frame", "Hear", "Link", "LinkClosed", "Silence", "decode", "refused"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from realtime.client.links import Frame
-from realtime.events import Member
+from realtime.protocol.events import Member
 
 __all__ = ["Members", "read_member"]
 

@@ -26,10 +26,10 @@ from realtime.client.links import (
     decode,
     refused,
 )
-from realtime.composite import compose, entry
-from realtime.events import Cursor
 from realtime.exceptions import InvalidCursor
-from realtime.frames import CloseCode
+from realtime.protocol.cursors import compose, entry
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 
 __all__ = ["UNREACHED", "EventStream", "StreamLink"]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from realtime.client.following import Following
 from realtime.client.members import Members
-from realtime.events import Cursor, Event, Member
+from realtime.client.topic import Following
 from realtime.exceptions import EventsLost
+from realtime.protocol.events import Cursor, Event, Member
 
 __all__ = ["OnMembers", "OnReset", "Subscription"]
 

@@ -22,7 +22,7 @@ from realtime import conf
 from realtime.auth import origins
 from realtime.auth.users import Identity, identify
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
-from realtime.frames import ErrorCode, check_version
+from realtime.protocol.frames import ErrorCode, check_version
 from realtime.writers.asgi import Send
 
 __all__ = [

@@ -19,19 +19,19 @@ from django.utils.http import parse_etags
 
 from realtime import conf
 from realtime.auth.users import Identity, unauthorized
-from realtime.composite import compose, entry
-from realtime.consumers.following import Following, Plan, read_plan
+from realtime.consumers.handlers import greeting
 from realtime.consumers.http import Receive, Request, Response, answer, error_of, unavailable
-from realtime.consumers.rates import take_turn
-from realtime.consumers.running import greeting
-from realtime.encoders import Frame
-from realtime.events import Cursor
+from realtime.consumers.http_topics import Following, Plan, read_plan
+from realtime.consumers.rate_limits import take_turn
 from realtime.exceptions import StoreError
-from realtime.frames import CloseCode
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.member_writer import POLL_HOLD_SECONDS
 from realtime.hub.presence import Attendance
-from realtime.hub.tracker import POLL_HOLD_SECONDS
+from realtime.protocol.cursors import compose, entry
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 from realtime.publishing import origin_hash
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure

@@ -14,7 +14,7 @@ from typing import Any
 from realtime import conf
 from realtime.auth import origins, users
 from realtime.auth.users import Identity
-from realtime.commands import Call, Command, Members, Publish, parse
+from realtime.consumers.handlers import run_call, run_members, run_publish
 from realtime.consumers.http import (
     HttpError,
     Receive,
@@ -24,11 +24,11 @@ from realtime.consumers.http import (
     error_of,
     read_body,
 )
-from realtime.consumers.rates import take_command
-from realtime.consumers.running import run_call, run_members, run_publish
-from realtime.dialogue import Dialogue, refusal
+from realtime.consumers.rate_limits import take_command
 from realtime.exceptions import ProtocolError, RealtimeError
-from realtime.frames import ErrorCode
+from realtime.protocol.commands import Call, Command, Members, Publish, parse
+from realtime.protocol.dialogue import Dialogue, refusal
+from realtime.protocol.frames import ErrorCode
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 

@@ -16,16 +16,16 @@ from typing import Any
 
 from realtime import conf
 from realtime.auth.users import Expiry, Identity
-from realtime.consumers.following import Following, Plan, read_plan
+from realtime.consumers.handlers import greeting
 from realtime.consumers.http import Receive, Request, answer, encoded
-from realtime.consumers.rates import take_turn
-from realtime.consumers.running import greeting
-from realtime.encoders import Frame
+from realtime.consumers.http_topics import Following, Plan, read_plan
+from realtime.consumers.rate_limits import take_turn
 from realtime.exceptions import StoreError
-from realtime.frames import CloseCode, frame
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection
-from realtime.hub.tracker import STREAM_HOLD_SECONDS
+from realtime.hub.member_writer import STREAM_HOLD_SECONDS
+from realtime.protocol.encoders import Frame
+from realtime.protocol.frames import CloseCode, frame
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
 from realtime.writers.stream import StreamForm

@@ -17,23 +17,32 @@ from channels.consumer import AsyncConsumer
 
 from realtime import conf
 from realtime.auth import origins, users
-from realtime.commands import Auth, Call, Command, Members, Ping, Publish, Subscribe, Unsubscribe
-from realtime.consumers.running import (
+from realtime.consumers.handlers import (
     find_topic,
     greeting,
     run_call,
     run_members,
     run_publish,
 )
-from realtime.dialogue import Dialogue, forbidden
-from realtime.encoders import Frame
-from realtime.events import Cursor
 from realtime.exceptions import ProtocolError, RealtimeError
-from realtime.frames import CloseCode, check_version
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.member_writer import STREAM_HOLD_SECONDS
 from realtime.hub.presence import Attendance
-from realtime.hub.tracker import STREAM_HOLD_SECONDS
+from realtime.protocol.commands import (
+    Auth,
+    Call,
+    Command,
+    Members,
+    Ping,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+)
+from realtime.protocol.dialogue import Dialogue, forbidden
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode, check_version
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.exceptions.base import RealtimeError
 
 if TYPE_CHECKING:
-    from realtime.events import Cursor
+    from realtime.protocol.events import Cursor
 
 __all__ = ["AnswerLost", "CommandRefused", "ConnectionEnded", "EventsLost", "ProtocolError"]
 

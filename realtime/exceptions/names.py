@@ -37,7 +37,7 @@ class InvalidName(RealtimeError, ValueError):
 
 
 class InvalidTopicName(InvalidName):
-    """A topic name breaks the grammar of ``realtime.names``."""
+    """A topic name breaks the grammar of ``realtime.protocol.names``."""
 
     kind = "topic name"
 
@@ -55,7 +55,7 @@ class InvalidTopicValue(InvalidTopicName):
 
 
 class InvalidPattern(InvalidName):
-    """A pattern given to ``register()`` breaks the grammar of ``realtime.names``."""
+    """A pattern given to ``register()`` breaks the grammar of ``realtime.protocol.names``."""
 
     kind = "topic pattern"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.exceptions.base import RealtimeError
 
 if TYPE_CHECKING:
-    from realtime.events import Event
+    from realtime.protocol.events import Event
 
 __all__ = [
     "AmbiguousTransaction",

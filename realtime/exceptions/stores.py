@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from realtime.exceptions.base import RealtimeError, shorten
 
 if TYPE_CHECKING:
-    from realtime.events import Cursor
+    from realtime.protocol.events import Cursor
 
 __all__ = ["CursorExpired", "InvalidCursor", "StoreError", "StoreUnavailable"]
 

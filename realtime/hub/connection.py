@@ -16,13 +16,13 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from realtime.encoders import Frame
-from realtime.events import Cursor
 from realtime.exceptions import CursorExpired, StoreError
-from realtime.frames import CloseCode, reset
 from realtime.hub.presence import Attendance, LivePresence
-from realtime.hub.ring import BUNDLE_BYTES, Frames
+from realtime.hub.recent import BUNDLE_BYTES, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode, reset
 from realtime.writers.asgi import AsgiWriter, Piece, SlowReader
 
 if TYPE_CHECKING:

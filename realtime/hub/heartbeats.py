@@ -12,8 +12,8 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from realtime.encoders import Frame
-from realtime.frames import HEARTBEAT
+from realtime.protocol.encoders import Frame
+from realtime.protocol.frames import HEARTBEAT
 
 if TYPE_CHECKING:
     from realtime.hub.connection import Connection

@@ -20,12 +20,12 @@ from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.health import LayerHealth
 from realtime.hub.heartbeats import Heartbeats
+from realtime.hub.member_writer import Tracker
 from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
-from realtime.hub.tracker import Tracker
-from realtime.moments import ameasure
-from realtime.names import presence_log
 from realtime.nodes import BEAT_SECONDS
+from realtime.protocol.names import presence_log
+from realtime.request_time import ameasure
 from realtime.stores import get_store
 from realtime.stores.base import Store
 from realtime.threads import RELAY_THREADS, STORE_THREADS

@@ -14,13 +14,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realtime.encoders import Frame, bundle
-from realtime.events import Cursor, Event
-from realtime.frames import CloseCode, Reset, members_frames
-from realtime.hub.ring import EventFrame
+from realtime.hub.recent import EventFrame
 from realtime.hub.topic import LiveTopic
-from realtime.names import presence_log
 from realtime.presence import member_id, member_text
+from realtime.protocol.encoders import Frame, bundle
+from realtime.protocol.events import Cursor, Event
+from realtime.protocol.frames import CloseCode, Reset, members_frames
+from realtime.protocol.names import presence_log
 from realtime.stores.base import JOIN, Roster
 from realtime.writers.asgi import SlowReader
 

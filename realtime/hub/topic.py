@@ -15,12 +15,12 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from realtime.broadcast import Wakeup
-from realtime.encoders import Frame, event_frame
-from realtime.events import Cursor, Event
 from realtime.exceptions import CursorExpired, StoreError
-from realtime.frames import Reset, reset
-from realtime.hub.audience import Audience
-from realtime.hub.ring import EventFrame, Frames, Ring
+from realtime.hub.recent import EventFrame, Frames, Ring
+from realtime.hub.subscribers import Audience
+from realtime.protocol.encoders import Frame, event_frame
+from realtime.protocol.events import Cursor, Event
+from realtime.protocol.frames import Reset, reset
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub

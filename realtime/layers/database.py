@@ -53,8 +53,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.exceptions import StoreUnavailable
-from realtime.layers.courier import Courier, Task
-from realtime.layers.letters import (
+from realtime.layers.local import LocalChannels
+from realtime.layers.messages import (
     Flush,
     Join,
     Leave,
@@ -65,9 +65,9 @@ from realtime.layers.letters import (
     pack,
     unpack,
 )
-from realtime.layers.local import LocalChannels
 from realtime.layers.tables import LayerTables
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
+from realtime.layers.worker import Courier, Task
 
 __all__ = ["DatabaseChannelLayer"]
 

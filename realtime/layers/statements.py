@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
-from realtime.stores.clock import DatabaseClock
+from realtime.stores.database.clock import DatabaseClock
 
 __all__ = ["INSERT_ROWS", "Compiled", "delete_keys", "insert_messages", "notify"]
 

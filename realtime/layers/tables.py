@@ -21,12 +21,12 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Value
 
-from realtime.layers.letters import Join, Leave, address_of, is_inbox, pack
-from realtime.layers.posting import Post
+from realtime.layers.messages import Join, Leave, address_of, is_inbox, pack
+from realtime.layers.outgoing import Post
 from realtime.layers.rows import LayerRows
 from realtime.layers.statements import Compiled, delete_keys
-from realtime.stores.clock import DatabaseClock
-from realtime.stores.connections import DatabaseAccess
+from realtime.stores.database.access import DatabaseAccess
+from realtime.stores.database.clock import DatabaseClock
 
 __all__ = ["LEASE_SECONDS", "LayerTables"]
 

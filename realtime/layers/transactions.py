@@ -17,9 +17,9 @@ from asgiref.sync import AsyncToSync, sync_to_async
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.layers.courier import Courier
-from realtime.layers.letters import Letter
-from realtime.layers.posting import announce
+from realtime.layers.messages import Letter
+from realtime.layers.outgoing import announce
+from realtime.layers.worker import Courier
 
 __all__ = ["after_commit", "in_thread_of_sender", "is_in_transaction"]
 

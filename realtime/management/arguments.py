@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, DjangoHelpFormatter
 
-from realtime.commands import parse_since
-from realtime.events import Cursor
 from realtime.exceptions import InvalidCursor, InvalidTopicName, UnknownTopic
+from realtime.protocol.commands import parse_since
+from realtime.protocol.events import Cursor
 from realtime.topics import Topic, resolve
 
 __all__ = [

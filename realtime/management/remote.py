@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, OutputWrapper
 
-from realtime.encoders import event_frame
-from realtime.events import Cursor
 from realtime.exceptions import EventsLost
-from realtime.frames import Reset, frame
 from realtime.management.arguments import WRONG_CALL
-from realtime.management.listening import Console
+from realtime.management.console import Console
+from realtime.protocol.encoders import event_frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import Reset, frame
 
 if TYPE_CHECKING:
     from realtime.client import Client

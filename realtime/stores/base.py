@@ -33,7 +33,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from realtime import conf
-from realtime.events import Cursor, Draft, Event
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.threads import STORE_THREADS
 
 __all__ = [

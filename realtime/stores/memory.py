@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.events import Cursor, Draft, Event
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import (
     JOIN,
     LEAVE,
@@ -25,7 +25,7 @@ from realtime.stores.base import (
     new_epoch,
     new_tag,
 )
-from realtime.stores.standing import Standing, cut
+from realtime.stores.log_state import Standing, cut
 
 __all__ = ["MemoryStore"]
 

@@ -21,10 +21,10 @@ from django.utils.functional import Promise
 from django.utils.html import format_html
 
 from realtime import conf
-from realtime.commands import parse_since
-from realtime.events import Cursor, check_event_name
-from realtime.moments import moment_of
+from realtime.protocol.commands import parse_since
+from realtime.protocol.events import Cursor, check_event_name
 from realtime.receivers import began
+from realtime.request_time import moment_of
 from realtime.topics import Topic, resolve
 
 try:

@@ -12,9 +12,9 @@ from unittest.mock import ANY
 from asgiref.sync import sync_to_async
 
 from realtime.broadcast import Wakeup
-from realtime.events import Event, check_event_name
 from realtime.exceptions import InvalidData
-from realtime.names import is_internal
+from realtime.protocol.events import Event, check_event_name
+from realtime.protocol.names import is_internal
 from realtime.publishing import encode
 from realtime.testing.environment import Environment, refuse_event_loop
 from realtime.topics import Topic, resolve

@@ -16,8 +16,8 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 
-from realtime.events import Cursor, Event, Member
 from realtime.exceptions import CommandRefused, ConnectionEnded
+from realtime.protocol.events import Cursor, Event, Member
 from realtime.publishing import encode
 from realtime.testing.consumer import KnownUserConsumer
 from realtime.testing.environment import Environment, refuse_event_loop

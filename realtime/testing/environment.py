@@ -20,13 +20,14 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime import broadcast, publishing, stores, topics
+from realtime import broadcast, publishing, stores
 from realtime.broadcast import Wakeup
 from realtime.consumers import websocket
 from realtime.hub import Hub
 from realtime.stores.memory import MemoryStore
 from realtime.testing.commits import Commits, is_only_in_the_test
-from realtime.testing.errands import Errands
+from realtime.testing.executor import Errands
+from realtime.topics import base
 
 __all__ = ["Environment", "Server", "refuse_event_loop"]
 
@@ -99,7 +100,7 @@ class Environment:
             (publishing, "_in_transaction", self._is_in_transaction),
             (broadcast, "_start", self._announce),
             (websocket, "STREAM_HOLD_SECONDS", 0.0),  # there are no reloads that a leave waits for
-            (topics, "_run_in_thread", _run_in_the_tests_thread),
+            (base, "_run_in_thread", _run_in_the_tests_thread),
         ):
             self._patches.enter_context(patch.object(owner, name, replacement))
 

@@ -24,8 +24,8 @@ from collections.abc import (
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from realtime.encoders import Bundle, Frame, Wire
 from realtime.exceptions import RealtimeError
+from realtime.protocol.encoders import Bundle, Frame, Wire
 from realtime.writers.flusher import Flusher
 
 __all__ = ["AsgiWriter", "Form", "Message", "Piece", "Send", "SlowReader", "WebSocketForm"]

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from realtime.encoders import Bundle, Frame, Wire
+    from realtime.protocol.encoders import Bundle, Frame, Wire
     from realtime.writers.asgi import AsgiWriter
 
 __all__ = ["Flusher", "Receiver"]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from realtime.composite import compose, entry
-from realtime.encoders import Frame, Wire, http_chunk
-from realtime.events import Cursor
-from realtime.frames import HEARTBEAT
+from realtime.protocol.cursors import compose, entry
+from realtime.protocol.encoders import Frame, Wire, http_chunk
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import HEARTBEAT
 from realtime.writers.asgi import AsgiWriter, Message, Piece
 from realtime.writers.flusher import Flusher
 
 __all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamForm"]
 
-ID_BYTES, ENTRY_BYTES = 30, 25  # of an id, and of each topic in it; see realtime/composite.py
+ID_BYTES, ENTRY_BYTES = (
+    30,
+    25,
+)  # of an id, and of each topic in it; see realtime/protocol/cursors.py
 MAX_LIST_BYTES = 1024 * 1024  # of lists in one answer, and one list more
 
 

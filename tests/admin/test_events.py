@@ -15,9 +15,9 @@ from django.urls import path, reverse
 from django.utils.html import escape
 
 from realtime import log, publish, publish_many
-from realtime.admin import EventAdmin, stored
-from realtime.events import Cursor, Event
+from realtime.admin import EventAdmin, history
 from realtime.exceptions import StoreUnavailable
+from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Retention
 from realtime.topics import Topic, isolated, register
@@ -201,13 +201,13 @@ def test_an_event_is_found_by_its_own_cursor_alone() -> None:
     events = published("orders.1", 5)
     for event in events:
         assert event.cursor is not None
-        assert stored.find("orders.1", event.cursor) == event
+        assert history.find("orders.1", event.cursor) == event
         forged = Cursor(event.cursor.epoch, event.cursor.seq, event.cursor.tag ^ 1)
-        assert stored.find("orders.1", forged) is None
+        assert history.find("orders.1", forged) is None
     assert events[4].cursor is not None
-    assert stored.find("orders.1", Cursor(events[4].cursor.epoch, 99, 1)) is None
+    assert history.find("orders.1", Cursor(events[4].cursor.epoch, 99, 1)) is None
     get_store().trim("orders.1", Retention(2, 1e9))
-    kept = [stored.find("orders.1", event.cursor) for event in events if event.cursor]
+    kept = [history.find("orders.1", event.cursor) for event in events if event.cursor]
     assert kept == [None, None, None, *events[3:]]
 
 
@@ -223,8 +223,8 @@ def test_events_are_found_though_others_are_appended_meanwhile(
 
     monkeypatch.setattr(type(get_store()), "locate", late)
     assert events[1].cursor is not None
-    assert stored.find("orders.1", events[1].cursor) == events[1]
-    assert [event.seq for event in stored.window("orders.1", 3, before=5).events] == [2, 3, 4]
+    assert history.find("orders.1", events[1].cursor) == events[1]
+    assert [event.seq for event in history.window("orders.1", 3, before=5).events] == [2, 3, 4]
 
 
 # Any site, any policy, any language

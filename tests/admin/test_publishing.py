@@ -14,7 +14,7 @@ from django.utils.html import escape
 from realtime import log, publish
 from realtime.exceptions import StoreUnavailable
 from realtime.models import NodeRow
-from realtime.names import presence_log
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Node
 from realtime.topics import user_topic

@@ -11,15 +11,15 @@ from django.conf import settings
 settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
 settings.ALLOWED_HOSTS = ["127.0.0.1", "shop.example"]
 
-from realtime.hub import tracker  # noqa: E402 - what is set below is read once
+from realtime.hub import member_writer  # noqa: E402 - what is set below is read once
 from realtime.writers import asgi  # noqa: E402 - what is set above is read once
 from tests.asgi import application as project  # noqa: E402
 
 logging.getLogger("realtime").addHandler(logging.StreamHandler())
 logging.getLogger("realtime").setLevel(logging.DEBUG)
 asgi.STALL_SECONDS = 1.0
-tracker.STREAM_HOLD_SECONDS = 0.5
-tracker.POLL_HOLD_SECONDS = 3.0
+member_writer.STREAM_HOLD_SECONDS = 0.5
+member_writer.POLL_HOLD_SECONDS = 3.0
 asgi.CLOSE_SECONDS = 1.0
 
 

@@ -21,7 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import parse_uri
 
-from realtime.frames import CloseCode
+from realtime.protocol.frames import CloseCode
 from tests.support.http import Stream, http_client, open_stream
 from tests.support.server import DEADLINE, Client, Publisher, Server, connect, free_port
 from tests.support.waiting import await_until

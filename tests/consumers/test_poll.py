@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from realtime.consumers import poll as module
-from realtime.events import Cursor
-from realtime.hub.tracker import POLL_HOLD_SECONDS
-from realtime.names import presence_log
+from realtime.hub.member_writer import POLL_HOLD_SECONDS
+from realtime.protocol.events import Cursor
+from realtime.protocol.names import presence_log
 from realtime.publishing import origin_hash
 from realtime.stores.base import Page
 from realtime.writers.stream import MAX_LIST_BYTES

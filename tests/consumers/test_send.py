@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from realtime.auth.users import Identity
-from realtime.consumers import rates
+from realtime.consumers import rate_limits
 from realtime.consumers import send as module
 from realtime.consumers.send import send_command
 from tests.consumers.exchange import Exchange, scope_of
@@ -21,7 +21,7 @@ CALL = {"type": "call", "id": 2, "topic": "public.a", "action": "rename"}
 
 @pytest.fixture(autouse=True)
 def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "_commands", rates.Rates())
+    monkeypatch.setattr(rate_limits, "_commands", rate_limits.Rates())
 
 
 async def post(
@@ -189,11 +189,11 @@ async def test_client_that_leaves_before_its_body_is_here_gets_nothing() -> None
 async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rates, "_now", lambda: 100.0)
+    monkeypatch.setattr(rate_limits, "_now", lambda: 100.0)
     statuses = [(await post(CALL)).status for _ in range(201)]
     assert statuses[:200] == [404] * 200
     assert statuses[200] == 429
-    monkeypatch.setattr(rates, "_now", lambda: 100.03)  # 50 a second in the long run
+    monkeypatch.setattr(rate_limits, "_now", lambda: 100.03)  # 50 a second in the long run
     assert (await post(CALL)).status == 404
     answer = await post(CALL)
     assert answer.json()["retry"] is True
@@ -202,10 +202,10 @@ async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
 
 
 async def test_rates_of_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "KNOWN_SENDERS", 3)
+    monkeypatch.setattr(rate_limits, "KNOWN_SENDERS", 3)
     for number in range(10):
         await post(CALL, client=f"10.0.0.{number}")
-    assert len(rates._commands._buckets) == 3
+    assert len(rate_limits._commands._buckets) == 3
 
 
 async def test_fault_inside_an_action_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,4 +226,4 @@ async def test_call_is_run_and_answered_under_the_user(monkeypatch: pytest.Monke
     answer = await post({**CALL, "topic": "orders.1", "action": "echo", "data": data})
     assert answer.status == 200
     assert answer.json() == {"type": "result", "id": 2, "data": data}
-    assert list(rates._commands._buckets) == ["user 7"]
+    assert list(rate_limits._commands._buckets) == ["user 7"]

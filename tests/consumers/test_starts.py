@@ -5,9 +5,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from realtime.consumers.following import LOST, Plan, read_plan
 from realtime.consumers.http import HttpError, Request
-from realtime.events import Cursor
+from realtime.consumers.http_topics import LOST, Plan, read_plan
+from realtime.protocol.events import Cursor
 
 ONE, OTHER = Cursor("e", 1, 7), Cursor("f", 2, 9)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import websockets
 
-from realtime.frames import CloseCode
+from realtime.protocol.frames import CloseCode
 from tests.support.server import DEADLINE, Client, Server, connect
 from tests.support.waiting import wait_until
 

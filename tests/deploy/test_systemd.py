@@ -13,7 +13,7 @@ import pytest
 from daphne.cli import CommandLineInterface
 
 from realtime.consumers.poll import MAX_WAIT_SECONDS
-from realtime.frames import HEARTBEAT_SECONDS
+from realtime.protocol.frames import HEARTBEAT_SECONDS
 from tests.deploy.support.activation import ActivatedServer
 from tests.deploy.support.files import DEPLOY, SERVER, UNITS, exec_start, setting
 from tests.deploy.support.running import deployed_nginx

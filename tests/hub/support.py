@@ -6,10 +6,10 @@ from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 from realtime.broadcast import Wakeup, group_name
-from realtime.events import Cursor, Draft, Event
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
 from realtime.hub.topic import LiveTopic
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.topics import resolve
 from realtime.writers.asgi import AsgiWriter
 from tests.support.faults import FaultyLayer, SlowStore, View

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from realtime.encoders import Frame
-from realtime.events import Cursor
 from realtime.exceptions import StoreError
-from realtime.frames import CloseCode
 from realtime.hub.connection import REPLAY_BYTES, Subscription
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 from realtime.stores.base import Retention
 from realtime.topics import resolve
 from realtime.writers.asgi import AsgiWriter

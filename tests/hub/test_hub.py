@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from realtime.broadcast import Wakeup, group_name
-from realtime.events import Event
 from realtime.exceptions import StoreError
 from realtime.hub import get_hub
 from realtime.hub.hub import RECEIVE_BATCH
+from realtime.protocol.events import Event
 from realtime.topics import resolve
 from tests.hub.support import TOPIC, Scene
 from tests.support.virtual_time import VirtualTimeLoop

@@ -10,8 +10,8 @@ import pytest
 
 from realtime.broadcast import Wakeup
 from realtime.hub.connection import Subscription
+from realtime.hub.member_writer import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
 from realtime.hub.presence import LivePresence
-from realtime.hub.tracker import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
 from realtime.nodes import BEAT_SECONDS, EXPIRY_SECONDS
 from realtime.topics import resolve
 from tests.hub.town import GIVEN_UP, LOG, ROOM, Town, User, Visitor, user

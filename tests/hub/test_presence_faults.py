@@ -9,9 +9,9 @@ import pytest
 
 from realtime.broadcast import Wakeup
 from realtime.exceptions import StoreUnavailable
-from realtime.hub.tracker import LATE_SECONDS, STREAM_HOLD_SECONDS
-from realtime.names import presence_log
+from realtime.hub.member_writer import LATE_SECONDS, STREAM_HOLD_SECONDS
 from realtime.nodes import BEAT_SECONDS
+from realtime.protocol.names import presence_log
 from realtime.stores.base import Node
 from tests.hub.town import GIVEN_UP, LOG, SharedStore, Town, User, Visitor, user
 from tests.support.virtual_time import passing

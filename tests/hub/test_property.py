@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from realtime.events import Cursor
 from realtime.exceptions import StoreError
+from realtime.protocol.events import Cursor
 from realtime.stores.base import Retention
 from tests.hub.support import TOPIC, Client, Scene
 

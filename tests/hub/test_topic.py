@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from realtime.broadcast import Wakeup
-from realtime.events import Cursor
 from realtime.exceptions import StoreError
-from realtime.hub.ring import RING_BYTES, RING_EVENTS
+from realtime.hub.recent import RING_BYTES, RING_EVENTS
 from realtime.hub.topic import EARLY_EVENTS
+from realtime.protocol.events import Cursor
 from realtime.stores.base import Retention
 from tests.hub.support import TOPIC, Client, Scene
 
@@ -479,11 +479,11 @@ def test_the_ring_does_not_answer_for_a_forged_cursor(scene: Scene, settled: Cli
 def test_an_event_is_encoded_once_whatever_the_number_of_clients(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from realtime.hub import ring
+    from realtime.hub import recent
 
     encoded = []
-    original = ring.event_frame
-    monkeypatch.setattr(ring, "event_frame", lambda e: encoded.append(e) or original(e))
+    original = recent.event_frame
+    monkeypatch.setattr(recent, "event_frame", lambda e: encoded.append(e) or original(e))
     clients = [scene.join() for _ in range(5)]
     scene.publish(3)
     assert len(encoded) == 3

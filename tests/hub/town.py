@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from realtime.hub.connection import Connection, Subscription
-from realtime.hub.tracker import STREAM_HOLD_SECONDS
-from realtime.names import presence_log
+from realtime.hub.member_writer import STREAM_HOLD_SECONDS
 from realtime.nodes import BEAT_SECONDS, EXPIRY_SECONDS
+from realtime.protocol.names import presence_log
 from realtime.stores.base import Appended, Node
 from realtime.topics import resolve
 from realtime.writers.asgi import AsgiWriter

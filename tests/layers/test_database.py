@@ -19,8 +19,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from realtime.exceptions import StoreUnavailable
-from realtime.layers import courier, tables
 from realtime.layers import database as layer_module
+from realtime.layers import tables, worker
 from realtime.layers.database import DatabaseChannelLayer
 from tests.layers.conftest import Database, await_looked, deafen, end_connections
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
@@ -313,7 +313,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
     async def test_process_that_only_sends_polls_nothing_and_its_thread_ends(
         self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(courier, "IDLE_SECONDS", 0.05)
+        monkeypatch.setattr(worker, "IDLE_SECONDS", 0.05)
         layer = make_layer(polling_interval=0.001)
         polls: list[object] = []
         monkeypatch.setattr(layer._courier, "_poll", lambda: polls.append(None))
@@ -410,7 +410,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1
             await database.expire(model)
-        monkeypatch.setattr(courier, "TRIM_SECONDS", 0.01)
+        monkeypatch.setattr(worker, "TRIM_SECONDS", 0.01)
         reading = asyncio.create_task(receive(make_layer(), "worker"))
 
         async def trimmed() -> bool:
@@ -510,7 +510,7 @@ class TestDatabaseThatIsAway:
 
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("realtime.layers.wakeups.BUSY_MILLISECONDS", 20)
+        monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
         monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
 
     async def test_locked_database_raises_after_the_members_of_this_process_got_the_message(

@@ -14,9 +14,9 @@ from django.test import TestCase
 
 from realtime import broadcast
 from realtime.broadcast import Wakeup, group_name
-from realtime.events import Event
 from realtime.exceptions import StoreUnavailable
-from realtime.layers import DatabaseChannelLayer, courier, tables
+from realtime.layers import DatabaseChannelLayer, tables, worker
+from realtime.protocol.events import Event
 from tests.layers.conftest import Database, close
 from tests.layers.contract import MakeLayer, next_is, receive
 
@@ -242,7 +242,7 @@ async def test_send_that_fails_leaves_the_transaction_usable(
 async def test_letter_of_a_process_that_died_after_its_commit_is_found(
     party: Party, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "SAFETY_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "SAFETY_SECONDS", 0.05)
 
     def die() -> None:
         raise Rollback
@@ -314,7 +314,7 @@ async def test_membership_begins_at_once_and_stays_after_a_rollback(party: Party
 async def test_membership_cannot_begin_while_the_sender_holds_the_lock_of_sqlite(
     party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("realtime.layers.wakeups.BUSY_MILLISECONDS", 20)
+    monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
     monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
     layer = DatabaseChannelLayer(using=party.alias)
 

@@ -19,11 +19,11 @@ from django.test import override_settings
 
 from realtime import log
 from realtime import publish as publish_event
-from realtime.events import Cursor
 from realtime.exceptions import StoreUnavailable
 from realtime.hub.connection import Subscription
-from realtime.management.listening import printable
-from realtime.names import presence_log
+from realtime.management.console import printable
+from realtime.protocol.events import Cursor
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from tests.support.server import DEADLINE, Server
 from tests.support.waiting import wait_until
@@ -165,7 +165,7 @@ def test_a_store_that_is_not_shared_is_refused(words: list[str]) -> None:
 
 
 def fill(topic: str, count: int) -> None:
-    from realtime.events import Draft
+    from realtime.protocol.events import Draft
 
     get_store().append(topic, [Draft("tick", str(n)) for n in range(count)])
 

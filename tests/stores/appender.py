@@ -14,7 +14,7 @@ def main(entry: str, topic: str, count: int) -> None:
     django.setup()
     from django.db import connections
 
-    from realtime.events import Draft
+    from realtime.protocol.events import Draft
     from realtime.stores.database import DatabaseStore
 
     settings = connections.configure_settings({"default": {}, "log": json.loads(entry)})

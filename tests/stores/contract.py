@@ -16,8 +16,8 @@ from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.events import Cursor, Draft, Event
 from realtime.exceptions import CursorExpired
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import SEEN_SECONDS, Appended, Page, Retention, Store, beginning
 from tests.stores.contract_members import MembersContract
 

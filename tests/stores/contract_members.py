@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from django.db import connections
 
-from realtime.names import presence_log
+from realtime.protocol.names import presence_log
 from realtime.stores.base import JOIN, LEAVE, Appended, Node, Retention, Store
 
 

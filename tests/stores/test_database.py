@@ -7,8 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.models import F
 
-from realtime.events import Draft
 from realtime.models import Log, LogEvent, SeenEvent
+from realtime.protocol.events import Draft
 from realtime.stores.base import Store
 from realtime.stores.database import DatabaseStore
 from tests.stores.contract import StoreContract

@@ -53,7 +53,7 @@ class Recorded(MemoryStore):
     [
         ("realtime.stores.nowhere.Store", ImportError),
         ("realtime.stores.memory.NoStore", ImportError),
-        ("realtime.events.Event", None),
+        ("realtime.protocol.events.Event", None),
         ("realtime.stores.get_store", None),
     ],
 )

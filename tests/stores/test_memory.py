@@ -3,7 +3,7 @@
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.events import Draft
+from realtime.protocol.events import Draft
 from realtime.stores.base import Store
 from realtime.stores.memory import MemoryStore
 from tests.stores.contract import StoreContract

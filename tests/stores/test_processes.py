@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 from django.db import connections
 
-from realtime.events import Cursor, Draft, Event
 from realtime.models import Log, LogEvent
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.database import DatabaseStore
 from tests.support.waiting import SCALE, wait_until
 

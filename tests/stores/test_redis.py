@@ -11,7 +11,7 @@ import pytest
 import redis
 from django.core.exceptions import ImproperlyConfigured
 
-from realtime.events import Draft
+from realtime.protocol.events import Draft
 from realtime.stores.base import SEEN_SECONDS, Store
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject

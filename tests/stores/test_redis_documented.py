@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from realtime.stores.redis import TIMEOUT_SECONDS, RedisStore
-from realtime.stores.redis_clients import MINIMUM
+from realtime.stores.redis.clients import MINIMUM
+from realtime.stores.redis.store import TIMEOUT_SECONDS, RedisStore
 from tests.layers.test_under_the_hub import CORE, PUBSUB, layer_settings
 from tests.support.redis import redis_settings
 from tools.environment import ROOT

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from realtime.events import Cursor, Draft, Event
 from realtime.exceptions import CursorExpired, StoreError, StoreUnavailable
+from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import Page
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import Subject, cursor, in_threads

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from channels.layers import BaseChannelLayer
 
-from realtime.events import Cursor
 from realtime.exceptions import StoreUnavailable
+from realtime.protocol.events import Cursor
 from realtime.stores.base import READ_BYTES, READ_LIMIT, Page
 from realtime.stores.memory import MemoryStore
 

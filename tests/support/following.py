@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from realtime.events import Cursor
+from realtime.protocol.events import Cursor
 from tests.support.server import Client, Server, connect
 from tests.support.waiting import await_until
 

@@ -16,8 +16,8 @@ from django.urls import clear_script_prefix, path, set_script_prefix
 from django.utils.html import escape
 from django.utils.translation import gettext_lazy
 
-from realtime.events import Cursor
 from realtime.exceptions import InvalidCursor, InvalidEventName, InvalidTopicName, UnknownTopic
+from realtime.protocol.events import Cursor
 from tests.testapp.topics import OrderTopic
 
 SCRIPT = "{% load realtime %}{% realtime_script %}"

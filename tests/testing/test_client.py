@@ -15,9 +15,9 @@ from django.db import transaction
 from django.test import TestCase, override_settings
 
 from realtime import Topic, action, apublish, log, presence, publish, register, user_topic
-from realtime.events import Member
 from realtime.exceptions import CommandRefused, ConnectionEnded
-from realtime.names import presence_log
+from realtime.protocol.events import Member
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.testing import RealtimeClient, capture_events
 from realtime.topics import isolated

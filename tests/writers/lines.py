@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet import abstract, error, tcp
 from twisted.python.failure import Failure
 
-from realtime.encoders import Frame, http_chunk, websocket_frame
+from realtime.protocol.encoders import Frame, http_chunk, websocket_frame
 from realtime.writers.asgi import AsgiWriter, Form
 from realtime.writers.daphne import DaphneWriter, writer_for
 from realtime.writers.flusher import Flusher

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from realtime.encoders import Bundle, Frame, Wire
-from realtime.events import Cursor, Event
 from realtime.hub.connection import Connection
-from realtime.hub.ring import EventFrame
+from realtime.hub.recent import EventFrame
+from realtime.protocol.encoders import Bundle, Frame, Wire
+from realtime.protocol.events import Cursor, Event
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.flusher import SLICE_SECONDS, Flusher
 

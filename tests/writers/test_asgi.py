@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.encoders import Frame, bundle
-from realtime.frames import CloseCode
+from realtime.protocol.encoders import Frame, bundle
+from realtime.protocol.frames import CloseCode
 from realtime.writers import asgi
 from realtime.writers.asgi import AsgiWriter, SlowReader
 from realtime.writers.flusher import Flusher

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet import error
 
-from realtime.encoders import Frame, bundle, http_chunk
-from realtime.events import Cursor
+from realtime.protocol.encoders import Frame, bundle, http_chunk
+from realtime.protocol.events import Cursor
 from realtime.writers import daphne
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.daphne import writer_for

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.composite import Composite
-from realtime.encoders import Frame, bundle, http_chunk, websocket_frame
-from realtime.events import Cursor
+from realtime.protocol.cursors import Composite
+from realtime.protocol.encoders import Frame, bundle, http_chunk, websocket_frame
+from realtime.protocol.events import Cursor
 from realtime.writers.stream import StreamForm
 from tests.support.http import StreamReader
 from tests.writers.lines import Line, Request, fill

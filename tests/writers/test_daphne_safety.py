@@ -9,8 +9,8 @@ import pytest
 from twisted.internet import error
 from twisted.python.failure import Failure
 
-from realtime.encoders import websocket_frame
-from realtime.frames import CloseCode
+from realtime.protocol.encoders import websocket_frame
+from realtime.protocol.frames import CloseCode
 from realtime.writers import daphne
 from realtime.writers.flusher import Flusher
 from realtime.writers.stream import StreamForm

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from realtime.encoders import bundle
-from realtime.hub.audience import Audience
+from realtime.hub.subscribers import Audience
+from realtime.protocol.encoders import bundle
 from realtime.writers.flusher import LOOK_EVERY, MANY, SLICE_SECONDS, Flusher
 from tests.writers.support import (
     COST,

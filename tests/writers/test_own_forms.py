@@ -2,9 +2,9 @@
 
 import pytest
 
-from realtime.events import Cursor
-from realtime.frames import CloseCode
 from realtime.hub.connection import Connection
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.daphne import OWN_FRAMES
 from realtime.writers.flusher import MANY, Flusher

@@ -11,10 +11,10 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.encoders import Frame
-from realtime.events import Cursor, Event
-from realtime.hub.audience import Audience
-from realtime.hub.ring import EventFrame
+from realtime.hub.recent import EventFrame
+from realtime.hub.subscribers import Audience
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor, Event
 from realtime.writers import flusher as module
 from tests.writers.support import HandLoop, PaperWriter, connect, texts
 

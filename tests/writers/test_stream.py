@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.composite import Composite
-from realtime.encoders import Frame, Wire, encode_data, event_frame, http_chunk
-from realtime.events import Cursor, Event
-from realtime.frames import HEARTBEAT, frame
+from realtime.protocol.cursors import Composite
+from realtime.protocol.encoders import Frame, Wire, encode_data, event_frame, http_chunk
+from realtime.protocol.events import Cursor, Event
+from realtime.protocol.frames import HEARTBEAT, frame
 from realtime.writers.stream import CollectingWriter, StreamForm
 from tests.support.http import StreamReader
 

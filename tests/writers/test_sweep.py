@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from realtime.encoders import Frame
-from realtime.events import Cursor
-from realtime.hub.audience import Audience
 from realtime.hub.connection import Connection
+from realtime.hub.subscribers import Audience
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
 from realtime.writers.flusher import Flusher
 from tests.writers.support import (
     COST,

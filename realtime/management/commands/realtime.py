@@ -12,8 +12,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from realtime import conf, log, retention
-from realtime.encoders import event_frame
-from realtime.events import Cursor
 from realtime.exceptions import InvalidData, InvalidName, RealtimeError
 from realtime.management.arguments import (
     WRONG_CALL,
@@ -26,9 +24,11 @@ from realtime.management.arguments import (
     sentence,
     whole,
 )
-from realtime.management.listening import Console, Listener, printable
+from realtime.management.console import Console, Listener, printable
 from realtime.management.remote import RemoteListener, connect_to, read_token
-from realtime.names import is_internal
+from realtime.protocol.encoders import event_frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.names import is_internal
 from realtime.publishing import publish
 from realtime.stores import get_store
 from realtime.topics import find

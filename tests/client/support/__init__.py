@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from realtime.client import Client
 from realtime.client.connector import Transport
 from realtime.client.links import Frame, Hear, Link, LinkClosed
-from realtime.events import Cursor
+from realtime.protocol.events import Cursor
 from tests.support.virtual_time import VirtualTimeLoop, passing
 
 __all__ = ["TOPIC", "FakeClient", "FakeLink", "FakeServer", "passing", "play", "take"]

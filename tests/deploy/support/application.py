@@ -10,11 +10,11 @@ from django.conf import settings
 
 settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-from realtime.hub import tracker  # noqa: E402 - what is set below is read once
+from realtime.hub import member_writer  # noqa: E402 - what is set below is read once
 
 # Nobody waits for half a minute until somebody who polled has left.
-tracker.STREAM_HOLD_SECONDS = 0.5
-tracker.POLL_HOLD_SECONDS = 3.0
+member_writer.STREAM_HOLD_SECONDS = 0.5
+member_writer.POLL_HOLD_SECONDS = 3.0
 
 from tests.asgi import application as project  # noqa: E402
 

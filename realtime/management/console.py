@@ -1,0 +1,241 @@
+"""Follow topics on a terminal: what prints, and a connection to the hub whose writer it is."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandError, OutputWrapper
+
+from realtime import conf
+from realtime.hub import Hub
+from realtime.hub.connection import Connection, Subscription
+from realtime.protocol.encoders import Frame
+from realtime.protocol.events import Cursor
+from realtime.protocol.frames import HEARTBEAT, CloseCode, frame
+from realtime.topics import Topic
+from realtime.writers.asgi import AsgiWriter, Piece
+from realtime.writers.flusher import Flusher
+
+__all__ = ["Console", "Listener", "printable"]
+
+# Inside JSON strings these may stand as they are, but a terminal takes some of them as commands
+# (U+009B begins one) or turns the line around; a client's event must not do that.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """Return JSON text, on one line with others or alone, as any terminal and pipe can take it."""
+    text = _UNSAFE.sub(_escaped, text)
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = _NOT_ASCII.sub(_escaped, text)
+    return text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]
+
+
+class _Printer(AsgiWriter):
+    """Writes frames to standard output.
+
+    It waits while the reader of a pipe does not read, and the whole loop with it: what the hub
+    missed meanwhile it reads from the log.
+    """
+
+    takes_bundles = False
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(_nowhere)
+        self._show = show
+
+    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
+        """Print at once, with nobody."""
+        self._failed = failed
+
+    def fits(self, size: int, limit: int) -> bool:
+        return True
+
+    def write(self, frame: Piece) -> None:
+        assert isinstance(frame, Frame), "bundles are not taken"
+        if not self.closed:
+            self._show(frame.text)
+
+
+async def _nowhere(message: Any) -> None:
+    raise AssertionError("a listener has no socket")
+
+
+class Console:
+    """Prints frames until it is interrupted, its reader is gone or it has seen enough.
+
+    Attributes:
+        missing: events that are still to come, or None for no end.
+        interrupted: it was ended with Ctrl-C.
+    """
+
+    def __init__(
+        self, stdout: OutputWrapper, stderr: OutputWrapper, *, as_json: bool, count: int | None
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.as_json = as_json
+        self.missing = count
+        self.interrupted = False
+
+    def execute(self, listening: Coroutine[Any, Any, None]) -> None:
+        """Run what calls ``begin()`` and then shows frames until ``ended``."""
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            # Not `runner.run()`: there the first Ctrl-C waits until the loop turns, which it does
+            # not while a reader of the pipe stands still.
+            try:
+                loop.run_until_complete(listening)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                loop.set_exception_handler(lambda *_: None)  # the task in which it came
+
+    def begin(self) -> None:
+        """Be ready to show."""
+        self.ended = asyncio.Event()
+        self._watch_reader()
+
+    def end(self) -> None:
+        """Show nothing more."""
+        self.ended.set()
+
+    # Printing
+
+    def show(self, text: str) -> None:
+        """Print a frame."""
+        if text == HEARTBEAT or self.ended.is_set():
+            return
+        is_event = text.startswith('{"type":"event"')
+        try:
+            if self.as_json:
+                self._print(text)
+            else:
+                self._print_words(json.loads(text))
+        except BrokenPipeError:
+            self._reader_left()
+            return
+        if is_event and self.missing is not None:
+            self.missing -= 1
+            if self.missing == 0:
+                self.end()
+
+    def _print(self, text: str) -> None:
+        self.stdout.write(printable(text, getattr(self.stdout, "encoding", None)))
+        self.stdout.flush()
+
+    def _print_words(self, fields: dict[str, Any]) -> None:
+        topic, cursor = fields["topic"], fields.get("cursor", "")
+        match fields["type"]:
+            case "event":
+                moment = fields.get("time")
+                clock = datetime.now() if moment is None else datetime.fromtimestamp(moment)
+                number = f"#{fields['seq']}" if "seq" in fields else "ephemeral"
+                data = json.dumps(fields["data"], ensure_ascii=False)
+                self._print(f"{clock:%Y-%m-%d %H:%M:%S} {topic} {number} {fields['event']} {data}")
+            case "reset":
+                self._print(f"{topic} was reset ({fields['reason']}); it goes on from {cursor}")
+            case "subscribed" if fields.get("recovered") is False:
+                self._print(f"{topic} was reset: what followed is not kept; from {cursor}")
+            case "subscribed":
+                # Beside the output, so that a script's pipe has events alone.
+                self.stderr.write(f"Following {topic} from {cursor}", str)
+                self.stderr.flush()
+
+    # The reader of the pipe
+
+    def _watch_reader(self) -> None:
+        """Notice at once when the reader of a pipe leaves, not with the next event."""
+        try:
+            descriptor = self.stdout.fileno()
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                asyncio.get_running_loop().add_reader(descriptor, self._reader_left)
+        except (AttributeError, io.UnsupportedOperation, OSError, NotImplementedError):
+            pass  # not a pipe, or a loop that cannot watch one: the next write tells
+
+    def _reader_left(self) -> None:
+        try:
+            descriptor = self.stdout.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            pass
+        else:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            # Python writes what its buffer holds once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        self.end()
+
+
+class Listener(Console):
+    """Follows topics of this project, as one of its servers does."""
+
+    def __init__(
+        self, stdout: OutputWrapper, stderr: OutputWrapper, *, as_json: bool, count: int | None
+    ) -> None:
+        super().__init__(stdout, stderr, as_json=as_json, count=count)
+        self._printer = _Printer(self.show)
+        self._failure: CloseCode | None = None
+
+    def run(self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None) -> None:
+        """Print what comes.
+
+        Raises:
+            StoreError: a log cannot be read now.
+            CommandError: the replay failed.
+        """
+        self.execute(self._follow(topics, since, last))
+        if self._failure is not None:
+            raise CommandError(f"the server's part failed: {self._failure.reason}")
+
+    async def _follow(
+        self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None
+    ) -> None:
+        self.begin()
+        hub = Hub()
+        hub.start()
+        connection = Connection(
+            hub, None, self._printer, conf.get().limits.buffer_bytes, self._fail
+        )
+        try:
+            for live in await asyncio.gather(*map(hub.follow, topics)):
+                subscription = Subscription(connection, live)
+                await subscription.start(since, last, True, self._announcer(live.name))
+            await self.ended.wait()
+        finally:
+            connection.end()
+            await hub.close()
+
+    def _fail(self, code: CloseCode) -> None:
+        self._failure = code
+        self.end()
+
+    def end(self) -> None:
+        """Show nothing more."""
+        self._printer.abandon()
+        super().end()
+
+    def _announcer(self, topic: str) -> Callable[[Cursor, bool | None, int], None]:
+        def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
+            text = frame(
+                "subscribed",
+                topic=topic,
+                cursor=str(cursor),
+                recovered=recovered,
+                replayed=replayed,
+            )
+            self._printer.write(Frame(text))
+
+        return announce

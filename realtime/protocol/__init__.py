@@ -1,0 +1,1 @@
+"""The wire protocol and its vocabulary: pure, without Django and without I/O."""

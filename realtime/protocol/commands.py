@@ -1,0 +1,269 @@
+"""The client's frames of the wire protocol, version 1: read into commands, or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from realtime.exceptions import (
+    InvalidCursor,
+    InvalidEventName,
+    InvalidTopicName,
+    ProtocolError,
+    shorten,
+)
+from realtime.protocol.cursors import Composite, is_composite
+from realtime.protocol.events import Cursor, check_event_name
+from realtime.protocol.frames import MAX_INTEGER, MAX_NESTING, ErrorCode, nesting
+from realtime.protocol.names import check_topic_name
+
+__all__ = [
+    "Auth",
+    "Call",
+    "Command",
+    "Members",
+    "Ping",
+    "Publish",
+    "Subscribe",
+    "Unsubscribe",
+    "parse",
+    "parse_since",
+]
+
+_LEADING_ID = re.compile(r'\s*\{\s*"id"\s*:\s*(-?(?:0|[1-9][0-9]{0,15}))\s*,')
+_MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Follow a topic.
+
+    Attributes:
+        since: resume after this cursor, or send what came after this moment (seconds since 1970).
+        last: send so many of the newest events first; never together with ``since``.
+    """
+
+    id: int | None
+    topic: str
+    since: Cursor | float | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Follow a topic no more; says ``unsubscribed`` also where it was not followed."""
+
+    id: int | None
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish a client event; ``data`` is decoded and nested no deeper than ``MAX_NESTING``."""
+
+    id: int | None
+    topic: str
+    event: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call an action of a topic; ``data`` as in ``Publish``, ``action`` is not checked further."""
+
+    id: int | None
+    topic: str
+    action: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Ask who is on a topic."""
+
+    id: int | None
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Present a token, which is a secret and stays out of ``repr``."""
+
+    id: int | None
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a ``pong``."""
+
+    id: int | None = None
+
+
+Command: TypeAlias = Subscribe | Unsubscribe | Publish | Call | Members | Auth | Ping
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("out of range")
+    return number
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+
+
+def parse_since(text: str, topic: str | None = None) -> Cursor | float:
+    """Read where a client wants to begin: a cursor, or ``@`` and seconds since 1970.
+
+    Args:
+        text: what the client sent.
+        topic: the topic that it wants to follow; its cursor is found in a composite one too.
+
+    Raises:
+        InvalidCursor: the text is neither, or a composite cursor without this topic.
+    """
+    if moment := _MOMENT.fullmatch(text):
+        return float(moment[1])
+    if topic is None or not is_composite(text):
+        return Cursor.parse(text)
+    cursor = Composite(text).get(topic)
+    if cursor is None:
+        raise InvalidCursor(text, topic)
+    return cursor
+
+
+def _bad(reason: str, id: int | None = None) -> ProtocolError:
+    return ProtocolError(ErrorCode.BAD_FRAME, reason, id=id)
+
+
+def parse(text: str, max_bytes: int) -> Command:
+    """Read one frame of a client.
+
+    Raises:
+        ProtocolError: it is not a command; the error says what to send instead.
+    """
+    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        reason = f"send frames of at most {max_bytes} bytes"
+        raise ProtocolError(ErrorCode.TOO_LARGE, reason, id=_leading_id(text))
+    if nesting(text) > MAX_NESTING + 1:
+        reason = f"send data that is nested at most {MAX_NESTING} levels deep"
+        raise _bad(reason, _leading_id(text))
+    try:
+        fields = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ProtocolError(ErrorCode.BAD_JSON, f"send one JSON object a frame: {error}") from None
+    except (ValueError, RecursionError):
+        reason = "send one JSON object a frame: a number in it is out of range"
+        raise ProtocolError(ErrorCode.BAD_JSON, reason) from None
+    if not isinstance(fields, dict):
+        raise _bad('send a JSON object such as {"type":"subscribe","id":1,"topic":"orders.42"}')
+    received = _Fields(fields)
+    type_ = received.text("type", "the name of a command")
+    if (read := _READERS.get(type_)) is None:
+        reason = f"{shorten(type_)} is not a command; send one of {', '.join(_READERS)}"
+        raise ProtocolError(ErrorCode.UNKNOWN_TYPE, reason, id=received.id)
+    return read(received)
+
+
+def _leading_id(text: str) -> int | None:
+    """Return the id of a frame that begins with it and is not read as a whole."""
+    match = _LEADING_ID.match(text)
+    return None if match is None or abs(int(match[1])) > MAX_INTEGER else int(match[1])
+
+
+class _Fields:
+    """The fields of a frame, read by the kind of value that each must have; null is absence."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+        self.id: int | None = None  # until it is known, an error cannot carry it
+        self.id = self.integer("id", -MAX_INTEGER)
+
+    def integer(self, key: str, minimum: int) -> int | None:
+        value = self._fields.get(key)
+        if value is None:
+            return None
+        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
+            raise _bad(f"{key} must be a whole number from {minimum} to {MAX_INTEGER}", self.id)
+        return value
+
+    def optional_text(self, key: str, meaning: str) -> str | None:
+        value = self._fields.get(key)
+        if value is not None and not isinstance(value, str):
+            raise _bad(f"{key} must be a string: {meaning}", self.id)
+        return value
+
+    def text(self, key: str, meaning: str) -> str:
+        value = self.optional_text(key, meaning)
+        if not value:
+            raise _bad(f"{key} is missing: send {meaning} as a string", self.id)
+        return value
+
+    def topic(self) -> str:
+        name = self.text("topic", "the name of a topic")
+        try:
+            return check_topic_name(name)
+        except InvalidTopicName as error:
+            raise ProtocolError(ErrorCode.BAD_TOPIC, str(error), id=self.id) from None
+
+    def event(self) -> str:
+        name = self.text("event", "the name of an event")
+        try:
+            return check_event_name(name)
+        except InvalidEventName as error:
+            raise _bad(str(error), self.id) from None
+
+    def since(self, topic: str) -> Cursor | float | None:
+        text = self.optional_text("since", "a cursor, or @ and seconds since 1970")
+        if text is None:
+            return None
+        try:
+            return parse_since(text, topic)
+        except InvalidCursor as error:
+            reason = (
+                f"{shorten(text)} is neither a cursor as the server gave it nor @ and seconds "
+                "since 1970; nothing is subscribed: fetch the state and subscribe without since"
+            )
+            if error.topic:
+                reason = f"{error}; nothing is subscribed"
+            raise ProtocolError(ErrorCode.BAD_CURSOR, reason, id=self.id) from None
+
+    @property
+    def data(self) -> Any:
+        return self._fields.get("data")
+
+
+def _subscribe(fields: _Fields) -> Subscribe:
+    topic = fields.topic()
+    since, last = fields.since(topic), fields.integer("last", 0)
+    if since is not None and last is not None:
+        raise _bad("send since or last, not both", fields.id)
+    return Subscribe(fields.id, topic, since, last)
+
+
+def _publish(fields: _Fields) -> Publish:
+    return Publish(fields.id, fields.topic(), fields.event(), fields.data)
+
+
+def _call(fields: _Fields) -> Call:
+    return Call(fields.id, fields.topic(), fields.text("action", "its name"), fields.data)
+
+
+_READERS: dict[str, Callable[[_Fields], Command]] = {
+    "subscribe": _subscribe,
+    "unsubscribe": lambda fields: Unsubscribe(fields.id, fields.topic()),
+    "publish": _publish,
+    "call": _call,
+    "members": lambda fields: Members(fields.id, fields.topic()),
+    "auth": lambda fields: Auth(fields.id, fields.text("token", "a token")),
+    "ping": lambda fields: Ping(fields.id),
+}

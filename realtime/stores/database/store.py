@@ -1,0 +1,390 @@
+"""A store in a database of the Django project: SQLite, PostgreSQL; MySQL and MariaDB should do.
+
+Every append is one short transaction of its own, which takes the row lock of its topic first.
+Every read is one statement, so that what it sees is of one moment on every database and at every
+isolation level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import FilteredRelation, Max, OuterRef, Q, QuerySet, Subquery
+
+from realtime.exceptions import CursorExpired
+from realtime.protocol.events import Cursor, Draft, Event
+from realtime.stores.base import (
+    READ_BYTES,
+    READ_LIMIT,
+    SEEN_SECONDS,
+    Appended,
+    Page,
+    Retention,
+    new_epoch,
+    new_tag,
+)
+from realtime.stores.database.access import DatabaseAccess
+from realtime.stores.database.clock import DatabaseClock
+from realtime.stores.database.members import DatabaseMembers
+from realtime.stores.database.tables import STANDING, STORE_ID, Found, Tables
+from realtime.stores.log_state import Standing, cut
+
+if TYPE_CHECKING:
+    from realtime.models import LogEvent
+
+__all__ = ["DatabaseStore"]
+
+# A first piece that ordinary reads end with; the events that follow come in pieces of READ_LIMIT,
+# so that a log of the largest events allowed is not loaded whole to be cut at max_bytes.
+FIRST_PIECE = 64
+NAMES_PER_QUERY = 10_000  # SQLite takes 32,766 parameters
+TRIM_PIECE = 1_000  # some 5 ms of lock on the topic, on SQLite of the whole file
+TOPICS_PIECE = 500
+
+
+class DatabaseStore(DatabaseMembers):
+    """The logs in the tables of this app, on the alias ``OPTIONS["using"]``.
+
+    A call inside the caller's ``atomic()`` is not part of it: it runs on another connection.
+    On SQLite it then waits for the caller's own lock if the caller has written, until the store
+    gives up; ``publish()`` therefore leaves such an append to the outbox.
+    """
+
+    shared = True
+    durable = True
+
+    #: Seconds that an operation waits for a lock that others hold, besides the driver's timeout.
+    #: Django waits 5 s for SQLite's: one timeout may be bad luck, two are a transaction that hangs.
+    LOCKED_SECONDS = 10.0
+
+    def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
+        super().__init__(location, options)
+        alias = self.options.get("using", "default")
+        unknown = sorted(self.options.keys() - {"using"})
+        if location or unknown:
+            what = f"option {unknown[0]!r}" if unknown else "LOCATION"
+            raise ImproperlyConfigured(
+                f'DatabaseStore has no {what}; name the database in OPTIONS: {{"using": "default"}}'
+            )
+        if not isinstance(alias, str) or alias not in connections.settings:
+            raise ImproperlyConfigured(
+                f'DatabaseStore\'s OPTIONS["using"] is {alias!r}, which is not in DATABASES'
+            )
+        self.alias: str = alias
+        self._tables = Tables(alias)
+        self._access = DatabaseAccess(alias, type(self).__name__, self.LOCKED_SECONDS)
+
+    # Appending
+
+    def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
+        """Append events to a topic's log, all or none, in a transaction of the store's own."""
+
+        def operation(connection: BaseDatabaseWrapper) -> Appended:
+            log = self._tables.lock(connection, topic)
+            appended = self._insert(log, self._unseen(log, drafts))
+            if not appended.events:
+                connection.set_rollback(True)  # nor is a row made for a topic without events
+            return appended
+
+        return self._access.write(operation)
+
+    def append_claimed(self, topic: str, claim: Callable[[], Sequence[Draft]]) -> Appended | None:
+        """Append what a function returns, in the transaction in which it claims it.
+
+        Args:
+            topic: whose log; its lock is held when the function is called.
+            claim: deletes rows on this store's alias and returns the drafts that they held. It
+                runs in the thread of the transaction, and again if the transaction has to be
+                begun again; its ids are not looked up, since a deleted row does not come back.
+
+        Returns:
+            What was appended, or None if there was nothing to claim.
+        """
+
+        def operation(connection: BaseDatabaseWrapper) -> Appended | None:
+            log = self._tables.lock(connection, topic)
+            drafts = claim()
+            if not drafts:
+                connection.set_rollback(True)
+                return None
+            return self._insert(log, drafts)
+
+        return self._access.write(operation)
+
+    def _unseen(self, log: Found, drafts: Sequence[Draft]) -> list[Draft]:
+        """Return the drafts whose ids were not seen, and remember them."""
+        wanted = {draft.id for draft in drafts if draft.id is not None}
+        if not wanted:
+            return list(drafts)
+        rows = self._tables.seen.filter(log_id=log.pk, uid__in=wanted)
+        rows.filter(time__lt=log.now - SEEN_SECONDS).delete()
+        seen: set[str | None] = set(rows.values_list("uid", flat=True))
+        self._tables.seen.bulk_create(
+            self._tables.seen.model(log_id=log.pk, uid=uid, time=log.now) for uid in wanted - seen
+        )
+        unseen = []
+        for draft in drafts:
+            if draft.id is None or draft.id not in seen:
+                unseen.append(draft)
+                seen.add(draft.id)
+        return unseen
+
+    def _insert(self, log: Found, drafts: Sequence[Draft]) -> Appended:
+        standing = log.standing
+        time = max(log.now, log.time)
+        events = tuple(
+            Event(
+                standing.topic,
+                draft.name,
+                draft.json,
+                Cursor(standing.epoch, seq, new_tag()),
+                time,
+                draft.origin,
+            )
+            for seq, draft in enumerate(drafts, standing.seq + 1)
+        )
+        if events:
+            head = _cursor(events[-1])
+            self._tables.events.bulk_create(self._row(log.pk, event) for event in events)
+            self._tables.logs.filter(pk=log.pk).update(seq=head.seq, tag=head.tag, time=time)
+        kept = standing.seq + len(events) - standing.floor_seq
+        return Appended(standing.head, events, kept)
+
+    def _row(self, pk: int, event: Event) -> LogEvent:
+        cursor = _cursor(event)
+        return self._tables.events.model(
+            log_id=pk,
+            seq=cursor.seq,
+            tag=cursor.tag,
+            name=event.name,
+            json=event.json,
+            origin=event.origin,
+            time=event.time or 0.0,
+        )
+
+    # Reading
+
+    def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
+        """Return the head of each topic, in one query however many they are."""
+        names = list(topics)
+        heads: dict[str, Cursor] = {}
+        for start in range(0, len(names), NAMES_PER_QUERY):
+            piece = names[start : start + NAMES_PER_QUERY]
+            heads |= self._access.read(partial(self._heads, piece))
+        return heads
+
+    def _heads(self, names: list[str], _: BaseDatabaseWrapper) -> dict[str, Cursor]:
+        rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STANDING)
+        standings = {row[0]: Standing(*row) for row in rows}
+        store_id = standings[STORE_ID].epoch if STORE_ID in standings else self._tables.store_id()
+        return {name: standings.get(name, Standing(name, store_id)).head for name in names}
+
+    def read(
+        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
+    ) -> Page:
+        """Return the events that follow a cursor, oldest first."""
+        limit = max(limit, 1)
+        page = self._read_piece(topic, after, min(limit, FIRST_PIECE))
+        events = list(page.events)
+        size = sum(len(event.json) for event in events)
+        while events and size < max_bytes and len(events) < limit:
+            last = _cursor(events[-1])
+            if last == page.head:
+                break
+            try:
+                page = self._read_piece(topic, last, min(limit - len(events), READ_LIMIT))
+            except CursorExpired:
+                break  # what was read is whole; the next call tells what has happened since
+            events += page.events
+            size += sum(len(event.json) for event in page.events)
+        return Page(cut(events, max_bytes), page.head)
+
+    def _read_piece(self, topic: str, after: Cursor, limit: int) -> Page:
+        return self._access.read(lambda _: self._read(topic, after, limit))
+
+    def _read(self, topic: str, after: Cursor, limit: int) -> Page:
+        # One statement: the log's row is joined to the events, the cursor's own among them, so
+        # that no trim, append or new epoch can come between the two. Numbers have no holes, so a
+        # range of them limits the rows and the index gives them in order.
+        near = Q(events__seq__gte=after.seq, events__seq__lte=after.seq + limit)
+        columns = ("seq", "tag", "name", "json", "time", "origin")
+        rows = list(
+            self._tables.logs.filter(name__in=[topic, STORE_ID])
+            .annotate(near=FilteredRelation("events", condition=near))
+            .order_by("near__seq")
+            .values_list(*STANDING, *(f"near__{column}" for column in columns))
+        )
+        width = len(STANDING)
+        standing = self._tables.standing(topic, [row[:width] for row in rows])
+        found = [row[width:] for row in rows if row[0] == topic and row[width] is not None]
+        own = found.pop(0)[1] if found and found[0][0] == after.seq else None
+        standing.check(after, own)
+        events = []
+        for wanted, (seq, tag, name, json, time, origin) in enumerate(found, after.seq + 1):
+            if seq != wanted:
+                break
+            cursor = Cursor(standing.epoch, seq, tag)
+            events.append(Event(topic, name, json, cursor, time, origin))
+        if not events and after.seq < standing.seq:
+            raise standing.expired(after, contradicts=False)  # rows were removed by other hands
+        return Page(tuple(events), standing.head)
+
+    def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
+        """Return the cursor after which the wanted events follow."""
+        return self._access.read(lambda _: self._locate(topic, last, since))
+
+    def _locate(self, topic: str, last: int | None, since: float | None) -> Cursor:
+        events = self._tables.events.filter(log_id=OuterRef("pk")).order_by()
+        queries: list[QuerySet[LogEvent]] = []
+        if last is not None:
+            queries.append(events.filter(seq=OuterRef("seq") - max(last, 0)))
+        if since is not None:
+            queries.append(events.filter(time__lt=since).order_by("-seq"))
+        annotations = {}
+        for number, query in enumerate(queries):
+            annotations[f"seq{number}"] = Subquery(query.values("seq")[:1])
+            annotations[f"tag{number}"] = Subquery(query.values("tag")[:1])
+        rows = list(
+            self._tables.logs.filter(name__in=[topic, STORE_ID])
+            .annotate(**annotations)
+            .values_list(*STANDING, *annotations)
+        )
+        width = len(STANDING)
+        standing = self._tables.standing(topic, [row[:width] for row in rows])
+        best = (-1, 0)
+        for row in rows:
+            if row[0] == topic:
+                pairs = zip(row[width::2], row[width + 1 :: 2], strict=True)
+                best = max([best, *((seq, tag) for seq, tag in pairs if seq is not None)])
+        if since is not None and last is None:
+            standing.check_moment(since)
+        if not queries or (last is not None and last <= 0):
+            return standing.head
+        if best[0] <= standing.floor_seq:
+            return standing.floor
+        return standing.cursor(*best)
+
+    # Changing
+
+    def trim(self, topic: str, retention: Retention) -> int:
+        """Remove the events that the retention does not keep; return how many."""
+        removed = 0
+        # First without the lock: most topics of a project have nothing to trim.
+        if self._access.read(
+            lambda _: self._trim_to(self._tables.find(self._tables.logs, topic), retention)
+        ):
+            piece = TRIM_PIECE
+            while piece == TRIM_PIECE:
+                piece = self._access.write(lambda c: self._trim_piece(c, topic, retention))
+                removed += piece
+        while self._access.read(lambda _: self._forget_seen()) == TRIM_PIECE:
+            pass
+        return removed
+
+    def _trim_to(self, log: Found | None, retention: Retention) -> int | None:
+        """Return the number up to which the next piece goes, or None if all is to be kept."""
+        if log is None:
+            return None
+        standing = log.standing
+        end = min(standing.seq, standing.floor_seq + TRIM_PIECE)
+        old = self._tables.events.filter(log_id=log.pk, seq__lte=end)
+        aged = old.filter(time__lt=log.now - retention.max_age).aggregate(seq=Max("seq"))["seq"]
+        seq = min(end, max(aged or 0, standing.seq - max(retention.max_events, 0)))
+        return seq if seq > standing.floor_seq else None
+
+    def _trim_piece(self, connection: BaseDatabaseWrapper, topic: str, retention: Retention) -> int:
+        log = self._tables.try_lock(connection, topic)
+        seq = self._trim_to(log, retention)
+        if log is None or seq is None:
+            return 0
+        old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
+        last = old.filter(seq=seq).values_list("tag", "time")
+        # An event that other hands have removed: nobody can have its tag, and when it was is not
+        # known any more.
+        tag, time = next(iter(last), (new_tag(), log.time))
+        old.delete()
+        floor = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}
+        self._tables.logs.filter(pk=log.pk).update(**floor)
+        return seq - log.standing.floor_seq
+
+    def _forget_seen(self) -> int:
+        old = self._tables.seen.filter(time__lt=DatabaseClock() - SEEN_SECONDS)
+        piece = list(old.order_by("time").values_list("pk", flat=True)[:TRIM_PIECE])
+        if piece:
+            self._tables.seen.filter(pk__in=piece).delete()
+        return len(piece)
+
+    def renew(self, topic: str, epoch: str) -> Cursor:
+        """Begin a new epoch if the log's epoch still is the given one; return the head."""
+
+        def operation(connection: BaseDatabaseWrapper) -> Cursor:
+            log = self._tables.lock(connection, topic)
+            if log.standing.epoch != epoch:
+                connection.set_rollback(True)
+                return log.standing.head
+            renewed = replace(log.standing, epoch=new_epoch())
+            self._tables.logs.filter(pk=log.pk).update(epoch=renewed.epoch)
+            return renewed.head
+
+        return self._access.write(operation)
+
+    def delete(self, topic: str) -> Cursor:
+        """Remove a topic's events and begin a new epoch at seq 0; return the head."""
+
+        def operation(connection: BaseDatabaseWrapper) -> Cursor:
+            log = self._tables.lock(connection, topic)
+            self._tables.events.filter(log_id=log.pk).delete()
+            emptied = Standing(topic, new_epoch(), floor_time=max(log.now, log.time))
+            self._tables.logs.filter(pk=log.pk).update(
+                epoch=emptied.epoch,
+                seq=0,
+                tag=0,
+                floor_seq=0,
+                floor_tag=0,
+                floor_time=emptied.floor_time,
+            )
+            return emptied.head
+
+        return self._access.write(operation)
+
+    def topics(self) -> Iterator[str]:
+        """Iterate over the names of all topics that have a log."""
+        last = 0
+        while True:
+            # In pieces, so that no query stays open while the caller works on a topic.
+            piece = self._access.read(partial(self._names, last))
+            yield from (name for _, name in piece)
+            if len(piece) < TOPICS_PIECE:
+                return
+            last = piece[-1][0]
+
+    def _names(self, last: int, _: BaseDatabaseWrapper) -> list[tuple[int, str]]:
+        rows = self._tables.logs.exclude(name=STORE_ID).filter(pk__gt=last).order_by("pk")
+        return list(rows.values_list("pk", "name")[:TOPICS_PIECE])
+
+    def clock(self) -> float:
+        """Return the store's time, seconds since 1970."""
+        return self._access.read(lambda _: self._now())
+
+    def _now(self) -> float:
+        times = self._tables.logs.annotate(now=DatabaseClock()).values_list("now", flat=True)
+        for now in times.filter(name=STORE_ID):
+            return float(now)
+        self._tables.store_id()
+        return self._now()
+
+    def close(self) -> None:
+        """Close the store's own connections; the next call opens them again."""
+        self._access.close()
+
+
+def _cursor(event: Event) -> Cursor:
+    if event.cursor is None:
+        raise ValueError("the event has no place in a log")
+    return event.cursor

@@ -1,0 +1,100 @@
+"""Where a log stands, and what a cursor is worth there: the rules that all stores share; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from realtime.exceptions import CursorExpired
+from realtime.protocol.events import Cursor, Event
+from realtime.stores.base import beginning
+
+__all__ = ["Standing", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a store keeps of a log besides its events.
+
+    Attributes:
+        topic: the topic's name.
+        epoch: the log's epoch; the store id if nothing was ever written for the topic.
+        seq: number of the last event that was appended; 0 if there is none.
+        tag: its tag; without meaning at 0.
+        floor_seq: number of the last event that was trimmed; 0 if there is none.
+        floor_tag: its tag; without meaning at 0.
+        floor_time: its time, or when the log was emptied; what came later is kept.
+    """
+
+    topic: str
+    epoch: str
+    seq: int = 0
+    tag: int = 0
+    floor_seq: int = 0
+    floor_tag: int = 0
+    floor_time: float = 0.0
+
+    def cursor(self, seq: int, tag: int) -> Cursor:
+        """Return the cursor of an event of this log; the tag does not count at 0."""
+        return Cursor(self.epoch, seq, tag) if seq else beginning(self.epoch, self.topic)
+
+    @property
+    def head(self) -> Cursor:
+        """The cursor of the last event that was appended."""
+        return self.cursor(self.seq, self.tag)
+
+    @property
+    def floor(self) -> Cursor:
+        """The cursor of the last event that was trimmed."""
+        return self.cursor(self.floor_seq, self.floor_tag)
+
+    def check(self, after: Cursor, own_tag: int | None) -> None:
+        """Check that the log can be read on from a cursor.
+
+        Args:
+            after: the cursor.
+            own_tag: the tag of the event with the cursor's seq if it is kept, else None.
+
+        Raises:
+            CursorExpired: it cannot; see its ``contradicts``.
+        """
+        expected: int | None
+        if after.epoch != self.epoch:
+            expected = None
+        elif after.seq > self.seq:
+            raise self.expired(after, contradicts=True)
+        elif after.seq == 0:
+            expected = beginning(self.epoch, self.topic).tag
+        elif after.seq == self.seq:
+            expected = self.tag
+        elif after.seq == self.floor_seq:
+            expected = self.floor_tag
+        else:
+            expected = own_tag
+        if expected is not None and after.tag != expected:
+            raise self.expired(after, contradicts=True)
+        if expected is None or after.seq < self.floor_seq:
+            raise self.expired(after, contradicts=False)
+
+    def check_moment(self, since: float) -> None:
+        """Check that all events from a moment on are kept.
+
+        Raises:
+            CursorExpired: some were trimmed.
+        """
+        if 0 < self.floor_time >= since:
+            raise self.expired(self.floor, contradicts=False)
+
+    def expired(self, cursor: Cursor, *, contradicts: bool) -> CursorExpired:
+        """Return the error for a cursor from which the log cannot be read on."""
+        return CursorExpired(self.topic, cursor, self.head, contradicts=contradicts)
+
+
+def cut(events: Sequence[Event], max_bytes: int) -> tuple[Event, ...]:
+    """Return the first events, as many as have at most so many bytes of JSON, at least one."""
+    size = 0
+    for count, event in enumerate(events):
+        size += len(event.json.encode())
+        if size > max_bytes:
+            return tuple(events[: max(count, 1)])
+    return tuple(events)

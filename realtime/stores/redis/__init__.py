@@ -1,0 +1,5 @@
+"""The log in Redis."""
+
+from realtime.stores.redis.store import RedisStore
+
+__all__ = ["RedisStore"]

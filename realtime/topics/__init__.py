@@ -1,0 +1,33 @@
+"""What clients can follow, and who may: the public API of topics."""
+
+from realtime.topics.base import (
+    EveryoneTopic,
+    Topic,
+    UserTopic,
+    action,
+    autodiscover,
+    find,
+    isolated,
+    patterns,
+    register,
+    resolve,
+    run_user_code,
+    unregister,
+    user_topic,
+)
+
+__all__ = [
+    "EveryoneTopic",
+    "Topic",
+    "UserTopic",
+    "action",
+    "autodiscover",
+    "find",
+    "isolated",
+    "patterns",
+    "register",
+    "resolve",
+    "run_user_code",
+    "unregister",
+    "user_topic",
+]

@@ -1,0 +1,166 @@
+"""What a URL asks for, and following it: all or what is allowed, and nothing left over."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from realtime.auth.users import Identity
+from realtime.consumers.http import HttpError, Request
+from realtime.consumers.http_topics import LOST, Following, Plan, permitted, read_plan
+from realtime.exceptions import StoreUnavailable
+from realtime.hub.connection import Connection
+from realtime.protocol.cursors import compose, entry
+from realtime.protocol.events import Cursor
+from realtime.writers.stream import CollectingWriter
+from tests.consumers.exchange import Web, scope_of
+from tests.hub.support import TOPIC
+
+OTHER = "public.other"
+A, B = Cursor("e", 5, 1), Cursor("f", 7, 2)
+BOTH = compose([entry("public.a", A), entry("public.b", B)])
+NOBODY = Identity(None)
+
+
+def plan(query: str, last_id: str | None = None) -> Plan:
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    return read_plan(Request(scope_of(f"sse?{query}", headers=headers)), 3)
+
+
+@pytest.mark.parametrize(
+    ("query", "last_id", "starts"),
+    [
+        ("topic=public.a", None, {"public.a": None}),
+        ("topic=public.a&topic=public.a", None, {"public.a": None}),
+        (f"topic=public.a&since={A}", None, {"public.a": A}),
+        ("topic=public.a&topic=public.b&since=@5.5", None, {"public.a": 5.5, "public.b": 5.5}),
+        (f"topic=public.a&topic=public.b&since={BOTH}", None, {"public.a": A, "public.b": B}),
+        (f"topic=public.a&topic=public.c&since={BOTH}", None, {"public.a": A, "public.c": None}),
+        (f"topic=public.b&since={BOTH}", None, {"public.b": B}),
+        (f"topic=public.b&topic=x&since={BOTH}&since=", None, {"public.b": B, "x": None}),
+        ("topic=public.c", BOTH, {"public.c": None}),
+        (f"topic=public.c&since={A}", BOTH, {"public.c": A}),
+        (f"topic=public.a&since={B}", str(A), {"public.a": A}),
+        ("topic=public.c&topic=public.a&since=@5", BOTH, {"public.c": 5.0, "public.a": A}),
+        (f"topic=public.a&since={A}", "", {"public.a": A}),
+        (f"topic=public.a&since={A}", "nonsense", {"public.a": LOST}),
+        ("topic=public.a&topic=public.b&since=@5", str(A), {"public.a": LOST, "public.b": LOST}),
+    ],
+)  # fmt: skip
+def test_url_and_last_event_id_say_where_each_topic_starts(
+    query: str, last_id: str | None, starts: dict[str, Any]
+) -> None:
+    assert plan(query, last_id).starts == starts
+    assert list(plan(query, last_id).starts) == list(starts)
+
+
+def test_places_are_the_cursors_among_the_starts() -> None:
+    assert plan("topic=public.a&topic=public.c&since=@5", BOTH).places == {"public.a": A}
+
+
+def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
+    with pytest.raises(HttpError, match="bad_cursor"):
+        plan("topic=public.a&since=nonsense", str(A))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"topic=public.c&since={BOTH}",
+        f"topic=public.a&topic=public.c&since={BOTH}&since={BOTH}",
+    ],
+)
+def test_composite_since_of_one_topic_must_have_its_place(query: str) -> None:
+    with pytest.raises(HttpError, match="has no place of 'public\\.c'") as caught:
+        plan(query)
+    assert (caught.value.code, caught.value.topic) == ("bad_cursor", "public.c")
+
+
+@pytest.mark.parametrize("count", [100, 600, 2_000])
+def test_as_many_topics_as_the_limit_allows_may_have_a_start_each(count: int) -> None:
+    names = [f"public.n{number}" for number in range(count)]
+    query = "&".join(f"topic={name}&since={A}&last=" for name in names)
+    request = Request(scope_of(f"poll?{query}&v=1&wait=1&limit=5"))
+    with override_settings(REALTIME={"LIMITS": {"topics": count}}):
+        assert read_plan(request, count).starts == dict.fromkeys(names, A)
+
+
+def test_query_with_more_fields_than_topics_can_need_is_refused() -> None:
+    with pytest.raises(HttpError, match="400 bad_frame: the query has more than 1300 fields"):
+        plan("&".join(["topic=public.a"] * 1_301))
+
+
+async def test_only_what_the_client_may_follow_is_permitted() -> None:
+    names = ["public.a", "private.1", "no.such", "public.b"]
+    wanted, refused = await permitted(NOBODY, names)
+    assert [str(topic) for topic in wanted] == ["public.a", "public.b"]
+    assert refused == ["private.1", "no.such"]
+    only = Identity(None, frozenset(["public.b"]))
+    wanted, refused = await permitted(only, names)
+    assert [str(topic) for topic in wanted] == ["public.b"]
+    with pytest.raises(HttpError, match="403 forbidden"):
+        await permitted(NOBODY, ["private.1", "no.such"])
+
+
+def followers(web: Web) -> dict[str, int]:
+    return {name: live.followers for name, live in web.scene.hub.topics.items()}
+
+
+def test_released_following_gives_back_each_follower_once(web: Web) -> None:
+    async def follow() -> None:
+        following = await Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
+        assert followers(web) == {TOPIC: 1, OTHER: 1}
+        assert [name for name, _ in following.heads()] == [TOPIC, OTHER]
+        following.release()
+        following.release()
+
+    web.scene.run(follow())
+    assert followers(web) == {TOPIC: 0, OTHER: 0}
+
+
+def test_cancelled_opening_gives_back_what_has_joined_already(web: Web) -> None:
+    """One topic is warm, so it has joined while the other waits for the store."""
+    web.open(f"sse?topic={TOPIC}")
+
+    async def cancel() -> None:
+        web.scene.store.before = 1.0
+        opening = asyncio.ensure_future(Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER]))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert followers(web) == {TOPIC: 2, OTHER: 1}
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+
+    web.scene.run(cancel())
+    web.scene.advance(2)
+    assert followers(web) == {TOPIC: 1, OTHER: 0}
+
+
+def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
+    for name in (TOPIC, OTHER):
+        web.open(f"sse?topic={name}")
+        web.scene.append(2, topic=name)
+    store = web.scene.store
+
+    async def locate(topic: str, **where: Any) -> Cursor:
+        if topic == OTHER:
+            await asyncio.Event().wait()
+        raise StoreUnavailable("the store", "it is away")
+
+    async def begin() -> list[str]:
+        following = await Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
+        writer = CollectingWriter(10, 10_000)
+        connection = Connection(following.hub, None, writer, 10_000, lambda code: None)
+        store.alocate = locate  # type: ignore[method-assign, assignment]
+        with pytest.raises(StoreUnavailable):
+            asked = plan(f"topic={TOPIC}&topic={OTHER}&since=@0")
+            await following.begin(connection, asked, hold=1.0, page=None)
+        connection.end()
+        await asyncio.sleep(0)
+        return [repr(task.get_coro()) for task in asyncio.all_tasks()]
+
+    assert not [name for name in web.scene.run(begin()) if "object _start " in name]
+    web.scene.advance(2)
+    assert followers(web) == {TOPIC: 1, OTHER: 1}

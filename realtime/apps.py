@@ -21,11 +21,11 @@ class RealtimeConfig(AppConfig):
     def ready(self) -> None:
         """Import what registers itself."""
         import_module("realtime.checks")
-        from realtime import receivers
+        from realtime import request_time
         from realtime.topics import autodiscover
 
         autodiscover()
-        receivers.connect()
+        request_time.connect()
         post_migrate.connect(_make_store_id, sender=self, dispatch_uid="realtime.store_id")
 
 

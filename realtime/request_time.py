@@ -13,13 +13,18 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from django.core.signals import request_started
 from django.db import connections
 
 from realtime.stores import get_store
 from realtime.stores.base import Store
 
-__all__ = ["ameasure", "moment_of"]
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["ameasure", "began", "connect", "moment_of"]
 
 logger = logging.getLogger("realtime")
 
@@ -113,3 +118,30 @@ def _may_ask(store: Store) -> bool:
     except RuntimeError:
         return store.alias is None or not connections[store.alias].in_atomic_block
     return False
+
+
+KEY = "realtime.began"
+
+
+def _stamp(
+    sender: object,
+    scope: dict[str, Any] | None = None,
+    environ: dict[str, Any] | None = None,
+    **kwargs: object,
+) -> None:
+    """Note when a request began: before any of its queries, and without a middleware."""
+    request = scope if scope is not None else environ
+    if request is not None:
+        request[KEY] = time.monotonic()
+
+
+def began(request: HttpRequest) -> float | None:
+    """Return when a request began, on ``time.monotonic()``; None if no handler has started it."""
+    carrier = getattr(request, "scope", None) or getattr(request, "environ", None) or {}
+    moment: float | None = carrier.get(KEY)
+    return moment
+
+
+def connect() -> None:
+    """Begin to listen; the app does it when it is ready."""
+    request_started.connect(_stamp, dispatch_uid="realtime.request_time.stamp")

@@ -36,7 +36,6 @@ ORDER = [
     "routing",
     "asgi",
     "testing",
-    "receivers",
     "views",
     "urls",
     "admin",

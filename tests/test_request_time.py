@@ -14,12 +14,12 @@ from django.urls import path
 from realtime import publish
 from realtime import request_time as moments
 from realtime.exceptions import StoreUnavailable
-from realtime.receivers import began
 from realtime.request_time import (
     MARGIN_SECONDS,
     MEASURE_SECONDS,
     UNKNOWN_SECONDS,
     ameasure,
+    began,
     moment_of,
 )
 from realtime.stores import get_store

@@ -17,8 +17,8 @@ from django.utils.translation import gettext_lazy as _
 
 from realtime.admin import pages
 from realtime.admin.entries import EVERYONE, label
+from realtime.admin.forms import explain
 from realtime.admin.jsontext import escape_surrogates, pretty
-from realtime.admin.refusals import explain
 from realtime.exceptions import InvalidData, PublishError, RealtimeError
 from realtime.publishing import encode, publish_many
 

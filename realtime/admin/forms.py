@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django import forms
 from django.contrib.auth import get_user_model
 from django.db.models import Model, QuerySet
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from realtime.admin.jsontext import JsonFault, parse
-from realtime.exceptions import InvalidEventName, InvalidTopicName, UnknownTopic
+from realtime.exceptions import (
+    DataNotSerializable,
+    DataTooLarge,
+    InvalidData,
+    InvalidEventName,
+    InvalidTopicName,
+    UnknownTopic,
+)
 from realtime.protocol.events import check_event_name
 from realtime.protocol.frames import MAX_NESTING
 from realtime.topics import EveryoneTopic, Topic, resolve, user_topic
 
-__all__ = ["DATA_PREFIX", "AddressForm", "JsonForm", "focus_first_error", "to_publish"]
+__all__ = [
+    "DATA_PREFIX",
+    "AddressForm",
+    "JsonForm",
+    "explain",
+    "fill_in",
+    "focus_first_error",
+    "to_publish",
+]
+
+logger = logging.getLogger("realtime")
 
 DATA_PREFIX = "data"  # of the fields of a topic's form, which may be called as ours are
 
@@ -187,3 +207,74 @@ def _plain(value: Any, levels: int) -> Any:
     if isinstance(value, list | tuple | set | frozenset | QuerySet):
         return [_plain(each, levels - 1) for each in value]
     return value
+
+
+# By the beginning of the error's own reason.
+_REASONS = {
+    "JSON has no ": _("%(path)s is no finite number, and JSON has no other."),
+    "it is nested deeper": _("The data is nested deeper than %(limit)s levels."),
+    "it has too many digits": _("%(path)s is a number of too many digits."),
+}
+
+
+def explain(error: InvalidData) -> str:
+    """Return a sentence in the active language."""
+    if isinstance(error, DataTooLarge):
+        text = gettext("The data is %(size)d bytes of JSON, and %(limit)d are allowed.")
+        return text % {"size": error.size, "limit": error.limit}
+    values = {"path": getattr(error, "path", "data"), "limit": MAX_NESTING}
+    if isinstance(error, DataNotSerializable):
+        for beginning, reason in _REASONS.items():
+            if error.reason.startswith(beginning):
+                return str(reason) % values
+    # A form or a get_publication() gives what no typing could mend.
+    logger.error("data for an event cannot be published: %s", error)
+    text = gettext(
+        "%(path)s cannot be written as JSON. Tell the programmers: the server's log has more."
+    )
+    return text % values
+
+
+MakeForm = Callable[..., forms.BaseForm]
+
+
+def fill_in(make: MakeForm, data: Any) -> tuple[forms.BaseForm, bool]:
+    """Return a form that shows what it can of an event's data, and whether it shows some.
+
+    Args:
+        make: makes the form; takes ``initial``.
+        data: of the event. What is no dict fills nothing in, nor does a value for which there is
+            no field, or one that the field cannot show.
+    """
+    empty = make()
+    given = data if isinstance(data, dict) else {}
+    wanted = {key: _value(empty.fields[key], given[key]) for key in given if key in empty.fields}
+    if not wanted:
+        return empty, False
+    try:
+        form = make(initial=wanted)
+        shown = {key: value for key, value in wanted.items() if _is_shown(form, key)}
+        # Only a new form forgets what it has begun to show.
+        return (form if shown == wanted else make(initial=shown)), bool(shown)
+    except Exception:
+        logger.debug("a form cannot begin with the data of a stored event", exc_info=True)
+        return empty, False
+
+
+def _value(field: forms.Field, value: Any) -> Any:
+    """Return a moment for a field of several widgets, which splits it; JSON has it as text."""
+    if isinstance(field, forms.MultiValueField | forms.DateTimeField) and isinstance(value, str):
+        try:
+            return parse_datetime(value) or value
+        except ValueError:  # such as the 30th of February
+            return value
+    return value
+
+
+def _is_shown(form: forms.BaseForm, name: str) -> bool:
+    try:
+        str(form[name])
+    except Exception:
+        logger.debug("the field %s cannot show the data of a stored event", name, exc_info=True)
+        return False
+    return True

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponseRedirect
 from django.utils.html import format_html
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from realtime.admin import history
-from realtime.admin.audience import audience_of
 from realtime.admin.entries import EVERYONE, label, note
 from realtime.admin.forms import (
     DATA_PREFIX,
     AddressForm,
     JsonForm,
+    explain,
+    fill_in,
     focus_first_error,
     to_publish,
 )
 from realtime.admin.jsontext import pretty
-from realtime.admin.prefill import fill_in
-from realtime.admin.refusals import explain
-from realtime.admin.sending import AlreadyPublished, new_token, publish_once
 from realtime.exceptions import (
     InvalidCursor,
     InvalidData,
     PublishError,
     StoreError,
 )
-from realtime.protocol.events import Cursor, Event
-from realtime.publishing import encode
+from realtime.nodes import BEAT_SECONDS, Followers, followers_of
+from realtime.presence import log_of
+from realtime.protocol.events import Cursor, Draft, Event
+from realtime.publishing import append, encode, in_any_transaction, publish
+from realtime.stores import get_store
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -41,7 +44,14 @@ if TYPE_CHECKING:
     from realtime.admin.events import EventAdmin
     from realtime.topics import Topic
 
-__all__ = ["AddressPage", "DataPage"]
+__all__ = [
+    "AddressPage",
+    "AlreadyPublished",
+    "DataPage",
+    "audience_of",
+    "new_token",
+    "publish_once",
+]
 
 LOOKED_AT = 100  # stored events among which one of the same name is looked for
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -245,3 +255,76 @@ class DataPage:
                     "it again."
                 ),
             )
+
+
+def audience_of(topic: Topic) -> str:
+    """Return a sentence or two: the connections that follow a topic, and who is on it.
+
+    Where the store cannot tell, it says that; publishing may work all the same.
+    """
+    try:
+        followers = followers_of(str(topic))
+        members = len(get_store().members(log_of(topic)).members) if topic.presence else None
+    except StoreError as error:
+        text = gettext("How many connections follow it cannot be told now: %(reason)s")
+        return text % {"reason": error}
+    said = [_followers(followers)]
+    if members is not None:
+        text = ngettext("%(count)d member is there.", "%(count)d members are there.", members)
+        said.append(text % {"count": members})
+    return " ".join(said)
+
+
+def _followers(followers: Followers) -> str:
+    count = followers.count
+    values = {"count": count, "seconds": int(BEAT_SECONDS)}
+    if not followers.is_exact:
+        text = ngettext(
+            "At least %(count)d connection follows it: a process follows too many topics to tell "
+            "of each.",
+            "At least %(count)d connections follow it: a process follows too many topics to tell "
+            "of each.",
+            count,
+        )
+    elif not count:
+        text = gettext("No connection follows it, as of up to %(seconds)d seconds ago.")
+    else:
+        text = ngettext(
+            "%(count)d connection follows it, as of up to %(seconds)d seconds ago.",
+            "%(count)d connections follow it, as of up to %(seconds)d seconds ago.",
+            count,
+        )
+    return text % values
+
+
+class AlreadyPublished(Exception):
+    """The same form was sent with the same data within the last hour."""
+
+
+def new_token() -> str:
+    """Return what makes a form one of its kind."""
+    return secrets.token_urlsafe(16)
+
+
+def publish_once(topic: Topic, name: str, text: str, token: str) -> Event | None:
+    """Publish an event that was encoded already, unless this form published the same before.
+
+    The store knows that, so it holds for two requests at the same time too: a double click, or a
+    POST that a browser repeats because no answer came.
+
+    Returns:
+        The event, or None if the caller is in a transaction for whose commit it waits.
+
+    Raises:
+        AlreadyPublished: it is out; do not try again.
+        PublishError: it is not out; the same may be tried again.
+    """
+    if in_any_transaction():
+        return publish(topic, name, json.loads(text))
+    # With the data in it: who goes back in the browser and corrects them publishes a new event.
+    digest = hashlib.sha256("\n".join((token, name, text)).encode()).hexdigest()[:40]
+    draft = Draft(name, text, id=f"admin-{digest}")
+    appended = append(topic, [draft])
+    if not appended.events:
+        raise AlreadyPublished
+    return appended.events[0]

@@ -12,10 +12,9 @@ from typing import Any, Self
 from realtime.client.commands import Commands
 from realtime.client.connector import Connector, Transport
 from realtime.client.links import Address, Frame, Link
-from realtime.client.members import read_member
 from realtime.client.stream import StreamLink
 from realtime.client.subscription import OnMembers, OnReset, Subscription
-from realtime.client.topic import Following
+from realtime.client.topic import Following, read_member
 from realtime.client.websocket import WebSocketLink
 from realtime.exceptions import CommandRefused, ConnectionEnded
 from realtime.protocol.commands import parse_since

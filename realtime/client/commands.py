@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from realtime.client.backoff import Backoff
+from realtime.client.connector import Backoff
 from realtime.client.links import Frame
 from realtime.client.stream import UNREACHED
 from realtime.exceptions import AnswerLost, CommandRefused, ConnectionEnded

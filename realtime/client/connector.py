@@ -5,15 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Callable
 from typing import Literal, NoReturn, Protocol, TypeAlias
 
-from realtime.client.backoff import Backoff
 from realtime.client.links import DENIALS, Frame, Link, LinkClosed
 from realtime.exceptions import ConnectionEnded
 from realtime.protocol.frames import CloseCode
 
-__all__ = ["Connector", "Owner", "Transport"]
+__all__ = ["Backoff", "Connector", "Owner", "Transport"]
+
+FIRST_SECONDS = 0.5  # a server that restarts quickly is found again quickly
+LAST_SECONDS = 20.0  # a herd of thousands then comes back at a rate that a server can bear
+
+
+class Backoff:
+    """Delays with full jitter: anywhere between zero and a bound that doubles up to 20 seconds."""
+
+    def __init__(self) -> None:
+        self._bound = FIRST_SECONDS
+
+    def next(self) -> float:
+        """Return the next delay in seconds."""
+        bound = self._bound
+        self._bound = min(LAST_SECONDS, bound * 2)
+        return random.random() * bound
+
+    def reset(self) -> None:
+        """Begin with the shortest bound again."""
+        self._bound = FIRST_SECONDS
+
 
 Transport: TypeAlias = Literal["auto", "websocket", "sse"]
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from realtime.client.members import Members
-from realtime.client.topic import Following
+from realtime.client.topic import Following, Members
 from realtime.exceptions import EventsLost
 from realtime.protocol.events import Cursor, Event, Member
 

@@ -26,7 +26,7 @@ from django.db import Error, connections
 
 from realtime.exceptions import StoreError
 from realtime.layers.outgoing import SHARED_CHANNEL, inbox_channel
-from realtime.layers.statements import notify
+from realtime.layers.sql import notify
 from realtime.layers.tables import LayerTables
 
 __all__ = ["Listener"]

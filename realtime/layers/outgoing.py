@@ -22,8 +22,7 @@ from django.db.transaction import TransactionManagementError
 
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.layers.messages import Letter, address_of, is_inbox_name, pack
-from realtime.layers.rows import LayerRows
-from realtime.layers.statements import INSERT_ROWS, Compiled, insert_messages, notify
+from realtime.layers.sql import INSERT_ROWS, Compiled, LayerRows, insert_messages, notify
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 

@@ -23,8 +23,7 @@ from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Va
 
 from realtime.layers.messages import Join, Leave, address_of, is_inbox, pack
 from realtime.layers.outgoing import Post
-from realtime.layers.rows import LayerRows
-from realtime.layers.statements import Compiled, delete_keys
+from realtime.layers.sql import Compiled, LayerRows, delete_keys
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import logging
 import random
+import selectors
+import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -26,16 +29,59 @@ from typing import cast
 
 from django.db import connections
 
-from realtime.layers.bell import Bell
 from realtime.layers.local import LocalChannels, Waiter
 from realtime.layers.messages import Flush, Join, Leave, Letter, address_of, unpack
 from realtime.layers.notify import Listener
 from realtime.layers.polling import Watch
 from realtime.layers.tables import LayerTables
 
-__all__ = ["Courier", "Task"]
+__all__ = ["Bell", "Courier", "Task"]
 
 logger = logging.getLogger("realtime.layers")
+
+
+class Bell:
+    """Rung by any thread, waited for by one.
+
+    A ring that comes while nobody waits ends the next wait at once.
+    """
+
+    def __init__(self) -> None:
+        self._inner, self._outer = socket.socketpair()
+        self._inner.setblocking(False)
+        self._outer.setblocking(False)
+        weakref.finalize(self, _close, self._inner, self._outer).atexit = False
+
+    def ring(self) -> None:
+        """Wake the thread that waits."""
+        with suppress(BlockingIOError):  # so many rings that one is sure to be heard
+            self._outer.send(b"\0")
+
+    def wait(self, seconds: float, other: int | None = None) -> bool:
+        """Wait for a ring, at most so many seconds, or until a socket can be read.
+
+        Args:
+            seconds: not negative.
+            other: the descriptor of the socket.
+
+        Returns:
+            True if the socket can be read.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._inner, selectors.EVENT_READ)
+            if other is not None:
+                selector.register(other, selectors.EVENT_READ)
+            ready = {key.fileobj for key, _ in selector.select(seconds)}
+        if self._inner in ready:
+            with suppress(BlockingIOError):
+                self._inner.recv(4096)
+        return other in ready
+
+
+def _close(*sockets: socket.socket) -> None:
+    for one in sockets:
+        one.close()
+
 
 Task = Letter | Join | Leave | Flush
 

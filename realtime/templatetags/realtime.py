@@ -23,8 +23,7 @@ from django.utils.html import format_html
 from realtime import conf
 from realtime.protocol.commands import parse_since
 from realtime.protocol.events import Cursor, check_event_name
-from realtime.receivers import began
-from realtime.request_time import moment_of
+from realtime.request_time import began, moment_of
 from realtime.topics import Topic, resolve
 
 try:

@@ -16,19 +16,22 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.apps import apps
 from django.core.serializers.json import DjangoJSONEncoder
 
+from realtime.auth.users import Identity
+from realtime.consumers.websocket import WebSocketConsumer
 from realtime.exceptions import CommandRefused, ConnectionEnded
 from realtime.protocol.events import Cursor, Event, Member
 from realtime.publishing import encode
-from realtime.testing.consumer import KnownUserConsumer
 from realtime.testing.environment import Environment, refuse_event_loop
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
+    from realtime.hub import Hub
     from realtime.topics import Topic
+    from realtime.writers.asgi import Send
 
-__all__ = ["RealtimeClient"]
+__all__ = ["KnownUserConsumer", "RealtimeClient"]
 
 T = TypeVar("T")
 
@@ -380,3 +383,24 @@ class RealtimeClient:
     async def areceive_frame(self, type: str | None = None) -> Frame:
         """Do as ``receive_frame()`` does."""
         return await sync_to_async(self.receive_frame)(type)
+
+
+class KnownUserConsumer(WebSocketConsumer):
+    """The WebSocket consumer, for a user who is known already."""
+
+    def __init__(self, user: Any, hub: Hub) -> None:
+        super().__init__()
+        self._user = user
+        self._hub = hub
+
+    def is_allowed(self, send: Send) -> bool:
+        """Let it in: there is no page, and no host that it asked for."""
+        return True
+
+    async def identify(self, token: str | None = None) -> Identity:
+        """Return who it is."""
+        return Identity(self._user) if token is None else await super().identify(token)
+
+    def get_hub(self) -> Hub:
+        """Return the hub of the environment."""
+        return self._hub

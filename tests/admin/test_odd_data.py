@@ -13,7 +13,7 @@ from django.utils.html import escape
 
 from realtime import log, publish
 from realtime.admin import forms as admin_forms
-from realtime.admin.refusals import explain
+from realtime.admin.forms import explain
 from realtime.exceptions import DataNotSerializable, InvalidData
 from realtime.publishing import encode
 from realtime.topics import Topic, isolated, register

@@ -14,7 +14,6 @@ from realtime.client import (
     CommandRefused,
     ConnectionEnded,
     EventsLost,
-    backoff,
     connector,
 )
 from realtime.client.connector import Transport
@@ -40,8 +39,8 @@ def cookies(server: Server) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Come back quickly; at the end no task may be left, and nothing slow or unawaited."""
-    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(backoff, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(connector, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(connector, "LAST_SECONDS", 0.3)
     asyncio.get_running_loop().set_debug(True)
     before = asyncio.all_tasks()
     yield

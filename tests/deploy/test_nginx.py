@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import websockets
 
-from realtime.client import Client, backoff
+from realtime.client import Client, connector
 from tests.consumers.contract import (
     Follower,
     LongPollFollower,
@@ -202,8 +202,8 @@ async def test_a_page_over_tls_is_of_the_same_origin(
 
 @pytest.fixture
 async def clients(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Client]]:
-    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.05)
-    monkeypatch.setattr(backoff, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(connector, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(connector, "LAST_SECONDS", 0.3)
     async with AsyncExitStack() as stack:
         ways: list[Any] = ["websocket", "sse"] * 4
         yield [

@@ -14,7 +14,7 @@ from pytest_django import DjangoDbBlocker
 from realtime.layers import notify, worker
 from realtime.layers.messages import pack
 from realtime.layers.notify import Listener
-from realtime.layers.statements import insert_messages
+from realtime.layers.sql import insert_messages
 from tests.layers.conftest import Database, await_hearing, end_connections
 from tests.layers.contract import MakeLayer, next_is, receive
 from tests.layers.pooler import Pooler

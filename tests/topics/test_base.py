@@ -252,9 +252,7 @@ def test_a_reloaded_module_replaces_its_topics() -> None:
 
     load()
     second = load()
-    assert [cls for pattern, cls in base.patterns() if pattern.text == "notes.<int:pk>"] == [
-        second
-    ]
+    assert [cls for pattern, cls in base.patterns() if pattern.text == "notes.<int:pk>"] == [second]
 
 
 @pytest.mark.parametrize("thing", [int, Topic, "OrderTopic", lambda: None])

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.protocol.events import Cursor, Event
 from realtime.stores.base import Appended, Node, Roster, Store, new_epoch, new_tag
-from realtime.stores.redis.replies import standing_of
-from realtime.stores.redis.scripts import Script
+from realtime.stores.redis.scripts import Script, standing_of
 
 if TYPE_CHECKING:
     from realtime.stores.redis.clients import RedisAccess

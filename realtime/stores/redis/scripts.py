@@ -24,7 +24,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Script"]
+from realtime.stores.log_state import Standing
+
+__all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Script", "standing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +252,11 @@ return write({
 
 # Returns the seconds and the microseconds; by a script, so that a cluster asks always one node.
 CLOCK = Script.of("return redis.call('TIME')")
+
+
+def standing_of(topic: str, meta: bytes) -> Standing:
+    """Return where a log stands, of the words that are kept of it."""
+    epoch, seq, tag, _, floor_seq, floor_tag, floor_time = meta.decode().split()
+    return Standing(
+        topic, epoch, int(seq), int(tag), int(floor_seq), int(floor_tag), float(floor_time)
+    )

@@ -34,8 +34,16 @@ from realtime.stores.base import (
 from realtime.stores.log_state import Standing, cut
 from realtime.stores.redis.clients import RedisAccess, Target
 from realtime.stores.redis.members import RedisMembers
-from realtime.stores.redis.replies import standing_of
-from realtime.stores.redis.scripts import APPEND, CLOCK, DELETE, LOCATE, READ, RENEW, TRIM
+from realtime.stores.redis.scripts import (
+    APPEND,
+    CLOCK,
+    DELETE,
+    LOCATE,
+    READ,
+    RENEW,
+    TRIM,
+    standing_of,
+)
 
 __all__ = ["RedisStore"]
 

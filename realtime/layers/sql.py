@@ -7,15 +7,61 @@ the members of a group.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 from typing import Any, cast
 
+from django.apps import apps
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
 from realtime.stores.database.clock import DatabaseClock
 
-__all__ = ["INSERT_ROWS", "Compiled", "delete_keys", "insert_messages", "notify"]
+__all__ = ["INSERT_ROWS", "Compiled", "LayerRows", "delete_keys", "insert_messages", "notify"]
+
+
+class LayerRows:
+    """The rows of all processes.
+
+    Models are looked up at first use: the layer may be made before ``django.setup()`` is through.
+
+    Args:
+        using: the database alias.
+    """
+
+    def __init__(self, using: str) -> None:
+        self.using = using
+
+    @cached_property
+    def inbox_model(self) -> type[Model]:
+        """The model of inboxes."""
+        return apps.get_model("realtime", "LayerInbox")
+
+    @cached_property
+    def member_model(self) -> type[Model]:
+        """The model of members."""
+        return apps.get_model("realtime", "LayerMember")
+
+    @cached_property
+    def message_model(self) -> type[Model]:
+        """The model of letters."""
+        return apps.get_model("realtime", "LayerMessage")
+
+    @property
+    def inboxes(self) -> QuerySet[Any]:
+        """All inboxes."""
+        return self.inbox_model._default_manager.using(self.using)
+
+    @property
+    def members(self) -> QuerySet[Any]:
+        """All members of all groups."""
+        return self.member_model._default_manager.using(self.using)
+
+    @property
+    def messages(self) -> QuerySet[Any]:
+        """All letters that wait."""
+        return self.message_model._default_manager.using(self.using)
+
 
 INSERT_ROWS = 100  # letters a statement: 300 parameters, which every database takes
 

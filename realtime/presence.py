@@ -28,7 +28,7 @@ from realtime.protocol.encoders import encode_data
 from realtime.protocol.events import Member
 from realtime.protocol.names import presence_log
 from realtime.stores import get_store
-from realtime.stores.base import Roster
+from realtime.stores.base import MemberList
 from realtime.topics import Topic, resolve, run_user_code, user_topic
 
 __all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_text", "members"]
@@ -67,7 +67,7 @@ async def amembers(topic: Topic | str) -> list[Member]:
     return _read(await get_store().amembers(log_of(topic)))
 
 
-def _read(roster: Roster) -> list[Member]:
+def _read(roster: MemberList) -> list[Member]:
     return [Member(**json.loads(text)) for text in roster.members.values()]
 
 

@@ -17,6 +17,7 @@ ORDER = [
     "client",
     "conf",
     "threads",
+    "outage",
     "topics",
     "models",
     "stores",

@@ -70,7 +70,7 @@ class EventStream:
 
 
 @dataclass
-class _Followed:
+class _FollowedTopic:
     """A topic that is wanted.
 
     Attributes:
@@ -99,10 +99,10 @@ class StreamLink:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._topics: dict[str, _Followed] = {}
+        self._topics: dict[str, _FollowedTopic] = {}
         # The topics of the stream that is open. One that was left and is followed again is another
         # object: what this stream still brings of it is not of the new subscription.
-        self._asked: dict[str, _Followed] = {}
+        self._asked: dict[str, _FollowedTopic] = {}
         self._length = 0  # of its URL, or of the header with the places if that is longer
         self._is_bare = False  # something on the way takes the header with the places off
         self._changed = asyncio.Event()
@@ -249,7 +249,7 @@ class StreamLink:
             if self._length <= most:
                 break
 
-    def _current(self, name: str) -> _Followed | None:
+    def _current(self, name: str) -> _FollowedTopic | None:
         """Return what is wanted of a topic if the open stream was asked for just that."""
         followed = self._asked.get(name)
         return followed if followed is not None and followed is self._topics.get(name) else None
@@ -286,7 +286,7 @@ class StreamLink:
             followed.place = _place(frame) or followed.place
             self._hear(frame)
 
-    def _is_stripped(self, followed: _Followed, frame: Frame) -> bool:
+    def _is_stripped(self, followed: _FollowedTopic, frame: Frame) -> bool:
         """Tell whether a topic's place did not reach the server, which begins with what is new."""
         is_sent = followed.place is not None and not self._is_bare
         return is_sent and not isinstance(frame.get("recovered"), bool)
@@ -298,7 +298,7 @@ class StreamLink:
             self._topics[name] = replace(self._topics[name])
         self._changed.set()
 
-    def _begin(self, followed: _Followed, frame: Frame) -> None:
+    def _begin(self, followed: _FollowedTopic, frame: Frame) -> None:
         followed.place = _place(frame)
         if followed.id is not None:
             answer = {**frame, "id": followed.id}
@@ -317,7 +317,7 @@ class StreamLink:
             if since and not since.startswith("@"):
                 since, place = "", Cursor.parse(since)
             last = str(frame.get("last", ""))
-            self._topics[name] = _Followed(frame["id"], since, last, place)
+            self._topics[name] = _FollowedTopic(frame["id"], since, last, place)
             self._changed.set()
         elif frame["type"] == "unsubscribe":
             self._topics.pop(name, None)

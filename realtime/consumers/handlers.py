@@ -16,7 +16,7 @@ from realtime.protocol.events import Draft
 from realtime.protocol.frames import ErrorCode, welcome
 from realtime.publishing import encode, publish_draft
 from realtime.stores import get_store
-from realtime.stores.base import Roster
+from realtime.stores.base import MemberList
 from realtime.topics import Topic, find, run_user_code, user_topic
 
 __all__ = ["find_topic", "greeting", "run_call", "run_members", "run_publish"]
@@ -82,7 +82,7 @@ async def run_call(identity: Identity, command: Call) -> str:
         raise ProtocolError(ErrorCode.INVALID, "; ".join(error.messages)) from error
 
 
-async def run_members(identity: Identity, command: Members) -> Roster:
+async def run_members(identity: Identity, command: Members) -> MemberList:
     """Return who is on a topic, for a client that may follow it.
 
     Raises:

@@ -27,7 +27,7 @@ from realtime.exceptions import StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
-from realtime.hub.presence import Attendance
+from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
@@ -135,13 +135,13 @@ class _Poll:
         return Response.of_json(text, ETag=etag)
 
     async def _catch_up(
-        self, subscriptions: Sequence[Subscription], present: Sequence[Attendance]
+        self, subscriptions: Sequence[Subscription], present: Sequence[PresenceSubscription]
     ) -> None:
         """Wait until all are live, or nothing more fits, or the store takes too long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CATCH_UP_SECONDS
         while not self.writer.full and not self.failed and (left := deadline - loop.time()) > 0:
-            parts: list[Subscription | Attendance] = [*subscriptions, *present]
+            parts: list[Subscription | PresenceSubscription] = [*subscriptions, *present]
             catching_up = [task for one in parts if (task := one.catching_up)]
             if not catching_up:
                 return

@@ -28,7 +28,7 @@ from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import STREAM_HOLD_SECONDS
-from realtime.hub.presence import Attendance
+from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.commands import (
     Auth,
     Call,
@@ -331,7 +331,9 @@ class WebSocketConsumer(AsyncConsumer):
             permitted.update(zip(asking, topics, strict=True))
         return permitted
 
-    async def _attend(self, subscription: Subscription, topic: Topic) -> Attendance | None:
+    async def _attend(
+        self, subscription: Subscription, topic: Topic
+    ) -> PresenceSubscription | None:
         """Prepare to be on a topic as who the connection is now; None where it has no presence."""
         if not topic.presence:
             return None

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from realtime.exceptions import CursorExpired, StoreError
-from realtime.hub.presence import Attendance, LivePresence
+from realtime.hub.presence import LivePresence, PresenceSubscription
 from realtime.hub.recent import BUNDLE_BYTES, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
 from realtime.protocol.encoders import Frame
@@ -162,16 +162,16 @@ class Subscription:
         self.position: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
         self.ended = False
-        self.attendance: Attendance | None = None
+        self.attendance: PresenceSubscription | None = None
         connection.subscriptions[topic.name] = self
 
     def attend(
         self, topic: Topic, live: LivePresence, hold: float | None, page: str | None
-    ) -> Attendance:
+    ) -> PresenceSubscription:
         """Be one of those who are on the topic, instead of as whom it was before; see there."""
         if self.attendance is not None:
             self.attendance.end()
-        self.attendance = Attendance(self.connection, topic, live, hold, page)
+        self.attendance = PresenceSubscription(self.connection, topic, live, hold, page)
         if self.ended:
             self.attendance.end()
         return self.attendance

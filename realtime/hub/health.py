@@ -7,12 +7,12 @@ import sys
 
 from realtime.exceptions import StoreError
 
-__all__ = ["LayerHealth"]
+__all__ = ["LayerOutage"]
 
 logger = logging.getLogger("realtime")
 
 
-class LayerHealth:
+class LayerOutage:
     """Which parts of the layer's work fail now."""
 
     def __init__(self) -> None:

@@ -18,9 +18,9 @@ from channels.layers import BaseChannelLayer
 from realtime import outbox, retention
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
-from realtime.hub.health import LayerHealth
+from realtime.hub.health import LayerOutage
 from realtime.hub.heartbeats import Heartbeats
-from realtime.hub.member_writer import Tracker
+from realtime.hub.member_writer import MemberWriter
 from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
 from realtime.nodes import BEAT_SECONDS
@@ -66,13 +66,13 @@ class Hub:
         self.layer: BaseChannelLayer = layer or get_layer()
         self.topics: dict[str, LiveTopic] = {}
         self.connections: set[Connection] = set()
-        self.tracker = Tracker(self)
+        self.member_writer = MemberWriter(self)
         self.flusher = Flusher(self.loop)
         self.heartbeats = Heartbeats(self.flusher)
         self.now = self.loop.time()
         self._channel = ""
         self._channel_lock = asyncio.Lock()
-        self._health = LayerHealth()
+        self._health = LayerOutage()
         self._closed = False
         self._joining: list[LiveTopic] = []
         self._adding: set[asyncio.Task[None]] = set()
@@ -95,7 +95,7 @@ class Hub:
     async def close(self) -> None:
         """Stop; connections that are left hear nothing more."""
         self._closed = True
-        self.tracker.close()
+        self.member_writer.close()
         for connection in list(self.connections):
             for subscription in list(connection.subscriptions.values()):
                 subscription.end()
@@ -319,7 +319,7 @@ class Hub:
                 self._run("trim", self._trim)
             if self._is_due("node", BEAT_SECONDS):
                 self._run("node", self._beat)
-            if self._is_due("members", MEMBERS_SECONDS) and self.tracker.is_dirty:
+            if self._is_due("members", MEMBERS_SECONDS) and self.member_writer.is_dirty:
                 self.write_members()
 
     def _is_due(self, job: str, seconds: float) -> bool:
@@ -380,7 +380,7 @@ class Hub:
     # Nodes and members
 
     async def _beat(self) -> None:
-        node = self.tracker.node
+        node = self.member_writer.node
         if await node.beat():
             self._run("others", node.look_after_others)
         else:
@@ -388,7 +388,7 @@ class Hub:
 
     def write_members(self) -> None:
         """Tell the store who is here, as far as it does not know."""
-        self._run("members", self.tracker.write)
+        self._run("members", self.member_writer.write)
 
     async def announce(self, wakeup: Wakeup) -> None:
         """Broadcast what was appended to a log of our own."""

@@ -22,7 +22,7 @@ from realtime.stores.base import Appended
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
 
-__all__ = ["POLL_HOLD_SECONDS", "STREAM_HOLD_SECONDS", "Tracker"]
+__all__ = ["POLL_HOLD_SECONDS", "STREAM_HOLD_SECONDS", "MemberWriter"]
 
 logger = logging.getLogger("realtime")
 
@@ -33,7 +33,7 @@ LATE_SECONDS = 15.0  # beyond the longest timeout of a store
 CONCURRENT_LOGS = 4  # written at a time, as many as the store has threads
 
 
-class _Here:
+class _LocalMember:
     """A member that is on a topic through this process."""
 
     __slots__ = ("connections", "text", "timer", "until")
@@ -45,13 +45,13 @@ class _Here:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Tracker:
+class MemberWriter:
     """The members of this process, and its row among the nodes; used on the hub's loop."""
 
     def __init__(self, hub: Hub) -> None:
         self.node = ThisNode(hub.store, self._load, self._forget_stored, self._announce)
         self._hub = hub
-        self._here: dict[str, dict[str, _Here]] = {}
+        self._here: dict[str, dict[str, _LocalMember]] = {}
         self._stored: dict[str, set[str]] = {}
         self._dirty: set[str] = set()
         self._doubted: set[str] = set()
@@ -70,7 +70,7 @@ class Tracker:
         here = self._here.setdefault(log, {})
         one = here.get(uid)
         if one is None:
-            one = here[uid] = _Here(text)
+            one = here[uid] = _LocalMember(text)
             self._mark(log)
         one.connections += 1
         if one.timer is not None:

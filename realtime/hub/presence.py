@@ -21,7 +21,7 @@ from realtime.protocol.encoders import Frame, bundle
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import CloseCode, Reset, members_frames
 from realtime.protocol.names import presence_log
-from realtime.stores.base import JOIN, Roster
+from realtime.stores.base import JOIN, MemberList
 from realtime.writers.asgi import SlowReader
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from realtime.hub.hub import Hub
     from realtime.topics import Topic
 
-__all__ = ["Attendance", "LivePresence", "visit"]
+__all__ = ["LivePresence", "PresenceSubscription", "visit"]
 
 logger = logging.getLogger("realtime")
 
@@ -72,7 +72,7 @@ class LivePresence(LiveTopic):
         """Read who is there, which is where to begin."""
         return self._fill(await self.hub.store.amembers(self.name))
 
-    def _fill(self, roster: Roster) -> Cursor:
+    def _fill(self, roster: MemberList) -> Cursor:
         self.members = dict(roster.members)
         self._frames = None
         return roster.cursor
@@ -99,7 +99,7 @@ class LivePresence(LiveTopic):
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read who is there, and tell everybody anew."""
-        self.hub.tracker.doubt(self.name)
+        self.hub.member_writer.doubt(self.name)
         roster = await self.hub.store.amembers(self.name)
         self.spread()
         before = self.position
@@ -111,10 +111,10 @@ class LivePresence(LiveTopic):
 async def visit(
     live: LivePresence, topic: Topic, user: Any, page: str | None, hold: float | None
 ) -> None:
-    """Be on a topic for a while, without being told anything; see ``Attendance``."""
+    """Be on a topic for a while, without being told anything; see ``PresenceSubscription``."""
     if hold is not None and (member := await _member_of(live, topic, user, page)) is not None:
-        live.hub.tracker.arrive(live.name, *member)
-        live.hub.tracker.leave(live.name, member[0], hold)
+        live.hub.member_writer.arrive(live.name, *member)
+        live.hub.member_writer.leave(live.name, member[0], hold)
 
 
 async def _member_of(
@@ -124,10 +124,12 @@ async def _member_of(
     if page is None and (user is None or not user.is_authenticated):
         return None
     uid = member_id(user, page or "")
-    return uid, live.hub.tracker.text_of(live.name, uid) or await member_text(topic, user, uid)
+    return uid, live.hub.member_writer.text_of(live.name, uid) or await member_text(
+        topic, user, uid
+    )
 
 
-class Attendance:
+class PresenceSubscription:
     """A connection that is told who is on a topic, and is one of them."""
 
     __slots__ = (
@@ -198,7 +200,7 @@ class Attendance:
             return
         self._has_begun = True
         if self._member is not None:
-            self.live.hub.tracker.arrive(self.live.name, *self._member)
+            self.live.hub.member_writer.arrive(self.live.name, *self._member)
         if place is None or self.live.recent(place) is None:
             frames = self.live.frames()
             if at_once:
@@ -231,7 +233,7 @@ class Attendance:
         self.live.dismiss(self)
         hub = self.live.hub
         if self._has_begun and self._member is not None and self._hold is not None:
-            hub.tracker.leave(self.live.name, self._member[0], self._hold)
+            hub.member_writer.leave(self.live.name, self._member[0], self._hold)
         hub.release(self.live)
 
     @property

@@ -12,7 +12,7 @@ from itertools import islice
 from realtime.protocol.encoders import Bundle, Frame, bundle, event_frame
 from realtime.protocol.events import Cursor, Event
 
-__all__ = ["EventFrame", "Frames", "Ring"]
+__all__ = ["EventFrame", "Frames", "RecentFrames"]
 
 RING_EVENTS = 256  # recent frames kept for those who resume; never more than the topic keeps
 RING_BYTES = 1024 * 1024
@@ -69,7 +69,7 @@ class Frames:
         return self._bundles
 
 
-class Ring:
+class RecentFrames:
     """The newest frames of a topic, contiguous up to its position.
 
     Args:

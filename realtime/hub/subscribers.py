@@ -12,7 +12,7 @@ from realtime.protocol.events import Cursor
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.flusher import Flusher, Receiver
 
-__all__ = ["Audience", "Subscriber"]
+__all__ = ["Subscriber", "Subscribers"]
 
 
 class Subscriber(Receiver, Protocol):
@@ -26,7 +26,7 @@ class Subscriber(Receiver, Protocol):
         """Go on from the log after this cursor; called once the topic has let go."""
 
 
-class Audience:
+class Subscribers:
     """The live part of a topic; used on the hub's loop only.
 
     Attributes:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from realtime.broadcast import Wakeup
 from realtime.exceptions import CursorExpired, StoreError
-from realtime.hub.recent import EventFrame, Frames, Ring
-from realtime.hub.subscribers import Audience
+from realtime.hub.recent import EventFrame, Frames, RecentFrames
+from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import Frame, event_frame
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import Reset, reset
@@ -42,7 +42,7 @@ def reset_reason(error: CursorExpired) -> Reset:
     return Reset.TRIMMED if same_life else Reset.RESTARTED
 
 
-class LiveTopic(Audience):
+class LiveTopic(Subscribers):
     """A topic of this process's hub; used on the hub's loop only."""
 
     def __init__(self, hub: Hub, name: str, max_events: int) -> None:
@@ -59,7 +59,7 @@ class LiveTopic(Audience):
         self.closed = False
         self._max_events = max_events
         self._position: Cursor | None = None
-        self._ring: Ring | None = None
+        self._ring: RecentFrames | None = None
         self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -186,7 +186,7 @@ class LiveTopic(Audience):
 
     def _restart(self, head: Cursor) -> None:
         self._position = head
-        self._ring = Ring(head, self._max_events)
+        self._ring = RecentFrames(head, self._max_events)
         self._wanted = 0
         self._prune_early()
 

@@ -58,7 +58,7 @@ from realtime.layers.messages import (
     Flush,
     Join,
     Leave,
-    Letter,
+    Message,
     address_of,
     is_inbox,
     new_inbox,
@@ -67,7 +67,7 @@ from realtime.layers.messages import (
 )
 from realtime.layers.tables import LayerTables
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
-from realtime.layers.worker import Courier, Task
+from realtime.layers.worker import DatabaseWorker, Task
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -139,7 +139,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
 
         self._local = LocalChannels(self.expiry, self.group_expiry, capacity)
         tables = LayerTables(self.using, self.inbox, self.expiry, self.group_expiry, capacity)
-        self._courier = Courier(tables, self._local, self.polling_interval)
+        self._courier = DatabaseWorker(tables, self._local, self.polling_interval)
         # A layer that is dropped without close() (settings changed in a test) must not poll on.
         self._finalizer = weakref.finalize(self, self._courier.stop)
         self._finalizer.atexit = False
@@ -161,7 +161,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             TypeError: the name is not valid, or a value cannot be packed.
         """
         self.require_valid_channel_name(channel)
-        letter = Letter(_body(message), channel=channel)
+        letter = Message(_body(message), channel=channel)
         fits = await in_thread_of_sender(lambda: self._enclose(letter))
         if fits is None:
             if address_of(channel) == self.inbox or self._alone():
@@ -191,7 +191,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             courier = self._courier
 
             def give_back(body: bytes) -> None:
-                courier.submit(Letter(body, channel=channel))
+                courier.submit(Message(body, channel=channel))
 
             body = await self._local.get(
                 channel, lambda: courier.look(now=shared), give_back if shared else None
@@ -254,7 +254,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
             TypeError: the name is not valid, or a value cannot be packed.
         """
         self.require_valid_group_name(group)
-        letter = Letter(_body(message), group=group)
+        letter = Message(_body(message), group=group)
         if await in_thread_of_sender(lambda: self._enclose(letter)) is None:
             self._local.publish(group, letter.body)
             if not self._alone():
@@ -310,7 +310,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         connection = connections[self.using]
         return connection.vendor == "sqlite" and cast("Any", connection).is_in_memory_db()
 
-    def _enclose(self, letter: Letter) -> bool | None:
+    def _enclose(self, letter: Message) -> bool | None:
         """Make a letter a part of this thread's transaction; None if there is none.
 
         Returns:

@@ -18,7 +18,7 @@ __all__ = [
     "Flush",
     "Join",
     "Leave",
-    "Letter",
+    "Message",
     "address_of",
     "is_inbox",
     "is_inbox_name",
@@ -69,7 +69,7 @@ def unpack(packed: bytes) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Message:
     """A packed message to the channels of a group in other processes, or to one channel."""
 
     body: bytes

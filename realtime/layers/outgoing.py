@@ -21,12 +21,12 @@ from django.db.models import Count, Exists, F, OuterRef, Q
 from django.db.transaction import TransactionManagementError
 
 from realtime.exceptions import StoreError, StoreUnavailable
-from realtime.layers.messages import Letter, address_of, is_inbox_name, pack
+from realtime.layers.messages import Message, address_of, is_inbox_name, pack
 from realtime.layers.sql import INSERT_ROWS, Compiled, LayerRows, insert_messages, notify
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 
-__all__ = ["SHARED_CHANNEL", "Post", "announce", "inbox_channel"]
+__all__ = ["SHARED_CHANNEL", "MessageWriter", "announce", "inbox_channel"]
 
 logger = logging.getLogger("realtime.layers")
 
@@ -55,7 +55,7 @@ def announce(connection: BaseDatabaseWrapper, addresses: Collection[str]) -> Non
         )
 
 
-class Post:
+class MessageWriter:
     """Writes the letters of one process.
 
     Args:
@@ -82,7 +82,7 @@ class Post:
 
     # In the layer's thread
 
-    def post(self, letters: Sequence[Letter]) -> list[bool]:
+    def post(self, letters: Sequence[Message]) -> list[bool]:
         """Write letters to the processes that they are for, all in one transaction.
 
         A group costs one row for each *process* that has members, never one for each member.
@@ -110,7 +110,7 @@ class Post:
 
     # In the thread of a sender
 
-    def enclose(self, connection: BaseDatabaseWrapper, letter: Letter) -> tuple[bool, set[str]]:
+    def enclose(self, connection: BaseDatabaseWrapper, letter: Message) -> tuple[bool, set[str]]:
         """Write a letter as a part of the transaction that is open on a connection.
 
         Whether it fails or not, the transaction can go on.
@@ -134,7 +134,7 @@ class Post:
     # In either
 
     def _plan(
-        self, connection: BaseDatabaseWrapper, letters: Sequence[Letter]
+        self, connection: BaseDatabaseWrapper, letters: Sequence[Message]
     ) -> tuple[list[bool], list[tuple[str, bytes]]]:
         """Return, for each letter, whether there is room for it; and the rows to write."""
         named = {letter.group for letter in letters if letter.group}

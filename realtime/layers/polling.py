@@ -18,12 +18,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.layers.tables import LayerTables
 
-__all__ = ["Watch"]
+__all__ = ["Poller"]
 
 BUSY_MILLISECONDS = 2_000  # that SQLite waits for a lock at once; the tables try again after it
 
 
-class Watch:
+class Poller:
     """Watches the addresses of one process, on the connection of the layer's thread."""
 
     def __init__(self, tables: LayerTables) -> None:

@@ -22,7 +22,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Value
 
 from realtime.layers.messages import Join, Leave, address_of, is_inbox, pack
-from realtime.layers.outgoing import Post
+from realtime.layers.outgoing import MessageWriter
 from realtime.layers.sql import Compiled, LayerRows, delete_keys
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
@@ -59,7 +59,7 @@ class LayerTables:
         self.group_expiry = group_expiry
         self.rows = LayerRows(using)
         self.database = DatabaseAccess(using, "DatabaseChannelLayer", LOCKED_SECONDS)
-        self.letters = Post(self.rows, self.database, inbox, expiry, capacity)
+        self.letters = MessageWriter(self.rows, self.database, inbox, expiry, capacity)
         self._looks: dict[int, Compiled] = {}
 
     # Groups

@@ -17,9 +17,9 @@ from asgiref.sync import AsyncToSync, sync_to_async
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.layers.messages import Letter
+from realtime.layers.messages import Message
 from realtime.layers.outgoing import announce
-from realtime.layers.worker import Courier
+from realtime.layers.worker import DatabaseWorker
 
 __all__ = ["after_commit", "in_thread_of_sender", "is_in_transaction"]
 
@@ -67,7 +67,7 @@ def _is_waited_for() -> bool:
     return getattr(executors, "current", None) is not None or asyncio.get_running_loop() in loops
 
 
-def after_commit(courier: Courier, letter: Letter, addresses: set[str]) -> None:
+def after_commit(courier: DatabaseWorker, letter: Message, addresses: set[str]) -> None:
     """Have the letter delivered in this process, and announced in others, after the commit.
 
     Call it in the thread that is in the transaction.
@@ -99,12 +99,12 @@ def after_commit(courier: Courier, letter: Letter, addresses: set[str]) -> None:
 class _AfterCommit:
     """The on_commit hook: what one savepoint of one transaction sent, in its order."""
 
-    def __init__(self, courier: Courier) -> None:
+    def __init__(self, courier: DatabaseWorker) -> None:
         self.courier = courier
-        self.letters: list[Letter] = []
+        self.letters: list[Message] = []
         self.addresses: set[str] = set()
 
-    def add(self, letter: Letter, addresses: set[str]) -> None:
+    def add(self, letter: Message, addresses: set[str]) -> None:
         if letter.group or not addresses:  # else it waits in the database for whoever reads it
             self.letters.append(letter)
         self.addresses |= addresses

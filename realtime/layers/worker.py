@@ -30,17 +30,17 @@ from typing import cast
 from django.db import connections
 
 from realtime.layers.local import LocalChannels, Waiter
-from realtime.layers.messages import Flush, Join, Leave, Letter, address_of, unpack
+from realtime.layers.messages import Flush, Join, Leave, Message, address_of, unpack
 from realtime.layers.notify import Listener
-from realtime.layers.polling import Watch
+from realtime.layers.polling import Poller
 from realtime.layers.tables import LayerTables
 
-__all__ = ["Bell", "Courier", "Task"]
+__all__ = ["DatabaseWorker", "Task", "Waker"]
 
 logger = logging.getLogger("realtime.layers")
 
 
-class Bell:
+class Waker:
     """Rung by any thread, waited for by one.
 
     A ring that comes while nobody waits ends the next wait at once.
@@ -83,7 +83,7 @@ def _close(*sockets: socket.socket) -> None:
         one.close()
 
 
-Task = Letter | Join | Leave | Flush
+Task = Message | Join | Leave | Flush
 
 BATCH = 500  # tasks done together, so that a hub's joins cost one transaction and not thousands
 ACTIVE_SECONDS = 1.0  # after a letter, more are likely
@@ -96,12 +96,12 @@ BACKOFF_SECONDS = (0.1, 2.0)  # first and longest pause after an error
 
 
 @dataclass(slots=True, eq=False)
-class _Errand:
+class _Request:
     task: Task
     future: Future[bool] = field(default_factory=Future)
 
 
-class Courier:
+class DatabaseWorker:
     """Carries letters between this process's channels and the database.
 
     Args:
@@ -115,14 +115,14 @@ class Courier:
         self.local = local
         self.interval = interval
         self._lock = threading.Lock()
-        self._bell = Bell()
-        self._errands: deque[_Errand] = deque()
+        self._bell = Waker()
+        self._errands: deque[_Request] = deque()
         self._thread: threading.Thread | None = None
         self._previous: threading.Thread | None = None
         self._hurry = False
         self._asleep = False
         # The rest belongs to the thread.
-        self._watch = Watch(tables)
+        self._watch = Poller(tables)
         self._listener = Listener(tables)
         self._registered = False
         self._dirty = True  # letters may wait: look, until a look has succeeded
@@ -138,7 +138,7 @@ class Courier:
 
     def submit(self, task: Task) -> Future[bool]:
         """Have a task done; the future tells whether there was room, or the database's error."""
-        errand = _Errand(task)
+        errand = _Request(task)
         with self._lock:
             self._errands.append(errand)
             self._start()
@@ -193,7 +193,7 @@ class Courier:
             self._listener.close()
             connections[self.tables.using].close()
 
-    def _wait(self) -> list[_Errand] | None:
+    def _wait(self) -> list[_Request] | None:
         """Wait for something to do; None: there will be nothing more."""
         me = threading.current_thread()
         while True:
@@ -217,7 +217,7 @@ class Courier:
             ):
                 self._dirty, self._due = True, 0.0
 
-    def _do(self, errands: Sequence[_Errand]) -> None:
+    def _do(self, errands: Sequence[_Request]) -> None:
         errands = [e for e in errands if e.future.set_running_or_notify_cancel()]
         if not errands:
             return
@@ -235,8 +235,8 @@ class Courier:
         self._open()
         done: Sequence[bool] = [True] * len(tasks)
         match tasks[0]:
-            case Letter():
-                done = self.tables.letters.post(cast("Sequence[Letter]", tasks))
+            case Message():
+                done = self.tables.letters.post(cast("Sequence[Message]", tasks))
                 if self.local.wanted():  # SQLite does not announce what this connection writes
                     self._dirty, self._due = True, 0.0
             case Join():
@@ -337,7 +337,7 @@ class Courier:
             for letter in letters:
                 self._deliver(letter)
             if unread := self.local.surplus(channel):
-                self.tables.letters.post([Letter(body, channel=channel) for body in unread])
+                self.tables.letters.post([Message(body, channel=channel) for body in unread])
             if not more:
                 self.local.settle(waiters)
                 break

@@ -41,10 +41,10 @@ __all__ = [
     "LEAVE",
     "SEEN_SECONDS",
     "Appended",
+    "MemberList",
     "Node",
     "Page",
     "Retention",
-    "Roster",
     "Store",
     "beginning",
     "new_epoch",
@@ -153,7 +153,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class MemberList:
     """Who is on a topic, at one moment of its presence log.
 
     Attributes:
@@ -303,7 +303,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def members(self, log: str) -> Roster:
+    def members(self, log: str) -> MemberList:
         """Return who is on a topic; a read at one moment, which writes nothing."""
 
     @abstractmethod
@@ -374,7 +374,7 @@ class Store(ABC):
         """Do as ``change_members()`` does."""
         return await STORE_THREADS.run(self.change_members, log, node, arrived, left)
 
-    async def amembers(self, log: str) -> Roster:
+    async def amembers(self, log: str) -> MemberList:
         """Do as ``members()`` does."""
         return await STORE_THREADS.run(self.members, log)
 

@@ -9,11 +9,11 @@ from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Event
 from realtime.stores.base import beginning
 
-__all__ = ["Standing", "cut"]
+__all__ = ["LogState", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LogState:
     """What a store keeps of a log besides its events.
 
     Attributes:

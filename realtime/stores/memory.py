@@ -17,22 +17,22 @@ from realtime.stores.base import (
     READ_LIMIT,
     SEEN_SECONDS,
     Appended,
+    MemberList,
     Node,
     Page,
     Retention,
-    Roster,
     Store,
     new_epoch,
     new_tag,
 )
-from realtime.stores.log_state import Standing, cut
+from realtime.stores.log_state import LogState, cut
 
 __all__ = ["MemoryStore"]
 
 
 @dataclass(slots=True)
 class _Log:
-    standing: Standing
+    standing: LogState
     time: float = 0.0
     events: list[Event] = field(default_factory=list)  # seq is floor_seq + 1 + index
     seen: dict[str, float] = field(default_factory=dict)  # id -> time, oldest first
@@ -92,7 +92,7 @@ class MemoryStore(Store):
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
         """Append events to a topic's log, all or none."""
         with self._lock:
-            log = self._logs.get(topic) or _Log(Standing(topic, self._id))
+            log = self._logs.get(topic) or _Log(LogState(topic, self._id))
             now = self.clock()
             self._forget_seen(log, now)
             previous = last = log.standing.head
@@ -125,9 +125,9 @@ class MemoryStore(Store):
         with self._lock:
             return {topic: self._standing(topic).head for topic in topics}
 
-    def _standing(self, topic: str) -> Standing:
+    def _standing(self, topic: str) -> LogState:
         log = self._logs.get(topic)
-        return Standing(topic, self._id) if log is None else log.standing
+        return LogState(topic, self._id) if log is None else log.standing
 
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
@@ -136,7 +136,7 @@ class MemoryStore(Store):
         with self._lock:
             log = self._logs.get(topic)
             if log is None:
-                standing = Standing(topic, self._id)
+                standing = LogState(topic, self._id)
                 standing.check(after, None)
                 return Page((), standing.head)
             standing = log.standing
@@ -150,7 +150,7 @@ class MemoryStore(Store):
         with self._lock:
             log = self._logs.get(topic)
             if log is None:
-                return Standing(topic, self._id).head
+                return LogState(topic, self._id).head
             floor = seq = log.standing.floor_seq
             if since is not None and last is None:
                 log.standing.check_moment(since)
@@ -205,7 +205,7 @@ class MemoryStore(Store):
         """Remove a topic's events and begin a new epoch at seq 0; return the head."""
         with self._lock:
             log = self._logs.setdefault(topic, _Log(self._standing(topic)))
-            log.standing = Standing(topic, new_epoch(), floor_time=max(log.time, self.clock()))
+            log.standing = LogState(topic, new_epoch(), floor_time=max(log.time, self.clock()))
             log.events = []
             return log.standing.head
 
@@ -261,12 +261,12 @@ class MemoryStore(Store):
                 del self._members[log]
             return self.append(log, drafts)
 
-    def members(self, log: str) -> Roster:
+    def members(self, log: str) -> MemberList:
         """Return who is on a topic."""
         with self._lock:
             members = self._members.get(log, {})
             shown = {uid: next(iter(by_node.values())) for uid, by_node in members.items()}
-            return Roster(self._standing(log).head, shown)
+            return MemberList(self._standing(log).head, shown)
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
         """Return the members that a node has written: their ids, by presence log."""
@@ -337,7 +337,7 @@ class MemoryStore(Store):
         """Do as ``change_members()`` does."""
         return self.change_members(log, node, arrived, left)
 
-    async def amembers(self, log: str) -> Roster:
+    async def amembers(self, log: str) -> MemberList:
         """Do as ``members()`` does."""
         return self.members(log)
 

@@ -26,7 +26,7 @@ from realtime.consumers import websocket
 from realtime.hub import Hub
 from realtime.stores.memory import MemoryStore
 from realtime.testing.commits import Commits, is_only_in_the_test
-from realtime.testing.executor import Errands
+from realtime.testing.executor import ThreadExecutor
 from realtime.topics import base
 
 __all__ = ["Environment", "Server", "refuse_event_loop"]
@@ -55,7 +55,7 @@ class Environment:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.commits = Commits()
-        self.errands = Errands()
+        self.errands = ThreadExecutor()
         self._listeners: list[_Listener] = []
         self._server: Server | None = None
         self._uses = 0
@@ -184,7 +184,7 @@ class Server:
         self.start(self._write_members).result(STOP_SECONDS)
 
     async def _write_members(self) -> None:
-        await self.hub.tracker.write()
+        await self.hub.member_writer.write()
         # What the hub was writing itself, in a store that never waits, is done a turn later.
         await asyncio.sleep(0)
 

@@ -15,13 +15,13 @@ from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync
 
-__all__ = ["Errands"]
+__all__ = ["ThreadExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Errands(Executor):
+class ThreadExecutor(Executor):
     """An executor without threads: whoever waits runs what was submitted."""
 
     def __init__(self) -> None:

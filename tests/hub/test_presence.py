@@ -88,7 +88,7 @@ def test_a_killed_node_is_one_leave_for_those_who_do_not_come_back(town: Town) -
     town.advance(GIVEN_UP)
     assert sorted(observer.heard("leave")) == ["user.2", "user.4"]
     assert observer.ids == town.listed == user(1, 3)
-    assert [node.id for node in town.stores[0].nodes()] == [home.tracker.node.id]
+    assert [node.id for node in town.stores[0].nodes()] == [home.member_writer.node.id]
 
 
 def test_two_survivors_give_a_node_up_once(town: Town) -> None:
@@ -105,7 +105,7 @@ def test_a_node_that_was_given_up_comes_back_with_all_its_members(town: Town) ->
     home, away = town.open_node(), town.open_node()
     observer = town.enter(home, 1)
     there = [town.enter(away, 2), town.enter(away, 3)]
-    id_before = away.tracker.node.id
+    id_before = away.member_writer.node.id
     town.advance(4 * BEAT_SECONDS)
     town.stores[1].failing = True
     town.advance(GIVEN_UP)
@@ -113,10 +113,10 @@ def test_a_node_that_was_given_up_comes_back_with_all_its_members(town: Town) ->
     town.leave(there.pop())  # it cannot be told now
     town.stores[1].failing = False
     town.advance(3 * BEAT_SECONDS)
-    assert away.tracker.node.id != id_before
+    assert away.member_writer.node.id != id_before
     assert observer.ids == town.listed == user(1, 2)
     town.advance(20 * BEAT_SECONDS)  # nor does anything of its first life remain
-    assert town.stores[0].nodes_of_members() == {h.tracker.node.id for h in town.hubs}
+    assert town.stores[0].nodes_of_members() == {h.member_writer.node.id for h in town.hubs}
     assert observer.ids == there[0].ids == user(1, 2)
 
 
@@ -174,7 +174,7 @@ def test_a_reader_that_fell_behind_is_told_the_list_anew(town: Town) -> None:
     slow = town.enter(hub, 1, limit=2_000)
     slow.gate.clear()
     everybody = {f"user.{pk}": json.dumps({"id": f"user.{pk}"}) for pk in range(100, 700)}
-    store, node = town.stores[0], hub.tracker.node.id
+    store, node = town.stores[0], hub.member_writer.node.id
     for appended in (
         store.change_members(LOG, node, everybody, []),
         store.change_members(LOG, node, {}, everybody),
@@ -229,7 +229,7 @@ def test_members_that_the_store_lost_or_has_found_again_are_put_right(town: Town
 def test_many_members_are_told_in_several_frames(town: Town) -> None:
     hub = town.open_node()
     texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}", "info": "x" * 900}) for pk in range(400)}
-    town.stores[0].change_members(LOG, hub.tracker.node.id, texts, [])
+    town.stores[0].change_members(LOG, hub.member_writer.node.id, texts, [])
     visitor = Visitor(hub, None)
     town.run(visitor.enter())
     town.advance(1)

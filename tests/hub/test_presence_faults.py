@@ -64,7 +64,7 @@ def test_what_a_store_that_hung_runs_late_is_put_right(town: Town) -> None:
     heal()
     town.advance(2)
     # What was given up is run after what was written later: joins and leaves of nobody here.
-    store.change_members(LOG, hub.tracker.node.id, {"user.9": '{"id":"user.9"}'}, ["user.2"])
+    store.change_members(LOG, hub.member_writer.node.id, {"user.9": '{"id":"user.9"}'}, ["user.2"])
     town.advance(LATE_SECONDS + 2)
     assert town.listed == user(1, 2)
 
@@ -97,7 +97,7 @@ def test_members_are_written_under_a_new_id_only_after_its_row(town: Town) -> No
     hub = town.open_node()
     town.enter(hub, 1)
     town.advance(2 * BEAT_SECONDS)
-    store, before = town.stores[0], hub.tracker.node.id
+    store, before = town.stores[0], hub.member_writer.node.id
     store.expire_node(before, 0.0)
     real = store.abeat
 
@@ -111,7 +111,7 @@ def test_members_are_written_under_a_new_id_only_after_its_row(town: Town) -> No
         town.advance(0.1)
         rows = {node.id for node in store.nodes()}
         assert set(store.nodes_of_members()) - {before} <= rows
-    assert hub.tracker.node.id != before
+    assert hub.member_writer.node.id != before
     assert town.listed == user(1)
 
 
@@ -128,11 +128,11 @@ def test_who_clears_up_for_long_goes_on_beating(town: Town) -> None:
     async def slow(wakeup: Wakeup) -> None:
         await passing(0.1)  # as while the layer hangs
 
-    ids = [hub.tracker.node.id for hub in hubs]
+    ids = [hub.member_writer.node.id for hub in hubs]
     for hub in hubs:
         hub.announce = slow  # type: ignore[method-assign]
     town.advance(300)
-    assert [hub.tracker.node.id for hub in hubs] == ids
+    assert [hub.member_writer.node.id for hub in hubs] == ids
     assert all(visitor.heard("leave") == [] for visitor in town.visitors)
     assert "dead" not in store.nodes_of_members()
 
@@ -164,7 +164,7 @@ def test_one_log_that_fails_keeps_no_other_waiting(town: Town) -> None:
     store.achange_members = some  # type: ignore[method-assign]
     logs = [presence_log(f"room.r{number}") for number in range(50)]
     for log in (bad, *logs):
-        hub.tracker.arrive(log, "user.1", ONE)
+        hub.member_writer.arrive(log, "user.1", ONE)
     town.advance(5)
     assert all(store.members(log).members for log in logs)
 
@@ -206,10 +206,10 @@ def test_logs_that_are_in_doubt_together_cost_one_look(
 
     monkeypatch.setattr(store, "amembers_of", counted)
     for number in range(50):
-        hub.tracker.arrive(presence_log(f"room.r{number}"), "user.1", ONE)
+        hub.member_writer.arrive(presence_log(f"room.r{number}"), "user.1", ONE)
     town.advance(2)
     for number in range(50):
-        hub.tracker.doubt(presence_log(f"room.r{number}"))
+        hub.member_writer.doubt(presence_log(f"room.r{number}"))
     town.advance(2)
     assert len(looks) == 1
-    assert replace(store.nodes()[0], age=0.0).id == hub.tracker.node.id
+    assert replace(store.nodes()[0], age=0.0).id == hub.member_writer.node.id

@@ -149,7 +149,7 @@ class Town:
                 name = repr(task.get_coro())
                 if task in hub._tasks or (task in hub._jobs.values() and name):
                     task.cancel()
-            hub.tracker.close()
+            hub.member_writer.close()
             for queue in self.layer.queues:
                 if queue == hub._channel:
                     for members in self.layer.groups.values():

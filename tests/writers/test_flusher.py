@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from realtime.hub.subscribers import Audience
+from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import bundle
 from realtime.writers.flusher import LOOK_EVERY, MANY, SLICE_SECONDS, Flusher
 from tests.writers.support import (
@@ -43,7 +43,7 @@ def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher
 
 
 def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher: Flusher) -> None:
-    topic = Audience(flusher)
+    topic = Subscribers(flusher)
     live = audience(loop, flusher, 20)
     topic.live.update(live)
     frames = stored(3)

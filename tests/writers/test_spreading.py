@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realtime.hub.recent import EventFrame
-from realtime.hub.subscribers import Audience
+from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor, Event
 from realtime.writers import flusher as module
@@ -23,7 +23,7 @@ LIMIT = 600  # some six events, so that clients are full at times
 WRITES = 3  # in a slice, so that a sweep over all needs several
 
 
-class Topic(Audience):
+class Topic(Subscribers):
     """A topic whose log is a list; its position is how much of it was delivered."""
 
     def __init__(self, scene: "Scene", name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from realtime.hub.connection import Connection
-from realtime.hub.subscribers import Audience
+from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
 from realtime.writers.flusher import Flusher
@@ -39,9 +39,9 @@ def test_single_piece_goes_past_the_queues_of_those_who_are_ready(
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
-def begun(loop: HandLoop, flusher: Flusher) -> tuple[Audience, list[PaperWriter]]:
+def begun(loop: HandLoop, flusher: Flusher) -> tuple[Subscribers, list[PaperWriter]]:
     """Return an audience on which a sweep has come half way."""
-    topic = Audience(flusher)
+    topic = Subscribers(flusher)
     live = audience(loop, flusher, 100, cost=COST)
     topic.live.update(live)
     (frame,) = stored(1)
@@ -54,23 +54,23 @@ def begun(loop: HandLoop, flusher: Flusher) -> tuple[Audience, list[PaperWriter]
     return topic, writers
 
 
-def leave(topic: Audience) -> None:
+def leave(topic: Subscribers) -> None:
     topic.dismiss(list(topic.live)[-1])
 
 
-def reset(topic: Audience) -> None:
+def reset(topic: Subscribers) -> None:
     topic.spread_over(event("reset"), Cursor("e", 1, 1))
 
 
-def another_piece(topic: Audience) -> None:
+def another_piece(topic: Subscribers) -> None:
     (frame,) = stored(1, start=2)
     topic.gather(frame, Cursor("e", 1, 1))
     topic.spread()
 
 
-@pytest.mark.parametrize("act", [leave, reset, another_piece, Audience.hand_out])
+@pytest.mark.parametrize("act", [leave, reset, another_piece, Subscribers.hand_out])
 def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
-    loop: HandLoop, flusher: Flusher, act: Callable[[Audience], None]
+    loop: HandLoop, flusher: Flusher, act: Callable[[Subscribers], None]
 ) -> None:
     topic, writers = begun(loop, flusher)
     act(topic)
@@ -112,7 +112,7 @@ class Recorder:
 def test_client_that_is_full_is_left_with_what_it_took(
     loop: HandLoop, flusher: Flusher, is_sweep: bool, room: int
 ) -> None:
-    topic = Audience(flusher)
+    topic = Subscribers(flusher)
     frames = stored(3)
     size = frames[0].size
     filling = event("x" * 1_000)
@@ -140,7 +140,7 @@ def test_client_that_is_full_is_left_with_what_it_took(
 def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    topic = Audience(flusher)
+    topic = Subscribers(flusher)
     frames = stored(30)
     limit = sum(frame.size for frame in frames[:10])
     writer = PaperWriter(loop, kernel=0)
@@ -184,7 +184,7 @@ def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothin
 def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    topic = Audience(flusher)
+    topic = Subscribers(flusher)
     slow = PaperWriter(loop, kernel=0)
     full = Recorder(connect(flusher, slow, limit=100))
     assert full.push(event("x" * 70))

@@ -11,10 +11,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F
 
 from realtime.protocol.events import Draft
-from realtime.stores.base import JOIN, LEAVE, Appended, Node, Roster, Store
+from realtime.stores.base import JOIN, LEAVE, Appended, MemberList, Node, Store
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.tables import STANDING, STORE_ID
-from realtime.stores.log_state import Standing
+from realtime.stores.log_state import LogState
 
 if TYPE_CHECKING:
     from realtime.stores.database.access import DatabaseAccess
@@ -127,11 +127,11 @@ class DatabaseMembers(Store):
             self._tables.members.filter(log_id=log.pk, node=node, uid__in=piece).delete()
         return [Draft(LEAVE, there[uid][node]) for uid in gone if len(there[uid]) == 1]
 
-    def members(self, log: str) -> Roster:
+    def members(self, log: str) -> MemberList:
         """Return who is on a topic."""
         return self._access.read(lambda _: self._members(log))
 
-    def _members(self, log: str) -> Roster:
+    def _members(self, log: str) -> MemberList:
         # One statement, so that the list is the one of the head.
         rows = list(
             self._tables.logs.filter(name__in=[log, STORE_ID])
@@ -139,12 +139,12 @@ class DatabaseMembers(Store):
             .values_list(*STANDING, "members__uid", "members__json")
         )
         width = len(STANDING)
-        standing: Standing = self._tables.standing(log, [row[:width] for row in rows])
+        standing: LogState = self._tables.standing(log, [row[:width] for row in rows])
         members: dict[str, str] = {}
         for row in rows:
             if row[0] == log and row[width] is not None:
                 members.setdefault(row[width], row[width + 1])
-        return Roster(standing.head, members)
+        return MemberList(standing.head, members)
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
         """Return the members that a node has written: their ids, by presence log."""

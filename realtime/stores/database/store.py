@@ -33,7 +33,7 @@ from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.members import DatabaseMembers
 from realtime.stores.database.tables import STANDING, STORE_ID, Found, Tables
-from realtime.stores.log_state import Standing, cut
+from realtime.stores.log_state import LogState, cut
 
 if TYPE_CHECKING:
     from realtime.models import LogEvent
@@ -181,9 +181,9 @@ class DatabaseStore(DatabaseMembers):
 
     def _heads(self, names: list[str], _: BaseDatabaseWrapper) -> dict[str, Cursor]:
         rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STANDING)
-        standings = {row[0]: Standing(*row) for row in rows}
+        standings = {row[0]: LogState(*row) for row in rows}
         store_id = standings[STORE_ID].epoch if STORE_ID in standings else self._tables.store_id()
-        return {name: standings.get(name, Standing(name, store_id)).head for name in names}
+        return {name: standings.get(name, LogState(name, store_id)).head for name in names}
 
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
@@ -340,7 +340,7 @@ class DatabaseStore(DatabaseMembers):
         def operation(connection: BaseDatabaseWrapper) -> Cursor:
             log = self._tables.lock(connection, topic)
             self._tables.events.filter(log_id=log.pk).delete()
-            emptied = Standing(topic, new_epoch(), floor_time=max(log.now, log.time))
+            emptied = LogState(topic, new_epoch(), floor_time=max(log.now, log.time))
             self._tables.logs.filter(pk=log.pk).update(
                 epoch=emptied.epoch,
                 seq=0,

@@ -14,7 +14,7 @@ from django.db.models import F, QuerySet
 from realtime.stores.base import new_epoch
 from realtime.stores.database.access import has_lock
 from realtime.stores.database.clock import DatabaseClock
-from realtime.stores.log_state import Standing
+from realtime.stores.log_state import LogState
 
 if TYPE_CHECKING:
     from realtime.models import Log, LogEvent, Member, NodeRow, SeenEvent
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["STANDING", "STORE_ID", "Found", "Tables"]
 
 STORE_ID = ""  # the name of the row whose epoch is the store id
-# As Standing takes them.
+# As LogState takes them.
 STANDING = ("name", "epoch", "seq", "tag", "floor_seq", "floor_tag", "floor_time")
 
 
@@ -38,7 +38,7 @@ class Found:
     """
 
     pk: int
-    standing: Standing
+    standing: LogState
     time: float
     now: float
 
@@ -114,7 +114,7 @@ class Tables:
         """Return the row of a topic as a query finds it, or locks it."""
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
         for pk, *standing, time, now in found.values_list("pk", *STANDING, "time", "now"):
-            return Found(pk, Standing(*standing), time, now)
+            return Found(pk, LogState(*standing), time, now)
         return None
 
     def store_id(self) -> str:
@@ -127,11 +127,11 @@ class Tables:
             found = list(rows.all())
         return found[0]
 
-    def standing(self, topic: str, rows: Sequence[Sequence[Any]]) -> Standing:
+    def standing(self, topic: str, rows: Sequence[Sequence[Any]]) -> LogState:
         """Return where a log stands, from its row and the one that holds the store id."""
         epochs = {}
         for row in rows:
             if row[0] == topic:
-                return Standing(*row)
+                return LogState(*row)
             epochs[row[0]] = row[1]
-        return Standing(topic, epochs.get(STORE_ID) or self.store_id())
+        return LogState(topic, epochs.get(STORE_ID) or self.store_id())

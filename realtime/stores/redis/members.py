@@ -21,8 +21,8 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from realtime.protocol.events import Cursor, Event
-from realtime.stores.base import Appended, Node, Roster, Store, new_epoch, new_tag
-from realtime.stores.redis.scripts import Script, standing_of
+from realtime.stores.base import Appended, MemberList, Node, Store, new_epoch, new_tag
+from realtime.stores.redis.scripts import Script, log_state_of
 
 if TYPE_CHECKING:
     from realtime.stores.redis.clients import RedisAccess
@@ -199,11 +199,11 @@ class RedisMembers(Store):
         args = _change_args(log, node, arrived, left)
         return _appended(log, await self._access.arun(CHANGE, self._member_keys(log, node), *args))
 
-    def members(self, log: str) -> Roster:
+    def members(self, log: str) -> MemberList:
         """Return who is on a topic."""
         return _roster(log, self._access.run(MEMBERS, self._member_keys(log), new_epoch()))
 
-    async def amembers(self, log: str) -> Roster:
+    async def amembers(self, log: str) -> MemberList:
         """Do as ``members()`` does."""
         return _roster(log, await self._access.arun(MEMBERS, self._member_keys(log), new_epoch()))
 
@@ -267,7 +267,7 @@ def _change_args(
 
 
 def _appended(log: str, answer: Sequence[Any]) -> Appended:
-    standing = standing_of(log, answer[0])
+    standing = log_state_of(log, answer[0])
     time, kept = float(answer[1]), int(answer[2])
     changes = zip(answer[3::3], answer[4::3], answer[5::3], strict=True)
     events = tuple(
@@ -277,14 +277,14 @@ def _appended(log: str, answer: Sequence[Any]) -> Appended:
     return Appended(standing.head, events, kept)
 
 
-def _roster(log: str, answer: Sequence[Any]) -> Roster:
+def _roster(log: str, answer: Sequence[Any]) -> MemberList:
     found = []
     for uid, value in zip(answer[1][::2], answer[1][1::2], strict=True):
         if uid:
             place, line, *_ = value.decode().split("\n")
             found.append((int(place), uid.decode(), line.partition(" ")[2]))
     members = {uid: text for _, uid, text in sorted(found)}
-    return Roster(standing_of(log, answer[0]).head, members)
+    return MemberList(log_state_of(log, answer[0]).head, members)
 
 
 def _sort_in(found: dict[str, list[str]], entries: Sequence[bytes]) -> None:

@@ -24,9 +24,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from realtime.stores.log_state import Standing
+from realtime.stores.log_state import LogState
 
-__all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Script", "standing_of"]
+__all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Script", "log_state_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +254,9 @@ return write({
 CLOCK = Script.of("return redis.call('TIME')")
 
 
-def standing_of(topic: str, meta: bytes) -> Standing:
+def log_state_of(topic: str, meta: bytes) -> LogState:
     """Return where a log stands, of the words that are kept of it."""
     epoch, seq, tag, _, floor_seq, floor_tag, floor_time = meta.decode().split()
-    return Standing(
+    return LogState(
         topic, epoch, int(seq), int(tag), int(floor_seq), int(floor_tag), float(floor_time)
     )

@@ -31,7 +31,7 @@ from realtime.stores.base import (
     new_epoch,
     new_tag,
 )
-from realtime.stores.log_state import Standing, cut
+from realtime.stores.log_state import LogState, cut
 from realtime.stores.redis.clients import RedisAccess, Target
 from realtime.stores.redis.members import RedisMembers
 from realtime.stores.redis.scripts import (
@@ -42,7 +42,7 @@ from realtime.stores.redis.scripts import (
     READ,
     RENEW,
     TRIM,
-    standing_of,
+    log_state_of,
 )
 
 __all__ = ["RedisStore"]
@@ -213,22 +213,22 @@ class RedisStore(RedisMembers):
     def renew(self, topic: str, epoch: str) -> Cursor:
         """Begin a new epoch if the log's epoch still is the given one; return the head."""
         args = new_epoch(), topic, epoch, new_epoch()
-        return standing_of(topic, self._access.run(RENEW, self._keys(topic), *args)).head
+        return log_state_of(topic, self._access.run(RENEW, self._keys(topic), *args)).head
 
     async def arenew(self, topic: str, epoch: str) -> Cursor:
         """Do as ``renew()`` does."""
         args = new_epoch(), topic, epoch, new_epoch()
-        return standing_of(topic, await self._access.arun(RENEW, self._keys(topic), *args)).head
+        return log_state_of(topic, await self._access.arun(RENEW, self._keys(topic), *args)).head
 
     def delete(self, topic: str) -> Cursor:
         """Remove a topic's events and begin a new epoch at seq 0; return the head."""
         args = new_epoch(), topic, new_epoch()
-        return standing_of(topic, self._access.run(DELETE, self._keys(topic), *args)).head
+        return log_state_of(topic, self._access.run(DELETE, self._keys(topic), *args)).head
 
     async def adelete(self, topic: str) -> Cursor:
         """Do as ``delete()`` does."""
         args = new_epoch(), topic, new_epoch()
-        return standing_of(topic, await self._access.arun(DELETE, self._keys(topic), *args)).head
+        return log_state_of(topic, await self._access.arun(DELETE, self._keys(topic), *args)).head
 
     # The whole store
 
@@ -306,7 +306,7 @@ def _event(topic: str, epoch: str, seq: int, entry: bytes) -> Event:
 def _appended(
     topic: str, drafts: Sequence[Draft], tags: Sequence[int], answer: Sequence[Any]
 ) -> Appended:
-    standing = standing_of(topic, answer[0])
+    standing = log_state_of(topic, answer[0])
     time, kept, seen = float(answer[1]), int(answer[2]), set(map(int, answer[3:]))
     events: list[Event] = []
     for number, (draft, tag) in enumerate(zip(drafts, tags, strict=True)):
@@ -324,9 +324,9 @@ def _take_heads(
     for topics, (store_id, *metas) in zip(groups, answers, strict=True):
         for topic, meta in zip(topics, metas, strict=True):
             if meta is not None:
-                found[topic] = standing_of(topic, meta).head
+                found[topic] = log_state_of(topic, meta).head
             elif store_id is not None:
-                found[topic] = Standing(topic, store_id.decode()).head
+                found[topic] = LogState(topic, store_id.decode()).head
             else:
                 new.append(topic)
                 break
@@ -335,7 +335,7 @@ def _take_heads(
 
 def _page(topic: str, after: Cursor, max_bytes: int, answer: Sequence[Any]) -> Page:
     meta, own, *entries = answer
-    standing = standing_of(topic, meta)
+    standing = log_state_of(topic, meta)
     own_tag = None if own is None else int(own.split(b" ", 2)[1])
     standing.check(after, own_tag)
     if not entries and after.seq < standing.seq:
@@ -348,7 +348,7 @@ def _page(topic: str, after: Cursor, max_bytes: int, answer: Sequence[Any]) -> P
 
 
 def _located(topic: str, last: int | None, since: float | None, answer: Sequence[Any]) -> Cursor:
-    standing = standing_of(topic, answer[0])
+    standing = log_state_of(topic, answer[0])
     seq, entry = int(answer[1]), answer[2]
     if since is not None and last is None:
         standing.check_moment(since)

@@ -1,13 +1,14 @@
-"""The server processes: this one says that it lives, and gives up those that say nothing any more.
+"""The server processes: each writes a heartbeat, and declares silent ones dead.
 
-A node writes one row every ten seconds, whatever the number of its members, on the store's time, so
-that no clock of a machine counts.
-A row that is older than ``EXPIRY_SECONDS`` is removed, and the node's members leave.
-Only a node that itself has written without a break decides that, and only of a row that it found
-old twice: after the store was away, or was restored, every row is old, and those who come back
-first must not give up those who come back next.
-A node whose row is gone was given up, wrongly perhaps; it comes back under another id, with all its
-members.
+A node writes one row every ten seconds, whatever the number of its members.
+Ages are measured by the store's clock, so the clocks of the machines do not matter.
+A row older than ``EXPIRY_SECONDS`` is removed, and the node's members leave.
+After an outage or a restored backup of the store, every row is old, and the first node to come back
+must not declare the others dead.
+So a node judges others only after several heartbeats of its own without a break, and only if it
+found the row old twice.
+A node whose row is gone was declared dead, perhaps wrongly; it registers again under another id,
+with all its members.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from realtime.exceptions import StoreError
+from realtime.outage import Outage
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Node, Store
 
@@ -42,7 +44,7 @@ BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 35.0  # three heartbeats may fail
 STEADY_BEATS = 3  # successful ones in a row, the last two of which lie between any two of another
 ORPHAN_BEATS = 6  # between looks for members of nodes that are no more: a minute
-FOLLOWERS_LISTED = 1_000  # topics whose followers a heartbeat tells, the most followed ones
+FOLLOWERS_LISTED = 1_000  # topics whose followers a heartbeat counts: the most followed ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,9 @@ class Load:
     """What a node is doing.
 
     Attributes:
-        connections: clients that it holds.
+        connections: how many clients are connected to it.
         followers: how many connections follow each topic.
-        writes: how often it wrote to a client, by the way; see ``Node``.
+        writes: how many writes to clients took each path; see ``Node``.
     """
 
     connections: int
@@ -61,16 +63,17 @@ class Load:
 
 
 class ThisNode:
-    """The row of this process, and what it does for the others; used on the hub's loop.
+    """The row of this process, and its checks of the other nodes; used on the hub's loop.
 
     Args:
-        store: where nodes and members are.
-        load: tells what the process is doing.
-        reborn: called when the node has another id than before: nobody knows its members.
+        store: where nodes and members are stored.
+        load: returns what the process is doing.
+        reborn: called when the node gets a new id: the store has none of its members under that id.
         announce: broadcasts what was appended to a presence log.
 
     Attributes:
-        id: of this life of the process, as far as the others are concerned.
+        id: the name of this node; a new one after it was declared dead.
+        is_registered: whether the store has a row under this id.
     """
 
     def __init__(
@@ -92,10 +95,14 @@ class ThisNode:
         self._last = 0.0
         self._suspects: set[str] = set()
         self._looked = 0
-        self._failing = False
+        self._heartbeat_outage = Outage(
+            "the heartbeat of this process could not be written: %s",
+            "the heartbeat of this process is written again",
+        )
+        self._check_outage = Outage("the other processes could not be checked: %s")
 
     async def register(self) -> None:
-        """Write the row if it was not written yet: members of a node without one are nobody's.
+        """Write the row unless it exists: members of a node without a row are removed as orphans.
 
         Raises:
             StoreError: it could not be written.
@@ -111,40 +118,35 @@ class ThisNode:
                 await self._write()
         except StoreError as error:
             self._steady, self._suspects = 0, set()
-            if not self._failing:
-                logger.warning("the heartbeat of this process could not be written: %s", error)
-            self._failing = True
+            self._heartbeat_outage.failed(error)
             return False
-        if self._failing:
-            logger.info("the heartbeat of this process is written again")
-        self._failing = False
+        self._heartbeat_outage.over()
         return True
 
     async def _write(self) -> None:
         if not await self._store.abeat(self._describe(), is_known=self.is_registered):
-            logger.warning("the other processes took this one for dead; it registers again")
-            # In this order: whatever fails from here on, nothing is written under the new id
-            # before its row is.
+            logger.warning("the other processes declared this one dead; it registers again")
+            # In this order: if a step fails, nothing has been written under the new id before its
+            # row.
             self.id, self.is_registered, self._steady = _new_id(), False, 0
             self._reborn()
             await self._store.abeat(self._describe(), is_known=False)
         self.is_registered = True
         now = asyncio.get_running_loop().time()
-        # A process that stood still for a while knows nothing of what the others did meanwhile.
+        # A process that was suspended does not know what the others did in the meantime.
         self._steady = self._steady + 1 if now - self._last < 2 * BEAT_SECONDS else 1
         self._last = now
         self._beats += 1
 
     @property
     def is_steady(self) -> bool:
-        """May this node judge others? Its own last heartbeats were written, one after the other."""
+        """Can this node judge others? Its own last heartbeats were written without a break."""
         return self._steady >= STEADY_BEATS
 
     async def look_after_others(self) -> None:
-        """Give up those who said nothing since the last look, and let their members leave.
+        """Declare nodes without a heartbeat dead, and remove their members.
 
-        Beside the heartbeats, which go on however long this takes.
-        A row must be found old twice: an older dump of the store has old rows of everybody.
+        A row must be found old twice: in a restored dump of the store, every row is old.
         """
         try:
             if not self.is_steady:
@@ -155,16 +157,18 @@ class ThisNode:
                 silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
             ]
             for node in expired:
-                logger.warning("process %s on %s says nothing any more", node.pid, node.host)
+                logger.warning("process %s on %s sends no heartbeat any more", node.pid, node.host)
             if expired or self._beats - self._looked >= ORPHAN_BEATS:
                 self._looked = self._beats
                 await self._remove_orphans()
         except StoreError as error:
-            logger.warning("the other processes could not be looked after: %s", error)
+            self._check_outage.failed(error)
+        else:
+            self._check_outage.over()
 
     async def _remove_orphans(self) -> None:
-        """Let the members of nodes without a row leave."""
-        # In this order: a node writes its row before its members.
+        """Remove the members of nodes that have no row."""
+        # In this order, because a node writes its row before its members.
         named = await self._store.anodes_of_members()
         known = {node.id for node in await self._store.anodes()}
         for node in set(named) - known:
@@ -199,7 +203,7 @@ def _new_id() -> str:
 
 
 def living() -> list[Node]:
-    """Return the nodes that wrote their row lately, oldest first.
+    """Return the nodes whose last heartbeat is recent, oldest first.
 
     Raises:
         StoreUnavailable: the store cannot be read now.
@@ -209,11 +213,12 @@ def living() -> list[Node]:
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """How many connections follow a topic, as all nodes said at their last heartbeat.
+    """How many connections follow a topic, by the last heartbeat of each node.
 
     Attributes:
-        count: of those that are known.
-        is_exact: False if a node follows more topics than it tells of, and did not tell of this.
+        count: the connections that are known.
+        is_exact: False if some node follows more topics than its heartbeat lists, and this topic is
+            not among them.
     """
 
     count: int
@@ -227,5 +232,5 @@ def followers_of(topic: str) -> Followers:
         StoreUnavailable: the store cannot be read now.
     """
     nodes = living()
-    silent = [o for o in nodes if topic not in o.followers and o.topics > len(o.followers)]
-    return Followers(sum(node.followers.get(topic, 0) for node in nodes), not silent)
+    unlisted = [o for o in nodes if topic not in o.followers and o.topics > len(o.followers)]
+    return Followers(sum(node.followers.get(topic, 0) for node in nodes), not unlisted)

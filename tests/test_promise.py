@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from realtime import outbox
-from realtime.hub import hub
+from realtime.hub import hub, jobs
 from tests.support.server import DEADLINE, Client, Server, connect
 from tests.support.waiting import await_until
 from tests.test_outbox import BETWEEN_APPEND_AND_WAKE_UP, BETWEEN_COMMIT_AND_APPEND, KILLED
@@ -95,8 +95,8 @@ async def test_events_of_a_process_that_was_killed_arrive_through_another(
 
 
 def test_what_a_dead_process_left_is_found_within_five_seconds_by_the_intervals() -> None:
-    relayed = outbox.STALE_SECONDS + hub.RELAY_SECONDS + hub.TICK_SECONDS
-    announced = hub.HEAD_CHECK_SECONDS + hub.TICK_SECONDS
+    relayed = outbox.STALE_SECONDS + jobs.RELAY_SECONDS + jobs.TICK_SECONDS
+    announced = hub.HEAD_CHECK_SECONDS + jobs.TICK_SECONDS
     assert max(relayed, announced) < 5
 
 

@@ -1,14 +1,14 @@
-"""Which members are here, and what the store has to be told of it.
+"""Keeps the store's members of this node equal to the members that are connected here.
 
-The tracker knows who is on a topic through this process, and what of that the store has; it writes
-the difference, in batches, until there is none.
-So a store that was away, a write whose answer was lost and a new life of the node all end right.
+The writer knows which members are on a topic through this process, and which of them the store has;
+it writes the difference, in batches, until there is none.
+That repairs the state after an outage of the store, a write whose answer was lost, and a new id of
+the node.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from realtime import retention
 from realtime.broadcast import Wakeup
 from realtime.exceptions import StoreError
 from realtime.nodes import Load, ThisNode
+from realtime.outage import Outage
 from realtime.protocol.names import is_internal
 from realtime.stores.base import Appended
 
@@ -24,17 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["POLL_HOLD_SECONDS", "STREAM_HOLD_SECONDS", "MemberWriter"]
 
-logger = logging.getLogger("realtime")
-
-GATHER_SECONDS = 0.05  # between a change and its write, so that a herd costs few of them
-STREAM_HOLD_SECONDS = 5.0  # that a member stays without a connection: a reload is no leave
+BATCH_SECONDS = 0.05  # between a change and its write, so that many changes cost few writes
+STREAM_HOLD_SECONDS = 5.0  # a member stays so long without a connection: a reload is no leave
 POLL_HOLD_SECONDS = 30.0  # the same after a poll; the page's client polls every few seconds
-LATE_SECONDS = 15.0  # beyond the longest timeout of a store
+LATE_SECONDS = 15.0  # longer than the longest timeout of a store
 CONCURRENT_LOGS = 4  # written at a time, as many as the store has threads
 
 
 class _LocalMember:
-    """A member that is on a topic through this process."""
+    """A member that is on a topic through this process.
+
+    Attributes:
+        text: the member as JSON.
+        connections: how many of the member's connections follow the topic here.
+        until: when the member leaves at the earliest, on the loop's clock.
+        timer: removes the member; set while there is no connection.
+    """
 
     __slots__ = ("connections", "text", "timer", "until")
 
@@ -46,144 +52,151 @@ class _LocalMember:
 
 
 class MemberWriter:
-    """The members of this process, and its row among the nodes; used on the hub's loop."""
+    """The members of this process, and its row among the nodes; used on the hub's loop.
+
+    Attributes:
+        node: the row of this process.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self.node = ThisNode(hub.store, self._load, self._forget_stored, self._announce)
         self._hub = hub
-        self._here: dict[str, dict[str, _LocalMember]] = {}
-        self._stored: dict[str, set[str]] = {}
-        self._dirty: set[str] = set()
-        self._doubted: set[str] = set()
-        self._doubts_all = False
-        self._doubting: asyncio.TimerHandle | None = None
+        self._local: dict[str, dict[str, _LocalMember]] = {}  # by presence log and member id
+        self._stored: dict[str, set[str]] = {}  # the member ids that the store has, by log
+        self._dirty: set[str] = set()  # logs whose local and stored members may differ
+        self._unsure: set[str] = set()  # logs whose stored members have to be read again
+        self._unsure_of_all = False
+        self._recheck: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._failing = False
+        self._outage = Outage("changes of members could not be written; retrying: %s")
 
     @property
     def is_dirty(self) -> bool:
-        """Has the store to be told of something?"""
-        return bool(self._dirty or self._doubts_all)
+        """Is there anything to write or to read again?"""
+        return bool(self._dirty or self._unsure_of_all)
 
     def arrive(self, log: str, uid: str, text: str) -> None:
-        """Count one more connection of a member on a topic, given by its presence log."""
-        here = self._here.setdefault(log, {})
-        one = here.get(uid)
-        if one is None:
-            one = here[uid] = _LocalMember(text)
+        """Count one more connection of a member.
+
+        Args:
+            log: the presence log of the topic.
+            uid: the member's id.
+            text: the member as JSON, for the first connection.
+        """
+        local = self._local.setdefault(log, {})
+        member = local.get(uid)
+        if member is None:
+            member = local[uid] = _LocalMember(text)
             self._mark(log)
-        one.connections += 1
-        if one.timer is not None:
-            one.timer.cancel()
-            one.timer = None
+        member.connections += 1
+        if member.timer is not None:
+            member.timer.cancel()
+            member.timer = None
 
     def leave(self, log: str, uid: str, hold: float) -> None:
-        """Count one connection less; without any the member leaves, ``hold`` seconds from now."""
-        one = self._here[log][uid]
+        """Count one connection less; the member leaves ``hold`` seconds after its last one."""
+        member = self._local[log][uid]
         now = self._hub.loop.time()
-        one.connections -= 1
-        one.until = max(one.until, now + hold)
-        if not one.connections:
-            one.timer = self._hub.loop.call_at(one.until, self._gone, log, uid)
+        member.connections -= 1
+        member.until = max(member.until, now + hold)
+        if not member.connections:
+            member.timer = self._hub.loop.call_at(member.until, self._remove, log, uid)
 
-    def _gone(self, log: str, uid: str) -> None:
-        del self._here[log][uid]
-        if not self._here[log]:
-            del self._here[log]
+    def _remove(self, log: str, uid: str) -> None:
+        del self._local[log][uid]
+        if not self._local[log]:
+            del self._local[log]
         self._mark(log)
 
     def text_of(self, log: str, uid: str) -> str | None:
-        """Return the JSON text of a member that is here; None if it is not."""
-        one = self._here.get(log, {}).get(uid)
-        return None if one is None else one.text
+        """Return a member that is connected here as JSON; None if it is not."""
+        member = self._local.get(log, {}).get(uid)
+        return None if member is None else member.text
 
     def _forget_stored(self) -> None:
-        """Begin anew: the store has nothing of this node."""
+        """Write all members again: the store has none under the new id of this node."""
         self._stored.clear()
-        for log in self._here:
+        for log in self._local:
             self._mark(log)
 
-    def doubt(self, log: str) -> None:
-        """Look what the store has of a log: it is not the log that it was."""
-        self._doubted.add(log)
+    def check(self, log: str) -> None:
+        """Read again what the store has of a log, because the log was reset."""
+        self._unsure.add(log)
         self._mark(log)
 
-    def _doubt_later(self) -> None:
-        """Look at everything once more, when nothing that was given up can be under way any more.
+    def _check_all_later(self) -> None:
+        """Read everything again once no write that timed out can still be under way.
 
-        A store that hung may run what waited for it after what was written later.
+        A store that hung may carry out such a write after later ones.
         """
-        if self._doubting is not None:
-            self._doubting.cancel()
-        self._doubting = self._hub.loop.call_later(LATE_SECONDS, self._doubt_all)
+        if self._recheck is not None:
+            self._recheck.cancel()
+        self._recheck = self._hub.loop.call_later(LATE_SECONDS, self._check_all)
 
-    def _doubt_all(self) -> None:
-        self._doubting = None
-        self._doubts_all = True
-        self._hub.write_members()
+    def _check_all(self) -> None:
+        self._recheck = None
+        self._unsure_of_all = True
+        self._hub.jobs.members.start()
 
     def close(self) -> None:
-        """Tell nobody anything any more; the members leave when the others miss this node."""
+        """Stop all timers; the members leave when the other nodes declare this one dead."""
         for timer in [
             self._timer,
-            self._doubting,
-            *(o.timer for h in self._here.values() for o in h.values()),
+            self._recheck,
+            *(member.timer for local in self._local.values() for member in local.values()),
         ]:
             if timer is not None:
                 timer.cancel()
 
     def _mark(self, log: str) -> None:
         self._dirty.add(log)
-        self._begin_soon()
+        self._write_soon()
 
-    def _begin_soon(self) -> None:
+    def _write_soon(self) -> None:
         if self._timer is None:
-            self._timer = self._hub.loop.call_later(GATHER_SECONDS, self._begin)
+            self._timer = self._hub.loop.call_later(BATCH_SECONDS, self._start_write)
 
-    def _begin(self) -> None:
+    def _start_write(self) -> None:
         self._timer = None
-        self._hub.write_members()
+        self._hub.jobs.members.start()
 
     async def write(self) -> None:
-        """Tell the store what it does not know; what fails is told later."""
+        """Write the differences to the store; what fails stays for the next call."""
         try:
             await self.node.register()
-            await self._look()
+            await self._read_stored()
             logs, self._dirty = list(self._dirty), set()
-            random.shuffle(logs)  # so that none that always fails keeps others from their turn
+            random.shuffle(logs)  # so that logs that always fail do not starve the others
             while logs:
-                piece, logs = logs[:CONCURRENT_LOGS], logs[CONCURRENT_LOGS:]
-                ends = await asyncio.gather(*map(self._write, piece), return_exceptions=True)
-                failed = [end for end in ends if end is not None]
-                if len(failed) == len(piece):
-                    self._dirty.update(logs)  # the store is away, rather than one log unwell
+                batch, logs = logs[:CONCURRENT_LOGS], logs[CONCURRENT_LOGS:]
+                results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)
+                failed = [result for result in results if result is not None]
+                if len(failed) == len(batch):
+                    self._dirty.update(logs)  # the store is away: it is not one log that fails
                     raise failed[0]
             if self._dirty:
-                self._begin_soon()
+                self._write_soon()
         except StoreError as error:
-            if not self._failing:
-                logger.warning("who is here could not be written, and will be: %s", error)
-            self._failing = True
+            self._outage.failed(error)
         else:
-            self._failing = False
+            self._outage.over()
 
-    async def _look(self) -> None:
-        """Read what the store has of the logs that are in doubt; once, however many they are."""
-        if not self._doubted and not self._doubts_all:
+    async def _read_stored(self) -> None:
+        """Read the stored members of all logs that are unsure, in one call."""
+        if not self._unsure and not self._unsure_of_all:
             return
-        node, doubted, everything = self.node.id, self._doubted, self._doubts_all
+        node, unsure, everything = self.node.id, self._unsure, self._unsure_of_all
         found = await self._hub.store.amembers_of(node)
         if node != self.node.id:
-            return  # of a life that is over; the store has nothing of the new one
-        self._doubted, self._doubts_all = self._doubted - doubted, False
-        for log in {*found, *self._stored} if everything else doubted:
-            known, has = self._stored.get(log, set()), set(found.get(log, ()))
-            self._keep(log, has)
-            if known != has or log in doubted:
+            return  # the store has no members under the new id
+        self._unsure, self._unsure_of_all = self._unsure - unsure, False
+        for log in {*found, *self._stored} if everything else unsure:
+            before, stored = self._stored.get(log, set()), set(found.get(log, ()))
+            self._note_stored(log, stored)
+            if before != stored or log in unsure:
                 self._dirty.add(log)
 
-    def _keep(self, log: str, stored: set[str]) -> None:
-        """Note what the store has."""
+    def _note_stored(self, log: str, stored: set[str]) -> None:
         if stored:
             self._stored[log] = stored
         else:
@@ -191,33 +204,36 @@ class MemberWriter:
 
     async def _write(self, log: str) -> None:
         node = self.node.id
-        here = self._here.get(log, {})
+        local = self._local.get(log, {})
         stored = self._stored.get(log, set())
-        arrived = {uid: one.text for uid, one in here.items() if uid not in stored}
-        left = stored - here.keys()
+        arrived = {uid: member.text for uid, member in local.items() if uid not in stored}
+        left = stored - local.keys()
         if not arrived and not left:
             return
         try:
             appended = await self._hub.store.achange_members(log, node, arrived, left)
         except BaseException:
-            # It may have been written all the same.
-            self._doubted.add(log)
+            # The store may have written it nevertheless.
+            self._unsure.add(log)
             self._dirty.add(log)
-            self._doubt_later()
+            self._check_all_later()
             raise
         if node != self.node.id:
-            self._dirty.add(log)  # written under a name that counts no more
+            self._dirty.add(log)  # written under the old id
             return
-        self._keep(log, (stored | arrived.keys()) - left)
+        self._note_stored(log, (stored | arrived.keys()) - left)
         await self._announce(log, appended)
 
     async def _announce(self, log: str, appended: Appended) -> None:
-        """Broadcast joins and leaves, and trim their log where it has become long."""
+        """Broadcast joins and leaves, and trim their log if it became too long."""
         if appended.events:
             await self._hub.announce(Wakeup.of(log, appended))
             retention.trim_log_after(log, retention.INTERNAL_RETENTION, appended)
 
     def _load(self) -> Load:
-        lives = self._hub.topics.values()
-        followers = {o.name: o.followers for o in lives if o.followers and not is_internal(o.name)}
+        followers = {
+            live.name: live.followers
+            for live in self._hub.topics.values()
+            if live.followers and not is_internal(live.name)
+        }
         return Load(len(self._hub.connections), followers, self._hub.flusher.writes)

@@ -99,7 +99,7 @@ class LivePresence(LiveTopic):
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read who is there, and tell everybody anew."""
-        self.hub.member_writer.doubt(self.name)
+        self.hub.member_writer.check(self.name)
         roster = await self.hub.store.amembers(self.name)
         self.spread()
         before = self.position

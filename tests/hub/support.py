@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
@@ -24,11 +25,9 @@ BUFFER_BYTES = 1024 * 1024
 class QuietHub(Hub):
     """A hub without the jobs that need a database."""
 
-    async def _relay(self) -> None:
-        pass
-
-    async def _trim(self) -> None:
-        pass
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.jobs.relay.due = self.jobs.trim.due = math.inf
 
     async def announce(self, wakeup: Wakeup) -> None:
         await self.layer.group_send(group_name(wakeup.topic), wakeup.to_message())
@@ -188,7 +187,7 @@ class Scene:
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Return the tasks that run beside the hub's own."""
-        return asyncio.all_tasks(self.loop) - set(self.hub._tasks)
+        return asyncio.all_tasks(self.loop) - {self.hub._receiving, self.hub.jobs._timer}
 
     def close(self) -> None:
         try:

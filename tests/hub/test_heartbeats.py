@@ -3,7 +3,7 @@
 import pytest
 
 from realtime.hub.heartbeats import CHECK_SECONDS, SILENT_SECONDS
-from realtime.hub.hub import TICK_SECONDS
+from realtime.hub.jobs import TICK_SECONDS
 from realtime.protocol.encoders import Wire
 from realtime.protocol.frames import HEARTBEAT_SECONDS
 from tests.hub.support import TOPIC, Scene

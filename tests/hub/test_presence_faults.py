@@ -209,7 +209,7 @@ def test_logs_that_are_in_doubt_together_cost_one_look(
         hub.member_writer.arrive(presence_log(f"room.r{number}"), "user.1", ONE)
     town.advance(2)
     for number in range(50):
-        hub.member_writer.doubt(presence_log(f"room.r{number}"))
+        hub.member_writer.check(presence_log(f"room.r{number}"))
     town.advance(2)
     assert len(looks) == 1
     assert replace(store.nodes()[0], age=0.0).id == hub.member_writer.node.id

@@ -146,8 +146,7 @@ class Town:
 
         async def end() -> None:
             for task in asyncio.all_tasks():
-                name = repr(task.get_coro())
-                if task in hub._tasks or (task in hub._jobs.values() and name):
+                if task in (hub._receiving, *hub.jobs.tasks):
                     task.cancel()
             hub.member_writer.close()
             for queue in self.layer.queues:

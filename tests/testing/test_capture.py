@@ -258,8 +258,9 @@ class CaptureInTestCaseTests(TestCase):
                 assert len(events) == 21
                 hub = browser._open().server.hub
                 # Its jobs, such as the relay of a database's outbox, have run then.
-                seen = hub.now
-                wait_until(lambda: hub.now > seen and not hub._jobs, "the hub has ticked")
+                due = hub.jobs.relay.due
+                wait_until(lambda: hub.jobs.relay.due > due, "the relay was started")
+                wait_until(lambda: not hub.jobs.relay.is_running, "the relay has run")
             User.objects.count()
         assert threads == {here}
 

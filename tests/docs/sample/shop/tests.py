@@ -135,7 +135,7 @@ class Recipes(TestCase):
             ada.subscribe(topic)
             visitor.subscribe(topic)
             names = [member.info["name"] for member in ada.members(topic)]
-            self.assertEqual(names, ["ada", "somebody"])
+            self.assertEqual(names, ["ada", "a visitor"])
             self.assertEqual(presence.members(topic), visitor.members(topic))
 
     def test_a_log_can_be_read_and_deleted(self):

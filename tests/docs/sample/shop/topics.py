@@ -61,7 +61,7 @@ class ReadersTopic(Topic):
         return True
 
     def member_info(self, user):
-        return {"name": user.get_username() or "somebody"}
+        return {"name": user.get_username() or "a visitor"}
 
 
 @register("audit.<slug:area>")

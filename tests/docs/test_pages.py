@@ -1,4 +1,4 @@
-"""The pages that docs/howto.md quotes, deployed as it says, in a real Chromium."""
+"""The pages that docs/howto.md quotes work in a real Chromium, deployed as it says."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ SAMPLE = Path(__file__).parent / "sample"
 
 
 class Site(Server):
-    """The sample on Daphne: DEBUG off, WhiteNoise with hashed names, django-csp."""
+    """The sample site on Daphne, with DEBUG off, WhiteNoise's hashed names and django-csp."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, application="mysite.asgi:application")
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def open_windows(browser: Any, site: Site) -> Iterator[Callable[[str], list[Any]]]:
-    """Open a path in two windows; what the console or a request complains of fails the test."""
+    """Open a path in two windows; console messages and failed requests fail the test."""
     problems: list[str] = []
     name, value = site.sign_in()["Cookie"].split("=")
     url = f"http://127.0.0.1:{site.port}"
@@ -53,7 +53,7 @@ def open_windows(browser: Any, site: Site) -> Iterator[Callable[[str], list[Any]
     context.set_default_timeout(DEADLINE * 1000)
     context.add_cookies([{"name": name, "value": value, "url": url}])
 
-    def answered(response: Any) -> None:
+    def check_status(response: Any) -> None:
         if response.status >= 400:
             problems.append(f"{response.status}: {response.url}")
 
@@ -62,11 +62,15 @@ def open_windows(browser: Any, site: Site) -> Iterator[Callable[[str], list[Any]
         for window in windows:
             window.on("console", lambda message: problems.append(message.text))
             window.on("pageerror", lambda error: problems.append(str(error)))
-            window.on("response", answered)
+            window.on("response", check_status)
             subscribed: list[bool] = []
             note_subscription(window, subscribed)
             window.goto(path)
-            wait_until(lambda: tick(window) and subscribed, "it follows", timeout=DEADLINE)  # noqa: B023
+            wait_until(
+                lambda: process_events(window) and subscribed,  # noqa: B023
+                "the page is subscribed",
+                timeout=DEADLINE,
+            )
         return windows
 
     yield open_windows
@@ -75,6 +79,8 @@ def open_windows(browser: Any, site: Site) -> Iterator[Callable[[str], list[Any]
 
 
 def note_subscription(window: Any, subscribed: list[bool]) -> None:
+    """Append to a list when the window's WebSocket receives a ``subscribed`` frame."""
+
     def received(text: str) -> None:
         if '"subscribed"' in text:
             subscribed.append(True)
@@ -82,8 +88,8 @@ def note_subscription(window: Any, subscribed: list[bool]) -> None:
     window.on("websocket", lambda socket: socket.on("framereceived", received))
 
 
-def tick(window: Any) -> bool:
-    """Let Playwright tell what has happened in a window."""
+def process_events(window: Any) -> bool:
+    """Make Playwright call the handlers of a window's pending events; return True."""
     window.evaluate("0")
     return True
 
@@ -97,7 +103,7 @@ def ship(site: Site, state: str) -> None:
     )
 
 
-def test_cards_change_with_every_event_by_htmx(open_windows, site) -> None:
+def test_htmx_fetches_the_card_again_after_each_event(open_windows, site) -> None:
     windows = open_windows("/orders/1/")
     for state in ("packed", "shipped"):
         ship(site, state)
@@ -105,30 +111,34 @@ def test_cards_change_with_every_event_by_htmx(open_windows, site) -> None:
             window.get_by_text(f"is {state}.").wait_for()
 
 
-def test_the_page_that_renames_is_not_told_and_the_other_is(open_windows) -> None:
+def test_only_the_page_that_renames_does_not_receive_its_event(open_windows) -> None:
     windows = open_windows("/orders/1/")
     for window in windows:
         window.evaluate(
-            "window.heard = [];"
+            "window.received = [];"
             "const order = realtime.subscribe('orders.1');"
-            "void order.on('*', (data, event) => heard.push([event.event, data?.title]))"
+            "void order.on('*', (data, event) => received.push([event.event, data?.title]))"
         )
     for window, title in zip(windows, ("Tart", "Cake"), strict=True):
         window.fill("#rename [name=title]", title)
         with window.expect_response("**/rename/"):
             window.click("#rename button")
     one, two = windows
-    wait_until(lambda: one.evaluate("heard.length") == 1, "one hears", timeout=DEADLINE)
-    wait_until(lambda: two.evaluate("heard.length") == 1, "two hears", timeout=DEADLINE)
-    assert one.evaluate("heard") == [["renamed", "Cake"]]
-    assert two.evaluate("heard") == [["renamed", "Tart"]]
+    for name, window in (("first", one), ("second", two)):
+        wait_until(
+            lambda: window.evaluate("received.length") == 1,  # noqa: B023
+            f"the {name} window receives an event",
+            timeout=DEADLINE,
+        )
+    assert one.evaluate("received") == [["renamed", "Cake"]]
+    assert two.evaluate("received") == [["renamed", "Tart"]]
     assert one.input_value("#rename [name=title]") == "Cake"
 
 
-def test_a_chat_shows_who_types_who_spoke_and_what_was_refused(open_windows) -> None:
+def test_the_chat_shows_typing_messages_and_refusals(open_windows) -> None:
     one, two = open_windows("/chats/1/")
     one.fill("[name=text]", "<b>Hello</b>")
-    two.get_by_text("Somebody is typing").wait_for()
+    two.get_by_text("Someone is typing").wait_for()
     one.click("button")
     for window in (one, two):
         window.get_by_text("ada: <b>Hello</b>").wait_for()
@@ -137,7 +147,7 @@ def test_a_chat_shows_who_types_who_spoke_and_what_was_refused(open_windows) -> 
     one.get_by_text("text has 1 to 500 characters").wait_for()
 
 
-def test_the_readers_of_a_page_are_named_once_each(open_windows) -> None:
+def test_each_reader_of_a_page_is_named_once(open_windows) -> None:
     for window in open_windows("/pages/about/"):
         window.get_by_text("1 reading: ada", exact=True).wait_for()
 

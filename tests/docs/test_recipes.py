@@ -1,4 +1,4 @@
-"""The code that docs/howto.md quotes, in a site of its own."""
+"""Run the tests of the sample site whose code docs/howto.md quotes."""
 
 import os
 import subprocess
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 SAMPLE = Path(__file__).parent / "sample"
-KEPT = ("PATH", "HOME", "LANG")
+PASSED_ON = ("PATH", "HOME", "LANG")  # environment variables
 
 
 @pytest.mark.parametrize("settings", ["settings", "with_csp", "with_djangos_csp"])
-def test_recipes_do_what_the_document_says(settings: str, tmp_path: Path) -> None:
+def test_the_recipes_do_what_the_page_says(settings: str, tmp_path: Path) -> None:
     if settings == "with_djangos_csp" and find_spec("django.utils.csp") is None:
-        pytest.skip("Django has a content security policy from 6.0 on")
+        pytest.skip("django.utils.csp needs Django 6.0 or newer")
     done = subprocess.run(
         [sys.executable, "-W", "error", "manage.py", "test", "--parallel", "1"],
         cwd=SAMPLE,
-        env={name: os.environ[name] for name in KEPT if name in os.environ}
+        env={name: os.environ[name] for name in PASSED_ON if name in os.environ}
         | {
             "DJANGO_SETTINGS_MODULE": f"mysite.{settings}",
             "REALTIME_TEST_DIR": str(tmp_path),

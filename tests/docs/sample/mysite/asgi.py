@@ -8,7 +8,7 @@ from django.urls import path
 from realtime.asgi import with_realtime
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
-django_application = get_asgi_application()  # before the import of what needs the apps
+django_application = get_asgi_application()  # before imports that need the app registry
 
 from shop.consumers import GameConsumer  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""A site whose code docs/howto.md quotes."""
+"""Settings of the site whose code docs/howto.md quotes."""
 
 import os
 from pathlib import Path

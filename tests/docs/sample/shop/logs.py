@@ -6,4 +6,4 @@ def latest(topic):
 
 
 def forget(topic):
-    delete(topic)  # followers are reset once and read the state anew
+    delete(topic)  # each subscriber gets one reset and fetches the state again

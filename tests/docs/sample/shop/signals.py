@@ -6,6 +6,6 @@ from shop.models import Order
 
 
 @receiver(post_save, sender=Order)
-def tell_customer(sender, instance, created, **kwargs):
+def notify_customer(sender, instance, created, **kwargs):
     if created:
         publish(user_topic(instance.customer), "ordered", {"order": instance.pk})

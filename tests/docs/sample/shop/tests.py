@@ -1,4 +1,4 @@
-"""What docs/howto.md says of the code that it quotes."""
+"""The code that docs/howto.md quotes does what the page says."""
 
 import re
 from importlib import util
@@ -16,7 +16,7 @@ from realtime import presence, publish, user_topic
 from realtime.exceptions import AmbiguousTransaction, CommandRefused
 from realtime.log import head, history
 from realtime.testing import RealtimeClient, capture_events
-from shop import asynchronous, billing, everybody, logs
+from shop import asynchronous, billing, greetings, logs
 from shop.models import Article, Order, Payment, Team
 from shop.topics import OrderTopic
 
@@ -45,12 +45,12 @@ class Recipes(TestCase):
     def connect(self, user=None):
         return self.enterContext(RealtimeClient(user))
 
-    def test_signal_tells_the_customer_of_new_orders_only(self):
+    def test_the_signal_notifies_the_customer_of_new_orders_only(self):
         order = Order.objects.create(customer=self.ada, title="Soup")
         order.save()
         self.events.assert_published(user_topic(self.ada), "ordered", {"order": order.pk}, count=1)
 
-    def test_save_publishes_to_anybody_who_reads(self):
+    def test_saving_an_article_publishes_to_anonymous_readers(self):
         article = Article.objects.create(text="one")
         reader = self.connect()
         reader.subscribe(f"articles.{article.pk}")
@@ -58,7 +58,7 @@ class Recipes(TestCase):
         article.save()
         self.assertEqual(reader.receive_event().data, {"text": "two"})
 
-    def test_command_publishes_in_bulk(self):
+    def test_the_command_publishes_one_event_for_each_order(self):
         Order.objects.create(customer=self.bo, title="Soup")
         out = StringIO()
         call_command("close_orders", stdout=out)
@@ -66,8 +66,8 @@ class Recipes(TestCase):
         self.assertEqual(len(self.events.of(name="closed")), 2)
         self.events.assert_published(self.topic, "closed")
 
-    @skipUnless(HAS_TASKS, "Django 6.0 brings tasks")
-    def test_task_publishes_progress_that_is_not_kept(self):
+    @skipUnless(HAS_TASKS, "django.tasks needs Django 6.0 or newer")
+    def test_the_task_publishes_ephemeral_progress_and_stores_the_result(self):
         from shop.tasks import make_report
 
         make_report.enqueue(self.ada.pk)
@@ -75,7 +75,7 @@ class Recipes(TestCase):
         self.assertEqual([event.data["percent"] for event in progress], [25, 50, 75])
         self.assertEqual([event.name for event in history(user_topic(self.ada))], ["ready"])
 
-    def test_what_was_published_is_captured(self):
+    def test_a_capture_has_only_the_events_of_its_block(self):
         publish("orders.42", "shipped", {"eta": "2026-11-24"})
         with capture_events() as events:
             self.client.post(f"/orders/{self.order.pk}/remind/")
@@ -90,14 +90,14 @@ class Recipes(TestCase):
             [event.name for event in self.events.of(self.topic)], ["reminded", "shipped"]
         )
 
-    def test_page_that_renamed_is_excluded(self):
+    def test_a_rename_excludes_the_page_that_made_it(self):
         headers = {"X-Realtime-Origin": "a secret of the page"}
         url = f"/orders/{self.order.pk}/rename/"
         self.client.post(url, {"title": "Tart"}, headers=headers)
         event = self.events.assert_published(self.topic, "renamed", {"title": "Tart"})
         self.assertIsNotNone(event.origin)
 
-    def test_one_team_everybody(self):
+    def test_events_reach_a_user_a_team_and_everyone(self):
         ada, bo = self.connect(self.ada), self.connect(self.bo)
         for client in (ada, bo):
             client.subscribe(user_topic(client.user))
@@ -105,7 +105,7 @@ class Recipes(TestCase):
         ada.subscribe(f"teams.{self.team.pk}")
         with self.assertRaises(CommandRefused):
             bo.subscribe(f"teams.{self.team.pk}")
-        everybody.tell(self.bo, self.team)
+        greetings.greet(self.bo, self.team)
         self.assertEqual(
             [ada.receive_event().topic for _ in range(2)], [f"teams.{self.team.pk}", "everyone"]
         )
@@ -113,7 +113,7 @@ class Recipes(TestCase):
             [bo.receive_event().topic for _ in range(2)], [str(user_topic(self.bo)), "everyone"]
         )
 
-    def test_chat(self):
+    def test_the_chat_publishes_valid_messages_and_refuses_others(self):
         topic = f"chats.{self.team.pk}"
         ada = self.connect(self.ada)
         ada.subscribe(topic)
@@ -129,43 +129,43 @@ class Recipes(TestCase):
         with self.assertRaises(CommandRefused):
             self.connect(self.bo).publish(topic, "typing")
 
-    def test_readers_of_a_page_see_one_another(self):
+    def test_readers_of_a_page_see_each_other(self):
         topic = "readers.about"
         with RealtimeClient(self.ada) as ada, RealtimeClient() as visitor:
             ada.subscribe(topic)
             visitor.subscribe(topic)
             names = [member.info["name"] for member in ada.members(topic)]
-            self.assertEqual(names, ["ada", "somebody"])
+            self.assertEqual(names, ["ada", "a visitor"])
             self.assertEqual(presence.members(topic), visitor.members(topic))
 
-    def test_a_log_is_read_and_ends(self):
+    def test_a_log_can_be_read_and_deleted(self):
         publish("audit.door", "opened", {"by": "ada"})
         ((seq, name, data, _),) = logs.latest("audit.door")
         self.assertEqual((seq, name, data), (1, "opened", {"by": "ada"}))
         logs.forget("audit.door")
         self.assertEqual(logs.latest("audit.door"), [])
 
-    def test_other_database(self):
+    def test_an_event_belongs_to_the_transaction_of_the_named_alias(self):
         billing.pay(self.order.pk)
         self.assertTrue(Payment.objects.using("billing").exists())
         self.events.assert_published(self.topic, "paid")
         with transaction.atomic(using="billing"), self.assertRaises(AmbiguousTransaction):
             publish(self.topic, "paid")
 
-    def test_card_begins_at_a_cursor_of_its_own(self):
+    def test_a_card_subscribes_from_its_own_cursor(self):
         before = head(self.topic)
         publish(OrderTopic(pk=self.order.pk), "paid")
         answer = self.client.get(f"/orders/{self.order.pk}/card/")
         self.assertNotContains(answer, before)
         self.assertContains(answer, f'since="{head(self.topic)}"')
 
-    @skipUnless(HAS_POLICY, "these settings have no policy")
-    def test_script_has_the_nonce_of_the_policy(self):
+    @skipUnless(HAS_POLICY, "these settings have no content security policy")
+    def test_the_script_has_the_nonce_of_the_policy(self):
         answer = self.client.get(f"/orders/{self.order.pk}/")
         nonce = re.search("'nonce-([^']+)'", answer["Content-Security-Policy"])
         self.assertContains(answer, f'nonce="{nonce[1]}"', count=1)
 
-    async def test_own_consumer_beside_ours(self):
+    async def test_a_consumer_of_the_project_works_next_to_ours(self):
         from mysite.asgi import application
 
         game = WebsocketCommunicator(application, "/game/")

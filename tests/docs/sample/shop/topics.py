@@ -61,7 +61,7 @@ class ReadersTopic(Topic):
         return True
 
     def member_info(self, user):
-        return {"name": user.get_username() or "somebody"}
+        return {"name": user.get_username() or "a visitor"}
 
 
 @register("audit.<slug:area>")
@@ -69,7 +69,7 @@ class AuditTopic(Topic):
     area: str
     max_events = 10_000
     max_age = timedelta(days=30)
-    history = False  # clients may resume, but `last` reaches back five minutes at most
+    history = False  # clients can resume, but `last` reaches back at most five minutes
 
     def can_subscribe(self, user):
         return user.is_superuser

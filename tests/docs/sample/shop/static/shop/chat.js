@@ -8,9 +8,9 @@ chat.on("said", ({by, text}) => {
   document.querySelector("#said").append(line);
   typing.textContent = "";
 });
-chat.on("typing", () => { typing.textContent = "Somebody is typing …"; });
+chat.on("typing", () => { typing.textContent = "Someone is typing …"; });
 
-form.addEventListener("input", () => chat.publish("typing").catch(() => {})); // may be lost
+form.addEventListener("input", () => chat.publish("typing").catch(() => {})); // losing one does no harm
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   try {

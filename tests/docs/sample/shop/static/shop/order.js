@@ -1,7 +1,7 @@
 const form = document.querySelector("#rename");
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const body = new FormData(form); // brings the CSRF token
+  const body = new FormData(form); // includes the CSRF token
   await fetch(form.action, {method: "POST", body, headers: realtime.headers});
 });
 

@@ -63,7 +63,7 @@ def members(topic: Topic | str) -> list[Member]:
 
 
 async def amembers(topic: Topic | str) -> list[Member]:
-    """Do as ``members()`` does."""
+    """Async version of ``members()``."""
     return _read(await get_store().amembers(log_of(topic)))
 
 

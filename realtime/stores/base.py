@@ -29,8 +29,9 @@ from __future__ import annotations
 import hmac
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from realtime import conf
 from realtime.protocol.events import Cursor, Draft, Event
@@ -50,6 +51,9 @@ __all__ = [
     "new_epoch",
     "new_tag",
 ]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 READ_LIMIT = 500  # events a read: some 100 KB of ordinary events, a few ms of any database
 READ_BYTES = 256 * 1024  # of JSON a read, the most that a replay may have unsent (design: paced)
@@ -317,71 +321,78 @@ class Store(ABC):
     def close(self) -> None:  # noqa: B027 - nothing to close is a good answer
         """Give back what the store holds open; it can be used again afterwards."""
 
-    # Coroutines: by default the methods above in the store's own bounded threads. A store that
-    # never waits, or has an asynchronous driver, overrides them.
+    # Async versions of the methods above.
+
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one of the methods above for its async version, by default in ``STORE_THREADS``.
+
+        Override it in a store that never blocks. A store with an asynchronous driver overrides the
+        async versions.
+        """
+        return await STORE_THREADS.run(method, *args, **kwargs)
 
     async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Do as ``append()`` does."""
-        return await STORE_THREADS.run(self.append, topic, drafts)
+        """Async version of ``append()``."""
+        return await self._call(self.append, topic, drafts)
 
     async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Do as ``heads()`` does."""
-        return await STORE_THREADS.run(self.heads, topics)
+        """Async version of ``heads()``."""
+        return await self._call(self.heads, topics)
 
     async def aread(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Do as ``read()`` does."""
-        return await STORE_THREADS.run(self.read, topic, after, limit, max_bytes)
+        """Async version of ``read()``."""
+        return await self._call(self.read, topic, after, limit, max_bytes)
 
     async def alocate(
         self, topic: str, *, last: int | None = None, since: float | None = None
     ) -> Cursor:
-        """Do as ``locate()`` does."""
-        return await STORE_THREADS.run(self.locate, topic, last=last, since=since)
+        """Async version of ``locate()``."""
+        return await self._call(self.locate, topic, last=last, since=since)
 
     async def atrim(self, topic: str, retention: Retention) -> int:
-        """Do as ``trim()`` does."""
-        return await STORE_THREADS.run(self.trim, topic, retention)
+        """Async version of ``trim()``."""
+        return await self._call(self.trim, topic, retention)
 
     async def arenew(self, topic: str, epoch: str) -> Cursor:
-        """Do as ``renew()`` does."""
-        return await STORE_THREADS.run(self.renew, topic, epoch)
+        """Async version of ``renew()``."""
+        return await self._call(self.renew, topic, epoch)
 
     async def adelete(self, topic: str) -> Cursor:
-        """Do as ``delete()`` does."""
-        return await STORE_THREADS.run(self.delete, topic)
+        """Async version of ``delete()``."""
+        return await self._call(self.delete, topic)
 
     async def aclock(self) -> float:
-        """Do as ``clock()`` does."""
-        return await STORE_THREADS.run(self.clock)
+        """Async version of ``clock()``."""
+        return await self._call(self.clock)
 
     async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
-        return await STORE_THREADS.run(self.beat, node, is_known=is_known)
+        """Async version of ``beat()``."""
+        return await self._call(self.beat, node, is_known=is_known)
 
     async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
-        return await STORE_THREADS.run(self.nodes)
+        """Async version of ``nodes()``."""
+        return await self._call(self.nodes)
 
     async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
-        return await STORE_THREADS.run(self.expire_node, node, age)
+        """Async version of ``expire_node()``."""
+        return await self._call(self.expire_node, node, age)
 
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Do as ``change_members()`` does."""
-        return await STORE_THREADS.run(self.change_members, log, node, arrived, left)
+        """Async version of ``change_members()``."""
+        return await self._call(self.change_members, log, node, arrived, left)
 
     async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
-        return await STORE_THREADS.run(self.members, log)
+        """Async version of ``members()``."""
+        return await self._call(self.members, log)
 
     async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
-        return await STORE_THREADS.run(self.members_of, node)
+        """Async version of ``members_of()``."""
+        return await self._call(self.members_of, node)
 
     async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
-        return await STORE_THREADS.run(self.nodes_of_members)
+        """Async version of ``nodes_of_members()``."""
+        return await self._call(self.nodes_of_members)

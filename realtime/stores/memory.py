@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ParamSpec, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -28,6 +29,9 @@ from realtime.stores.base import (
 from realtime.stores.log_state import LogState, cut
 
 __all__ = ["MemoryStore"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -283,68 +287,5 @@ class MemoryStore(Store):
             every = self._members.values()
             return {node for log in every for by_node in log.values() for node in by_node}
 
-    async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Do as ``append()`` does."""
-        return self.append(topic, drafts)
-
-    async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Do as ``heads()`` does."""
-        return self.heads(topics)
-
-    async def aread(
-        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
-    ) -> Page:
-        """Do as ``read()`` does."""
-        return self.read(topic, after, limit, max_bytes)
-
-    async def alocate(
-        self, topic: str, *, last: int | None = None, since: float | None = None
-    ) -> Cursor:
-        """Do as ``locate()`` does."""
-        return self.locate(topic, last=last, since=since)
-
-    async def atrim(self, topic: str, retention: Retention) -> int:
-        """Do as ``trim()`` does."""
-        return self.trim(topic, retention)
-
-    async def arenew(self, topic: str, epoch: str) -> Cursor:
-        """Do as ``renew()`` does."""
-        return self.renew(topic, epoch)
-
-    async def adelete(self, topic: str) -> Cursor:
-        """Do as ``delete()`` does."""
-        return self.delete(topic)
-
-    async def aclock(self) -> float:
-        """Do as ``clock()`` does."""
-        return self.clock()
-
-    async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
-        return self.beat(node, is_known=is_known)
-
-    async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
-        return self.nodes()
-
-    async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
-        return self.expire_node(node, age)
-
-    async def achange_members(
-        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
-    ) -> Appended:
-        """Do as ``change_members()`` does."""
-        return self.change_members(log, node, arrived, left)
-
-    async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
-        return self.members(log)
-
-    async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
-        return self.members_of(node)
-
-    async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
-        return self.nodes_of_members()
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(*args, **kwargs)

@@ -231,7 +231,7 @@ class RedisAccess:
                 return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     async def arun(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
-        """Do as ``run()`` does."""
+        """Async version of ``run()``."""
         with self._errors():
             async with self._loop_client() as client:
                 try:
@@ -255,7 +255,7 @@ class RedisAccess:
             return list(pipeline.execute())
 
     async def amget(self, groups: Sequence[Sequence[str]]) -> list[Answer]:
-        """Do as ``mget()`` does."""
+        """Async version of ``mget()``."""
         with self._errors():
             async with self._loop_client() as client:
                 if len(groups) == 1:

@@ -164,7 +164,7 @@ class RedisMembers(Store):
         return bool(self._access.run(BEAT, self._nodes_keys, *_beat_args(node, is_known)))
 
     async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
+        """Async version of ``beat()``."""
         return bool(await self._access.arun(BEAT, self._nodes_keys, *_beat_args(node, is_known)))
 
     def nodes(self) -> Sequence[Node]:
@@ -172,7 +172,7 @@ class RedisMembers(Store):
         return _nodes(self._access.run(NODES, self._nodes_keys))
 
     async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
+        """Async version of ``nodes()``."""
         return _nodes(await self._access.arun(NODES, self._nodes_keys))
 
     def expire_node(self, node: str, age: float) -> bool:
@@ -180,7 +180,7 @@ class RedisMembers(Store):
         return bool(self._access.run(EXPIRE, self._nodes_keys, node, age))
 
     async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
+        """Async version of ``expire_node()``."""
         return bool(await self._access.arun(EXPIRE, self._nodes_keys, node, age))
 
     # Members
@@ -195,7 +195,7 @@ class RedisMembers(Store):
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Do as ``change_members()`` does."""
+        """Async version of ``change_members()``."""
         args = _change_args(log, node, arrived, left)
         return _appended(log, await self._access.arun(CHANGE, self._member_keys(log, node), *args))
 
@@ -204,7 +204,7 @@ class RedisMembers(Store):
         return _roster(log, self._access.run(MEMBERS, self._member_keys(log), new_epoch()))
 
     async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
+        """Async version of ``members()``."""
         return _roster(log, await self._access.arun(MEMBERS, self._member_keys(log), new_epoch()))
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
@@ -215,7 +215,7 @@ class RedisMembers(Store):
         return found
 
     async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
+        """Async version of ``members_of()``."""
         found: dict[str, list[str]] = {}
         for keys in self._set_keys(f"of:{node}"):
             _sort_in(found, await self._access.arun(LIST, keys))
@@ -229,7 +229,7 @@ class RedisMembers(Store):
         return found
 
     async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
+        """Async version of ``nodes_of_members()``."""
         found: set[str] = set()
         for keys in self._set_keys("of"):
             found.update(node.decode() for node in await self._access.arun(LIST, keys))

@@ -116,7 +116,7 @@ class RedisStore(RedisMembers):
         return _appended(topic, drafts, tags, answer)
 
     async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Do as ``append()`` does."""
+        """Async version of ``append()``."""
         tags, args = _append_args(topic, drafts)
         answer = await self._access.arun(APPEND, self._keys(topic), *args)
         return _appended(topic, drafts, tags, answer)
@@ -137,7 +137,7 @@ class RedisStore(RedisMembers):
         return found
 
     async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Do as ``heads()`` does."""
+        """Async version of ``heads()``."""
         found: dict[str, Cursor] = {}
         for groups in self._groups(topics):
             keys = self._meta_keys(groups)
@@ -173,7 +173,7 @@ class RedisStore(RedisMembers):
     async def aread(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Do as ``read()`` does."""
+        """Async version of ``read()``."""
         args = new_epoch(), after.seq, max(limit, 1), max_bytes
         answer = await self._access.arun(READ, self._keys(topic), *args)
         return _page(topic, after, max_bytes, answer)
@@ -187,7 +187,7 @@ class RedisStore(RedisMembers):
     async def alocate(
         self, topic: str, *, last: int | None = None, since: float | None = None
     ) -> Cursor:
-        """Do as ``locate()`` does."""
+        """Async version of ``locate()``."""
         args = new_epoch(), _or_nothing(last), _or_nothing(since)
         answer = await self._access.arun(LOCATE, self._keys(topic), *args)
         return _located(topic, last, since, answer)
@@ -203,7 +203,7 @@ class RedisStore(RedisMembers):
         return removed
 
     async def atrim(self, topic: str, retention: Retention) -> int:
-        """Do as ``trim()`` does."""
+        """Async version of ``trim()``."""
         keys, args = self._keys(topic), _trim_args(retention)
         removed = 0
         while piece := int(await self._access.arun(TRIM, keys, *args)):
@@ -216,7 +216,7 @@ class RedisStore(RedisMembers):
         return log_state_of(topic, self._access.run(RENEW, self._keys(topic), *args)).head
 
     async def arenew(self, topic: str, epoch: str) -> Cursor:
-        """Do as ``renew()`` does."""
+        """Async version of ``renew()``."""
         args = new_epoch(), topic, epoch, new_epoch()
         return log_state_of(topic, await self._access.arun(RENEW, self._keys(topic), *args)).head
 
@@ -226,7 +226,7 @@ class RedisStore(RedisMembers):
         return log_state_of(topic, self._access.run(DELETE, self._keys(topic), *args)).head
 
     async def adelete(self, topic: str) -> Cursor:
-        """Do as ``delete()`` does."""
+        """Async version of ``delete()``."""
         args = new_epoch(), topic, new_epoch()
         return log_state_of(topic, await self._access.arun(DELETE, self._keys(topic), *args)).head
 
@@ -248,7 +248,7 @@ class RedisStore(RedisMembers):
         return _time(self._access.run(CLOCK, self._keys("")))
 
     async def aclock(self) -> float:
-        """Do as ``clock()`` does."""
+        """Async version of ``clock()``."""
         return _time(await self._access.arun(CLOCK, self._keys("")))
 
     def close(self) -> None:

@@ -183,8 +183,10 @@ class Store(ABC):
     shared: bool = False
     #: Does the log outlive the process?
     durable: bool = False
-    #: The database alias that holds the log, so that an outbox there is relayed in one transaction.
+    #: Which database alias holds the logs? None if they are not in a database of the project.
     alias: str | None = None
+    #: Does ``append_claimed()`` work, for an outbox on ``alias``?
+    supports_claims: bool = False
 
     def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
         self.location = location
@@ -198,6 +200,25 @@ class Store(ABC):
         it comes twice in one call.
         Times are the store's clock and never decrease within the topic.
         """
+
+    def append_claimed(self, topic: str, claim: Callable[[], Sequence[Draft]]) -> Appended | None:
+        """Append the drafts of outbox rows, in the transaction that deletes the rows.
+
+        Call it only if ``supports_claims`` is true and the outbox is on ``alias``.
+
+        Args:
+            topic: the topic, whose log is locked when ``claim`` is called.
+            claim: deletes rows on ``alias`` and returns their drafts. It runs in the thread of the
+                transaction, and runs again if the transaction has to be retried. The ids of the
+                drafts are not looked up, since a deleted row does not come back.
+
+        Returns:
+            What was appended, or None if ``claim`` returned nothing.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot append in the transaction of an outbox; "
+            "check supports_claims, and use append() if it is false"
+        )
 
     @abstractmethod
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:

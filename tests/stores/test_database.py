@@ -55,6 +55,7 @@ class TestOnPostgreSQL(DatabaseContract):
 def test_the_database_store_says_what_it_can_do() -> None:
     assert DatabaseStore.durable
     assert DatabaseStore.shared
+    assert DatabaseStore.supports_claims
     assert DatabaseStore().alias == "default"
     assert DatabaseStore(options={"using": "other"}).alias == "other"
 

@@ -41,6 +41,9 @@ def test_the_memory_store_says_what_it_cannot_do() -> None:
     assert not MemoryStore.durable
     assert not MemoryStore.shared
     assert MemoryStore().alias is None
+    assert not MemoryStore.supports_claims
+    with pytest.raises(NotImplementedError, match="MemoryStore cannot append in the transaction"):
+        MemoryStore().append_claimed("t", list)
 
 
 @pytest.mark.parametrize("arguments", [("redis://", {}), ("", {"size": 3})])

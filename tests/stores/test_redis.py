@@ -84,6 +84,7 @@ class TestOnACluster(RedisContract):
 def test_the_redis_store_says_what_it_can_do() -> None:
     assert RedisStore.durable
     assert RedisStore.shared
+    assert not RedisStore.supports_claims
     assert RedisStore("redis://localhost").alias is None
 
 

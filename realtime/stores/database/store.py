@@ -58,6 +58,7 @@ class DatabaseStore(DatabaseMembers):
 
     shared = True
     durable = True
+    supports_claims = True
 
     #: Seconds that an operation waits for a lock that others hold, besides the driver's timeout.
     #: Django waits 5 s for SQLite's: one timeout may be bad luck, two are a transaction that hangs.
@@ -95,17 +96,7 @@ class DatabaseStore(DatabaseMembers):
         return self._access.write(operation)
 
     def append_claimed(self, topic: str, claim: Callable[[], Sequence[Draft]]) -> Appended | None:
-        """Append what a function returns, in the transaction in which it claims it.
-
-        Args:
-            topic: whose log; its lock is held when the function is called.
-            claim: deletes rows on this store's alias and returns the drafts that they held. It
-                runs in the thread of the transaction, and again if the transaction has to be
-                begun again; its ids are not looked up, since a deleted row does not come back.
-
-        Returns:
-            What was appended, or None if there was nothing to claim.
-        """
+        """Append the drafts of outbox rows, in the transaction that deletes the rows."""
 
         def operation(connection: BaseDatabaseWrapper) -> Appended | None:
             log = self._tables.lock(connection, topic)

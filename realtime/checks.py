@@ -17,22 +17,19 @@ realtime.W005  the channel layer is not shared by the processes that share the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
-from django.db import connections
 
 from realtime import conf, topics
 from realtime.broadcast import get_layer
-from realtime.layers.database import DatabaseChannelLayer
 from realtime.stores import get_store
-from realtime.stores.base import Store
+from realtime.stores.sqlite_checks import check_database, is_sqlite
 
 __all__ = [
     "check_asgi_application",
@@ -46,13 +43,6 @@ __all__ = [
     "check_sqlite",
     "check_store",
 ]
-
-_SQLITE_HINT = """Set it up so, in settings.DATABASES[{alias!r}]:
-    "OPTIONS": {{
-        "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        "timeout": 20,
-    }},"""
 
 
 @register("realtime")
@@ -92,11 +82,11 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 @register("realtime")
 def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store that cannot be imported or refuses its options."""
+    """Report a store that cannot be made, or what the store itself reports."""
     if conf.check():
         return []  # reported with its settings
     try:
-        get_store()
+        store = get_store()
     except Exception as error:  # a store of the project's may fail in any way
         return [
             Error(
@@ -105,7 +95,7 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
                 id="realtime.E004",
             )
         ]
-    return []
+    return store.check()
 
 
 @register("realtime")
@@ -145,11 +135,9 @@ def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
         store, layer = get_store(), get_layer()
     except Exception:
         return []  # reported by check_store or check_layer
-    name = type(store).__name__
-    if store.shared:
-        if not _in_memory(store.alias) or _alone(layer):
-            return []
-        name += f" on {store.alias!r}, which is SQLite in memory,"
+    name = store.unshared()
+    if not name or (store.shared and _unshared(layer)):
+        return []
     return [
         Warning(
             f"The store {name} is not shared: each process has logs of its own, "
@@ -174,11 +162,9 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
         store, layer = get_store(), get_layer()
     except Exception:
         return []  # reported by check_store or check_layer
-    if not store.shared or _in_sqlite(store) or not _alone(layer):
+    name = _unshared(layer)
+    if not name or not store.shared or (store.alias is not None and is_sqlite(store.alias)):
         return []
-    name = type(layer).__name__
-    if isinstance(layer, DatabaseChannelLayer):
-        name += f" on {layer.using!r}, which is SQLite in memory,"
     return [
         Warning(
             f"The channel layer {name} is not shared, but the store {type(store).__name__} is: "
@@ -193,21 +179,13 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     ]
 
 
-def _alone(layer: BaseChannelLayer) -> bool:
-    """Tell whether no other process can use a layer."""
-    if isinstance(layer, DatabaseChannelLayer):
-        return _in_memory(layer.using)
-    return isinstance(layer, InMemoryChannelLayer)
-
-
-def _in_sqlite(store: Store) -> bool:
-    return store.alias is not None and _is_sqlite(connections.settings[store.alias])
-
-
-def _in_memory(alias: str | None) -> bool:
-    if alias is None or not _is_sqlite(connections.settings[alias]):
-        return False
-    return _names_memory(str(connections.settings[alias]["NAME"]))
+def _unshared(layer: BaseChannelLayer) -> str:
+    """Return why processes cannot share a layer, as the subject of a message; "" if they can."""
+    if isinstance(layer, InMemoryChannelLayer):
+        return type(layer).__name__
+    # Asked of the class: attributes of a Redis layer need a running event loop.
+    unshared: Callable[[BaseChannelLayer], str] | None = getattr(type(layer), "unshared", None)
+    return "" if unshared is None else unshared(layer)
 
 
 @register("realtime")
@@ -263,61 +241,10 @@ def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[Check
 
 @register("realtime")
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report SQLite databases in which readers and writers block one another."""
-    # `default` holds the outbox and the fallback layer, whichever store the logs are in.
-    aliases = {"default", _store_alias()} & connections.settings.keys()
-    messages: list[CheckMessage] = []
-    for alias in sorted(aliases):
-        missing = _lacking(connections.settings[alias])
-        if missing:
-            messages.append(
-                Warning(
-                    f"The SQLite database {alias!r} lacks {' and '.join(missing)}: under load, "
-                    "publishing fails with 'database is locked'.",
-                    hint=_SQLITE_HINT.format(alias=alias),
-                    id="realtime.W003",
-                )
-            )
-    return messages
+    """Report ``default``, if readers and writers block one another there.
 
-
-def _store_alias() -> str:
-    try:
-        return get_store().alias or "default"
-    except Exception:
-        return "default"  # reported by check_store
-
-
-def _lacking(database: Mapping[str, Any]) -> list[str]:
-    """Return what a database needs for several writers, if it is a SQLite file."""
-    name = str(database["NAME"])
-    if not _is_sqlite(database) or _names_memory(name):
-        return []  # in memory nobody else can write to it
-    options = database.get("OPTIONS") or {}
-    missing = []
-    if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-        missing.append("IMMEDIATE transactions")
-    command = str(options.get("init_command", "")).casefold().replace(" ", "")
-    if "journal_mode=wal" not in command and not _is_wal(Path(name)):
-        missing.append("write-ahead logging (WAL)")
-    return missing
-
-
-def _is_sqlite(database: Mapping[str, Any]) -> bool:
-    return str(database["ENGINE"]).endswith(("sqlite3", "spatialite"))
-
-
-def _names_memory(name: str) -> bool:
-    return ":memory:" in name or "mode=memory" in name
-
-
-def _is_wal(path: Path) -> bool:
-    """Return True if a SQLite file says that it is written ahead of.
-
-    Source: https://www.sqlite.org/fileformat.html, 1.3.3: the write version at offset 18 is 2.
+    It holds the outbox and the fallback layer, whichever store the logs are in. A store on the same
+    alias reports it itself.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(19)[18:] == b"\x02"
-    except OSError:
-        return False
+    reported = check_store()
+    return [message for message in check_database("default") if message not in reported]

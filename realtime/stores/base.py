@@ -33,8 +33,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
+from django.core.checks import CheckMessage
+
 from realtime import conf
 from realtime.protocol.events import Cursor, Draft, Event
+from realtime.stores.sqlite_checks import check_database, is_in_memory
 from realtime.threads import STORE_THREADS
 
 __all__ = [
@@ -338,6 +341,28 @@ class Store(ABC):
     @abstractmethod
     def nodes_of_members(self) -> Collection[str]:
         """Return the ids of all nodes that have written members, with a row or without."""
+
+    # Set-up
+
+    def check(self) -> list[CheckMessage]:
+        """Report what is wrong with the store's set-up, for ``manage.py check``.
+
+        By default the database at ``alias`` is checked, if there is one.
+        """
+        return [] if self.alias is None else check_database(self.alias)
+
+    def unshared(self) -> str:
+        """Return why processes cannot share the logs, as the subject of a message; "" if they can.
+
+        The class attribute ``shared`` says what the class can do. This method also looks at the
+        settings: a database may be in the memory of one process.
+        """
+        name = type(self).__name__
+        if not self.shared:
+            return name
+        if self.alias is not None and is_in_memory(self.alias):
+            return f"{name} on {self.alias!r}, which is SQLite in memory,"
+        return ""
 
     def close(self) -> None:  # noqa: B027 - nothing to close is a good answer
         """Give back what the store holds open; it can be used again afterwards."""

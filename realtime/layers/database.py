@@ -340,9 +340,9 @@ class DatabaseChannelLayer(BaseChannelLayer):
     # System checks
 
     def unshared(self) -> str:
-        """Return why processes cannot share the layer, as the subject of a message; "" if they can.
+        """Return the layer's name and why processes cannot share it, for a message; "" if they can.
 
-        ``realtime.checks`` calls it on any layer that has it.
+        The system checks call this method of any layer that has it.
         """
         if not is_in_memory(self.using):
             return ""

@@ -1,12 +1,12 @@
-"""System checks: what would fail later, or silently not work, found by ``manage.py check``.
+"""System checks: ``manage.py check`` reports what would fail later, or silently not work.
 
 =============  ==================================================================
 realtime.E001  a value in ``settings.REALTIME`` is wrong
 realtime.E002  a key in ``settings.REALTIME`` is not known
-realtime.E003  two topic patterns have one shape
-realtime.E004  the store cannot be made
-realtime.E005  PyPI's other package with the import name ``realtime`` is installed
-realtime.E006  the channel layer cannot be made
+realtime.E003  two topic patterns have the same shape
+realtime.E004  the store cannot be created
+realtime.E005  another package with the import name ``realtime`` is installed
+realtime.E006  the channel layer cannot be created
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
@@ -47,7 +47,7 @@ __all__ = [
 
 @register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report everything that is wrong in ``settings.REALTIME``."""
+    """Report every wrong value and unknown key in ``settings.REALTIME``."""
     return [
         Error(
             problem.message,
@@ -60,7 +60,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 @register("realtime")
 def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report patterns that no name can choose between."""
+    """Report patterns of the same shape, where a name can match more than one of them."""
     by_shape = sorted(topics.patterns(), key=lambda pair: pair[0].shape)
     messages: list[CheckMessage] = []
     for shape, group in groupby(by_shape, key=lambda pair: pair[0].shape):
@@ -82,12 +82,12 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 @register("realtime")
 def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store that cannot be made, or what the store itself reports."""
+    """Report a store that cannot be created, or the messages of the store's own ``check()``."""
     if conf.check():
-        return []  # reported with its settings
+        return []  # check_settings reports it
     try:
         store = get_store()
-    except Exception as error:  # a store of the project's may fail in any way
+    except Exception as error:  # a third-party store can raise anything
         return [
             Error(
                 f'The store of REALTIME["STORE"] cannot be made: {error}',
@@ -102,16 +102,17 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Report a channel layer that cannot be imported or refuses its options.
 
-    Publishing would go on, and each wake-up fail: the events would come up to five seconds late.
+    Publishing would work without it, but every wake-up would fail, and events would arrive up to
+    five seconds late.
     """
     if not conf.has_channel_layers():
         return []
     try:
-        # Not get_channel_layer(): it takes a KeyError of the layer's own for a missing entry.
+        # Not get_channel_layer(), which takes any KeyError of the layer for a missing entry.
         layer = channel_layers["default"]
         if not callable(getattr(layer, "group_send", None)):
             raise TypeError(f"{type(layer).__name__} is no channel layer with groups")
-    except Exception as error:  # a layer of the project's may fail in any way
+    except Exception as error:  # a third-party layer can raise anything
         reason = f"{type(error).__name__}: {error}"
         return [
             Error(
@@ -127,14 +128,14 @@ def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 @register("realtime")
 def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store of which each process has its own.
+    """Report a store that processes cannot share.
 
-    SQLite in memory is what tests have, so it is reported only beside a layer that processes share.
+    Tests use SQLite in memory, so that is reported only if the channel layer is shared.
     """
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store or check_layer
+        return []  # check_store or check_layer reports it
     name = store.unshared()
     if not name or (store.shared and _unshared(layer)):
         return []
@@ -153,15 +154,15 @@ def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
 
 @register("realtime")
 def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a layer of which each process has its own, beside a store that suggests several.
+    """Report a channel layer that processes cannot share, if the store suggests several processes.
 
-    A store suggests several processes if its log is on a server: on any that is shared and not in
+    A store suggests several processes if its logs are on a server: if it is shared and not in
     SQLite.
     """
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store or check_layer
+        return []  # check_store or check_layer reports it
     name = _unshared(layer)
     if not name or not store.shared or (store.alias is not None and is_sqlite(store.alias)):
         return []
@@ -180,17 +181,17 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
 
 
 def _unshared(layer: BaseChannelLayer) -> str:
-    """Return why processes cannot share a layer, as the subject of a message; "" if they can."""
+    """Return a layer's name and why processes cannot share it, for a message; "" if they can."""
     if isinstance(layer, InMemoryChannelLayer):
         return type(layer).__name__
-    # Asked of the class: attributes of a Redis layer need a running event loop.
+    # Looked up in the class: instances of channels_redis need a running event loop for that.
     unshared: Callable[[BaseChannelLayer], str] | None = getattr(type(layer), "unshared", None)
     return "" if unshared is None else unshared(layer)
 
 
 @register("realtime")
 def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the distribution ``realtime``, whose files lie in the folder of ours."""
+    """Report the distribution ``realtime``, which installs its files into our folder."""
     try:
         other = version("realtime")
     except PackageNotFoundError:
@@ -208,12 +209,12 @@ def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
 
 @register("realtime")
 def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a ``runserver`` that would serve WSGI, where no client can connect."""
+    """Report a ``runserver`` that serves WSGI, where no client can connect."""
     app = get_commands().get("runserver", "django.core")
     if app == "realtime":
         return []
     command = load_command_class(app, "runserver")
-    # By name: Daphne's command is imported only where somebody uses it.
+    # By name, so that Daphne is imported only where it is used.
     if any(base.__module__.startswith("daphne.") for base in type(command).__mro__):
         return []
     return [
@@ -227,7 +228,7 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
 
 @register("realtime")
 def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a missing ``ASGI_APPLICATION``, without which runserver does not start."""
+    """Report a missing ``ASGI_APPLICATION``, without which ``runserver`` does not start."""
     if conf.asgi_application():
         return []
     return [
@@ -241,10 +242,10 @@ def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[Check
 
 @register("realtime")
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report ``default``, if readers and writers block one another there.
+    """Report the SQLite database ``default``, if readers and writers block each other there.
 
-    It holds the outbox and the fallback layer, whichever store the logs are in. A store on the same
-    alias reports it itself.
+    It holds the outbox and the fallback layer, whatever the store is. A store on the same alias
+    reports it in its own ``check()``.
     """
     reported = check_store()
     return [message for message in check_database("default") if message not in reported]

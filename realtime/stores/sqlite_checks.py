@@ -1,6 +1,6 @@
-"""What several processes need of a SQLite database, and what its settings lack.
+"""Checks whether a SQLite database is set up for several processes.
 
-Everything is read from ``settings.DATABASES``; no connection is opened.
+They read ``settings.DATABASES`` and open no connection.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def is_in_memory(alias: str) -> bool:
 
 
 def check_database(alias: str) -> list[CheckMessage]:
-    """Report an alias whose SQLite file lets readers and writers block one another."""
+    """Report a SQLite file in which readers and writers block each other."""
     missing = _missing(alias)
     if not missing:
         return []

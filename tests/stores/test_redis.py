@@ -64,7 +64,7 @@ class TestOnOneServer(RedisContract):
 
 
 class TestOnACluster(RedisContract):
-    stories = 20
+    examples = 20
 
     @pytest.fixture
     def store(self, redis_cluster: RedisCluster) -> Iterator[RedisStore]:
@@ -76,7 +76,7 @@ class TestOnACluster(RedisContract):
         first = store.location.split(",")[0]
         return redis.RedisCluster.from_url(first, decode_responses=True, protocol=2)
 
-    def with_the_same_id(self, log: Subject) -> Subject:
+    def with_the_same_store_id(self, log: Subject) -> Subject:
         """Each part of a cluster has an id of its own, as its nodes lose data by themselves."""
         return next(o for o in (log.other() for _ in range(10_000)) if own_id(o) == own_id(log))
 

@@ -3,7 +3,7 @@
 A page can lack the events that were published after its request began, so it subscribes from that
 time on.
 Events carry the store's time. The start of a request is read from this machine's monotonic clock,
-which is never set. The offset between the two clocks is measured once a minute.
+which cannot be set. The offset between the two clocks is measured once a minute.
 """
 
 from __future__ import annotations

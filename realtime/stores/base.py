@@ -202,8 +202,8 @@ class Store(ABC):
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
         """Append events to a topic's log, all or none, in the store's own transaction.
 
-        A draft is skipped if its ``id`` was appended to this topic within the last hour, or comes
-        twice in one call.
+        A draft is skipped if its ``id`` was appended to this topic within the last hour, or earlier
+        in the same call.
         The events' times are by the store's clock and never decrease within the topic.
         """
 

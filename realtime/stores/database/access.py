@@ -115,10 +115,11 @@ class DatabaseAccess:
         return self._dispatch(_Attempt(operation))
 
     def write(self, operation: Callable[[BaseDatabaseWrapper], T]) -> T:
-        """Run an operation in its own transaction; it may be called several times by retries.
+        """Run an operation in its own transaction; a retry calls it again.
 
         Raises:
-            StoreUnavailable: the database cannot be reached, or stayed locked too long.
+            StoreUnavailable: the database cannot be reached, or stayed locked too long; if the
+                connection broke during the commit, the transaction may have been committed.
             StoreError: the database refused the operation.
         """
         return self._dispatch(_Transaction(operation))

@@ -12,14 +12,14 @@ from django.db.models.signals import post_migrate
 
 
 class RealtimeConfig(AppConfig):
-    """Finds every app's topics and registers the system checks when Django is ready."""
+    """Discovers the topics of all apps and registers the system checks when Django is ready."""
 
     name = "realtime"
     verbose_name = "Realtime"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Import what registers itself."""
+        """Import the system checks and the topics, and connect the signals."""
         import_module("realtime.checks")
         from realtime import request_time
         from realtime.topics import autodiscover
@@ -30,15 +30,15 @@ class RealtimeConfig(AppConfig):
 
 
 def _make_store_id(*, using: str, apps: Apps = apps, **_: Any) -> None:
-    """Write the row that holds the store id; it dies with the data, also when a test flushes it.
+    """Write the row with the store id, after ``migrate`` and after ``flush``.
 
-    Not a migration's work: those are not run anew when a database is emptied.
+    A migration cannot do it: migrations do not run again when a database is emptied.
     """
     from realtime.stores.database.tables import Tables
 
     try:
         log = apps.get_model("realtime", "Log")
     except LookupError:
-        return  # migrated back to nothing
+        return  # the app's migrations were reversed
     if router.allow_migrate_model(using, log):
         Tables(using).store_id()

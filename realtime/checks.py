@@ -1,12 +1,12 @@
-"""System checks: what would fail later, or silently not work, found by ``manage.py check``.
+"""System checks: ``manage.py check`` reports what would fail later, or silently not work.
 
 =============  ==================================================================
 realtime.E001  a value in ``settings.REALTIME`` is wrong
 realtime.E002  a key in ``settings.REALTIME`` is not known
-realtime.E003  two topic patterns have one shape
-realtime.E004  the store cannot be made
-realtime.E005  PyPI's other package with the import name ``realtime`` is installed
-realtime.E006  the channel layer cannot be made
+realtime.E003  two topic patterns have the same shape
+realtime.E004  the store cannot be created
+realtime.E005  another package with the import name ``realtime`` is installed
+realtime.E006  the channel layer cannot be created
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
@@ -17,22 +17,19 @@ realtime.W005  the channel layer is not shared by the processes that share the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
-from django.db import connections
 
 from realtime import conf, topics
 from realtime.broadcast import get_layer
-from realtime.layers.database import DatabaseChannelLayer
 from realtime.stores import get_store
-from realtime.stores.base import Store
+from realtime.stores.sqlite_checks import check_database, is_sqlite
 
 __all__ = [
     "check_asgi_application",
@@ -47,17 +44,10 @@ __all__ = [
     "check_store",
 ]
 
-_SQLITE_HINT = """Set it up so, in settings.DATABASES[{alias!r}]:
-    "OPTIONS": {{
-        "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        "timeout": 20,
-    }},"""
-
 
 @register("realtime")
 def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report everything that is wrong in ``settings.REALTIME``."""
+    """Report every wrong value and unknown key in ``settings.REALTIME``."""
     return [
         Error(
             problem.message,
@@ -70,7 +60,7 @@ def check_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 @register("realtime")
 def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report patterns that no name can choose between."""
+    """Report patterns of the same shape, where a name can match more than one of them."""
     by_shape = sorted(topics.patterns(), key=lambda pair: pair[0].shape)
     messages: list[CheckMessage] = []
     for shape, group in groupby(by_shape, key=lambda pair: pair[0].shape):
@@ -92,12 +82,12 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
 
 @register("realtime")
 def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store that cannot be imported or refuses its options."""
+    """Report a store that cannot be created, or the messages of the store's own ``check()``."""
     if conf.check():
-        return []  # reported with its settings
+        return []  # check_settings reports it
     try:
-        get_store()
-    except Exception as error:  # a store of the project's may fail in any way
+        store = get_store()
+    except Exception as error:  # a third-party store can raise anything
         return [
             Error(
                 f'The store of REALTIME["STORE"] cannot be made: {error}',
@@ -105,23 +95,24 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
                 id="realtime.E004",
             )
         ]
-    return []
+    return store.check()
 
 
 @register("realtime")
 def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Report a channel layer that cannot be imported or refuses its options.
 
-    Publishing would go on, and each wake-up fail: the events would come up to five seconds late.
+    Publishing would work without it, but every wake-up would fail, and events would arrive up to
+    five seconds late.
     """
     if not conf.has_channel_layers():
         return []
     try:
-        # Not get_channel_layer(): it takes a KeyError of the layer's own for a missing entry.
+        # Not get_channel_layer(), which takes any KeyError of the layer for a missing entry.
         layer = channel_layers["default"]
         if not callable(getattr(layer, "group_send", None)):
             raise TypeError(f"{type(layer).__name__} is no channel layer with groups")
-    except Exception as error:  # a layer of the project's may fail in any way
+    except Exception as error:  # a third-party layer can raise anything
         reason = f"{type(error).__name__}: {error}"
         return [
             Error(
@@ -137,19 +128,17 @@ def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 
 @register("realtime")
 def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a store of which each process has its own.
+    """Report a store that processes cannot share.
 
-    SQLite in memory is what tests have, so it is reported only beside a layer that processes share.
+    Tests use SQLite in memory, so that is reported only if the channel layer is shared.
     """
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store or check_layer
-    name = type(store).__name__
-    if store.shared:
-        if not _in_memory(store.alias) or _alone(layer):
-            return []
-        name += f" on {store.alias!r}, which is SQLite in memory,"
+        return []  # check_store or check_layer reports it
+    name = store.unshared()
+    if not name or (store.shared and _unshared(layer)):
+        return []
     return [
         Warning(
             f"The store {name} is not shared: each process has logs of its own, "
@@ -165,20 +154,18 @@ def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
 
 @register("realtime")
 def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a layer of which each process has its own, beside a store that suggests several.
+    """Report a channel layer that processes cannot share, if the store suggests several processes.
 
-    A store suggests several processes if its log is on a server: on any that is shared and not in
+    A store suggests several processes if its logs are on a server: if it is shared and not in
     SQLite.
     """
     try:
         store, layer = get_store(), get_layer()
     except Exception:
-        return []  # reported by check_store or check_layer
-    if not store.shared or _in_sqlite(store) or not _alone(layer):
+        return []  # check_store or check_layer reports it
+    name = _unshared(layer)
+    if not name or not store.shared or (store.alias is not None and is_sqlite(store.alias)):
         return []
-    name = type(layer).__name__
-    if isinstance(layer, DatabaseChannelLayer):
-        name += f" on {layer.using!r}, which is SQLite in memory,"
     return [
         Warning(
             f"The channel layer {name} is not shared, but the store {type(store).__name__} is: "
@@ -193,26 +180,18 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     ]
 
 
-def _alone(layer: BaseChannelLayer) -> bool:
-    """Tell whether no other process can use a layer."""
-    if isinstance(layer, DatabaseChannelLayer):
-        return _in_memory(layer.using)
-    return isinstance(layer, InMemoryChannelLayer)
-
-
-def _in_sqlite(store: Store) -> bool:
-    return store.alias is not None and _is_sqlite(connections.settings[store.alias])
-
-
-def _in_memory(alias: str | None) -> bool:
-    if alias is None or not _is_sqlite(connections.settings[alias]):
-        return False
-    return _names_memory(str(connections.settings[alias]["NAME"]))
+def _unshared(layer: BaseChannelLayer) -> str:
+    """Return a layer's name and why processes cannot share it, for a message; "" if they can."""
+    if isinstance(layer, InMemoryChannelLayer):
+        return type(layer).__name__
+    # Looked up in the class: instances of channels_redis need a running event loop for that.
+    unshared: Callable[[BaseChannelLayer], str] | None = getattr(type(layer), "unshared", None)
+    return "" if unshared is None else unshared(layer)
 
 
 @register("realtime")
 def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the distribution ``realtime``, whose files lie in the folder of ours."""
+    """Report the distribution ``realtime``, which installs its files into our folder."""
     try:
         other = version("realtime")
     except PackageNotFoundError:
@@ -230,12 +209,12 @@ def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
 
 @register("realtime")
 def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a ``runserver`` that would serve WSGI, where no client can connect."""
+    """Report a ``runserver`` that serves WSGI, where no client can connect."""
     app = get_commands().get("runserver", "django.core")
     if app == "realtime":
         return []
     command = load_command_class(app, "runserver")
-    # By name: Daphne's command is imported only where somebody uses it.
+    # By name, so that Daphne is imported only where it is used.
     if any(base.__module__.startswith("daphne.") for base in type(command).__mro__):
         return []
     return [
@@ -249,7 +228,7 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
 
 @register("realtime")
 def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a missing ``ASGI_APPLICATION``, without which runserver does not start."""
+    """Report a missing ``ASGI_APPLICATION``, without which ``runserver`` does not start."""
     if conf.asgi_application():
         return []
     return [
@@ -263,61 +242,10 @@ def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[Check
 
 @register("realtime")
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report SQLite databases in which readers and writers block one another."""
-    # `default` holds the outbox and the fallback layer, whichever store the logs are in.
-    aliases = {"default", _store_alias()} & connections.settings.keys()
-    messages: list[CheckMessage] = []
-    for alias in sorted(aliases):
-        missing = _lacking(connections.settings[alias])
-        if missing:
-            messages.append(
-                Warning(
-                    f"The SQLite database {alias!r} lacks {' and '.join(missing)}: under load, "
-                    "publishing fails with 'database is locked'.",
-                    hint=_SQLITE_HINT.format(alias=alias),
-                    id="realtime.W003",
-                )
-            )
-    return messages
+    """Report the SQLite database ``default``, if readers and writers block each other there.
 
-
-def _store_alias() -> str:
-    try:
-        return get_store().alias or "default"
-    except Exception:
-        return "default"  # reported by check_store
-
-
-def _lacking(database: Mapping[str, Any]) -> list[str]:
-    """Return what a database needs for several writers, if it is a SQLite file."""
-    name = str(database["NAME"])
-    if not _is_sqlite(database) or _names_memory(name):
-        return []  # in memory nobody else can write to it
-    options = database.get("OPTIONS") or {}
-    missing = []
-    if str(options.get("transaction_mode")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-        missing.append("IMMEDIATE transactions")
-    command = str(options.get("init_command", "")).casefold().replace(" ", "")
-    if "journal_mode=wal" not in command and not _is_wal(Path(name)):
-        missing.append("write-ahead logging (WAL)")
-    return missing
-
-
-def _is_sqlite(database: Mapping[str, Any]) -> bool:
-    return str(database["ENGINE"]).endswith(("sqlite3", "spatialite"))
-
-
-def _names_memory(name: str) -> bool:
-    return ":memory:" in name or "mode=memory" in name
-
-
-def _is_wal(path: Path) -> bool:
-    """Return True if a SQLite file says that it is written ahead of.
-
-    Source: https://www.sqlite.org/fileformat.html, 1.3.3: the write version at offset 18 is 2.
+    It holds the outbox and the fallback layer, whatever the store is. A store on the same alias
+    reports it in its own ``check()``.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(19)[18:] == b"\x02"
-    except OSError:
-        return False
+    reported = check_store()
+    return [message for message in check_database("default") if message not in reported]

@@ -1,15 +1,15 @@
-"""The tables.
+"""The tables of the database store, the outbox and the database channel layer.
 
-Only ``stores/database.py``, ``outbox.py`` and ``layers/`` use them, through ``apps.get_model``, so
-that everything else can be imported before ``django.setup()``.
+The code gets these models through ``apps.get_model()``, so that everything else can be imported
+before ``django.setup()``.
 
-Times are seconds since 1970 on the database's clock (``stores.clock.DatabaseClock``), as floats:
-they are compared and sent to clients as numbers and never formatted here.
-Text columns that are looked up by equality alone have their index in ``Meta``: ``unique=True`` or
-``db_index=True`` would add a second one on PostgreSQL, for ``LIKE``.
+Times are seconds since 1970 by the database's clock (``stores.database.clock.DatabaseClock``). They
+are floats, because they are compared and sent to clients as numbers.
+Text columns that are only compared for equality have their index in ``Meta``: on PostgreSQL,
+``unique=True`` or ``db_index=True`` would add a second one for ``LIKE``.
 """
 
-# ruff: noqa: D106, RUF012 - the form that Django gives to Meta
+# ruff: noqa: D106, RUF012 - Django's Meta classes have mutable attributes and no docstring
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 
 
 class Log(models.Model):
-    """The log of one topic: where it stands, and where what is kept of it begins.
+    """The state of a topic's log: its epoch, its head and its floor.
 
-    The row is the topic's lock: who appends, trims or renews locks it first.
-    It stays when all events are trimmed or deleted.
-    The row with the empty name is no log: its epoch is the store id, the epoch of every new log.
+    The row is also the topic's lock: every append, trim and new epoch locks it first. It stays when
+    all events are trimmed or deleted.
+    The row with the empty name is not a log: its epoch is the store id, the epoch of every new log.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -60,12 +60,12 @@ class Log(models.Model):
 class LogEvent(models.Model):
     """An event that is kept in its topic's log.
 
-    There is no index on the time: it never decreases in a log, so that trimming looks at the
-    oldest rows and "since" at the newest, both in the order of ``seq``.
+    There is no index on the time. It never decreases in a log, so trimming reads the oldest rows
+    and "since" the newest ones, both in the order of ``seq``.
     """
 
     id = models.BigAutoField(primary_key=True)
-    # The unique constraint begins with the log: an index of its own would only be written.
+    # The unique constraint begins with the log, so another index would never be used.
     log = models.ForeignKey(
         Log, models.CASCADE, related_name="events", db_index=False, verbose_name=_("topic")
     )
@@ -90,7 +90,7 @@ class LogEvent(models.Model):
 
 
 class SeenEvent(models.Model):
-    """The id of an event that was appended within the last hour, so that it is not repeated."""
+    """The id of an event that was appended within the last hour, so that it is appended once."""
 
     id = models.BigAutoField(primary_key=True)
     log = models.ForeignKey(Log, models.CASCADE, related_name="+", db_index=False)
@@ -111,7 +111,7 @@ class SeenEvent(models.Model):
 
 
 class OutboxEntry(models.Model):
-    """An event that waits in its caller's transaction, and after the commit for the relay."""
+    """An event in the outbox: part of its caller's transaction, and relayed after the commit."""
 
     id = models.BigAutoField(primary_key=True)
     uid = models.CharField(max_length=64)
@@ -147,7 +147,7 @@ class NodeRow(models.Model):
     connections = models.BigIntegerField()
     topics = models.BigIntegerField()
     followers = models.TextField()
-    # The database's default is for processes of the version before, which write no such column.
+    # The database default is for processes of the previous version, which do not set this column.
     writes = models.CharField(max_length=200, default="{}", db_default="{}")
     started = models.FloatField()
     seen = models.FloatField()
@@ -163,10 +163,10 @@ class NodeRow(models.Model):
 
 
 class Member(models.Model):
-    """Somebody who is on a topic through a node; changed under the lock of the presence log."""
+    """A member of a topic, as one node reports it; changed under the lock of the presence log."""
 
     id = models.BigAutoField(primary_key=True)
-    # The unique constraint begins with the log, and the rows are found by it.
+    # The unique constraint begins with the log, so another index would never be used.
     log = models.ForeignKey(Log, models.CASCADE, related_name="members", db_index=False)
     uid = models.CharField(max_length=255)
     node = models.CharField(max_length=40)
@@ -186,7 +186,7 @@ class Member(models.Model):
 
 
 class LayerInbox(models.Model):
-    """A process that reads the database channel layer, and until when it is believed to live."""
+    """A process that reads the database channel layer, and when its lease expires."""
 
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=100)
@@ -203,7 +203,7 @@ class LayerInbox(models.Model):
 
 
 class LayerMessage(models.Model):
-    """A message of the database channel layer, until its reader takes it."""
+    """A message of the database channel layer that was not read yet."""
 
     id = models.BigAutoField(primary_key=True)
     inbox = models.CharField(max_length=100)

@@ -35,7 +35,6 @@ from realtime.protocol.events import Draft
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
-from realtime.stores.database import DatabaseStore
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 from realtime.threads import RELAY_THREADS
@@ -178,7 +177,7 @@ def relay(alias: str, topic: str) -> int:
     store = get_store()
     count = 0
     while True:
-        if isinstance(store, DatabaseStore) and store.alias == alias:
+        if store.supports_claims and store.alias == alias:
             appended = store.append_claimed(topic, lambda: _take(alias, topic))
         else:
             appended = _append_leased(store, alias, topic)

@@ -1,4 +1,4 @@
-"""Who is on a topic: one member a user, however many tabs, devices and nodes.
+"""The members of a topic: one for each user, over all tabs, devices and nodes.
 
 ::
 
@@ -6,13 +6,15 @@
 
     presence.members("orders.42")  # [Member(id="user.7", user="7", info={"name": "Ada"})]
 
-A topic with ``presence = True`` keeps it.
-A visitor who is not signed in is one member a connection.
-``Topic.member_info(user)`` says what others see.
+A topic class turns presence on with ``presence = True``.
+For visitors who are not signed in, each connection is a member.
+``Topic.member_info(user)`` returns what others see of a user.
 
-A member is there from its first subscription to a few seconds after the last one ended, so that a
-reload is no leave; after a process was killed, until the others have given it up (``nodes``).
-Joins and leaves are events of an internal log, whose ``seq`` is their ``version``.
+A user is a member from the first subscription until a few seconds after the last one ended, so that
+reloading a page causes no leave. The members of a process that was killed leave when the other
+nodes declare it dead (``nodes``).
+Joins and leaves are events of an internal log; the ``seq`` of that log is the ``version`` of the
+list.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ __all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_te
 
 logger = logging.getLogger("realtime")
 
-INFO_BYTES = 1_024  # of one member's info: a list of a thousand members stays under a megabyte
+INFO_BYTES = 1_024  # of one member's info, so that a list of 1,000 members is about 1 MB
 
 
 def log_of(topic: Topic | str) -> str:
@@ -43,7 +45,7 @@ def log_of(topic: Topic | str) -> str:
 
     Raises:
         UnknownTopic: no registered pattern matches.
-        PresenceDisabled: the topic keeps no presence.
+        PresenceDisabled: the topic has no presence; set ``presence = True`` on its class.
     """
     found = topic if isinstance(topic, Topic) else resolve(topic)
     if not found.presence:
@@ -52,36 +54,36 @@ def log_of(topic: Topic | str) -> str:
 
 
 def members(topic: Topic | str) -> list[Member]:
-    """Return who is on a topic now, in the order in which they came.
+    """Return the members of a topic, in the order in which they joined.
 
     Raises:
         UnknownTopic: no registered pattern matches.
-        PresenceDisabled: the topic keeps no presence.
-        StoreUnavailable: the store cannot be read now.
+        PresenceDisabled: the topic has no presence; set ``presence = True`` on its class.
+        StoreUnavailable: the store cannot be reached; try again.
     """
     return _read(get_store().members(log_of(topic)))
 
 
 async def amembers(topic: Topic | str) -> list[Member]:
-    """Do as ``members()`` does."""
+    """Async version of ``members()``."""
     return _read(await get_store().amembers(log_of(topic)))
 
 
-def _read(roster: MemberList) -> list[Member]:
-    return [Member(**json.loads(text)) for text in roster.members.values()]
+def _read(stored: MemberList) -> list[Member]:
+    return [Member(**json.loads(text)) for text in stored.members.values()]
 
 
 def member_id(user: Any, connection: str) -> str:
-    """Return the id of the member that a connection is of."""
+    """Return the member id of a connection: that of its user, or of the connection if anonymous."""
     if user is not None and user.is_authenticated:
         return str(user_topic(user))
     return f"connection.{connection}"
 
 
 async def member_text(topic: Topic, user: Any, id: str) -> str:
-    """Return the JSON text of a member, as others see it.
+    """Return the JSON text of a member, as other clients receive it.
 
-    An error in ``member_info()`` is logged, and the member has no info.
+    If ``member_info()`` fails, the error is logged and the member's info is null.
     """
     is_user = user is not None and user.is_authenticated
     text = json.dumps({"id": id, "user": str(user.pk) if is_user else None})

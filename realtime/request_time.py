@@ -1,9 +1,9 @@
-"""When something happened on the store's clock, as far as this process knows.
+"""When a request began, by the store's clock.
 
-A page is rendered from what the database held after its request had begun; events from that moment
-on are what it may lack.
-Events carry the store's time, a request the reading of this machine's monotonic clock, which nobody
-sets; how the two relate is measured once a minute.
+A page can lack the events that were published after its request began, so it subscribes from that
+time on.
+Events carry the store's time. The start of a request is read from this machine's monotonic clock,
+which cannot be set. The offset between the two clocks is measured once a minute.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from realtime.stores.base import Store
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-__all__ = ["ameasure", "began", "connect", "moment_of"]
+__all__ = ["ameasure", "began", "connect", "store_time"]
 
 logger = logging.getLogger("realtime")
 
-MEASURE_SECONDS = 60.0  # after which a clock may have been set; drift is some ms a minute
-UNKNOWN_SECONDS = 5.0  # taken off where the store's clock could not be asked: NTP keeps closer
-MARGIN_SECONDS = 1.0  # taken off besides: an event has its time before its commit, by some ms
+MEASURE_SECONDS = 60.0  # between measurements; clocks drift a few ms in that time, or are set
+UNKNOWN_SECONDS = 5.0  # subtracted if the store's clock is unknown; NTP keeps clocks closer
+MARGIN_SECONDS = 1.0  # subtracted otherwise: an event's time is a few ms before its commit
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the store's clock said.
+    """A measurement of the store's clock.
 
     Attributes:
-        store: whose clock.
-        time: seconds since 1970; None after a failed try, which is not repeated at once either.
-        at: when it had said so, on ``time.monotonic()``: a little later than it was so.
+        store: the store.
+        time: its time in seconds since 1970; None if the call failed, which is not retried before
+            ``MEASURE_SECONDS`` have passed.
+        at: ``time.monotonic()`` after the call returned, which is slightly later than ``time``.
     """
 
     store: Store
@@ -52,20 +53,21 @@ _measured: _Measured | None = None
 _lock = threading.Lock()
 
 
-def moment_of(moment: float) -> float:
-    """Return a time by the store's clock that is not after a moment of this machine.
+def store_time(moment: float) -> float:
+    """Convert a time of this machine to the store's clock; the result is never too late.
 
-    Asks the store once a minute, unless an event loop runs in this thread, where the hub does that,
-    or the thread is in a transaction, which may hold the lock that the store would wait for.
+    Asks the store once a minute. It does not ask if an event loop runs in this thread (the hub asks
+    then), or if the thread is in a transaction that can hold the lock which the store needs.
 
     Args:
-        moment: on ``time.monotonic()``.
+        moment: a value of ``time.monotonic()``.
 
     Returns:
-        Seconds since 1970 by the store's clock: a second early, and five where it is not known.
+        Seconds since 1970 by the store's clock: one second early, or five if the store's clock is
+        not known.
     """
     store = get_store()
-    if _is_due(store) and _may_ask(store) and _lock.acquire(blocking=False):
+    if _is_due(store) and _can_ask(store) and _lock.acquire(blocking=False):
         try:
             _measure(store)
         finally:
@@ -77,32 +79,32 @@ def moment_of(moment: float) -> float:
 
 
 async def ameasure(store: Store) -> None:
-    """Ask the store, if that is due; for the hub, once in a while."""
+    """Measure the store's clock if that is due; the hub calls this regularly."""
     if not _is_due(store):
         return
     try:
-        theirs = await store.aclock()
-    except Exception as error:  # a page can do without
+        now = await store.aclock()
+    except Exception as error:  # store_time() works without it
         logger.debug("the store's clock could not be read: %s", error)
-        _note(store, None)
+        _set_measured(store, None)
     else:
-        _note(store, theirs)
+        _set_measured(store, now)
 
 
 def _measure(store: Store) -> None:
     try:
-        theirs = store.clock()
-    except Exception as error:  # a page can do without
+        now = store.clock()
+    except Exception as error:  # store_time() works without it
         logger.debug("the store's clock could not be read: %s", error)
-        _note(store, None)
+        _set_measured(store, None)
     else:
-        _note(store, theirs)
+        _set_measured(store, now)
 
 
-def _note(store: Store, theirs: float | None) -> None:
+def _set_measured(store: Store, now: float | None) -> None:
     global _measured
-    if theirs is not None or _measured is None or _measured.store is not store:
-        _measured = _Measured(store, theirs, time.monotonic())
+    if now is not None or _measured is None or _measured.store is not store:
+        _measured = _Measured(store, now, time.monotonic())
 
 
 def _is_due(store: Store) -> bool:
@@ -112,7 +114,7 @@ def _is_due(store: Store) -> bool:
     return time.monotonic() - measured.at > MEASURE_SECONDS
 
 
-def _may_ask(store: Store) -> bool:
+def _can_ask(store: Store) -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -120,7 +122,7 @@ def _may_ask(store: Store) -> bool:
     return False
 
 
-KEY = "realtime.began"
+KEY = "realtime.began"  # in the scope or environ of a request
 
 
 def _stamp(
@@ -129,19 +131,19 @@ def _stamp(
     environ: dict[str, Any] | None = None,
     **kwargs: object,
 ) -> None:
-    """Note when a request began: before any of its queries, and without a middleware."""
+    """Store the time at which a request began: before any of its queries, without a middleware."""
     request = scope if scope is not None else environ
     if request is not None:
         request[KEY] = time.monotonic()
 
 
 def began(request: HttpRequest) -> float | None:
-    """Return when a request began, on ``time.monotonic()``; None if no handler has started it."""
-    carrier = getattr(request, "scope", None) or getattr(request, "environ", None) or {}
-    moment: float | None = carrier.get(KEY)
+    """Return the ``time.monotonic()`` at which a request began; None if no handler received it."""
+    attributes = getattr(request, "scope", None) or getattr(request, "environ", None) or {}
+    moment: float | None = attributes.get(KEY)
     return moment
 
 
 def connect() -> None:
-    """Begin to listen; the app does it when it is ready."""
+    """Connect to the signal of a request's start; the app calls this when it is ready."""
     request_started.connect(_stamp, dispatch_uid="realtime.request_time.stamp")

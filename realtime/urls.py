@@ -1,7 +1,8 @@
-"""For the project's ``urls.py``, where a WSGI server serves it: polling.
+"""The URLs for a project that a WSGI server serves, which supports polling only.
 
-``path("realtime/", include("realtime.urls"))``, at the prefix of ``REALTIME["PREFIX"]``.
-Behind ``with_realtime`` these paths are answered before Django sees them.
+Include them at the prefix of ``REALTIME["PREFIX"]``:
+``path("realtime/", include("realtime.urls"))``.
+Behind ``with_realtime`` the requests are answered before they reach Django.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Django app, and what it sets up when Django is ready."""
+"""The app's configuration, and what it does when Django is ready."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_runserver_is_daphne_from_the_first_app() -> None:
 
 
 def test_django_starts_without_importing_the_server() -> None:
-    """A WSGI worker or a task queue pays for neither Twisted nor Daphne."""
+    """A WSGI server or a task worker needs neither Twisted nor Daphne in memory."""
     script = (
         "import sys, django; django.setup(); "
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'twisted', 'daphne'}))"

@@ -1,11 +1,11 @@
-"""The system checks: each problem has its id, and a hint that removes it."""
+"""The system checks: each problem has its id, and a hint that solves it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import CheckMessage, run_checks
 from django.core.management import get_commands
 from django.db import connections
 from django.test import override_settings
@@ -24,17 +24,18 @@ def _registrations_end_with_the_test() -> Iterator[None]:
 
 
 def found() -> list[str]:
+    """Return the ids that all checks report."""
     return [message.id or "" for message in run_checks(tags=["realtime"])]
 
 
-def test_a_project_that_is_set_up_has_no_problem() -> None:
+def test_a_project_that_is_set_up_correctly_has_no_problem() -> None:
     assert found() == []
 
 
 # Settings
 
 
-def test_a_wrong_value_is_reported_with_its_remedy() -> None:
+def test_a_wrong_value_is_reported_with_a_valid_one() -> None:
     with override_settings(REALTIME={"PREFIX": "/x"}):
         (message,) = checks.check_settings()
         assert found() == ["realtime.E001"]
@@ -43,7 +44,7 @@ def test_a_wrong_value_is_reported_with_its_remedy() -> None:
     assert '"realtime/"' in (message.hint or "")
 
 
-def test_an_unknown_key_is_reported_with_the_nearest() -> None:
+def test_an_unknown_key_is_reported_with_the_nearest_known_one() -> None:
     with override_settings(REALTIME={"LIMITS": {"topic": 5}, "STOER": {}}):
         messages = checks.check_settings()
     assert {message.id for message in messages} == {"realtime.E002"}
@@ -56,7 +57,7 @@ def test_an_unknown_key_is_reported_with_the_nearest() -> None:
 # Patterns
 
 
-def test_two_patterns_of_one_shape_are_reported_with_their_classes() -> None:
+def test_two_patterns_of_the_same_shape_are_reported_with_their_classes() -> None:
     @register("bills.<int:pk>")
     class BillTopic(Topic):
         pk: int
@@ -90,7 +91,7 @@ def test_a_more_specific_pattern_is_no_problem() -> None:
         ({"OPTIONS": {"using": "nowhere"}}, "nowhere"),
     ],
 )
-def test_a_store_that_cannot_be_made_is_reported(store: dict[str, Any], text: str) -> None:
+def test_a_store_that_cannot_be_created_is_reported(store: dict[str, Any], text: str) -> None:
     with override_settings(REALTIME={"STORE": store}):
         (message,) = checks.check_store()
         assert found() == ["realtime.E004"]
@@ -137,7 +138,7 @@ IN_MEMORY = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
         ({}, MEMORY_LAYER, SERVER, ["realtime.W005"]),
         ({}, REDIS_LAYER, SERVER, []),
         ({}, {}, SERVER, []),
-        ({}, MEMORY_LAYER, None, []),  # a SQLite file: one process, like as not
+        ({}, MEMORY_LAYER, None, []),  # a SQLite file: probably one process
         ({}, MEMORY_LAYER, IN_MEMORY, []),  # a test
         ({}, {}, IN_MEMORY, []),
         ({}, REDIS_LAYER, IN_MEMORY, ["realtime.W004"]),
@@ -149,7 +150,7 @@ IN_MEMORY = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
         ),
     ],
 )
-def test_what_cannot_serve_several_processes_is_named_where_the_settings_suggest_them(
+def test_an_unshared_store_or_layer_is_reported_if_the_settings_suggest_several_processes(
     monkeypatch: pytest.MonkeyPatch,
     store: dict[str, Any],
     layers: dict[str, Any],
@@ -183,7 +184,7 @@ OURS = "realtime.layers.DatabaseChannelLayer"
     ],
 )
 @pytest.mark.parametrize("store", [{}, REDIS_STORE], ids=["database", "redis"])
-def test_a_layer_that_cannot_be_made_is_reported_once(
+def test_a_layer_that_cannot_be_created_is_reported_once(
     store: dict[str, Any], layer: object, text: str
 ) -> None:
     with override_settings(REALTIME=store, CHANNEL_LAYERS={"default": layer}):
@@ -200,13 +201,13 @@ class LayerWithoutItsKey:
         raise KeyError("address")
 
 
-def test_no_layer_and_one_that_can_be_made_are_no_problem() -> None:
+def test_no_layer_and_a_layer_that_can_be_created_are_no_problem() -> None:
     for layers in ({}, MEMORY_LAYER, REDIS_LAYER, {"default": {"BACKEND": OURS}}):
         with override_settings(CHANNEL_LAYERS=layers):
             assert checks.check_layer() == []
 
 
-# The other package of this name
+# The other package with this import name
 
 
 def test_the_other_package_with_this_import_name_is_reported(
@@ -226,12 +227,12 @@ def test_the_other_package_with_this_import_name_is_reported(
 
 
 @pytest.fixture
-def _commands_are_looked_up_anew() -> Iterator[None]:
+def _commands_are_looked_up_again() -> Iterator[None]:
     yield
     get_commands.cache_clear()
 
 
-@pytest.mark.usefixtures("_commands_are_looked_up_anew")
+@pytest.mark.usefixtures("_commands_are_looked_up_again")
 @pytest.mark.parametrize(
     ("first", "ids"),
     [
@@ -262,9 +263,15 @@ def test_a_missing_asgi_application_is_reported(value: str | None) -> None:
 # SQLite
 
 
+def sqlite_messages() -> list[CheckMessage]:
+    """Return the messages of all checks about SQLite databases, by alias."""
+    reported = [m for m in run_checks(tags=["realtime"]) if m.id == "realtime.W003"]
+    return sorted(reported, key=lambda message: message.msg)
+
+
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the settings of a SQLite file that stands for `default`."""
+    """Return the settings of `default`, which is a SQLite file in this test."""
     entry: dict[str, Any] = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": tmp_path / "x.sqlite3",
@@ -274,10 +281,10 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return entry
 
 
-def test_a_sqlite_file_as_django_sets_it_up_is_reported_with_what_to_paste(
+def test_a_sqlite_file_with_djangos_defaults_is_reported_with_settings_to_paste(
     database: dict[str, Any],
 ) -> None:
-    (message,) = checks.check_sqlite()
+    (message,) = sqlite_messages()
     assert message.id == "realtime.W003"
     assert "'default'" in message.msg
     assert "IMMEDIATE" in message.msg
@@ -285,7 +292,7 @@ def test_a_sqlite_file_as_django_sets_it_up_is_reported_with_what_to_paste(
     pasted = (message.hint or "").partition(":\n")[2]
     exec(f"database.update({{{pasted}}})", {"database": database})
     assert database["OPTIONS"]["timeout"] == 20
-    assert checks.check_sqlite() == []
+    assert sqlite_messages() == []
 
 
 @pytest.mark.parametrize(
@@ -297,15 +304,15 @@ def test_a_sqlite_file_as_django_sets_it_up_is_reported_with_what_to_paste(
         ({"transaction_mode": "EXCLUSIVE", "init_command": WAL}, []),
     ],
 )
-def test_what_a_sqlite_file_lacks_is_named(
+def test_the_settings_that_a_sqlite_file_lacks_are_named(
     database: dict[str, Any], options: dict[str, str], missing: list[str]
 ) -> None:
     database["OPTIONS"] = options
-    text = " ".join(message.msg for message in checks.check_sqlite())
+    text = " ".join(message.msg for message in sqlite_messages())
     assert [word for word in ("IMMEDIATE", "WAL") if word in text] == missing
 
 
-def test_a_file_that_is_written_ahead_of_needs_no_command(database: dict[str, Any]) -> None:
+def test_a_file_in_wal_mode_needs_no_init_command(database: dict[str, Any]) -> None:
     import sqlite3
 
     database["OPTIONS"] = {"transaction_mode": "IMMEDIATE"}
@@ -315,7 +322,7 @@ def test_a_file_that_is_written_ahead_of_needs_no_command(database: dict[str, An
         connection.execute(f"CREATE TABLE {mode}_ (x)")
         connection.commit()
         connection.close()
-        assert [message.id for message in checks.check_sqlite()] == ids
+        assert [message.id for message in sqlite_messages()] == ids
 
 
 @pytest.mark.parametrize(
@@ -326,16 +333,16 @@ def test_a_file_that_is_written_ahead_of_needs_no_command(database: dict[str, An
         {"ENGINE": "django.db.backends.sqlite3", "NAME": "file:x?mode=memory&cache=shared"},
     ],
 )
-def test_other_databases_are_left_alone(database: dict[str, Any], entry: dict[str, Any]) -> None:
+def test_other_databases_are_not_reported(database: dict[str, Any], entry: dict[str, Any]) -> None:
     database.update(entry)
-    assert checks.check_sqlite() == []
+    assert sqlite_messages() == []
 
 
-def test_the_database_of_the_store_is_looked_at(
+def test_the_stores_database_is_checked_too(
     database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = {**database, "NAME": database["NAME"].with_name("other.sqlite3")}
     monkeypatch.setitem(connections.settings, "other", other)
     with override_settings(REALTIME={"STORE": {"OPTIONS": {"using": "other"}}}):
-        messages = checks.check_sqlite()
+        messages = sqlite_messages()
     assert ["'default'" in messages[0].msg, "'other'" in messages[1].msg] == [True, True]

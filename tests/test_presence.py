@@ -1,4 +1,4 @@
-"""Who is on a topic, asked from Python, and what is made of a user."""
+"""The members of a topic, read from Python, and how a user becomes a member."""
 
 import datetime
 import json
@@ -42,15 +42,15 @@ def room(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def info() -> Iterator[type[Topic]]:
-    """A topic without `member_info()`, until a test gives it one."""
+    """A topic without `member_info()`, unless a test adds it."""
     with isolated():
 
-        @register("told.<slug:name>")
-        class ToldTopic(Topic):
+        @register("described.<slug:name>")
+        class DescribedTopic(Topic):
             name: str
             presence = True
 
-        yield ToldTopic
+        yield DescribedTopic
 
 
 async def enter(room: str, *users: User, node: str = "a") -> None:
@@ -60,12 +60,12 @@ async def enter(room: str, *users: User, node: str = "a") -> None:
 
 
 async def text_of(topic: Topic, user: Any, id: str = "connection.abc") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(await member_text(topic, user, id))
-    return told
+    member: dict[str, Any] = json.loads(await member_text(topic, user, id))
+    return member
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_members_are_told_in_the_order_in_which_they_came(room: str) -> None:
+async def test_members_are_listed_in_the_order_in_which_they_joined(room: str) -> None:
     assert await amembers(room) == []
     await enter(room, User(7, "zoe"), User(3, "bo"))
     await enter(room, User(7, "zoe"), node="b")
@@ -77,14 +77,14 @@ async def test_members_are_told_in_the_order_in_which_they_came(room: str) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_synchronous_code_is_told_the_same(room: str) -> None:
+def test_synchronous_code_gets_the_same_list(room: str) -> None:
     text = json.dumps({"id": "connection.x", "user": None, "info": [1]})
     get_store().change_members(presence_log(room), "a", {"connection.x": text}, [])
     assert members(room) == members(resolve(room)) == [Member("connection.x", None, [1])]
 
 
 @pytest.mark.parametrize("ask", [members, log_of])
-def test_a_topic_without_presence_is_refused_with_what_to_write(ask: Any) -> None:
+def test_a_topic_without_presence_is_refused_with_the_line_to_add(ask: Any) -> None:
     for topic in ("orders.1", resolve("orders.1")):
         with pytest.raises(PresenceDisabled, match="`presence = True` on OrderTopic"):
             ask(topic)
@@ -93,18 +93,18 @@ def test_a_topic_without_presence_is_refused_with_what_to_write(ask: Any) -> Non
 @pytest.mark.parametrize(
     ("name", "error"), [("nosuch.1", UnknownTopic), ("no such name", InvalidTopicName)]
 )
-async def test_a_name_that_is_no_topic_is_refused(name: str, error: type[Exception]) -> None:
+async def test_a_name_of_no_topic_is_refused(name: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         members(name)
     with pytest.raises(error):
         await amembers(name)
 
 
-async def test_a_store_that_is_away_raises(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(log: str) -> None:
-        raise StoreUnavailable("the store", "it is away")
+async def test_an_unreachable_store_raises(room: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(log: str) -> None:
+        raise StoreUnavailable("the store", "it is not reachable")
 
-    monkeypatch.setattr(get_store(), "amembers", away)
+    monkeypatch.setattr(get_store(), "amembers", fail)
     with pytest.raises(StoreUnavailable):
         await amembers(room)
 
@@ -119,32 +119,32 @@ async def test_a_store_that_is_away_raises(room: str, monkeypatch: pytest.Monkey
         ("ä b", "user.~C3~A4~20b"),
     ],
 )
-async def test_a_member_is_called_as_the_users_own_topic(room: str, pk: Any, id: str) -> None:
+async def test_a_members_id_is_the_name_of_the_users_own_topic(room: str, pk: Any, id: str) -> None:
     assert member_id(User(pk), "abc") == id
-    told = await text_of(resolve(room), User(pk), id)
-    assert told == {"id": id, "user": str(pk), "info": {"name": "ada"}}
+    member = await text_of(resolve(room), User(pk), id)
+    assert member == {"id": id, "user": str(pk), "info": {"name": "ada"}}
 
 
-@pytest.mark.parametrize("nobody", [None, AnonymousUser()])
-async def test_a_visitor_is_called_as_the_connection_and_has_no_key(room: str, nobody: Any) -> None:
-    assert member_id(nobody, "abc") == "connection.abc"
-    assert (await text_of(resolve(room), nobody))["user"] is None
+@pytest.mark.parametrize("visitor", [None, AnonymousUser()])
+async def test_an_anonymous_members_id_is_that_of_the_connection(room: str, visitor: Any) -> None:
+    assert member_id(visitor, "abc") == "connection.abc"
+    assert (await text_of(resolve(room), visitor))["user"] is None
 
 
-async def test_a_topic_that_tells_nothing_more_has_members_without_info(
+async def test_members_of_a_topic_without_member_info_have_no_info(
     info: type[Topic],
 ) -> None:
-    told = await text_of(resolve("told.x"), User(7), "user.7")
-    assert told == {"id": "user.7", "user": "7", "info": None}
+    member = await text_of(resolve("described.x"), User(7), "user.7")
+    assert member == {"id": "user.7", "user": "7", "info": None}
 
 
-async def test_info_may_be_what_events_may_be_and_come_from_a_coroutine(info: Any) -> None:
+async def test_info_can_be_any_data_of_events_and_come_from_a_coroutine(info: Any) -> None:
     async def answer(self: Any, user: Any) -> dict[str, Any]:
         return {"since": datetime.date(2026, 11, 22), "key": user.pk, "text": "naïve </script>"}
 
     info.member_info = answer
-    told = await text_of(resolve("told.x"), User(uuid.UUID(int=5)))
-    assert told["info"] == {
+    member = await text_of(resolve("described.x"), User(uuid.UUID(int=5)))
+    assert member["info"] == {
         "since": "2026-11-22",
         "key": str(uuid.UUID(int=5)),
         "text": "naïve </script>",
@@ -152,29 +152,29 @@ async def test_info_may_be_what_events_may_be_and_come_from_a_coroutine(info: An
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "logged"),
     [
         (lambda user: 1 / 0, "ZeroDivisionError"),
         (lambda user: {"user": object()}, "object"),
         (lambda user: {"x": float("nan")}, "nan"),
         (lambda user: "x" * (INFO_BYTES + 1), str(INFO_BYTES)),
     ],
-    ids=["raises", "is not serialisable", "is no number", "is too large"],
+    ids=["raises", "is not serialisable", "is not a number", "is too large"],
 )
-async def test_info_that_fails_is_logged_and_the_member_is_there_without(
-    info: Any, answer: Any, said: str, caplog: pytest.LogCaptureFixture
+async def test_info_that_fails_is_logged_and_the_member_has_none(
+    info: Any, answer: Any, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     info.member_info = lambda self, user: answer(user)
     with caplog.at_level(logging.ERROR, "realtime"):
-        told = await text_of(resolve("told.x"), User(7), "user.7")
-    assert told == {"id": "user.7", "user": "7", "info": None}
+        member = await text_of(resolve("described.x"), User(7), "user.7")
+    assert member == {"id": "user.7", "user": "7", "info": None}
     (record,) = caplog.records
     text = logging.Formatter("%(message)s").format(record)
     assert "member_info()" in text
-    assert "ToldTopic(name='x')" in text
-    assert said in text
+    assert "DescribedTopic(name='x')" in text
+    assert logged in text
 
 
 async def test_the_largest_info_fits(info: Any) -> None:
-    info.member_info = lambda self, user: "x" * (INFO_BYTES - 2)  # and the quotes
-    assert len((await text_of(resolve("told.x"), User(7)))["info"]) == INFO_BYTES - 2
+    info.member_info = lambda self, user: "x" * (INFO_BYTES - 2)  # without the quotes
+    assert len((await text_of(resolve("described.x"), User(7)))["info"]) == INFO_BYTES - 2

@@ -68,6 +68,7 @@ from realtime.layers.messages import (
 from realtime.layers.tables import LayerTables
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
 from realtime.layers.worker import DatabaseWorker, Task
+from realtime.stores.sqlite_checks import is_in_memory
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -335,6 +336,17 @@ class DatabaseChannelLayer(BaseChannelLayer):
             raise StoreUnavailable(
                 type(self).__name__, f"no answer within {ANSWER_SECONDS:g} seconds"
             ) from None
+
+    # System checks
+
+    def unshared(self) -> str:
+        """Return the layer's name and why processes cannot share it, for a message; "" if they can.
+
+        The system checks call this method of any layer that has it.
+        """
+        if not is_in_memory(self.using):
+            return ""
+        return f"{type(self).__name__} on {self.using!r}, which is SQLite in memory,"
 
 
 def _refused(name: str, value: object, reason: str) -> ImproperlyConfigured:

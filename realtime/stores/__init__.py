@@ -1,6 +1,6 @@
-"""Where the logs of the topics live.
+"""Stores: where the topics' logs are kept.
 
-``get_store()`` returns the store that the settings name; see ``base`` for what every store does.
+``get_store()`` returns the store that the settings name; ``base`` is the contract of every store.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _store: Store | None = None
 
 
 def get_store() -> Store:
-    """Return the store of ``settings.REALTIME["STORE"]``, one for the whole process.
+    """Return the process's store, made from ``settings.REALTIME["STORE"]``.
 
     Raises:
-        ImproperlyConfigured: there is no such class, or it refuses its options.
+        ImproperlyConfigured: the class cannot be imported, or it refuses its options.
     """
     global _store
     store = _store
@@ -54,7 +54,7 @@ def _make_store() -> Store:
     return backend(config.store_location, config.store_options)
 
 
-def _forget_store(*, setting: str, **_: Any) -> None:
+def _reset_store(*, setting: str, **_: Any) -> None:
     global _store
     if setting == "REALTIME":
         with _lock:
@@ -63,4 +63,4 @@ def _forget_store(*, setting: str, **_: Any) -> None:
             store.close()
 
 
-setting_changed.connect(_forget_store, dispatch_uid="realtime.stores")
+setting_changed.connect(_reset_store, dispatch_uid="realtime.stores")

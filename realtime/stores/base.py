@@ -1,27 +1,28 @@
-"""What a store is: the log of every topic, and the rules that all stores keep.
+"""The contract of a store, which keeps the log of every topic.
 
-``tests/stores/contract.py`` holds each sentence of this page against every store.
+``tests/stores/contract.py`` tests each sentence of this docstring with every store.
 
-A store is made by ``Store(location, options)`` from ``settings.REALTIME["STORE"]`` and is used from
-any thread and any event loop of its process.
+A store is created by ``Store(location, options)`` from ``settings.REALTIME["STORE"]``. Any thread
+and any event loop of the process can use it.
 
-**Log.** A topic's log is a row of events numbered 1, 2, 3 … with no hole and no reuse; the numbers
-are taken under a lock of that topic alone.
+**Log.** A topic's log is a sequence of events, numbered 1, 2, 3 … with no hole and no reuse. The
+numbers are assigned under a lock of that topic alone.
 
 **Cursors.** ``head`` is the cursor of the last event that was appended, ``floor`` the cursor of the
-last one that was trimmed.
-Both outlive the events.
-A topic without events is at ``beginning(store id, topic)`` without anything being written for it;
-the store id is made once, is the epoch of every new log, and dies with the store's data.
-One can read on from a cursor while its own event is kept, and from ``head`` and ``floor``;
-any other raises ``CursorExpired``.
+last event that was trimmed. Both outlive their events.
+The head of a topic without events is ``beginning(store id, topic)``; nothing is written for it. The
+store id is generated once, is the epoch of every new log, and is lost only with the store's data.
+A log can be read from the cursor of an event that is kept, from ``head`` and from ``floor``; any
+other cursor raises ``CursorExpired``.
 
-**Epochs.** ``renew()`` and ``delete()`` begin a new epoch; nothing else does, and no read writes.
+**Epochs.** Only ``renew()`` and ``delete()`` begin a new epoch. A read never writes.
 
-**Nodes** are the server processes; each writes one row again and again, on the store's time.
-**Members** are who is on a topic, as the nodes say: a member is there while one node says so.
-Its first node's word appends a ``join`` to the topic's presence log, its last one's a ``leave``, in
-the same transaction, so that the log's ``seq`` is the version of the list.
+**Nodes** are the server processes. Each updates its row regularly; times are the store's.
+
+**Members** are the users on a topic, as reported by the nodes. A user is a member while at least
+one node reports it: the first node's report appends a ``join`` to the topic's presence log, and the
+removal of the last one's appends a ``leave``. The report and the event are one transaction, so that
+the log's ``seq`` is the version of the member list.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ from __future__ import annotations
 import hmac
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+from django.core.checks import CheckMessage
 
 from realtime import conf
 from realtime.protocol.events import Cursor, Draft, Event
+from realtime.stores.sqlite_checks import check_database, is_in_memory
 from realtime.threads import STORE_THREADS
 
 __all__ = [
@@ -51,42 +56,45 @@ __all__ = [
     "new_tag",
 ]
 
-READ_LIMIT = 500  # events a read: some 100 KB of ordinary events, a few ms of any database
-READ_BYTES = 256 * 1024  # of JSON a read, the most that a replay may have unsent (design: paced)
-JOIN, LEAVE = "join", "leave"  # names of the events of a presence log; their data is the member
-SEEN_SECONDS = 3_600  # an id is remembered so long; a relay repeats within seconds of a crash
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READ_LIMIT = 500  # events per read: about 100 KB of ordinary events, a few ms of any database
+READ_BYTES = 256 * 1024  # of JSON per read, which is what a replay may have unsent at most
+JOIN, LEAVE = "join", "leave"  # names of a presence log's events; their data is the member
+SEEN_SECONDS = 3_600  # that an id is remembered; a relay retries within seconds of a crash
 
 
 def beginning(epoch: str, topic: str) -> Cursor:
     """Return the cursor before the first event of a topic.
 
-    Its tag is an HMAC under ``SECRET_KEY``, so that "from the beginning" cannot be invented by a
-    client that may resume but not read history.
+    Its tag is an HMAC with ``SECRET_KEY``: a client that can resume but not read the history cannot
+    forge "from the beginning".
     """
     digest = hmac.new(conf.secret(b"realtime.beginning"), f"{epoch}.{topic}".encode(), "sha256")
     return Cursor(epoch, 0, int.from_bytes(digest.digest()[:4], "big"))
 
 
 def new_epoch() -> str:
-    """Return a random epoch: 47 bits, so that two lives of a log never share one by accident.
+    """Return a random epoch of 47 bits, so that no two epochs of a log are equal by accident.
 
-    No cursor begins with a hyphen, which a command line would take for an option.
+    It has no hyphen: a command line would take a cursor that begins with one for an option.
     """
     return secrets.token_urlsafe(6).replace("-", "_")
 
 
 def new_tag() -> int:
-    """Return 32 random bits for an event."""
+    """Return a random tag of 32 bits for an event."""
     return secrets.randbits(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of a topic's log is kept; the stricter of the two limits counts.
+    """How much of a topic's log is kept; the stricter of the two limits applies.
 
     Attributes:
-        max_events: the newest events that are kept; 0 keeps none (and the head all the same).
-        max_age: seconds that an event is kept, on the store's clock.
+        max_events: how many of the newest events are kept; 0 keeps only the head's cursor.
+        max_age: seconds that an event is kept, by the store's clock.
     """
 
     max_events: int
@@ -95,11 +103,11 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What an append did.
+    """The result of an append.
 
     Attributes:
-        previous: the head before the first of the events, which a wake-up carries along.
-        events: the new events in log order; fewer than drafts where ids had been seen.
+        previous: the head before the first of the events; wake-ups carry its tag.
+        events: the new events in log order; a draft whose id was already appended has none.
         kept: how many events the log holds now, so that the caller knows when to trim.
     """
 
@@ -110,11 +118,12 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A contiguous piece of a log.
+    """A contiguous part of a log.
 
     Attributes:
-        events: in log order; empty only if the cursor was the head.
-        head: the log's head when it was read; the page is the last one if its last event is it.
+        events: in log order; empty only if the page was read from the head.
+        head: the log's head when the page was read. If it is the cursor of the page's last event,
+            the page is the last one.
     """
 
     events: tuple[Event, ...]
@@ -123,21 +132,21 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A server process, as it described itself last.
+    """A server process, as its last heartbeat described it.
 
     Attributes:
-        id: random; another one for each life of a process, and after it was given up.
+        id: random; a process gets a new one when it starts, and after it was declared dead.
         host: the machine's name.
-        pid: the process's number there.
-        version: of this package.
-        connections: clients that it holds now; a poll counts while it waits.
-        topics: topics that they follow.
-        followers: how many connections follow a topic, for the most followed ones.
-        writes: how often it wrote to a client since it started, by the way that the bytes took:
-            ``direct`` to the socket, ``buffered`` behind what waited for it in the server, or
-            ``portable`` through the server's ``send()``.
-        started: when it registered, seconds since 1970 on the store's clock.
-        age: seconds since its last heartbeat, on the store's clock.
+        pid: the process id on that machine.
+        version: the version of this package.
+        connections: clients connected now; a poll counts while it waits.
+        topics: how many topics they follow.
+        followers: how many connections follow a topic, for the most followed topics.
+        writes: how many writes to clients it made since it started, by path: ``direct`` to the
+            socket, ``buffered`` in the server behind unsent bytes, or ``portable`` through the
+            server's ``send()``.
+        started: when it registered, in seconds since 1970 by the store's clock.
+        age: seconds since its last heartbeat, by the store's clock.
     """
 
     id: str
@@ -154,11 +163,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class MemberList:
-    """Who is on a topic, at one moment of its presence log.
+    """The members of a topic, at one cursor of its presence log.
 
     Attributes:
-        cursor: the head of the log at that moment.
-        members: JSON text by the member's id, in the order in which they came.
+        cursor: the head of the presence log when the list was read.
+        members: the members' JSON text by their ids, in the order in which they joined.
     """
 
     cursor: Cursor
@@ -166,21 +175,24 @@ class MemberList:
 
 
 class Store(ABC):
-    """The contract of a store; see the module's text for the guarantees.
+    """The contract of a store; the module's docstring states the guarantees.
 
-    Every method raises ``StoreUnavailable`` if the store cannot be reached or is locked beyond the
-    store's own bounded retries, and ``StoreError`` if it refuses for good. The call has then
-    changed nothing; only if the connection was lost while committing, it may have appended what a
-    repetition with the same ``Draft.id`` does not append again.
-    The names with an ``a`` in front are the same for coroutines.
+    Every method raises ``StoreUnavailable`` if the store cannot be reached, or stays locked longer
+    than its own bounded retries, and ``StoreError`` if the store refuses the operation for good. A
+    call that raises has changed nothing, with one exception: if the connection was lost during the
+    commit, the events may have been appended. Retry such an append with the same ``Draft.id``,
+    which is never appended twice.
+    The methods whose names begin with ``a`` are the async versions.
     """
 
-    #: Do other processes see what this one appends?
+    #: Do other processes see what this process appends?
     shared: bool = False
-    #: Does the log outlive the process?
+    #: Do the logs outlive the process?
     durable: bool = False
-    #: The database alias that holds the log, so that an outbox there is relayed in one transaction.
+    #: Which database alias holds the logs? None if they are not in a database of the project.
     alias: str | None = None
+    #: Does ``append_claimed()`` work, for an outbox on ``alias``?
+    supports_claims: bool = False
 
     def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
         self.location = location
@@ -188,60 +200,80 @@ class Store(ABC):
 
     @abstractmethod
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Append events to a topic's log, all or none, in a transaction of the store's own.
+        """Append events to a topic's log, all or none, in the store's own transaction.
 
-        A draft whose ``id`` was appended to this topic within the last hour is passed over, also if
-        it comes twice in one call.
-        Times are the store's clock and never decrease within the topic.
+        A draft is skipped if its ``id`` was appended to this topic within the last hour, or earlier
+        in the same call.
+        The events' times are by the store's clock and never decrease within the topic.
         """
+
+    def append_claimed(self, topic: str, claim: Callable[[], Sequence[Draft]]) -> Appended | None:
+        """Append the drafts of outbox rows, in the transaction that deletes the rows.
+
+        Call it only if ``supports_claims`` is true and the outbox is on ``alias``.
+
+        Args:
+            topic: the topic, whose log is locked when ``claim`` is called.
+            claim: deletes rows on ``alias`` and returns their drafts. It runs in the thread of the
+                transaction, and runs again if the transaction has to be retried. The ids of the
+                drafts are not looked up, since a deleted row does not come back.
+
+        Returns:
+            What was appended, or None if ``claim`` returned nothing.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot append in the transaction of an outbox; "
+            "check supports_claims, and use append() if it is false"
+        )
 
     @abstractmethod
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Return the head of each topic, in one query however many they are."""
+        """Return the head of each topic, in one query for all of them."""
 
     @abstractmethod
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Return the events that follow a cursor, oldest first.
+        """Return the events after a cursor, oldest first.
 
-        At most ``limit`` events and at most ``max_bytes`` of JSON, but at least one event if there
-        is one, so that repeated calls with the last cursor always come to the head. An append or a
-        trim at the same time never makes a hole in the page.
+        Returns at most ``limit`` events and ``max_bytes`` of JSON, but at least one event if there
+        is one: repeated calls with the cursor of the last event always reach the head. A concurrent
+        append or trim never makes a hole in the page.
 
         Raises:
-            CursorExpired: the log cannot be read on from there.
+            CursorExpired: the log cannot be read from this cursor.
         """
 
     @abstractmethod
     def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
-        """Return the cursor after which the wanted events follow.
+        """Return the cursor from which ``read()`` returns the wanted events.
 
         Args:
-            topic: whose log.
-            last: how many of the newest events are wanted.
-            since: the moment (seconds since 1970, store's clock) from which on events are wanted.
+            topic: the topic's name.
+            last: how many of the newest events are wanted; those that were trimmed are left out.
+            since: the time from which on events are wanted, in seconds since 1970 by the store's
+                clock.
 
-        With both, the one that wants fewer counts; with neither, the head is returned. ``last``
-        leaves out silently what was trimmed.
+        If both are given, the one that wants fewer events applies; if neither, the result is the
+        head.
 
         Raises:
-            CursorExpired: events from ``since`` on were trimmed, and ``last`` was not given.
+            CursorExpired: events at or after ``since`` were trimmed, and ``last`` was not given.
         """
 
     @abstractmethod
     def trim(self, topic: str, retention: Retention) -> int:
         """Remove the events that the retention does not keep; return how many.
 
-        Works in pieces, each a short transaction, so that no publisher waits for a long one.
+        Removes them in several short transactions, so that no publisher waits for a long one.
         """
 
     @abstractmethod
     def renew(self, topic: str, epoch: str) -> Cursor:
-        """Begin a new epoch if the log's epoch still is the given one; return the head.
+        """Begin a new epoch if the log's epoch is still ``epoch``; return the head.
 
-        The events stay, under cursors of the new epoch. Called at the same time by many processes
-        that saw the same contradiction, it begins one epoch.
+        The events stay and get cursors of the new epoch. Of several processes that call it with the
+        same epoch, one begins a new epoch.
         """
 
     @abstractmethod
@@ -260,15 +292,15 @@ class Store(ABC):
 
     @abstractmethod
     def beat(self, node: Node, *, is_known: bool) -> bool:
-        """Write a node's row, with the store's time; ``started`` and ``age`` are not read.
+        """Write a node's row, with the time of the store's clock.
 
         Args:
-            node: the row.
-            is_known: it was written before, so that a row that is gone was removed by others.
+            node: the row; its ``started`` and ``age`` are ignored.
+            is_known: whether the node was written before.
 
         Returns:
-            False, and nothing is written, if it is known and gone: the others gave it up, and it
-            has to come back under another id.
+            False if the node is known but its row is gone. Nothing is written: the other nodes
+            declared it dead, and it has to register under a new id.
         """
 
     @abstractmethod
@@ -277,10 +309,12 @@ class Store(ABC):
 
     @abstractmethod
     def expire_node(self, node: str, age: float) -> bool:
-        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay.
+        """Remove a node's row if its last heartbeat is at least ``age`` seconds old.
+
+        The node's members stay.
 
         Returns:
-            True if this call removed it: of several at the same time, one does.
+            True if this call removed the row; of several concurrent calls, one does.
         """
 
     # Members
@@ -289,99 +323,128 @@ class Store(ABC):
     def change_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Write who is on a topic through a node, and append what follows from it.
+        """Add and remove a node's members of a topic, and append the joins and leaves.
 
-        Of those who arrive, a ``join`` for each whom no node had; of those who left, a ``leave``
-        for each whom no node has any more; all or none, and what is so already is passed over, so
-        that a call whose answer was lost can be repeated.
+        Appends a ``join`` for each added member that no other node has, and a ``leave`` for each
+        removed member that no other node has. All or nothing is written. The call is idempotent, so
+        it can be retried after a lost answer.
 
         Args:
             log: the topic's presence log.
             node: the node's id.
-            arrived: the members' JSON text by their ids.
-            left: ids; none of ``arrived``.
+            arrived: the added members' JSON text by their ids.
+            left: the removed members' ids; none of ``arrived``.
         """
 
     @abstractmethod
     def members(self, log: str) -> MemberList:
-        """Return who is on a topic; a read at one moment, which writes nothing."""
+        """Return a topic's members and the head of its presence log, in one consistent read."""
 
     @abstractmethod
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Return the members that a node has written: their ids, by presence log."""
+        """Return the ids of a node's members, by presence log."""
 
     @abstractmethod
     def nodes_of_members(self) -> Collection[str]:
-        """Return the ids of all nodes that have written members, with a row or without."""
+        """Return the ids of all nodes that have members, including nodes without a row."""
 
-    def close(self) -> None:  # noqa: B027 - nothing to close is a good answer
-        """Give back what the store holds open; it can be used again afterwards."""
+    # Set-up
 
-    # Coroutines: by default the methods above in the store's own bounded threads. A store that
-    # never waits, or has an asynchronous driver, overrides them.
+    def check(self) -> list[CheckMessage]:
+        """Report problems of the store's set-up, for ``manage.py check``.
+
+        By default it checks the database at ``alias``, if there is one.
+        """
+        return [] if self.alias is None else check_database(self.alias)
+
+    def unshared(self) -> str:
+        """Return the store's name and why processes cannot share it, for a message; "" if they can.
+
+        ``shared`` says what the class can do. This method also looks at the settings: a database
+        can be in the memory of one process.
+        """
+        name = type(self).__name__
+        if not self.shared:
+            return name
+        if self.alias is not None and is_in_memory(self.alias):
+            return f"{name} on {self.alias!r}, which is SQLite in memory,"
+        return ""
+
+    def close(self) -> None:  # noqa: B027 - optional: a store may have nothing to close
+        """Close the store's connections; the next call opens new ones."""
+
+    # Async versions of the methods above.
+
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one of the methods above for its async version, by default in ``STORE_THREADS``.
+
+        Override it in a store that never blocks. A store with an asynchronous driver overrides the
+        async versions.
+        """
+        return await STORE_THREADS.run(method, *args, **kwargs)
 
     async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Do as ``append()`` does."""
-        return await STORE_THREADS.run(self.append, topic, drafts)
+        """Async version of ``append()``."""
+        return await self._call(self.append, topic, drafts)
 
     async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Do as ``heads()`` does."""
-        return await STORE_THREADS.run(self.heads, topics)
+        """Async version of ``heads()``."""
+        return await self._call(self.heads, topics)
 
     async def aread(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Do as ``read()`` does."""
-        return await STORE_THREADS.run(self.read, topic, after, limit, max_bytes)
+        """Async version of ``read()``."""
+        return await self._call(self.read, topic, after, limit, max_bytes)
 
     async def alocate(
         self, topic: str, *, last: int | None = None, since: float | None = None
     ) -> Cursor:
-        """Do as ``locate()`` does."""
-        return await STORE_THREADS.run(self.locate, topic, last=last, since=since)
+        """Async version of ``locate()``."""
+        return await self._call(self.locate, topic, last=last, since=since)
 
     async def atrim(self, topic: str, retention: Retention) -> int:
-        """Do as ``trim()`` does."""
-        return await STORE_THREADS.run(self.trim, topic, retention)
+        """Async version of ``trim()``."""
+        return await self._call(self.trim, topic, retention)
 
     async def arenew(self, topic: str, epoch: str) -> Cursor:
-        """Do as ``renew()`` does."""
-        return await STORE_THREADS.run(self.renew, topic, epoch)
+        """Async version of ``renew()``."""
+        return await self._call(self.renew, topic, epoch)
 
     async def adelete(self, topic: str) -> Cursor:
-        """Do as ``delete()`` does."""
-        return await STORE_THREADS.run(self.delete, topic)
+        """Async version of ``delete()``."""
+        return await self._call(self.delete, topic)
 
     async def aclock(self) -> float:
-        """Do as ``clock()`` does."""
-        return await STORE_THREADS.run(self.clock)
+        """Async version of ``clock()``."""
+        return await self._call(self.clock)
 
     async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
-        return await STORE_THREADS.run(self.beat, node, is_known=is_known)
+        """Async version of ``beat()``."""
+        return await self._call(self.beat, node, is_known=is_known)
 
     async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
-        return await STORE_THREADS.run(self.nodes)
+        """Async version of ``nodes()``."""
+        return await self._call(self.nodes)
 
     async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
-        return await STORE_THREADS.run(self.expire_node, node, age)
+        """Async version of ``expire_node()``."""
+        return await self._call(self.expire_node, node, age)
 
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Do as ``change_members()`` does."""
-        return await STORE_THREADS.run(self.change_members, log, node, arrived, left)
+        """Async version of ``change_members()``."""
+        return await self._call(self.change_members, log, node, arrived, left)
 
     async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
-        return await STORE_THREADS.run(self.members, log)
+        """Async version of ``members()``."""
+        return await self._call(self.members, log)
 
     async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
-        return await STORE_THREADS.run(self.members_of, node)
+        """Async version of ``members_of()``."""
+        return await self._call(self.members_of, node)
 
     async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
-        return await STORE_THREADS.run(self.nodes_of_members)
+        """Async version of ``nodes_of_members()``."""
+        return await self._call(self.nodes_of_members)

@@ -1,4 +1,4 @@
-"""Where a log stands, and what a cursor is worth there: the rules that all stores share; pure."""
+"""A log's state, and which cursors are valid in it: rules without I/O that all stores share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["LogState", "cut"]
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What a store keeps of a log besides its events.
+    """What a store keeps of a log in addition to its events.
 
     Attributes:
         topic: the topic's name.
         epoch: the log's epoch; the store id if nothing was ever written for the topic.
-        seq: number of the last event that was appended; 0 if there is none.
-        tag: its tag; without meaning at 0.
-        floor_seq: number of the last event that was trimmed; 0 if there is none.
-        floor_tag: its tag; without meaning at 0.
-        floor_time: its time, or when the log was emptied; what came later is kept.
+        seq: the number of the last event that was appended; 0 if there is none.
+        tag: the tag of that event; without meaning if ``seq`` is 0.
+        floor_seq: the number of the last event that was trimmed; 0 if there is none.
+        floor_tag: the tag of that event; without meaning if ``floor_seq`` is 0.
+        floor_time: the time of that event, or of the log's deletion; later events are kept.
     """
 
     topic: str
@@ -35,7 +35,7 @@ class LogState:
     floor_time: float = 0.0
 
     def cursor(self, seq: int, tag: int) -> Cursor:
-        """Return the cursor of an event of this log; the tag does not count at 0."""
+        """Return the cursor of an event of this log; if ``seq`` is 0, ``tag`` is ignored."""
         return Cursor(self.epoch, seq, tag) if seq else beginning(self.epoch, self.topic)
 
     @property
@@ -49,14 +49,15 @@ class LogState:
         return self.cursor(self.floor_seq, self.floor_tag)
 
     def check(self, after: Cursor, own_tag: int | None) -> None:
-        """Check that the log can be read on from a cursor.
+        """Check that the log can be read from a cursor.
 
         Args:
             after: the cursor.
-            own_tag: the tag of the event with the cursor's seq if it is kept, else None.
+            own_tag: the tag of the log's event with the cursor's ``seq``; None if it is not kept.
 
         Raises:
-            CursorExpired: it cannot; see its ``contradicts``.
+            CursorExpired: the log cannot be read from it. ``contradicts`` is true if the cursor is
+                not one that this log ever had.
         """
         expected: int | None
         if after.epoch != self.epoch:
@@ -76,22 +77,22 @@ class LogState:
         if expected is None or after.seq < self.floor_seq:
             raise self.expired(after, contradicts=False)
 
-    def check_moment(self, since: float) -> None:
-        """Check that all events from a moment on are kept.
+    def check_since(self, since: float) -> None:
+        """Check that all events from a time on are kept.
 
         Raises:
-            CursorExpired: some were trimmed.
+            CursorExpired: some of them were trimmed.
         """
         if 0 < self.floor_time >= since:
             raise self.expired(self.floor, contradicts=False)
 
     def expired(self, cursor: Cursor, *, contradicts: bool) -> CursorExpired:
-        """Return the error for a cursor from which the log cannot be read on."""
+        """Return the error for a cursor from which the log cannot be read."""
         return CursorExpired(self.topic, cursor, self.head, contradicts=contradicts)
 
 
 def cut(events: Sequence[Event], max_bytes: int) -> tuple[Event, ...]:
-    """Return the first events, as many as have at most so many bytes of JSON, at least one."""
+    """Return as many of the first events as have ``max_bytes`` of JSON in total; at least one."""
     size = 0
     for count, event in enumerate(events):
         size += len(event.json.encode())

@@ -1,11 +1,12 @@
-"""A store in the memory of one process: for tests and for what may be forgotten."""
+"""A store in the memory of one process: for tests, and for events that may be lost."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ParamSpec, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -29,30 +30,35 @@ from realtime.stores.log_state import LogState, cut
 
 __all__ = ["MemoryStore"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class _Log:
-    standing: LogState
-    time: float = 0.0
+    """A topic's log."""
+
+    state: LogState
+    time: float = 0.0  # of the last event
     events: list[Event] = field(default_factory=list)  # seq is floor_seq + 1 + index
-    seen: dict[str, float] = field(default_factory=dict)  # id -> time, oldest first
+    seen: dict[str, float] = field(default_factory=dict)  # time of the append by id, oldest first
 
     def tag_at(self, seq: int) -> int | None:
-        """Return the tag of an event that is kept."""
-        index = seq - self.standing.floor_seq - 1
+        """Return the tag of an event; None if it is not kept."""
+        index = seq - self.state.floor_seq - 1
         if not 0 <= index < len(self.events):
             return None
         cursor = self.events[index].cursor
         return None if cursor is None else cursor.tag
 
     def cursor_at(self, seq: int) -> Cursor:
-        """Return the cursor of an event that is kept, or of the floor."""
-        index = seq - self.standing.floor_seq - 1
+        """Return the cursor of an event that is kept, or the floor."""
+        index = seq - self.state.floor_seq - 1
         cursor = self.events[index].cursor if index >= 0 else None
-        return self.standing.floor if cursor is None else cursor
+        return self.state.floor if cursor is None else cursor
 
     def count_before(self, moment: float) -> int:
-        """Return how many of the events that are kept are older than a moment."""
+        """Return how many of the kept events are older than a time."""
         low, high = 0, len(self.events)
         while low < high:
             middle = (low + high) // 2
@@ -64,11 +70,11 @@ class _Log:
 
 
 class MemoryStore(Store):
-    """The logs of one process, gone with it.
+    """The logs of one process; they end with it.
 
-    Every call takes a lock for some microseconds and never waits for anything else, so the
-    coroutines run in place.
-    What it keeps is bounded by the retention that ``trim()`` is given, and by a row per topic.
+    A call holds a lock for a few microseconds and never blocks otherwise, so the async versions
+    call the methods directly.
+    Its memory is bounded by the retention passed to ``trim()``, plus one small object per topic.
     """
 
     shared = False
@@ -81,8 +87,8 @@ class MemoryStore(Store):
         self._lock = threading.RLock()
         self._id = new_epoch()
         self._logs: dict[str, _Log] = {}
-        self._nodes: dict[str, tuple[Node, float]] = {}  # with the time of the last heartbeat
-        # By log, then by member: JSON text by node; the first one's is what is shown.
+        self._nodes: dict[str, tuple[Node, float]] = {}  # with the time of its last heartbeat
+        # By log, then by member id: the JSON text by node; the list shows the first node's text.
         self._members: dict[str, dict[str, dict[str, str]]] = {}
 
     def clock(self) -> float:
@@ -94,9 +100,9 @@ class MemoryStore(Store):
         with self._lock:
             log = self._logs.get(topic) or _Log(LogState(topic, self._id))
             now = self.clock()
-            self._forget_seen(log, now)
-            previous = last = log.standing.head
-            moment = max(log.time, now)
+            self._expire_seen(log, now)
+            previous = last = log.state.head
+            event_time = max(log.time, now)
             events: list[Event] = []
             seen: dict[str, float] = {}
             for draft in drafts:
@@ -105,17 +111,17 @@ class MemoryStore(Store):
                         continue
                     seen[draft.id] = now
                 last = Cursor(last.epoch, last.seq + 1, new_tag())
-                events.append(Event(topic, draft.name, draft.json, last, moment, draft.origin))
-            # From here on nothing can fail.
+                events.append(Event(topic, draft.name, draft.json, last, event_time, draft.origin))
+            # Nothing below can fail, so the append is all or none.
             if events:
                 self._logs[topic] = log
-                log.standing = replace(log.standing, seq=last.seq, tag=last.tag)
-                log.time = moment
+                log.state = replace(log.state, seq=last.seq, tag=last.tag)
+                log.time = event_time
                 log.events += events
                 log.seen |= seen
             return Appended(previous, tuple(events), len(log.events))
 
-    def _forget_seen(self, log: _Log, now: float) -> None:
+    def _expire_seen(self, log: _Log, now: float) -> None:
         old = [key for key, seen in log.seen.items() if seen < now - SEEN_SECONDS]
         for key in old:
             del log.seen[key]
@@ -123,44 +129,44 @@ class MemoryStore(Store):
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
         """Return the head of each topic."""
         with self._lock:
-            return {topic: self._standing(topic).head for topic in topics}
+            return {topic: self._state(topic).head for topic in topics}
 
-    def _standing(self, topic: str) -> LogState:
+    def _state(self, topic: str) -> LogState:
         log = self._logs.get(topic)
-        return LogState(topic, self._id) if log is None else log.standing
+        return LogState(topic, self._id) if log is None else log.state
 
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Return the events that follow a cursor, oldest first."""
+        """Return the events after a cursor, oldest first."""
         with self._lock:
             log = self._logs.get(topic)
             if log is None:
-                standing = LogState(topic, self._id)
-                standing.check(after, None)
-                return Page((), standing.head)
-            standing = log.standing
-            standing.check(after, log.tag_at(after.seq))
-            start = after.seq - standing.floor_seq
+                state = LogState(topic, self._id)
+                state.check(after, None)
+                return Page((), state.head)
+            state = log.state
+            state.check(after, log.tag_at(after.seq))
+            start = after.seq - state.floor_seq
             events = log.events[start : start + max(limit, 1)]
-        return Page(cut(events, max_bytes), standing.head)
+        return Page(cut(events, max_bytes), state.head)
 
     def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
-        """Return the cursor after which the wanted events follow."""
+        """Return the cursor from which ``read()`` returns the wanted events."""
         with self._lock:
             log = self._logs.get(topic)
             if log is None:
                 return LogState(topic, self._id).head
-            floor = seq = log.standing.floor_seq
+            floor = seq = log.state.floor_seq
             if since is not None and last is None:
-                log.standing.check_moment(since)
+                log.state.check_since(since)
             if last is not None:
-                seq = max(seq, log.standing.seq - max(last, 0))
+                seq = max(seq, log.state.seq - max(last, 0))
             if since is not None:
                 seq = max(seq, floor + log.count_before(since))
             if last is None and since is None:
-                seq = log.standing.seq
-            return log.standing.head if seq == log.standing.seq else log.cursor_at(seq)
+                seq = log.state.seq
+            return log.state.head if seq == log.state.seq else log.cursor_at(seq)
 
     def trim(self, topic: str, retention: Retention) -> int:
         """Remove the events that the retention does not keep; return how many."""
@@ -174,26 +180,26 @@ class MemoryStore(Store):
                 0,
             )
             if count:
-                seq = log.standing.floor_seq + count
+                seq = log.state.floor_seq + count
                 floor = log.cursor_at(seq)
-                log.standing = replace(
-                    log.standing,
+                log.state = replace(
+                    log.state,
                     floor_seq=seq,
                     floor_tag=floor.tag,
                     floor_time=log.events[count - 1].time or 0.0,
                 )
                 del log.events[:count]
-            self._forget_seen(log, self.clock())
+            self._expire_seen(log, self.clock())
             return count
 
     def renew(self, topic: str, epoch: str) -> Cursor:
-        """Begin a new epoch if the log's epoch still is the given one; return the head."""
+        """Begin a new epoch if the log's epoch is still ``epoch``; return the head."""
         with self._lock:
-            standing = self._standing(topic)
-            if standing.epoch != epoch:
-                return standing.head
-            log = self._logs.setdefault(topic, _Log(standing))
-            log.standing = renewed = replace(standing, epoch=new_epoch())
+            state = self._state(topic)
+            if state.epoch != epoch:
+                return state.head
+            log = self._logs.setdefault(topic, _Log(state))
+            log.state = renewed = replace(state, epoch=new_epoch())
             log.events = [
                 replace(event, cursor=replace(event.cursor, epoch=renewed.epoch))
                 for event in log.events
@@ -204,10 +210,10 @@ class MemoryStore(Store):
     def delete(self, topic: str) -> Cursor:
         """Remove a topic's events and begin a new epoch at seq 0; return the head."""
         with self._lock:
-            log = self._logs.setdefault(topic, _Log(self._standing(topic)))
-            log.standing = LogState(topic, new_epoch(), floor_time=max(log.time, self.clock()))
+            log = self._logs.setdefault(topic, _Log(self._state(topic)))
+            log.state = LogState(topic, new_epoch(), floor_time=max(log.time, self.clock()))
             log.events = []
-            return log.standing.head
+            return log.state.head
 
     def topics(self) -> Iterator[str]:
         """Iterate over the names of all topics that have a log."""
@@ -215,7 +221,7 @@ class MemoryStore(Store):
             return iter(sorted(self._logs))
 
     def beat(self, node: Node, *, is_known: bool) -> bool:
-        """Write a node's row, with the store's time."""
+        """Write a node's row, with the time of the store's clock."""
         with self._lock:
             before = self._nodes.get(node.id)
             if before is None and is_known:
@@ -232,7 +238,7 @@ class MemoryStore(Store):
             return [replace(node, age=max(0.0, now - seen)) for node, seen in self._nodes.values()]
 
     def expire_node(self, node: str, age: float) -> bool:
-        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay."""
+        """Remove a node's row if its last heartbeat is at least ``age`` seconds old."""
         with self._lock:
             if node not in self._nodes or self.clock() - self._nodes[node][1] < age:
                 return False
@@ -242,7 +248,7 @@ class MemoryStore(Store):
     def change_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Write who is on a topic through a node, and append what follows from it."""
+        """Add and remove a node's members of a topic, and append the joins and leaves."""
         with self._lock:
             members = self._members.setdefault(log, {})
             drafts: list[Draft] = []
@@ -262,14 +268,14 @@ class MemoryStore(Store):
             return self.append(log, drafts)
 
     def members(self, log: str) -> MemberList:
-        """Return who is on a topic."""
+        """Return a topic's members and the head of its presence log."""
         with self._lock:
             members = self._members.get(log, {})
             shown = {uid: next(iter(by_node.values())) for uid, by_node in members.items()}
-            return MemberList(self._standing(log).head, shown)
+            return MemberList(self._state(log).head, shown)
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Return the members that a node has written: their ids, by presence log."""
+        """Return the ids of a node's members, by presence log."""
         with self._lock:
             found: dict[str, list[str]] = {}
             for log, members in self._members.items():
@@ -278,73 +284,10 @@ class MemoryStore(Store):
             return found
 
     def nodes_of_members(self) -> Collection[str]:
-        """Return the ids of all nodes that have written members."""
+        """Return the ids of all nodes that have members."""
         with self._lock:
-            every = self._members.values()
-            return {node for log in every for by_node in log.values() for node in by_node}
+            logs = self._members.values()
+            return {node for log in logs for by_node in log.values() for node in by_node}
 
-    async def aappend(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Do as ``append()`` does."""
-        return self.append(topic, drafts)
-
-    async def aheads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Do as ``heads()`` does."""
-        return self.heads(topics)
-
-    async def aread(
-        self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
-    ) -> Page:
-        """Do as ``read()`` does."""
-        return self.read(topic, after, limit, max_bytes)
-
-    async def alocate(
-        self, topic: str, *, last: int | None = None, since: float | None = None
-    ) -> Cursor:
-        """Do as ``locate()`` does."""
-        return self.locate(topic, last=last, since=since)
-
-    async def atrim(self, topic: str, retention: Retention) -> int:
-        """Do as ``trim()`` does."""
-        return self.trim(topic, retention)
-
-    async def arenew(self, topic: str, epoch: str) -> Cursor:
-        """Do as ``renew()`` does."""
-        return self.renew(topic, epoch)
-
-    async def adelete(self, topic: str) -> Cursor:
-        """Do as ``delete()`` does."""
-        return self.delete(topic)
-
-    async def aclock(self) -> float:
-        """Do as ``clock()`` does."""
-        return self.clock()
-
-    async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
-        return self.beat(node, is_known=is_known)
-
-    async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
-        return self.nodes()
-
-    async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
-        return self.expire_node(node, age)
-
-    async def achange_members(
-        self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
-    ) -> Appended:
-        """Do as ``change_members()`` does."""
-        return self.change_members(log, node, arrived, left)
-
-    async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
-        return self.members(log)
-
-    async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
-        return self.members_of(node)
-
-    async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
-        return self.nodes_of_members()
+    async def _call(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(*args, **kwargs)

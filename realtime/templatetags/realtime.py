@@ -23,7 +23,7 @@ from django.utils.html import format_html
 from realtime import conf
 from realtime.protocol.commands import parse_since
 from realtime.protocol.events import Cursor, check_event_name
-from realtime.request_time import began, moment_of
+from realtime.request_time import began, store_time
 from realtime.topics import Topic, resolve
 
 try:
@@ -152,7 +152,7 @@ def _began(context: Context) -> str | None:
     """Return when the page's request began, on the store's clock, as ``since`` has it."""
     request = context.get("request")
     moment = None if request is None else began(request)
-    return None if moment is None else f"@{max(0.0, moment_of(moment)):.3f}"
+    return None if moment is None else f"@{max(0.0, store_time(moment)):.3f}"
 
 
 def _name(topic: Topic | str) -> str:

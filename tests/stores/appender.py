@@ -1,7 +1,7 @@
 """A process that appends: `python -m tests.stores.appender DATABASE TOPIC COUNT`.
 
-DATABASE is an entry of DATABASES as JSON. It prints "ready", waits for a line, and then prints the
-seq of each append that was acknowledged.
+DATABASE is an entry of DATABASES as JSON. The process prints "ready", waits for a line, and then
+prints the seq of each append that returned.
 """
 
 import json

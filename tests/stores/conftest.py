@@ -1,4 +1,4 @@
-"""Databases of the store tests: files of their own, which a test may lock, kill or replace."""
+"""Databases for the store tests: a test can lock, kill or replace its own files."""
 
 import shutil
 import uuid
@@ -18,14 +18,14 @@ AddDatabase = Callable[[dict[str, Any]], str]
 
 @pytest.fixture
 def database(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Database access from any thread, with no transaction around the test."""
+    """Allow database access from any thread, without a transaction around the test."""
     with django_db_blocker.unblock():
         yield
 
 
 @pytest.fixture
 def add_database(database: None) -> Iterator[AddDatabase]:
-    """Make an alias of a DATABASES entry for the time of the test."""
+    """Add an alias for an entry of DATABASES until the test ends."""
     added: list[str] = []
 
     def add(entry: dict[str, Any]) -> str:
@@ -47,7 +47,7 @@ def migrated_file(
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A SQLite file with every table, to be copied."""
+    """A SQLite file with every table, for other fixtures to copy."""
     path = tmp_path_factory.mktemp("migrated") / "migrated.sqlite3"
     settings = connections.configure_settings({"default": {}, "migrated": plain(path)})
     connections.settings["migrated"] = settings["migrated"]
@@ -60,7 +60,7 @@ def migrated_file(
 
 @pytest.fixture
 def sqlite_file(migrated_file: Path, tmp_path: Path) -> Path:
-    """A SQLite file of this test's."""
+    """A SQLite file of this test."""
     path = tmp_path / "log.sqlite3"
     shutil.copy(migrated_file, path)
     return path
@@ -68,16 +68,16 @@ def sqlite_file(migrated_file: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sqlite_alias(add_database: AddDatabase, sqlite_file: Path) -> str:
-    """The file under Django's own settings."""
+    """The file with Django's default settings."""
     return add_database(plain(sqlite_file))
 
 
 @pytest.fixture
 def wal_alias(add_database: AddDatabase, sqlite_file: Path) -> str:
-    """The file under the settings that the documentation recommends."""
+    """The file with the settings that the documentation recommends."""
     return add_database(database_config(str(sqlite_file)))
 
 
 def plain(path: Path) -> dict[str, Any]:
-    """Return the least that names a SQLite file."""
+    """Return the entry of DATABASES for a SQLite file with Django's default settings."""
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path)}

@@ -1,6 +1,6 @@
-"""What every store does: each sentence of `realtime/stores/base.py` as a test.
+"""The contract of every store: each sentence of `realtime/stores/base.py` as a test.
 
-A test module subclasses `StoreContract`, gives it a `store` fixture and says how time passes.
+A test module subclasses `StoreContract`, and defines its `store` fixture and `pass_time()`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ DAY = 86_400.0
 
 
 class Subject:
-    """One topic of a store, reached through the methods or through the coroutines."""
+    """One topic of a store, used through the methods (`sync`) or their async versions."""
 
     def __init__(self, store: Store, mode: str, topic: str | None = None) -> None:
         self.store = store
@@ -80,21 +80,21 @@ def cursor(event: Event) -> Cursor:
 
 
 class StoreContract(MembersContract):
-    """The tests; a subclass is one store."""
+    """The tests; each subclass tests one store."""
 
-    #: How many random stories the property test tells.
-    stories = 60
+    #: How many examples the property test runs.
+    examples = 60
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
-        raise NotImplementedError("a subclass gives its store")
+        raise NotImplementedError("a subclass defines its store")
 
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
-        """Make everything that is stored for the topic older, ids that were seen included."""
-        raise NotImplementedError("a subclass knows where its store keeps times")
+        """Make everything that is stored for the topic older, including the ids that were seen."""
+        raise NotImplementedError("a subclass changes the times in its store")
 
-    def with_the_same_id(self, log: Subject) -> Subject:
-        """Another topic, whose log begins with the same epoch."""
+    def with_the_same_store_id(self, log: Subject) -> Subject:
+        """Return another topic with the same store id."""
         return log.other()
 
     @pytest.fixture(params=["sync", "async"])
@@ -107,7 +107,7 @@ class StoreContract(MembersContract):
         events = [*log.fill(3), *log.append("x").events, *log.fill(2)]
         assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6]
 
-    def test_an_append_tells_what_a_read_finds(self, log: Subject) -> None:
+    def test_an_append_returns_the_events_that_a_read_returns(self, log: Subject) -> None:
         start = log.head()
         drafts = [Draft("shipped", '{"a": "ü\\n"}', "origin"), Draft("x", "null")]
         appended = log.append(*drafts)
@@ -136,7 +136,7 @@ class StoreContract(MembersContract):
 
     def test_an_append_is_all_or_none(self, log: Subject) -> None:
         head = cursor(log.fill(1)[0])
-        with pytest.raises(Exception):  # noqa: B017, PT011 - each store fails in its own way
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the error depends on the store
             log.append(Draft("x", "1"), None)  # type: ignore[arg-type]
         assert log.head() == head
         assert log.names(head) == []
@@ -144,13 +144,13 @@ class StoreContract(MembersContract):
     def test_tags_differ(self, log: Subject) -> None:
         assert len({cursor(event).tag for event in log.fill(50)}) >= 49
 
-    def test_a_topic_without_events_is_at_the_beginning(self, log: Subject) -> None:
+    def test_the_head_of_a_topic_without_events_is_the_beginning(self, log: Subject) -> None:
         head = log.head()
         assert head == beginning(head.epoch, log.topic)
-        assert head.epoch == self.with_the_same_id(log).head().epoch
+        assert head.epoch == self.with_the_same_store_id(log).head().epoch
         assert log.read(head) == Page((), head)
 
-    def test_no_read_writes(self, log: Subject) -> None:
+    def test_reads_write_nothing(self, log: Subject) -> None:
         log.read(log.head())
         log.locate(last=3)
         log.trim(0)
@@ -161,11 +161,11 @@ class StoreContract(MembersContract):
         assert cursor(log.fill(1)[0]).epoch == head.epoch
         assert log.names(head) == ["e1"]
 
-    def test_heads_answers_for_every_name_at_once(self, log: Subject) -> None:
+    def test_heads_returns_the_head_of_every_name(self, log: Subject) -> None:
         last = cursor(log.fill(2)[-1])
-        silent = log.other()
-        heads = log.call("heads", [log.topic, silent.topic])
-        assert heads == {log.topic: last, silent.topic: silent.head()}
+        empty = log.other()
+        heads = log.call("heads", [log.topic, empty.topic])
+        assert heads == {log.topic: last, empty.topic: empty.head()}
         assert log.call("heads", []) == {}
 
     def test_topics_are_independent(self, log: Subject) -> None:
@@ -187,13 +187,15 @@ class StoreContract(MembersContract):
 
     # Reading
 
-    def test_a_read_goes_on_from_any_kept_event(self, log: Subject) -> None:
+    def test_a_log_can_be_read_from_any_kept_event(self, log: Subject) -> None:
         start = log.head()
         events = log.fill(5)
         for count, after in enumerate([start, *map(cursor, events)]):
             assert list(log.read(after).events) == events[count:]
 
-    def test_a_read_stops_at_its_limit_and_comes_to_the_head_in_pages(self, log: Subject) -> None:
+    def test_a_read_stops_at_its_limit_and_repeated_reads_reach_the_head(
+        self, log: Subject
+    ) -> None:
         after = log.head()
         events = log.fill(200)
         pages = []
@@ -203,7 +205,7 @@ class StoreContract(MembersContract):
         assert [len(page.events) for page in pages] == [70, 70, 60]
         assert [event for page in pages for event in page.events] == events
 
-    def test_a_read_stops_at_its_bytes_but_gives_at_least_one_event(self, log: Subject) -> None:
+    def test_a_read_stops_at_max_bytes_but_returns_at_least_one_event(self, log: Subject) -> None:
         start = log.head()
         log.append(*(Draft("x", f'"{"ü" * 49}"') for _ in range(150)))  # 100 bytes each
         assert len(log.read(start, max_bytes=300).events) == 3
@@ -218,7 +220,7 @@ class StoreContract(MembersContract):
         assert log.expired(forged).contradicts
         log.fill(2)
         assert log.expired(forged).contradicts
-        assert log.expired(self.with_the_same_id(log).head()).contradicts  # of another topic
+        assert log.expired(self.with_the_same_store_id(log).head()).contradicts  # of another topic
 
     def test_an_unknown_tag_contradicts_the_log(self, log: Subject) -> None:
         events = log.fill(3)
@@ -235,17 +237,17 @@ class StoreContract(MembersContract):
         log.fill(2)
         assert log.expired(replace(log.head(), seq=3)).contradicts
         assert log.expired(replace(log.head(), seq=10**18 - 1)).contradicts
-        silent = log.other()
-        assert silent.expired(replace(silent.head(), seq=1)).contradicts
+        empty = log.other()
+        assert empty.expired(replace(empty.head(), seq=1)).contradicts
 
     def test_a_cursor_of_another_epoch_does_not_contradict(self, log: Subject) -> None:
         log.fill(2)
         assert not log.expired(replace(log.head(), epoch="other")).contradicts
         assert not log.expired(replace(log.head(), epoch="other", seq=9)).contradicts
 
-    # Places in a log
+    # Locating cursors
 
-    def test_locate_finds_the_newest(self, log: Subject) -> None:
+    def test_locate_finds_the_newest_events(self, log: Subject) -> None:
         start = log.head()
         events = log.fill(5)
         assert log.locate(last=2) == cursor(events[2])
@@ -253,7 +255,7 @@ class StoreContract(MembersContract):
         assert log.locate(last=10**9) == start
         assert log.locate(last=0) == log.locate() == log.head()
 
-    def test_locate_finds_what_came_from_a_moment_on(self, log: Subject) -> None:
+    def test_locate_finds_the_events_from_a_time_on(self, log: Subject) -> None:
         start = log.head()
         old = log.fill(2)
         self.pass_time(log.store, log.topic, 100)
@@ -265,7 +267,7 @@ class StoreContract(MembersContract):
         assert log.locate(since=moment - 1000) == start
         assert log.locate(since=moment + 1000) == log.head()
 
-    def test_locate_with_both_takes_the_fewer(self, log: Subject) -> None:
+    def test_locate_with_both_limits_finds_the_fewer_events(self, log: Subject) -> None:
         start = log.head()
         log.fill(2)
         self.pass_time(log.store, log.topic, 100)
@@ -276,14 +278,14 @@ class StoreContract(MembersContract):
         assert log.locate(last=9, since=0) == start
         assert log.locate(last=0, since=0) == log.head()
 
-    def test_locate_of_the_newest_leaves_out_what_was_trimmed(self, log: Subject) -> None:
+    def test_locate_of_the_newest_leaves_out_trimmed_events(self, log: Subject) -> None:
         events = log.fill(5)
         log.trim(max_events=2)
-        for place in (log.locate(last=5), log.locate(last=5, since=0)):
-            assert place == cursor(events[2])
-            assert list(log.read(place).events) == events[3:]
+        for found in (log.locate(last=5), log.locate(last=5, since=0)):
+            assert found == cursor(events[2])
+            assert list(log.read(found).events) == events[3:]
 
-    def test_locate_tells_that_events_from_a_moment_on_were_trimmed(self, log: Subject) -> None:
+    def test_locate_raises_if_events_from_the_time_on_were_trimmed(self, log: Subject) -> None:
         start = log.head()
         log.fill(2)
         self.pass_time(log.store, log.topic, 100)
@@ -303,7 +305,7 @@ class StoreContract(MembersContract):
         with pytest.raises(CursorExpired):
             log.locate(since=kept)
 
-    def test_locate_tells_that_the_log_was_deleted_after_a_moment(self, log: Subject) -> None:
+    def test_locate_raises_if_the_log_was_deleted_after_the_time(self, log: Subject) -> None:
         before = log.fill(1)[0].time
         assert before is not None
         log.call("delete", log.topic)
@@ -311,12 +313,12 @@ class StoreContract(MembersContract):
             log.locate(since=before)
         assert log.locate(since=before + 1000) == log.head()
 
-    def test_locate_in_a_topic_without_events_is_its_head(self, log: Subject) -> None:
+    def test_locate_in_a_topic_without_events_returns_its_head(self, log: Subject) -> None:
         assert log.locate(last=5) == log.locate(since=0) == log.head()
 
     # Trimming
 
-    def test_trim_keeps_the_newest(self, log: Subject) -> None:
+    def test_trim_keeps_the_newest_events(self, log: Subject) -> None:
         start = log.head()
         events = log.fill(10)
         assert log.trim(max_events=4) == 6
@@ -326,12 +328,12 @@ class StoreContract(MembersContract):
         for lost in [start, *map(cursor, events[:5])]:
             assert not log.expired(lost).contradicts
 
-    def test_trim_works_in_pieces_through_a_long_log(self, log: Subject) -> None:
+    def test_trim_removes_thousands_of_events_in_one_call(self, log: Subject) -> None:
         events = log.fill(2_500)
         assert log.trim(max_events=10) == 2_490
         assert list(log.read(cursor(events[2_489])).events) == events[2_490:]
 
-    def test_trim_removes_what_is_too_old(self, log: Subject) -> None:
+    def test_trim_removes_events_that_are_too_old(self, log: Subject) -> None:
         old = log.fill(3)
         self.pass_time(log.store, log.topic, 100)
         log.fill(2)
@@ -339,7 +341,7 @@ class StoreContract(MembersContract):
         assert log.names(cursor(old[-1])) == ["e1", "e2"]
         assert log.trim(max_age=1000) == 0
 
-    def test_the_stricter_limit_counts(self, log: Subject) -> None:
+    def test_the_stricter_limit_of_a_trim_applies(self, log: Subject) -> None:
         log.fill(3)
         self.pass_time(log.store, log.topic, 100)
         log.fill(3)
@@ -368,7 +370,7 @@ class StoreContract(MembersContract):
     def test_an_id_that_comes_twice_in_one_call_is_appended_once(self, log: Subject) -> None:
         assert len(log.append(Draft("x", "1", id="a"), Draft("x", "1", id="a")).events) == 1
 
-    def test_an_id_counts_for_its_topic_alone(self, log: Subject) -> None:
+    def test_an_id_is_remembered_per_topic(self, log: Subject) -> None:
         log.append(Draft("x", "1", id="a"))
         assert len(log.other().append(Draft("x", "1", id="a")).events) == 1
 
@@ -396,14 +398,14 @@ class StoreContract(MembersContract):
         assert log.names(replace(cursor(events[0]), epoch=new.epoch)) == ["e2", "e3"]
         assert cursor(log.append("x").events[0]).epoch == new.epoch
 
-    def test_renew_of_an_epoch_that_has_passed_changes_nothing(self, log: Subject) -> None:
+    def test_renew_of_an_earlier_epoch_changes_nothing(self, log: Subject) -> None:
         log.fill(1)
         new = log.renew(log.head().epoch)
         assert log.renew("other") == log.head() == new
-        silent = log.other()
-        assert silent.renew("other") == silent.head()
+        empty = log.other()
+        assert empty.renew("other") == empty.head()
 
-    def test_renew_of_a_topic_without_events_ends_its_beginning(self, log: Subject) -> None:
+    def test_renew_expires_the_beginning_of_a_topic_without_events(self, log: Subject) -> None:
         start = log.head()
         new = log.renew(start.epoch)
         assert new == log.head() == beginning(new.epoch, log.topic)
@@ -411,14 +413,14 @@ class StoreContract(MembersContract):
         assert not log.expired(start).contradicts
         assert log.renew(start.epoch) == new
 
-    def test_many_that_renew_at_once_begin_one_epoch(self, log: Subject) -> None:
+    def test_concurrent_renews_begin_one_epoch(self, log: Subject) -> None:
         log.fill(1)
         epoch = log.head().epoch
         heads = in_threads(6, lambda _: log.renew(epoch))
         assert set(heads) == {log.head()}
         assert log.head().epoch != epoch
 
-    def test_delete_begins_a_new_epoch_at_zero(self, log: Subject) -> None:
+    def test_delete_begins_a_new_epoch_at_seq_zero(self, log: Subject) -> None:
         start = log.head()
         events = log.fill(3)
         log.trim(max_events=1)
@@ -432,13 +434,13 @@ class StoreContract(MembersContract):
 
     # Time and threads
 
-    def test_time_is_the_clock_of_the_store(self, log: Subject) -> None:
+    def test_times_are_by_the_stores_clock(self, log: Subject) -> None:
         before = log.call("clock")
         time = log.fill(1)[0].time
         after = log.call("clock")
         assert before <= (time or 0) <= after
 
-    def test_time_never_decreases(self, log: Subject) -> None:
+    def test_times_never_decrease(self, log: Subject) -> None:
         log.fill(1)
         self.pass_time(log.store, log.topic, -100)  # the clock was set back
         ahead = log.read(log.locate(last=1)).events[0].time
@@ -448,7 +450,7 @@ class StoreContract(MembersContract):
         log.delete()
         assert (log.append("y").events[0].time or 0) >= ahead
 
-    def test_threads_that_append_at_once_leave_no_hole(self, log: Subject) -> None:
+    def test_concurrent_appends_leave_no_hole(self, log: Subject) -> None:
         start = log.head()
 
         def append(number: int) -> list[Event]:
@@ -457,9 +459,9 @@ class StoreContract(MembersContract):
         lasts = [event for events in in_threads(4, append) for event in events]
         events = log.read(start).events
         assert [event.seq for event in events] == list(range(1, 121))
-        assert {event.seq for event in lasts} == set(range(2, 121, 2))  # pairs stay together
+        assert {event.seq for event in lasts} == set(range(2, 121, 2))  # pairs are contiguous
 
-    def test_a_page_has_no_hole_while_others_append_and_trim(self, log: Subject) -> None:
+    def test_a_page_has_no_hole_under_concurrent_appends_and_trims(self, log: Subject) -> None:
         log.fill(30)
         done = threading.Event()
 
@@ -487,21 +489,21 @@ class StoreContract(MembersContract):
                 highest = page.head.seq
             changing.result()
 
-    def test_any_story_ends_as_the_model_says(self, store: Store) -> None:
-        @settings(max_examples=self.stories, deadline=None)
+    def test_any_sequence_of_calls_behaves_as_the_model(self, store: Store) -> None:
+        @settings(max_examples=self.examples, deadline=None)
         @given(st.data())
-        def tell(data: st.DataObject) -> None:
-            tell_a_story(Subject(store, "sync"), data)
+        def run(data: st.DataObject) -> None:
+            run_actions(Subject(store, "sync"), data)
 
-        tell()
+        run()
 
 
 def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
-    """Run a function in several threads that start together; return what it returned."""
-    together = threading.Barrier(count)
+    """Run a function in several threads that start together; return the results."""
+    barrier = threading.Barrier(count)
 
     def run(number: int) -> Any:
-        together.wait(30)
+        barrier.wait(30)
         try:
             return function(number)
         finally:
@@ -512,10 +514,10 @@ def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
 
 
 class Model:
-    """A log as the contract describes it, without any of a store's cleverness."""
+    """The simplest implementation of a log that keeps the contract."""
 
     def __init__(self, start: Cursor) -> None:
-        self.events: list[Event] = []  # of this epoch, trimmed ones included
+        self.events: list[Event] = []  # of this epoch, including trimmed ones
         self.floor = 0
         self.start = start
         self.known = [start]  # every cursor that a client could have
@@ -525,6 +527,7 @@ class Model:
         return cursor(self.events[-1]) if self.events else self.start
 
     def verdict(self, after: Cursor) -> str:
+        """Return what a read from a cursor does: "kept" if it succeeds, else how it expires."""
         if after.epoch != self.start.epoch:
             return "expired"
         if after.seq > len(self.events):
@@ -542,8 +545,8 @@ class Model:
         ]
 
 
-def tell_a_story(log: Subject, data: st.DataObject) -> None:
-    """Do random things to a log and compare it with the model after each."""
+def run_actions(log: Subject, data: st.DataObject) -> None:
+    """Do random actions with a log, and compare it with the model after each."""
     model = Model(log.head())
     actions = st.sampled_from(["append", "append", "trim", "renew", "stale renew", "delete"])
     for action in data.draw(st.lists(actions, max_size=8), "actions"):

@@ -1,4 +1,4 @@
-"""What every store does with nodes and members; `contract.py` is about logs."""
+"""The contract of every store for nodes and members; `contract.py` is about logs."""
 
 import json
 import random
@@ -25,12 +25,12 @@ def texts(*uids: str) -> dict[str, str]:
     return {uid: json.dumps({"id": uid}) for uid in uids}
 
 
-def told(appended: Appended) -> list[tuple[str, str]]:
+def changes(appended: Appended) -> list[tuple[str, str]]:
     return [(event.name, event.data["id"]) for event in appended.events]
 
 
 class MembersContract:
-    """Subclassed by ``StoreContract``."""
+    """The tests; `StoreContract` inherits them."""
 
     def own_nodes(self, store: Store, *nodes: Node) -> list[Node]:
         ids = {node.id for node in nodes}
@@ -38,7 +38,7 @@ class MembersContract:
 
     # Nodes
 
-    def test_a_heartbeat_writes_what_the_node_says(self, store: Store) -> None:
+    def test_a_heartbeat_writes_the_nodes_row(self, store: Store) -> None:
         node = new_node(connections=3, topics=2, followers={"orders.1": 3}, writes={"direct": 9})
         before = store.clock()
         assert store.beat(node, is_known=False)
@@ -47,7 +47,7 @@ class MembersContract:
         assert before - 1 <= found.started <= store.clock() + 1
         assert found.age < 60
 
-    def test_a_later_heartbeat_keeps_when_it_started(self, store: Store) -> None:
+    def test_a_later_heartbeat_keeps_the_start_time(self, store: Store) -> None:
         node = new_node()
         store.beat(node, is_known=False)
         (first,) = self.own_nodes(store, node)
@@ -55,13 +55,15 @@ class MembersContract:
         (later,) = self.own_nodes(store, node)
         assert (later.started, later.connections) == (first.started, 9)
 
-    def test_nodes_come_oldest_first(self, store: Store) -> None:
+    def test_nodes_are_listed_oldest_first(self, store: Store) -> None:
         nodes = [new_node() for _ in range(3)]
         for node in nodes:
             store.beat(node, is_known=False)
         assert [n.id for n in self.own_nodes(store, *nodes)] == [n.id for n in nodes]
 
-    def test_a_known_node_that_is_gone_is_told_so_and_not_written(self, store: Store) -> None:
+    def test_beat_of_a_known_node_without_a_row_returns_false_and_writes_nothing(
+        self, store: Store
+    ) -> None:
         node = new_node()
         store.beat(node, is_known=False)
         assert store.expire_node(node.id, 0.0) is True
@@ -69,7 +71,7 @@ class MembersContract:
         assert self.own_nodes(store, node) == []
         assert store.expire_node(node.id, 0.0) is False
 
-    def test_a_node_that_beats_is_not_expired(self, store: Store) -> None:
+    def test_a_node_with_a_recent_heartbeat_is_not_expired(self, store: Store) -> None:
         node = new_node()
         store.beat(node, is_known=False)
         assert store.expire_node(node.id, 3_600.0) is False
@@ -77,33 +79,33 @@ class MembersContract:
 
     # Members
 
-    def test_nobody_is_there_at_first_and_reading_writes_nothing(self, store: Store) -> None:
+    def test_a_topic_has_no_members_at_first_and_reading_writes_nothing(self, store: Store) -> None:
         log = new_log()
-        roster = store.members(log)
-        assert roster.members == {}
-        assert roster.cursor == store.heads([log])[log]
+        found = store.members(log)
+        assert found.members == {}
+        assert found.cursor == store.heads([log])[log]
         assert log not in store.topics()
 
     def test_a_member_joins_with_its_first_node_and_leaves_with_its_last(
         self, store: Store
     ) -> None:
         log = new_log()
-        assert told(store.change_members(log, "a", texts("ann"), [])) == [(JOIN, "ann")]
-        assert told(store.change_members(log, "b", texts("ann"), [])) == []
-        assert told(store.change_members(log, "a", {}, ["ann"])) == []
+        assert changes(store.change_members(log, "a", texts("ann"), [])) == [(JOIN, "ann")]
+        assert changes(store.change_members(log, "b", texts("ann"), [])) == []
+        assert changes(store.change_members(log, "a", {}, ["ann"])) == []
         assert store.members(log).members == texts("ann")
-        assert told(store.change_members(log, "b", {}, ["ann"])) == [(LEAVE, "ann")]
+        assert changes(store.change_members(log, "b", {}, ["ann"])) == [(LEAVE, "ann")]
         assert store.members(log).members == {}
 
     def test_a_repeated_call_changes_nothing(self, store: Store) -> None:
         log = new_log()
         store.change_members(log, "a", texts("ann", "bob"), [])
-        assert told(store.change_members(log, "a", texts("ann", "bob"), [])) == []
+        assert changes(store.change_members(log, "a", texts("ann", "bob"), [])) == []
         store.change_members(log, "a", {}, ["ann"])
-        assert told(store.change_members(log, "a", {}, ["ann", "nobody"])) == []
+        assert changes(store.change_members(log, "a", {}, ["ann", "nobody"])) == []
         assert list(store.members(log).members) == ["bob"]
 
-    def test_members_come_in_the_order_in_which_they_came(self, store: Store) -> None:
+    def test_members_are_listed_in_the_order_in_which_they_joined(self, store: Store) -> None:
         log = new_log()
         store.change_members(log, "a", texts("zoe", "ann"), [])
         store.change_members(log, "b", texts("bob", "zoe"), [])
@@ -115,12 +117,12 @@ class MembersContract:
         assert [event.seq for event in appended.events] == [1, 2]
         assert store.members(log).cursor == appended.events[-1].cursor
         appended = store.change_members(log, "a", texts("cid"), ["ann"])
-        assert told(appended) == [(JOIN, "cid"), (LEAVE, "ann")]
+        assert changes(appended) == [(JOIN, "cid"), (LEAVE, "ann")]
         assert store.members(log).cursor.seq == 4
         page = store.read(log, appended.previous)
         assert page.events == appended.events
 
-    def test_many_members_at_once(self, store: Store) -> None:
+    def test_a_thousand_members_join_and_leave_at_once(self, store: Store) -> None:
         log = new_log()
         uids = [f"user.{number}" for number in range(1_200)]
         assert len(store.change_members(log, "a", texts(*uids), []).events) == 1_200
@@ -151,50 +153,50 @@ class MembersContract:
     def test_concurrent_nodes_agree(self, store: Store) -> None:
         log, uids = new_log(), ["ann", "bob"]
 
-        def come_and_go(node: str) -> list[tuple[str, str]]:
-            heard = []
+        def join_and_leave(node: str) -> list[tuple[str, str]]:
+            appended = []
             try:
                 for _ in range(5):
-                    heard += told(store.change_members(log, node, texts(*uids), []))
-                    heard += told(store.change_members(log, node, {}, uids))
+                    appended += changes(store.change_members(log, node, texts(*uids), []))
+                    appended += changes(store.change_members(log, node, {}, uids))
             finally:
                 connections.close_all()
-            return heard
+            return appended
 
         with ThreadPoolExecutor(4) as pool:
-            results = pool.map(come_and_go, ["a", "b", "c", "d"])
-            heard = [one for result in results for one in result]
+            results = pool.map(join_and_leave, ["a", "b", "c", "d"])
+            events = [event for result in results for event in result]
         assert store.members(log).members == {}
         for uid in uids:
-            assert heard.count((JOIN, uid)) == heard.count((LEAVE, uid)) > 0
-        assert store.heads([log])[log].seq == len(heard)
+            assert events.count((JOIN, uid)) == events.count((LEAVE, uid)) > 0
+        assert store.heads([log])[log].seq == len(events)
 
     @pytest.mark.asyncio
-    async def test_the_coroutines_do_the_same(self, store: Store) -> None:
+    async def test_the_async_versions_do_the_same(self, store: Store) -> None:
         log, node = new_log(), new_node()
         assert await store.abeat(node, is_known=False)
-        assert node.id in [one.id for one in await store.anodes()]
+        assert node.id in [found.id for found in await store.anodes()]
         await store.achange_members(log, node.id, texts("ann"), [])
         assert (await store.amembers(log)).members == texts("ann")
         assert await store.amembers_of(node.id) == {log: ["ann"]}
         assert node.id in await store.anodes_of_members()
         await store.achange_members(log, node.id, {}, ["ann"])
         assert await store.aexpire_node(node.id, 0.0)
-        assert node.id not in [one.id for one in await store.anodes()]
+        assert node.id not in [found.id for found in await store.anodes()]
 
     @pytest.mark.parametrize("seed", range(8))
-    def test_any_story_ends_with_the_right_list(self, store: Store, seed: int) -> None:
+    def test_random_changes_end_with_the_right_list(self, store: Store, seed: int) -> None:
         log, choose = new_log(), random.Random(seed)
-        there: dict[str, set[str]] = {"ann": set(), "bob": set()}
+        present: dict[str, set[str]] = {"ann": set(), "bob": set()}
         for _ in range(20):
-            node, uid, comes = choose.choice("abc"), choose.choice(["ann", "bob"]), choose.random()
-            before = bool(there[uid])
-            if comes < 0.5:
+            node, uid = choose.choice("abc"), choose.choice(["ann", "bob"])
+            before = bool(present[uid])
+            if choose.random() < 0.5:
                 appended = store.change_members(log, node, texts(uid), [])
-                there[uid].add(node)
+                present[uid].add(node)
             else:
                 appended = store.change_members(log, node, {}, [uid])
-                there[uid].discard(node)
-            name = JOIN if there[uid] else LEAVE
-            assert told(appended) == ([] if before == bool(there[uid]) else [(name, uid)])
-        assert set(store.members(log).members) == {uid for uid, nodes in there.items() if nodes}
+                present[uid].discard(node)
+            name = JOIN if present[uid] else LEAVE
+            assert changes(appended) == ([] if before == bool(present[uid]) else [(name, uid)])
+        assert set(store.members(log).members) == {uid for uid, nodes in present.items() if nodes}

@@ -1,4 +1,4 @@
-"""The database store under callers, locks, files and servers that misbehave."""
+"""The database store with open transactions, locks, replaced files and broken connections."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ X = [Draft("x", "1")]
 
 @pytest.fixture(params=["wal", "postgres"])
 def store(request: pytest.FixtureRequest, database: None) -> Iterator[DatabaseStore]:
-    """A store with an empty log; on PostgreSQL and on SQLite as the documentation sets it up."""
+    """A store with an empty log, on PostgreSQL and on SQLite with the documented settings."""
     alias = request.getfixturevalue(f"{request.param}_alias")
     store = DatabaseStore(options={"using": alias})
     yield store
@@ -42,7 +42,7 @@ def store(request: pytest.FixtureRequest, database: None) -> Iterator[DatabaseSt
 
 @pytest.fixture
 def lite(sqlite_alias: str) -> Iterator[DatabaseStore]:
-    """A store on a SQLite file of this test's, under Django's own settings."""
+    """A store on a SQLite file of this test, with Django's default settings."""
     store = DatabaseStore(options={"using": sqlite_alias})
     yield store
     store.close()
@@ -68,10 +68,10 @@ def test_an_append_is_not_part_of_the_callers_transaction(
     store.delete("t")
 
 
-def test_a_caller_that_holds_the_file_makes_the_store_give_up(lite: DatabaseStore) -> None:
+def test_an_append_fails_while_its_caller_holds_a_lock_on_the_file(lite: DatabaseStore) -> None:
     impatient = make_impatient(lite)
     with transaction.atomic(using=lite.alias):
-        # A rollback journal lets nobody commit while somebody reads in a transaction.
+        # With a rollback journal, a commit waits until no transaction reads.
         Log.objects.using(lite.alias).count()
         with pytest.raises(StoreUnavailable):
             impatient.append("t", X)
@@ -79,7 +79,7 @@ def test_a_caller_that_holds_the_file_makes_the_store_give_up(lite: DatabaseStor
 
 
 def make_impatient(store: DatabaseStore) -> DatabaseStore:
-    """Return a store on the same file that gives up soon, as its driver does."""
+    """Return a store on the same file that fails soon after it meets a lock, as its driver does."""
 
     class Impatient(DatabaseStore):
         LOCKED_SECONDS = 0.2
@@ -90,7 +90,7 @@ def make_impatient(store: DatabaseStore) -> DatabaseStore:
     return Impatient(options={"using": store.alias})
 
 
-def test_a_broken_transaction_of_the_caller_stays_the_callers(store: DatabaseStore) -> None:
+def test_a_broken_transaction_of_the_caller_does_not_break_the_store(store: DatabaseStore) -> None:
     store.append("t", X)
     with transaction.atomic(using=store.alias):
         transaction.set_rollback(True, using=store.alias)
@@ -100,7 +100,7 @@ def test_a_broken_transaction_of_the_caller_stays_the_callers(store: DatabaseSto
         assert names(store) == ["x"]
 
 
-def test_a_caller_without_autocommit_is_served_on_another_connection(store: DatabaseStore) -> None:
+def test_a_caller_without_autocommit_appends_over_another_connection(store: DatabaseStore) -> None:
     transaction.set_autocommit(False, using=store.alias)
     try:
         store.append("t", X)
@@ -126,15 +126,15 @@ def _claim(store: DatabaseStore) -> Sequence[Draft]:
     return drafts
 
 
-def _wait_in_outbox(store: DatabaseStore, *names: str) -> None:
+def _add_to_outbox(store: DatabaseStore, *names: str) -> None:
     for name in names:
         OutboxEntry.objects.using(store.alias).create(
             uid=os.urandom(8).hex(), topic="t", name=name, json="1", created=DatabaseClock()
         )
 
 
-def test_what_is_claimed_is_appended_in_its_order(store: DatabaseStore) -> None:
-    _wait_in_outbox(store, "a", "b")
+def test_claimed_rows_are_appended_in_order(store: DatabaseStore) -> None:
+    _add_to_outbox(store, "a", "b")
     appended = store.append_claimed("t", lambda: _claim(store))
     assert appended is not None
     assert [event.name for event in appended.events] == names(store) == ["a", "b"]
@@ -142,13 +142,13 @@ def test_what_is_claimed_is_appended_in_its_order(store: DatabaseStore) -> None:
     assert not OutboxEntry.objects.using(store.alias).exists()
 
 
-def test_nothing_claimed_is_nothing_written(store: DatabaseStore) -> None:
+def test_an_empty_claim_writes_nothing(store: DatabaseStore) -> None:
     assert store.append_claimed("t", list) is None
     assert list(store.topics()) == []
 
 
 def test_a_claim_that_fails_keeps_its_rows(store: DatabaseStore) -> None:
-    _wait_in_outbox(store, "a")
+    _add_to_outbox(store, "a")
 
     def claim() -> Sequence[Draft]:
         _claim(store)
@@ -162,8 +162,8 @@ def test_a_claim_that_fails_keeps_its_rows(store: DatabaseStore) -> None:
     assert store.heads(["t"])["t"].seq == 0
 
 
-def test_rows_are_claimed_once_by_many_relays(store: DatabaseStore) -> None:
-    _wait_in_outbox(store, *(f"e{number}" for number in range(30)))
+def test_concurrent_relays_claim_each_row_once(store: DatabaseStore) -> None:
+    _add_to_outbox(store, *(f"e{number}" for number in range(30)))
 
     def relay(_: int) -> None:
         try:
@@ -180,7 +180,7 @@ def test_rows_are_claimed_once_by_many_relays(store: DatabaseStore) -> None:
 # Locks
 
 
-def test_a_file_that_stays_locked_is_unavailable_within_the_bound(lite: DatabaseStore) -> None:
+def test_a_file_that_stays_locked_is_unavailable_after_locked_seconds(lite: DatabaseStore) -> None:
     lite.append("t", X)
     impatient = make_impatient(lite)
     path = connections[lite.alias].settings_dict["NAME"]
@@ -200,9 +200,9 @@ def test_a_file_that_stays_locked_is_unavailable_within_the_bound(lite: Database
     assert impatient.append("t", X).events[0].seq == 2
 
 
-def test_a_lock_that_is_given_back_is_waited_for(lite: DatabaseStore) -> None:
+def test_a_call_waits_for_a_lock_that_is_released(lite: DatabaseStore) -> None:
     lite.append("t", X)
-    make_impatient(lite)  # for the driver's part: lite itself does not give up
+    make_impatient(lite)  # shortens the driver's timeout; lite itself goes on retrying
     path = connections[lite.alias].settings_dict["NAME"]
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -212,23 +212,27 @@ def test_a_lock_that_is_given_back_is_waited_for(lite: DatabaseStore) -> None:
         release.join()
 
 
-def test_a_database_without_the_tables_says_so(add_database: AddDatabase, tmp_path: Path) -> None:
+def test_a_database_without_the_tables_is_named_as_such(
+    add_database: AddDatabase, tmp_path: Path
+) -> None:
     store = DatabaseStore(options={"using": add_database(plain(tmp_path / "empty.sqlite3"))})
     with pytest.raises(StoreError, match="no such table: realtime_log"):
         store.append("t", X)
 
 
-def test_what_the_database_refuses_is_a_store_error(database: None, postgres_alias: str) -> None:
+def test_a_statement_that_the_database_refuses_is_a_store_error(
+    database: None, postgres_alias: str
+) -> None:
     store = DatabaseStore(options={"using": postgres_alias})
     with pytest.raises(StoreError, match="too long") as caught:
         store.append("t" * 201, X)
     assert not isinstance(caught.value, StoreUnavailable)
 
 
-# Connections that break
+# Broken connections
 
 
-def test_a_connection_that_the_server_closed_is_opened_anew(
+def test_a_connection_that_the_server_closed_is_reopened(
     database: None, postgres_alias: str
 ) -> None:
     store = DatabaseStore(options={"using": postgres_alias})
@@ -258,26 +262,26 @@ def _end_sessions(alias: str) -> None:
         )
 
 
-def test_a_statement_on_a_connection_that_breaks_is_not_repeated(
+def test_a_statement_on_a_connection_that_breaks_is_not_retried(
     database: None, postgres_alias: str
 ) -> None:
     access = DatabaseAccess(postgres_alias, "test", 1.0)
-    begun = []
+    calls = []
 
     def end(connection: BaseDatabaseWrapper) -> None:
-        begun.append(1)
+        calls.append(1)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     for run, times in ((access.execute, 1), (access.read, 2)):
-        begun.clear()
+        calls.clear()
         with pytest.raises(StoreUnavailable):
             run(end)
-        assert len(begun) == times
+        assert len(calls) == times
     assert access.execute(lambda connection: connection.is_usable())
 
 
-def test_a_connection_that_breaks_while_committing_is_not_tried_again(
+def test_an_append_whose_connection_breaks_during_the_commit_is_not_retried(
     database: None, postgres_alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = DatabaseStore(options={"using": postgres_alias})
@@ -288,7 +292,7 @@ def test_a_connection_that_breaks_while_committing_is_not_tried_again(
     def commit() -> None:
         calls.append(1)
         real()
-        own.connection.close()  # the answer is lost
+        own.connection.close()  # the server's answer is lost
         raise OperationalError("server closed the connection unexpectedly")
 
     with monkeypatch.context() as patch:
@@ -301,7 +305,7 @@ def test_a_connection_that_breaks_while_committing_is_not_tried_again(
     Log.objects.using(postgres_alias).filter(name="t").delete()
 
 
-def test_a_database_that_is_not_there_is_unavailable(
+def test_a_database_that_does_not_exist_is_unavailable(
     add_database: AddDatabase, tmp_path: Path
 ) -> None:
     gone = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "HOST": str(tmp_path)}
@@ -314,14 +318,14 @@ def test_the_threads_keep_their_connections_until_the_store_is_closed(
     store: DatabaseStore,
 ) -> None:
     def opened() -> int:
-        together = threading.Barrier(STORE_THREADS.count)
+        barrier = threading.Barrier(STORE_THREADS.count)
 
         def raw() -> object:
-            together.wait(10)
+            barrier.wait(10)
             return connections[store.alias].connection
 
-        found = [STORE_THREADS.submit(raw) for _ in range(STORE_THREADS.count)]
-        return sum(future.result() is not None for future in found)
+        futures = [STORE_THREADS.submit(raw) for _ in range(STORE_THREADS.count)]
+        return sum(future.result() is not None for future in futures)
 
     asyncio.run(store.aappend("t", X))
     assert opened() >= 1
@@ -335,7 +339,7 @@ def test_the_threads_keep_their_connections_until_the_store_is_closed(
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_file_that_was_replaced_is_opened_anew(
+def test_a_file_that_was_replaced_is_reopened(
     lite: DatabaseStore, sqlite_file: Path, tmp_path: Path, mode: str
 ) -> None:
     def append() -> Cursor:
@@ -358,7 +362,7 @@ def test_a_file_that_was_replaced_is_opened_anew(
         assert other.execute("SELECT count(*) FROM realtime_logevent").fetchone() == (2,)
 
 
-def test_a_file_that_is_missing_is_unavailable_and_not_made(
+def test_a_file_that_is_missing_is_unavailable_and_not_created(
     lite: DatabaseStore, sqlite_file: Path
 ) -> None:
     lite.append("t", X)
@@ -381,11 +385,11 @@ def test_a_backup_restored_into_the_open_file_is_a_rewound_log(
     ):
         live.backup(backup)
         known = store.append("t", X * 5).events[-1].cursor
-        first = store.append("silent before the backup", X).events[-1].cursor
+        first = store.append("new after the backup", X).events[-1].cursor
         assert known is not None
         assert first is not None
         backup.backup(live)
-    for topic, cursor in (("t", known), ("silent before the backup", first)):
+    for topic, cursor in (("t", known), ("new after the backup", first)):
         with pytest.raises(CursorExpired) as caught:
             store.read(topic, cursor)
         assert caught.value.contradicts
@@ -398,7 +402,7 @@ def test_a_backup_restored_into_the_open_file_is_a_rewound_log(
     store.close()
 
 
-def test_appends_after_a_restore_do_not_hide_it(
+def test_appends_after_a_restore_do_not_hide_the_rewind(
     lite: DatabaseStore, sqlite_file: Path, tmp_path: Path
 ) -> None:
     backup = tmp_path / "backup.sqlite3"
@@ -407,17 +411,17 @@ def test_appends_after_a_restore_do_not_hide_it(
     known = lite.append("t", X * 2).events[-1].cursor
     assert known is not None
     backup.rename(sqlite_file)
-    for _ in range(4):  # at the known seq, and then beyond it
+    for _ in range(4):  # up to the known seq, and beyond it
         lite.append("t", X)
         with pytest.raises(CursorExpired) as caught:
             lite.read("t", known)
         assert caught.value.contradicts
 
 
-# Hands that reach into the tables
+# Rows deleted by hand, and missing tables
 
 
-def test_rows_that_were_removed_by_hand_expire_cursors_and_do_not_stop_trimming(
+def test_rows_deleted_by_hand_expire_cursors_and_do_not_stop_trimming(
     lite: DatabaseStore,
 ) -> None:
     events = lite.append("t", X * 6).events
@@ -433,7 +437,7 @@ def test_rows_that_were_removed_by_hand_expire_cursors_and_do_not_stop_trimming(
     assert [event.seq for event in lite.read("t", lite.locate("t", last=2)).events] == [5, 6]
 
 
-def test_a_database_that_was_never_migrated_names_the_command(
+def test_the_error_of_a_database_without_tables_names_the_command(
     add_database: AddDatabase, tmp_path: Path, postgres_dsn: str, database: None
 ) -> None:
     empty = database_config(postgres_dsn) | {"NAME": "postgres"}

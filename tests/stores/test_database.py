@@ -1,4 +1,4 @@
-"""The database store keeps the contract on SQLite and PostgreSQL."""
+"""The contract with the database store, on SQLite and PostgreSQL."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ class DatabaseContract(StoreContract):
 
 
 class TestOnSQLite(DatabaseContract):
-    """A file with Django's own settings: a rollback journal and deferred transactions."""
+    """A file with Django's default settings: a rollback journal and deferred transactions."""
 
     @pytest.fixture
     def store(self, sqlite_alias: str) -> Iterator[DatabaseStore]:
@@ -35,7 +35,7 @@ class TestOnSQLite(DatabaseContract):
 class TestOnSQLiteWithWAL(DatabaseContract):
     """A file with the settings that the documentation recommends."""
 
-    stories = 20
+    examples = 20
 
     @pytest.fixture
     def store(self, wal_alias: str) -> Iterator[DatabaseStore]:
@@ -52,9 +52,10 @@ class TestOnPostgreSQL(DatabaseContract):
         Log.objects.using(postgres_alias).exclude(name="").delete()
 
 
-def test_the_database_store_says_what_it_can_do() -> None:
+def test_the_database_store_declares_its_capabilities() -> None:
     assert DatabaseStore.durable
     assert DatabaseStore.shared
+    assert DatabaseStore.supports_claims
     assert DatabaseStore().alias == "default"
     assert DatabaseStore(options={"using": "other"}).alias == "other"
 
@@ -68,14 +69,14 @@ def test_the_database_store_says_what_it_can_do() -> None:
         ("", {"using": 3}, "3, which is not in DATABASES"),
     ],
 )
-def test_the_database_store_refuses_what_it_does_not_know(
+def test_the_database_store_refuses_unknown_options(
     location: str, options: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=complaint):
         DatabaseStore(location, options)
 
 
-def test_heads_of_any_number_of_topics_are_one_query(sqlite_alias: str) -> None:
+def test_the_heads_of_thousands_of_topics_are_one_query(sqlite_alias: str) -> None:
     store = DatabaseStore(options={"using": sqlite_alias})
     store.heads(["warm"])
     with queries(sqlite_alias) as seen:
@@ -84,7 +85,7 @@ def test_heads_of_any_number_of_topics_are_one_query(sqlite_alias: str) -> None:
 
 
 class queries:
-    """Collects the statements of this thread's connection."""
+    """Collect the statements of this thread's connection."""
 
     def __init__(self, alias: str) -> None:
         self.statements: list[str] = []
@@ -112,7 +113,7 @@ def test_a_page_is_read_in_one_statement(sqlite_alias: str) -> None:
     assert len(seen) == 4
 
 
-def test_the_store_id_is_made_anew_in_an_emptied_database(sqlite_alias: str) -> None:
+def test_an_emptied_database_gets_a_new_store_id(sqlite_alias: str) -> None:
     store = DatabaseStore(options={"using": sqlite_alias})
     before = store.heads(["t"])["t"]
     Log.objects.using(sqlite_alias).all().delete()

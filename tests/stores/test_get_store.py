@@ -1,4 +1,4 @@
-"""`get_store()` gives the process the store of the settings."""
+"""`get_store()` returns the process's store, made from the settings."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_a_process_has_one_store() -> None:
     assert isinstance(stores[0], MemoryStore)
 
 
-def test_changed_settings_make_another_store() -> None:
+def test_changed_settings_create_another_store() -> None:
     with override_settings(REALTIME=MEMORY):
         first = get_store()
     with override_settings(REALTIME=MEMORY):
@@ -57,7 +57,9 @@ class Recorded(MemoryStore):
         ("realtime.stores.get_store", None),
     ],
 )
-def test_a_wrong_name_says_what_is_wrong(backend: str, cause: type[Exception] | None) -> None:
+def test_a_backend_that_is_not_a_store_is_refused_with_its_name(
+    backend: str, cause: type[Exception] | None
+) -> None:
     with (
         override_settings(REALTIME={"STORE": {"BACKEND": backend}}),
         pytest.raises(ImproperlyConfigured, match=backend) as caught,

@@ -1,4 +1,4 @@
-"""The memory store keeps the contract; and what is its own."""
+"""The contract with the memory store, and tests of its own behaviour."""
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -10,7 +10,7 @@ from tests.stores.contract import StoreContract
 
 
 class ShiftedStore(MemoryStore):
-    """A memory store whose clock a test moves."""
+    """A memory store whose clock a test can move."""
 
     shift = 0.0
 
@@ -19,7 +19,7 @@ class ShiftedStore(MemoryStore):
 
 
 class TestMemoryStore(StoreContract):
-    stories = 300
+    examples = 300
 
     @pytest.fixture
     def store(self) -> ShiftedStore:
@@ -30,20 +30,23 @@ class TestMemoryStore(StoreContract):
         store.shift += seconds
 
 
-def test_each_memory_store_is_a_life_of_its_own() -> None:
+def test_each_memory_store_has_its_own_logs_and_store_id() -> None:
     first, second = MemoryStore(), MemoryStore()
     first.append("t", [Draft("x", "1")])
     assert list(second.topics()) == []
     assert first.heads(["t"])["t"].epoch != second.heads(["t"])["t"].epoch
 
 
-def test_the_memory_store_says_what_it_cannot_do() -> None:
+def test_the_memory_store_declares_its_capabilities() -> None:
     assert not MemoryStore.durable
     assert not MemoryStore.shared
     assert MemoryStore().alias is None
+    assert not MemoryStore.supports_claims
+    with pytest.raises(NotImplementedError, match="MemoryStore cannot append in the transaction"):
+        MemoryStore().append_claimed("t", list)
 
 
 @pytest.mark.parametrize("arguments", [("redis://", {}), ("", {"size": 3})])
-def test_the_memory_store_refuses_what_it_does_not_know(arguments: tuple[str, dict]) -> None:
+def test_the_memory_store_refuses_locations_and_options(arguments: tuple[str, dict]) -> None:
     with pytest.raises(ImproperlyConfigured, match="MemoryStore takes no"):
         MemoryStore(*arguments)

@@ -1,4 +1,4 @@
-"""Many processes append to one log, and some of them are killed."""
+"""Several processes append to one log, and some of them are killed."""
 
 import json
 import subprocess
@@ -16,11 +16,11 @@ from realtime.stores.database import DatabaseStore
 from tests.support.waiting import SCALE, wait_until
 
 PROCESSES, APPENDS = 8, 1_000
-PLAIN_APPENDS = 150  # with a rollback journal each waits for the disk, alone
+PLAIN_APPENDS = 150  # with a rollback journal, each append waits for the disk
 
 
 class Database:
-    """A database that child processes use too."""
+    """A database that this process and its child processes use."""
 
     def __init__(self, kind: str, alias: str) -> None:
         self.kind = kind
@@ -28,7 +28,7 @@ class Database:
         self.entry = json.dumps(connections.settings[alias])
         self.store = DatabaseStore(options={"using": alias})
 
-    def news(self, topic: str, after: Cursor) -> tuple[Event, ...]:
+    def new_events(self, topic: str, after: Cursor) -> tuple[Event, ...]:
         return self.store.read(topic, after).events
 
     @contextmanager
@@ -48,13 +48,13 @@ class Database:
 
 @pytest.fixture(params=["sqlite", "wal", "postgres"])
 def db(request: pytest.FixtureRequest, database: None) -> Iterator[Database]:
-    found = Database(request.param, request.getfixturevalue(f"{request.param}_alias"))
-    yield found
-    found.store.close()
+    db = Database(request.param, request.getfixturevalue(f"{request.param}_alias"))
+    yield db
+    db.store.close()
 
 
 def start(processes: "list[subprocess.Popen[str]]") -> None:
-    """Let processes that wait for one another go."""
+    """Wait until all processes are ready, then start them together."""
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -74,7 +74,9 @@ def test_eight_processes_number_their_events_without_a_hole(db: Database) -> Non
         start(processes)
         seen: list[int] = []
         while len(seen) < total:
-            events = wait_until(partial(db.news, topic, after), "an event comes", timeout=60)
+            events = wait_until(
+                partial(db.new_events, topic, after), "an event arrives", timeout=60
+            )
             numbers = [event.seq or 0 for event in events]
             assert numbers == list(range(after.seq + 1, after.seq + 1 + len(numbers)))
             seen += numbers
@@ -90,7 +92,7 @@ def test_eight_processes_number_their_events_without_a_hole(db: Database) -> Non
     )
 
 
-def test_an_appender_that_is_killed_leaves_a_whole_log(db: Database) -> None:
+def test_a_killed_process_leaves_a_log_without_a_hole(db: Database) -> None:
     topic = f"killed.{db.alias}"
     begin = db.store.heads([topic])[topic]
     for _ in range(5):
@@ -102,7 +104,8 @@ def test_an_appender_that_is_killed_leaves_a_whole_log(db: Database) -> None:
             process.wait(30)
             acknowledged = max([acknowledged, *map(int, process.stdout.read().split("\n")[:-1])])
         head = db.store.append(topic, [Draft("after", "1")]).previous
-        assert head.seq in (acknowledged, acknowledged + 1)  # its answer may have been cut off
+        # It may have been killed between its last append and the print.
+        assert head.seq in (acknowledged, acknowledged + 1)
     numbers, after = [], begin
     while after != db.store.heads([topic])[topic]:
         page = db.store.read(topic, after)

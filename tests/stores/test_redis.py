@@ -1,4 +1,4 @@
-"""The Redis store keeps the contract on one server and on a cluster; and what is its own."""
+"""The contract with the Redis store, on one server and on a cluster; and its own behaviour."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject
 from tests.support.redis import RedisCluster, RedisServer
 
-PATIENCE = {"timeout": 10.0}  # so that a machine with much to do is not taken for a fault
+PATIENCE = {"timeout": 10.0}  # so that a busy machine does not look like a fault
 CLUSTER = {"cluster": True, "timeout": 10.0}
 
 
@@ -26,30 +26,30 @@ def keys(store: RedisStore, topic: str) -> dict[str, str]:
     return dict(zip(names, store._keys(topic), strict=True))
 
 
-def own_id(log: Subject) -> str:
+def id_key(log: Subject) -> str:
     assert isinstance(log.store, RedisStore)
     return keys(log.store, log.topic)["id"]
 
 
 class RedisContract(StoreContract):
     def client(self, store: Store) -> Any:
-        """A client of the test's own for the same server."""
-        raise NotImplementedError("a subclass knows where its Redis is")
+        """Return another client for the same server."""
+        raise NotImplementedError("a subclass connects to its Redis")
 
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
         assert isinstance(store, RedisStore)
-        client, at = self.client(store), keys(store, topic)
-        meta = client.get(at["meta"]).split()
+        client, names = self.client(store), keys(store, topic)
+        meta = client.get(names["meta"]).split()
         meta[3] = repr(float(meta[3]) - seconds)
         meta[6] = repr(float(meta[6]) - seconds if float(meta[6]) else 0.0)
-        client.set(at["meta"], " ".join(meta))
-        entries = client.xrange(at["log"])
-        client.delete(at["log"])
-        for place, fields in entries:
+        client.set(names["meta"], " ".join(meta))
+        entries = client.xrange(names["log"])
+        client.delete(names["log"])
+        for entry_id, fields in entries:
             time, rest = fields["e"].split(" ", 1)
-            client.xadd(at["log"], {"e": f"{float(time) - seconds!r} {rest}"}, id=place)
-        for uid, time in client.zrange(at["seen"], 0, -1, withscores=True):
-            client.zadd(at["seen"], {uid: time - seconds})
+            client.xadd(names["log"], {"e": f"{float(time) - seconds!r} {rest}"}, id=entry_id)
+        for uid, time in client.zrange(names["seen"], 0, -1, withscores=True):
+            client.zadd(names["seen"], {uid: time - seconds})
 
 
 class TestOnOneServer(RedisContract):
@@ -64,7 +64,7 @@ class TestOnOneServer(RedisContract):
 
 
 class TestOnACluster(RedisContract):
-    stories = 20
+    examples = 20
 
     @pytest.fixture
     def store(self, redis_cluster: RedisCluster) -> Iterator[RedisStore]:
@@ -76,14 +76,15 @@ class TestOnACluster(RedisContract):
         first = store.location.split(",")[0]
         return redis.RedisCluster.from_url(first, decode_responses=True, protocol=2)
 
-    def with_the_same_id(self, log: Subject) -> Subject:
-        """Each part of a cluster has an id of its own, as its nodes lose data by themselves."""
-        return next(o for o in (log.other() for _ in range(10_000)) if own_id(o) == own_id(log))
+    def with_the_same_store_id(self, log: Subject) -> Subject:
+        """Return a topic of the same partition; each partition has its own store id."""
+        return next(o for o in (log.other() for _ in range(10_000)) if id_key(o) == id_key(log))
 
 
-def test_the_redis_store_says_what_it_can_do() -> None:
+def test_the_redis_store_declares_its_capabilities() -> None:
     assert RedisStore.durable
     assert RedisStore.shared
+    assert not RedisStore.supports_claims
     assert RedisStore("redis://localhost").alias is None
 
 
@@ -133,14 +134,16 @@ def test_the_redis_store_says_what_it_can_do() -> None:
         ("redis://localhost", {"cluster": "yes"}, "neither True nor False"),
     ],
 )
-def test_the_redis_store_refuses_what_it_does_not_know(
+def test_the_redis_store_refuses_invalid_locations_and_options(
     location: str, options: dict[str, object], complaint: str
 ) -> None:
     with pytest.raises(ImproperlyConfigured, match=re.escape(complaint)):
         RedisStore(location, options)
 
 
-def test_an_old_python_package_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_redis_py_is_refused_with_the_command_that_updates_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(redis, "__version__", "5.2.1")
     with pytest.raises(
         ImproperlyConfigured, match=r"redis-py 8 or newer, and 5\.2\.1 is .*\[redis"
@@ -148,7 +151,7 @@ def test_an_old_python_package_is_refused_with_the_command(monkeypatch: pytest.M
         RedisStore("redis://localhost")
 
 
-def test_a_refused_location_keeps_its_password() -> None:
+def test_the_error_of_a_refused_location_contains_no_password() -> None:
     for location in ("redis://:secret@localhost/x", "redis://:secret@localhost?a=1", "secret"):
         with pytest.raises(ImproperlyConfigured) as caught:
             RedisStore(location)
@@ -166,12 +169,12 @@ def test_a_refused_location_keeps_its_password() -> None:
         "unix:///run/redis.sock?db=1",
     ],
 )
-def test_the_redis_store_takes_a_url_without_asking_the_server(location: str) -> None:
+def test_the_redis_store_accepts_a_url_without_connecting(location: str) -> None:
     RedisStore(location, {"prefix": "shop", "timeout": 1})
 
 
-def test_the_redis_store_is_reached_through_a_unix_socket(redis_path: Path, tmp_path: Path) -> None:
-    # Not pytest's folder: the path of a Unix socket may have 107 characters at most.
+def test_the_redis_store_works_over_a_unix_socket(redis_path: Path, tmp_path: Path) -> None:
+    # Not in pytest's folder: the path of a Unix socket has at most 107 characters.
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         path = f"{short}/redis.sock"
         with RedisServer(redis_path, tmp_path / "redis", unixsocket=path):
@@ -197,7 +200,7 @@ def test_stores_with_other_prefixes_or_databases_share_nothing(redis_server: Red
     assert len(epochs) == 3
 
 
-def test_all_keys_begin_with_the_prefix_and_those_of_a_topic_share_a_hash_tag(
+def test_all_keys_begin_with_the_prefix_and_a_topics_keys_share_a_hash_tag(
     redis_cluster: RedisCluster, redis_server: RedisServer
 ) -> None:
     store = RedisStore(redis_server.url, PATIENCE | {"prefix": "shop"})
@@ -227,7 +230,9 @@ def test_the_topics_of_a_cluster_are_on_all_of_its_nodes(redis_cluster: RedisClu
     store.close()
 
 
-def test_a_large_log_is_not_read_whole_to_be_cut(redis_server: RedisServer) -> None:
+def test_a_read_of_a_large_log_transfers_little_more_than_it_returns(
+    redis_server: RedisServer,
+) -> None:
     store = RedisStore(redis_server.url, PATIENCE)
     start = store.append("t", [Draft("x", f'"{"x" * 50_000}"')] * 300).previous
     before = redis_server.client.info("stats")["total_net_output_bytes"]  # type: ignore[index]
@@ -237,7 +242,7 @@ def test_a_large_log_is_not_read_whole_to_be_cut(redis_server: RedisServer) -> N
     store.close()
 
 
-def test_ids_that_were_seen_go_with_their_time(redis_server: RedisServer) -> None:
+def test_seen_ids_expire(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url, PATIENCE)
     seen = keys(store, "t")["seen"]
     store.append("t", [Draft("x", "1", id="a"), Draft("y", "1")])

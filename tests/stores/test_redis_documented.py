@@ -1,4 +1,4 @@
-"""What docs/redis.md shows is what the other tests run."""
+"""The settings in docs/redis.md are those that the other tests use."""
 
 import re
 from typing import Any
@@ -24,7 +24,7 @@ def blocks() -> list[dict[str, Any]]:
     return found
 
 
-def test_the_settings_of_the_page_are_those_that_are_tested() -> None:
+def test_the_settings_on_the_page_are_tested() -> None:
     store, cluster, pubsub, core = blocks()
     tested = redis_settings(URL)
     tested["REALTIME"]["STORE"].pop("OPTIONS")
@@ -35,7 +35,7 @@ def test_the_settings_of_the_page_are_those_that_are_tested() -> None:
     assert core == layer_settings(CORE, URL)
 
 
-def test_the_store_takes_what_the_page_names() -> None:
+def test_the_store_accepts_the_settings_on_the_page() -> None:
     for names in blocks()[:2]:
         settings = names["REALTIME"]["STORE"]
         RedisStore(settings["LOCATION"], settings.get("OPTIONS"))

@@ -1,4 +1,4 @@
-"""What Redis does to a store, and what is left of the log afterwards."""
+"""The Redis store when Redis loses data, hangs, refuses commands or closes connections."""
 
 import asyncio
 import gc
@@ -20,8 +20,8 @@ from tests.support.redis import RedisCluster, RedisServer
 from tests.support.waiting import await_until, wait_until
 
 X = [Draft("x", "1")]
-PATIENCE = {"timeout": 10.0}  # so that a machine with much to do is not taken for a fault
-TIMEOUT = 0.3  # of a store whose server hangs
+PATIENCE = {"timeout": 10.0}  # so that a busy machine does not look like a fault
+TIMEOUT = 0.3  # seconds, of a store whose server hangs
 Restart = Callable[..., RedisServer]
 
 
@@ -46,7 +46,7 @@ def log(store: RedisStore, request: pytest.FixtureRequest) -> Subject:
 
 @pytest.fixture
 def start(redis_path: Path, tmp_path: Path) -> Iterator[Restart]:
-    """Start servers with settings of their own."""
+    """Start servers with other settings."""
     servers: list[RedisServer] = []
 
     def start(**settings: str | list[str]) -> RedisServer:
@@ -61,14 +61,14 @@ def start(redis_path: Path, tmp_path: Path) -> Iterator[Restart]:
 
 
 def connections(server: RedisServer) -> int:
-    """Return how many clients there are besides the test's own."""
+    """Return how many clients are connected, without the test's own."""
     return len(server.client.client_list()) - 1
 
 
-# A server that has forgotten
+# A server that lost data
 
 
-def test_a_restart_without_persistence_is_another_life(
+def test_a_restart_without_persistence_begins_a_new_epoch(
     redis_server: RedisServer, log: Subject
 ) -> None:
     start = log.head()
@@ -83,7 +83,7 @@ def test_a_restart_without_persistence_is_another_life(
     assert log.expired(start).head.seq == 1
 
 
-def test_a_flush_is_another_life(redis_server: RedisServer, log: Subject) -> None:
+def test_a_flush_begins_a_new_epoch(redis_server: RedisServer, log: Subject) -> None:
     start = log.head()
     log.fill(3)
     redis_server.client.flushall()
@@ -92,14 +92,14 @@ def test_a_flush_is_another_life(redis_server: RedisServer, log: Subject) -> Non
     assert log.append("new").previous.epoch != start.epoch
 
 
-def test_an_older_dump_is_a_rewound_log(redis_server: RedisServer, log: Subject) -> None:
+def test_an_older_dump_rewinds_the_log(redis_server: RedisServer, log: Subject) -> None:
     kept = log.fill(2)
-    silent = log.other()
+    new = log.other()
     dump = redis_server.save()
     lost = log.fill(3)
-    begun = silent.fill(1)
+    begun = new.fill(1)
     redis_server.restart(dump)
-    for subject, last in ((log, cursor(lost[-1])), (silent, cursor(begun[0]))):
+    for subject, last in ((log, cursor(lost[-1])), (new, cursor(begun[0]))):
         assert subject.expired(last).contradicts
         renewed = subject.renew(last.epoch)
         assert renewed.epoch != last.epoch
@@ -110,19 +110,19 @@ def test_an_older_dump_is_a_rewound_log(redis_server: RedisServer, log: Subject)
     assert kept[0].seq == 1
 
 
-def test_appends_after_a_restored_dump_do_not_hide_it(
+def test_appends_after_a_restored_dump_do_not_hide_the_rewind(
     redis_server: RedisServer, log: Subject
 ) -> None:
     log.fill(1)
     dump = redis_server.save()
     known = cursor(log.fill(2)[-1])
     redis_server.restart(dump)
-    for _ in range(4):  # at the known seq, and then beyond it
+    for _ in range(4):  # up to the known seq, and beyond it
         log.append("other")
         assert log.expired(known).contradicts
 
 
-def test_a_restart_with_a_log_of_its_own_goes_on(start: Restart) -> None:
+def test_a_log_continues_after_a_restart_with_persistence(start: Restart) -> None:
     server = start(appendonly="yes", appendfsync="always")
     store = RedisStore(server.url, PATIENCE)
     log = Subject(store, "sync")
@@ -136,7 +136,7 @@ def test_a_restart_with_a_log_of_its_own_goes_on(start: Restart) -> None:
     store.close()
 
 
-def test_a_log_that_was_evicted_alone_expires_its_cursors(
+def test_eviction_of_a_logs_entries_expires_its_cursors(
     redis_server: RedisServer, log: Subject
 ) -> None:
     assert isinstance(log.store, RedisStore)
@@ -152,13 +152,11 @@ def test_a_log_that_was_evicted_alone_expires_its_cursors(
     assert not log.expired(log.locate(since=events[3].time)).contradicts
     assert log.trim(max_events=1) == 4
     redis_server.client.delete(meta)
-    assert log.append("anew").events[0].seq == 1
-    assert log.names(log.locate(last=9)) == ["anew"]
+    assert log.append("again").events[0].seq == 1
+    assert log.names(log.locate(last=9)) == ["again"]
 
 
-def test_entries_that_other_hands_removed_expire_cursors(
-    redis_server: RedisServer, log: Subject
-) -> None:
+def test_entries_deleted_by_hand_expire_cursors(redis_server: RedisServer, log: Subject) -> None:
     assert isinstance(log.store, RedisStore)
     events = log.fill(6)
     redis_server.client.xdel(log.store._keys(log.topic)[1], "3-0", "4-0")
@@ -171,10 +169,10 @@ def test_entries_that_other_hands_removed_expire_cursors(
     assert [event.seq for event in log.read(log.locate(last=2)).events] == [5, 6]
 
 
-# A server that is away
+# A server that cannot be reached, or cannot answer
 
 
-def test_a_server_that_is_gone_is_unavailable_at_once_and_back_at_once(
+def test_a_killed_server_is_unavailable_at_once_and_available_after_its_restart(
     redis_server: RedisServer, log: Subject
 ) -> None:
     events = log.fill(1)
@@ -193,51 +191,51 @@ def test_a_server_that_hangs_is_unavailable_within_the_timeout(
     log.fill(1)
     hasty = Subject(impatient, log.mode, log.topic)
     once, after = Draft("once", "1", id="once"), Draft("after", "1", id="after")
-    wait_until(lambda: answered(hasty.head), "it has a connection")
+    wait_until(lambda: answered(hasty.head), "the store has a connection")
     redis_server.pause()
     try:
         for call in (lambda: hasty.append(once), hasty.head):
             begin = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 call()
-            # Of which redis-py's own retries would make half a minute.
+            # redis-py's own retries would take 30 seconds.
             assert time.monotonic() - begin < TIMEOUT + 5
     finally:
         redis_server.resume()
-    # What it was sent before may be there; a late answer is nobody else's.
-    wait_until(lambda: answered(lambda: hasty.append(once, after)), "it answers again")
+    # The server may have run the earlier commands; no other call gets their answers.
+    wait_until(lambda: answered(lambda: hasty.append(once, after)), "the server answers again")
     assert log.names(log.locate(last=9)) == ["e1", "once", "after"]
-    assert wait_until(lambda: answered(hasty.head), "it answers") == log.head()
+    assert wait_until(lambda: answered(hasty.head), "the server answers") == log.head()
 
 
 def answered(call: Callable[[], Any]) -> Any:
-    """Return the answer of a store, None if it is not available."""
+    """Return the result of a call; None if the store is not available."""
     try:
         return call()
     except StoreUnavailable:
         return None
 
 
-def test_the_answer_of_a_call_that_was_given_up_is_nobody_elses(
+def test_no_call_gets_the_answer_of_a_cancelled_call(
     redis_server: RedisServer, store: RedisStore
 ) -> None:
-    async def give_up_and_ask() -> None:
+    async def cancel_and_call() -> None:
         head = (await store.aappend("t", X)).events[0].cursor
         redis_server.pause()
-        given_up = [asyncio.ensure_future(store.aclock()) for _ in range(20)]
+        cancelled = [asyncio.ensure_future(store.aclock()) for _ in range(20)]
         try:
-            await asyncio.wait(given_up, timeout=0.1)
+            await asyncio.wait(cancelled, timeout=0.1)
         finally:
             redis_server.resume()
-        for call in given_up:
+        for call in cancelled:
             call.cancel()
         answers = await asyncio.gather(*(store.aheads(["t"]) for _ in range(20)))
         assert answers == [{"t": head}] * 20
 
-    asyncio.run(give_up_and_ask())
+    asyncio.run(cancel_and_call())
 
 
-def test_connections_that_the_server_closed_cost_no_call(
+def test_no_call_fails_after_the_server_closed_the_connections(
     redis_server: RedisServer, store: RedisStore
 ) -> None:
     async def both() -> None:
@@ -256,11 +254,11 @@ def test_a_server_that_is_busy_with_a_script_is_unavailable(start: Restart) -> N
     store.append("t", X)
     with server.client.client() as other:
         other.connection.send_command("EVAL", "while true do end", 0)
-        error = wait_until(lambda: _refusal(store), "it says BUSY")
+        error = wait_until(lambda: _refusal(store), "the server answers BUSY")
         assert isinstance(error, StoreUnavailable)
         assert "BUSY" in str(error)
         server.client.script_kill()
-    wait_until(lambda: _refusal(store) is None, "it answers again")
+    wait_until(lambda: _refusal(store) is None, "the server answers again")
     store.close()
 
 
@@ -272,7 +270,7 @@ def _refusal(store: RedisStore) -> StoreError | None:
     return None
 
 
-def test_a_server_without_memory_is_unavailable_and_the_log_is_whole(
+def test_a_server_out_of_memory_is_unavailable_and_the_log_stays_intact(
     redis_server: RedisServer, log: Subject
 ) -> None:
     events = log.fill(2)
@@ -304,11 +302,11 @@ def _head(store: RedisStore) -> Cursor | None:
         return None
 
 
-# A server that refuses
+# A server that refuses commands
 
 
 @pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:secret@"])
-def test_a_wrong_password_is_an_error_and_not_told(
+def test_a_wrong_password_is_an_error_that_does_not_contain_it(
     redis_server: RedisServer, credentials: str
 ) -> None:
     server = redis_server
@@ -323,21 +321,23 @@ def test_a_wrong_password_is_an_error_and_not_told(
     store.close()
 
 
-def test_a_user_who_may_not_is_an_error(redis_server: RedisServer) -> None:
+def test_a_user_without_permission_is_an_error(redis_server: RedisServer) -> None:
     redis_server.client.execute_command("ACL", "SETUSER", "ada", "on", ">pw", "~*", "+get")
     with pytest.raises(StoreError, match="NOPERM") as caught:
         RedisStore(f"redis://ada:pw@127.0.0.1:{redis_server.port}").append("t", X)
     assert not isinstance(caught.value, StoreUnavailable)
 
 
-def test_a_server_that_is_too_old_is_named(start: Restart) -> None:
+def test_a_server_that_is_too_old_is_an_error_with_the_minimum_version(start: Restart) -> None:
     server = start(rename_command=["EVALSHA", ""])
     with pytest.raises(StoreError, match=r"it needs Redis 6\.2 or newer") as caught:
         RedisStore(server.url, PATIENCE).append("t", X)
     assert not isinstance(caught.value, StoreUnavailable)
 
 
-def test_keys_of_others_are_an_error_and_stay(redis_server: RedisServer, log: Subject) -> None:
+def test_a_key_of_another_type_is_an_error_and_stays(
+    redis_server: RedisServer, log: Subject
+) -> None:
     assert isinstance(log.store, RedisStore)
     log.fill(1)
     entries = log.store._keys(log.topic)[1]
@@ -349,12 +349,12 @@ def test_keys_of_others_are_an_error_and_stay(redis_server: RedisServer, log: Su
     assert log.head().seq == 1
 
 
-def test_one_node_of_a_cluster_is_told_from_the_cluster(
+def test_a_wrong_cluster_option_is_an_error_that_names_it(
     redis_cluster: RedisCluster, redis_server: RedisServer
 ) -> None:
     store = RedisStore(f"redis://127.0.0.1:{redis_cluster.nodes[0].port}")
     with pytest.raises(StoreError, match='"cluster": True') as caught:
-        for number in range(50):  # some of them are on the other nodes; here all have one tag
+        for number in range(50):  # their hash tag {0} is on another node
             store.append(f"t{number}", X)
     assert not isinstance(caught.value, StoreUnavailable)
     with pytest.raises(StoreError, match='leave "cluster" out') as caught:
@@ -365,7 +365,7 @@ def test_one_node_of_a_cluster_is_told_from_the_cluster(
 # Scripts, connections and processes
 
 
-def test_a_server_that_forgot_the_scripts_gets_them_again(
+def test_a_server_without_the_scripts_gets_them_again(
     redis_server: RedisServer, log: Subject
 ) -> None:
     events = log.fill(1)
@@ -375,11 +375,11 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(
     assert log.append("x").previous == cursor(events[0])
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Python tells of the sockets
-def test_loops_that_were_closed_without_their_generators_are_forgotten(
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Python warns about the sockets
+def test_clients_of_loops_that_were_closed_without_shutdown_asyncgens_are_freed(
     redis_server: RedisServer, store: RedisStore
 ) -> None:
-    """``asyncio.run()`` ends them; ``loop.close()`` alone does not, and no client hears of it."""
+    """``asyncio.run()`` finishes the generators of a loop; ``loop.close()`` alone does not."""
     closed = []
     for _ in range(5):
         loop = asyncio.new_event_loop()
@@ -390,11 +390,11 @@ def test_loops_that_were_closed_without_their_generators_are_forgotten(
     asyncio.run(store.aappend("t", X))
     gc.collect()
     assert [ref() for ref in closed] == [None] * 5
-    wait_until(lambda: connections(redis_server) == 0, "their connections ended with them")
+    wait_until(lambda: connections(redis_server) == 0, "their connections are closed")
     assert store.heads(["t"])["t"].seq == 6
 
 
-def test_threads_and_loops_have_few_connections_and_close_gives_them_back(
+def test_threads_and_loops_use_few_connections_and_close_closes_them(
     redis_server: RedisServer, store: RedisStore
 ) -> None:
     in_threads(8, lambda _: [store.append("t", X) for _ in range(20)])
@@ -411,10 +411,10 @@ def test_threads_and_loops_have_few_connections_and_close_gives_them_back(
 
     asyncio.run(many())
     assert store.heads(["t"])["t"].seq == 162
-    wait_until(lambda: connections(redis_server) == 1, "the loop took its own along")
+    wait_until(lambda: connections(redis_server) == 1, "the loop's connection is closed with it")
 
 
-def test_heads_of_many_topics_are_one_command(redis_server: RedisServer, log: Subject) -> None:
+def test_the_heads_of_many_topics_are_one_command(redis_server: RedisServer, log: Subject) -> None:
     log.head()
     before = _commands(redis_server)
     assert len(log.call("heads", [f"t{number}" for number in range(1_500)])) == 1_500
@@ -430,10 +430,10 @@ def _commands(server: RedisServer) -> dict[str, int]:
     return {"cmdstat_mget": 0} | {name: one["calls"] for name, one in stats.items()}
 
 
-# A cluster with a node that hangs, or forgets
+# A cluster with a node that hangs, or loses its data
 
 
-def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
+def test_a_node_that_hangs_makes_only_its_own_topics_unavailable(
     redis_cluster: RedisCluster,
 ) -> None:
     options: dict[str, object] = {"cluster": True, "prefix": "hangs"}
@@ -456,9 +456,9 @@ def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
                 with pytest.raises(StoreUnavailable):
                     same.append("lost")
             else:
-                # Not at the first time always: the client may ask the other node where it is.
+                # It can fail at first: the client may ask the hanging node for the slots.
                 append = partial(same.append, Draft("x", "1", id="once"))
-                wait_until(partial(answered, append), f"{log.topic} is appended to")
+                wait_until(partial(answered, append), f"an append to {log.topic} succeeds")
                 wait_until(partial(answered, same.head), f"{log.topic} has a head")
     finally:
         node.resume()
@@ -469,7 +469,7 @@ def test_a_node_that_hangs_takes_its_own_topics_along_and_no_others(
     hasty.close()
 
 
-def test_a_node_that_loses_its_data_resets_its_topics_alone(redis_cluster: RedisCluster) -> None:
+def test_a_node_that_loses_its_data_resets_only_its_own_topics(redis_cluster: RedisCluster) -> None:
     store = RedisStore(redis_cluster.url, {"cluster": True} | PATIENCE)
     logs = [Subject(store, mode) for mode in ("sync", "async") for _ in range(20)]
     starts = [log.head() for log in logs]
@@ -478,7 +478,7 @@ def test_a_node_that_loses_its_data_resets_its_topics_alone(redis_cluster: Redis
     lost = {name.rsplit(":", 1)[1] for name in lost_node.client.keys("*:meta:*")}
     assert 0 < sum(log.topic in lost for log in logs) < len(logs)
     redis_cluster.restart(lost_node)
-    wait_until(lambda: _refusal(store) is None, "the client found the node again")
+    wait_until(lambda: _refusal(store) is None, "the client finds the node again")
     heads = store.heads([log.topic for log in logs])
     for log, start, appended in zip(logs, starts, events, strict=True):
         if log.topic in lost:

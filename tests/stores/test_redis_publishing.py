@@ -1,4 +1,4 @@
-"""Publishing to a Redis store from processes that serve nobody."""
+"""Publishing to a Redis store from processes that are no server."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from tests.support.redis import TOPIC, RedisServer, redis_settings
 from tests.support.server import Server
 
 TIMEOUT = 1.0  # seconds that the store waits for Redis
-SLACK = 5.0  # seconds more that a machine with much to do may take; redis-py's own retries take 30
+SLACK = 5.0  # more seconds for a busy machine; redis-py's own retries would take 30
 
 
 @pytest.fixture
 def project(tmp_path: Path, redis_server: RedisServer) -> Server:
-    """The test project on Redis, of which nothing runs yet."""
+    """The test project with Redis; its server is not started."""
     project = Server(tmp_path, settings=redis_settings(redis_server.url, timeout=10.0))
     project.run("from django.core.management import call_command; call_command('migrate', '-v0')")
     return project
@@ -21,12 +21,12 @@ def project(tmp_path: Path, redis_server: RedisServer) -> Server:
 
 @pytest.fixture
 def hasty(project: Server, redis_server: RedisServer) -> Server:
-    """The same with less patience; its layer is elsewhere, so that the store alone decides."""
+    """The same project with a short timeout, and a layer that does not depend on Redis."""
     store = redis_settings(redis_server.url, timeout=TIMEOUT)["REALTIME"]
     return Server(project.folder, settings={"REALTIME": store})
 
 
-def test_a_thousand_publishes_make_two_connections(
+def test_a_thousand_publishes_open_two_connections(
     project: Server, redis_server: RedisServer
 ) -> None:
     before = redis_server.connections_made()
@@ -39,10 +39,10 @@ def test_a_thousand_publishes_make_two_connections(
     assert printed.strip() == str(list(range(1, 1_001)))
 
 
-def test_forked_processes_publish_each_over_connections_of_its_own(project: Server) -> None:
+def test_each_forked_process_publishes_over_its_own_connections(project: Server) -> None:
     printed = project.run(
         "import os, warnings\n"
-        "warnings.simplefilter('ignore')  # newer Pythons warn of forks beside threads\n"
+        "warnings.simplefilter('ignore')  # newer Pythons warn about forks with threads\n"
         "from realtime import publish\n"
         "from realtime.log import history\n"
         f"publish({TOPIC!r}, 'parent')\n"
@@ -60,9 +60,9 @@ def test_forked_processes_publish_each_over_connections_of_its_own(project: Serv
         "for child in range(3):\n"
         "    own = [event.data for event in events if event.name == f'child-{child}']\n"
         "    assert own == list(range(100)), own\n"
-        "print('well')"
+        "print('done')"
     )
-    assert printed == "well\n"
+    assert printed == "done\n"
 
 
 PUBLISH_IN_VAIN = f"""
@@ -107,20 +107,20 @@ print(outbox.relay_stale(older_than=-1))
 
 
 @pytest.mark.parametrize("fault", ["gone", "hanging"])
-def test_without_redis_a_publish_fails_in_time_and_one_in_a_transaction_waits_for_its_return(
+def test_without_redis_a_publish_fails_in_time_and_one_in_a_transaction_is_relayed_later(
     project: Server, hasty: Server, redis_server: RedisServer, fault: str
 ) -> None:
     if fault == "gone":
         redis_server.kill9()
     else:
         redis_server.pause()
-    told = hasty.run(PUBLISH_IN_VAIN)
-    assert told.count(f"{TOPIC} could not be published to: RedisStore is not available") == 6
+    printed = hasty.run(PUBLISH_IN_VAIN)
+    assert printed.count(f"{TOPIC} could not be published to: RedisStore is not available") == 6
     hasty.run(PUBLISH_IN_A_TRANSACTION)
     if fault == "gone":
         redis_server.start()
     else:
-        # What it was sent while it hung is appended then; what is asked here is the outbox.
+        # Not resumed: it would append the commands that it received while it hung.
         redis_server.kill9()
         redis_server.start()
     relayed, events, again = project.run(RELAYED).splitlines()

@@ -1,4 +1,4 @@
-"""The log in the project's own database: SQLite, PostgreSQL or MySQL."""
+"""The store in a database of the project: SQLite, PostgreSQL or MySQL."""
 
 from realtime.stores.database.store import DatabaseStore
 

@@ -1,4 +1,4 @@
-"""How a store uses a Django database: on which thread, how often, and what an error means."""
+"""How a store uses a Django database: the thread of a call, its retries, and its errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from realtime.threads import STORE_THREADS
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
-__all__ = ["DatabaseAccess", "has_lock"]
+__all__ = ["DatabaseAccess", "restore_busy_timeout"]
 
 T = TypeVar("T")
 
@@ -35,15 +35,22 @@ _MYSQL_NO_SUCH_TABLE = 1146
 _POSTGRESQL_LOCK_NOT_AVAILABLE = "55P03"
 _POSTGRESQL_UNDEFINED_TABLE = "42P01"
 
-_HURRY_MS = 20  # SQLite asks after 1, 3, 8 and 18 ms
+_BUSY_MS = 20  # SQLite tries again after 1, 3, 8 and 18 ms
+
+# The busy timeouts of the settings, in ms, of SQLite connections where it is shortened now.
 _timeouts: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
 
-# Which file a SQLite connection has open: device and inode when it was opened.
+# The file that a SQLite connection has open: its device and inode when it was opened.
 _files: WeakKeyDictionary[BaseDatabaseWrapper, tuple[int, int] | None] = WeakKeyDictionary()
 
 
 class _Attempt(Generic[T]):
-    """An operation that changes nothing, or nothing that a repetition would change again."""
+    """An operation that reads, or is idempotent, so that it can be retried.
+
+    Attributes:
+        committing: whether the outcome is unknown if the connection breaks now, so that a retry is
+            not safe.
+    """
 
     committing = False
 
@@ -55,22 +62,22 @@ class _Attempt(Generic[T]):
 
 
 class _Transaction(_Attempt[T]):
-    """An operation in a transaction; ``committing`` tells that its end may be unknown."""
+    """An operation in a transaction; its outcome can be unknown once the commit has begun."""
 
     def run(self, connection: BaseDatabaseWrapper) -> T:
         self.committing = False
-        _hurry(connection)
+        _shorten_busy_timeout(connection)
         try:
             with transaction.atomic(using=connection.alias, durable=True):
                 result = self.operation(connection)
                 self.committing = True
         finally:
-            has_lock(connection)
+            restore_busy_timeout(connection)
         return result
 
 
 class _Statement(_Attempt[T]):
-    """An operation of one statement, whose end is unknown as soon as it has begun."""
+    """An operation of one statement; its outcome can be unknown as soon as it has begun."""
 
     committing = True
 
@@ -78,13 +85,19 @@ class _Statement(_Attempt[T]):
 class DatabaseAccess:
     """Runs a store's operations on one database alias, from any thread.
 
-    An operation never becomes part of the caller's transaction: where the calling thread's
-    connection is in one, it runs in ``STORE_THREADS``, on a connection of its own, while the
-    caller waits.
-    A lock that others hold is waited for within ``locked_seconds``; a connection that turns out
-    to be broken is opened anew, once, unless the transaction may have been committed.
+    An operation is never part of the caller's transaction: if the calling thread's connection is in
+    a transaction, the operation runs in ``STORE_THREADS``, on another connection, while the caller
+    waits.
+    An operation that meets a lock is retried for ``locked_seconds``. A broken connection is
+    reopened and the operation retried once, unless the transaction may have been committed.
 
-    The connections in ``STORE_THREADS`` stay open: no request ends there that could close them.
+    The connections of ``STORE_THREADS`` stay open, because no request ends in those threads, and
+    Django closes connections at the end of a request.
+
+    Args:
+        alias: the database alias.
+        store: the name of the caller's class or feature, for error texts.
+        locked_seconds: how long a lock is retried, in addition to the driver's own timeout.
     """
 
     def __init__(self, alias: str, store: str, locked_seconds: float) -> None:
@@ -93,32 +106,32 @@ class DatabaseAccess:
         self.locked_seconds = locked_seconds
 
     def read(self, operation: Callable[[BaseDatabaseWrapper], T]) -> T:
-        """Run an operation that may be repeated, outside a transaction.
+        """Run an idempotent operation outside a transaction.
 
         Raises:
-            StoreUnavailable: the database cannot be reached, or is locked for too long.
+            StoreUnavailable: the database cannot be reached, or stayed locked too long.
             StoreError: the database refused the operation.
         """
         return self._dispatch(_Attempt(operation))
 
     def write(self, operation: Callable[[BaseDatabaseWrapper], T]) -> T:
-        """Run an operation in a transaction of its own; it may be begun several times.
+        """Run an operation in its own transaction; a retry calls it again.
 
         Raises:
-            StoreUnavailable: the database cannot be reached, or is locked for too long.
+            StoreUnavailable: the database cannot be reached, or stayed locked too long; if the
+                connection broke during the commit, the transaction may have been committed.
             StoreError: the database refused the operation.
         """
         return self._dispatch(_Transaction(operation))
 
     def execute(self, operation: Callable[[BaseDatabaseWrapper], T]) -> T:
-        """Run an operation that is one statement, and by that a transaction.
+        """Run an operation of one statement, which is a transaction without a begin and a commit.
 
-        It costs one answer of the server where ``write()`` waits for three, and is begun again only
-        where a lock was in the way.
+        It takes one round trip where ``write()`` takes three. It is retried only if it met a lock.
 
         Raises:
-            StoreUnavailable: the database cannot be reached, or is locked for too long; if the
-                connection broke, the statement may have been carried out.
+            StoreUnavailable: the database cannot be reached, or stayed locked too long; if the
+                connection broke, the statement may have been executed.
             StoreError: the database refused the operation.
         """
         return self._dispatch(_Statement(operation))
@@ -128,14 +141,14 @@ class DatabaseAccess:
         if _in_pool():
             connections[self.alias].close()
             return
-        # Only a thread of the pool may close its connection, and only tasks that wait for one
-        # another are sure to run in all of them. The pool is busy for longer than a few seconds
-        # only if its connections are needed; then the rest stays open.
-        together = threading.Barrier(STORE_THREADS.count)
+        # A thread has to close its own connection. The barrier makes every thread of the pool run
+        # exactly one of the tasks. If the pool is busy for longer than the timeouts, its
+        # connections are still in use, and stay open.
+        barrier = threading.Barrier(STORE_THREADS.count)
 
         def close_own() -> None:
             with suppress(threading.BrokenBarrierError):
-                together.wait(timeout=5)
+                barrier.wait(timeout=5)
             connections[self.alias].close()
 
         wait([STORE_THREADS.submit(close_own) for _ in range(STORE_THREADS.count)], timeout=10)
@@ -159,7 +172,7 @@ class DatabaseAccess:
                 if _is_locked(error):
                     if time.monotonic() >= deadline:
                         raise StoreUnavailable(self.store, str(error)) from error
-                    # Those who wait must not all come back at the same moment.
+                    # Jitter, so that the waiting writers do not all retry at the same time.
                     time.sleep(random.uniform(0.001, 0.010))
                 elif _is_broken(connection, opened, error):
                     connection.close()
@@ -177,22 +190,23 @@ class DatabaseAccess:
                     raise StoreError(f"{self.store} failed: {error}") from error
 
 
-def _hurry(connection: BaseDatabaseWrapper) -> None:
-    """Make SQLite give up soon when the write lock is taken, so that ``_run`` asks again.
+def _shorten_busy_timeout(connection: BaseDatabaseWrapper) -> None:
+    """Make SQLite return soon if the write lock is taken, so that ``_run`` retries it.
 
-    SQLite's own waiting sleeps longer and longer, to 100 ms: among eight busy writers the one that
-    has waited longest has the least chance, and some waited five seconds.
+    SQLite's own backoff grows to 100 ms, so that the writer that has waited longest is the least
+    likely to get the lock. Measured with eight busy writers: some waited five seconds.
     """
     if connection.vendor == "sqlite":
         raw = connection.connection
         _timeouts[connection] = timeout = raw.execute("PRAGMA busy_timeout").fetchone()[0]
-        raw.execute(f"PRAGMA busy_timeout = {min(timeout, _HURRY_MS)}")
+        raw.execute(f"PRAGMA busy_timeout = {min(timeout, _BUSY_MS)}")
 
 
-def has_lock(connection: BaseDatabaseWrapper) -> None:
-    """Let the driver wait as long as the settings say; the transaction has its lock.
+def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
+    """Restore the busy timeout of the settings, now that the transaction has the write lock.
 
-    Its end may have to wait for readers; giving up early there would let new ones in, for ever.
+    Its commit may have to wait for readers. If it returned early, new readers could begin before
+    every retry, and it might never succeed.
     """
     timeout = _timeouts.pop(connection, None)
     if timeout is not None and connection.connection is not None:
@@ -210,16 +224,16 @@ def _autocommits(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _open(connection: BaseDatabaseWrapper) -> None:
-    """Connect if the connection is not, to the database that is in force now.
+    """Connect, if the connection is closed or its SQLite file was replaced.
 
-    A SQLite file that was replaced (a backup moved into its place) has to be opened anew: who
-    still has the old one open reads and writes a deleted file and gets no error.
+    After a backup was moved over the file, a connection that still has the old file open would read
+    and write a deleted file, without an error.
     """
     path = _path(connection)
     if path is None:
         connection.ensure_connection()
     else:
-        for _ in range(5):  # replaced again and again while it is opened? then the next call sees
+        for _ in range(5):  # a file can be replaced while it is opened; the next call retries then
             before = _identity(path)
             if before is None and connection.connection is not None:
                 raise OperationalError(f"the database file {path} is missing")
@@ -254,14 +268,14 @@ def _note_file(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 
 def _is_locked(error: Error) -> bool:
-    """Tell whether others were in the way, so that nothing was done and it is worth another try."""
+    """Tell whether a lock or a deadlock stopped the operation, so that a retry is safe."""
     cause = error.__cause__
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     if isinstance(state, str):
-        # Class 40 is a transaction that the server has rolled back: a deadlock, or a snapshot
-        # that cannot be serialised.
+        # Class 40: the server has rolled the transaction back, after a deadlock or a serialisation
+        # failure.
         return state.startswith("40") or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
     code = error.args[0] if error.args else None
     return code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
@@ -270,17 +284,17 @@ def _is_locked(error: Error) -> bool:
 def _is_missing_table(error: Error) -> bool:
     cause = error.__cause__
     if isinstance(cause, sqlite3.Error):
-        return str(error).startswith("no such table")  # SQLite has no code of its own for it
+        return str(error).startswith("no such table")  # SQLite has no error code for it
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     code = error.args[0] if error.args else None
     return state == _POSTGRESQL_UNDEFINED_TABLE or code == _MYSQL_NO_SUCH_TABLE
 
 
 def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) -> bool:
-    """Tell whether the connection that was open cannot be used any more."""
+    """Tell whether the connection that was open can no longer be used."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
     if getattr(error.__cause__, "sqlite_errorcode", 0) == _SQLITE_READONLY_DBMOVED:
         return True
-    # atomic() may have noticed already and opened another.
+    # atomic() may have noticed it already and opened another connection.
     return connection.connection is not opened or opened is None or not connection.is_usable()

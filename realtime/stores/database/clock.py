@@ -10,7 +10,7 @@ from django.db.models.sql.compiler import SQLCompiler
 __all__ = ["DatabaseClock"]
 
 _SQL = {
-    # 2440587.5 is 1970-01-01 as a Julian day, in which SQLite counts milliseconds.
+    # 2440587.5 is the Julian day of 1970-01-01. SQLite's clock has a resolution of 1 ms.
     "sqlite": "ROUND((JULIANDAY('now') - 2440587.5) * 86400.0, 3)",
     "postgresql": "CAST(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) AS DOUBLE PRECISION)",
     "mysql": "CAST(UNIX_TIMESTAMP(SYSDATE(6)) AS DOUBLE)",
@@ -18,10 +18,10 @@ _SQL = {
 
 
 class DatabaseClock(Expression):
-    """Seconds since 1970 on the database's clock, at the moment the row is read or written.
+    """Seconds since 1970 by the database's clock, when the row is read or written.
 
-    ``Now()`` would not do: on PostgreSQL it is the beginning of the statement, which may have
-    waited for a lock for seconds, and it comes back as a datetime whose zone depends on
+    ``Now()`` does not suffice: on PostgreSQL it is the time when the statement began, which may
+    have waited seconds for a lock since, and its result is a datetime whose time zone depends on
     ``USE_TZ``.
     """
 
@@ -30,7 +30,7 @@ class DatabaseClock(Expression):
     def as_sql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper
     ) -> tuple[str, tuple[str | int, ...]]:
-        """Write the expression for the database's vendor."""
+        """Return the SQL for the database's vendor."""
         if connection.vendor not in _SQL:
             raise NotSupportedError(
                 "realtime keeps its logs in SQLite, PostgreSQL, MySQL or MariaDB, not in "

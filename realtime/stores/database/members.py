@@ -1,4 +1,4 @@
-"""Nodes and members in the tables of the database: the part of the store that is no log."""
+"""Nodes and members in the tables of the database."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from django.db.models import F
 from realtime.protocol.events import Draft
 from realtime.stores.base import JOIN, LEAVE, Appended, MemberList, Node, Store
 from realtime.stores.database.clock import DatabaseClock
-from realtime.stores.database.tables import STANDING, STORE_ID
+from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID
 from realtime.stores.log_state import LogState
 
 if TYPE_CHECKING:
     from realtime.stores.database.access import DatabaseAccess
-    from realtime.stores.database.tables import Found, Tables
+    from realtime.stores.database.tables import LogRow, Tables
 
 __all__ = ["DatabaseMembers"]
 
-UIDS_PER_QUERY = 500  # a herd of one topic in one transaction, in statements of a bearable size
+UIDS_PER_QUERY = 500  # keeps statements small when thousands join a topic in one transaction
 
 
 class DatabaseMembers(Store):
@@ -31,13 +31,13 @@ class DatabaseMembers(Store):
     _tables: Tables
     _access: DatabaseAccess
 
-    def _insert(self, log: Found, drafts: Sequence[Draft]) -> Appended:
-        raise NotImplementedError  # by the log's part
+    def _insert(self, log: LogRow, drafts: Sequence[Draft]) -> Appended:
+        raise NotImplementedError  # DatabaseStore implements it
 
     # Nodes
 
     def beat(self, node: Node, *, is_known: bool) -> bool:
-        """Write a node's row, with the store's time."""
+        """Write a node's row, with the time of the store's clock."""
         return self._access.write(lambda _: self._beat(node, is_known))
 
     def _beat(self, node: Node, is_known: bool) -> bool:
@@ -82,7 +82,7 @@ class DatabaseMembers(Store):
         ]
 
     def expire_node(self, node: str, age: float) -> bool:
-        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay."""
+        """Remove a node's row if its last heartbeat is at least ``age`` seconds old."""
         rows = self._tables.nodes.filter(name=node, seen__lte=DatabaseClock() - age)
         return bool(self._access.write(lambda _: rows.all().delete()[0]))
 
@@ -91,63 +91,65 @@ class DatabaseMembers(Store):
     def change_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Write who is on a topic through a node, and append what follows from it."""
+        """Add and remove a node's members of a topic, and append the joins and leaves."""
 
         def operation(connection: BaseDatabaseWrapper) -> Appended:
-            found = self._tables.lock(connection, log)
-            drafts = [*self._arrive(found, node, arrived), *self._leave(found, node, left)]
-            return self._insert(found, drafts)
+            row = self._tables.lock(connection, log)
+            drafts = [*self._add(row, node, arrived), *self._remove(row, node, left)]
+            return self._insert(row, drafts)
 
         return self._access.write(operation)
 
-    def _nodes_by_uid(self, log: Found, uids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the texts of members by uid and node."""
+    def _nodes_by_uid(self, log: LogRow, uids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the JSON text of members, by member id and node."""
         found: dict[str, dict[str, str]] = {}
-        for piece in _pieces(uids):
-            rows = self._tables.members.filter(log_id=log.pk, uid__in=piece)
+        for batch in _batches(uids):
+            rows = self._tables.members.filter(log_id=log.pk, uid__in=batch)
             for uid, node, text in rows.values_list("uid", "node", "json"):
                 found.setdefault(uid, {})[node] = text
         return found
 
-    def _arrive(self, log: Found, node: str, arrived: Mapping[str, str]) -> list[Draft]:
-        there = self._nodes_by_uid(log, list(arrived))
+    def _add(self, log: LogRow, node: str, arrived: Mapping[str, str]) -> list[Draft]:
+        """Add a node's members; return the joins."""
+        present = self._nodes_by_uid(log, list(arrived))
         make = partial(self._tables.members.model, log_id=log.pk, node=node)
         rows = [
             make(uid=uid, json=text)
             for uid, text in arrived.items()
-            if node not in there.get(uid, {})
+            if node not in present.get(uid, {})
         ]
         self._tables.members.bulk_create(rows)
-        return [Draft(JOIN, text) for uid, text in arrived.items() if uid not in there]
+        return [Draft(JOIN, text) for uid, text in arrived.items() if uid not in present]
 
-    def _leave(self, log: Found, node: str, left: Collection[str]) -> list[Draft]:
-        there = self._nodes_by_uid(log, list(left))
-        gone = [uid for uid in left if node in there.get(uid, {})]
-        for piece in _pieces(gone):
-            self._tables.members.filter(log_id=log.pk, node=node, uid__in=piece).delete()
-        return [Draft(LEAVE, there[uid][node]) for uid in gone if len(there[uid]) == 1]
+    def _remove(self, log: LogRow, node: str, left: Collection[str]) -> list[Draft]:
+        """Remove a node's members; return the leaves."""
+        present = self._nodes_by_uid(log, list(left))
+        removed = [uid for uid in left if node in present.get(uid, {})]
+        for batch in _batches(removed):
+            self._tables.members.filter(log_id=log.pk, node=node, uid__in=batch).delete()
+        return [Draft(LEAVE, present[uid][node]) for uid in removed if len(present[uid]) == 1]
 
     def members(self, log: str) -> MemberList:
-        """Return who is on a topic."""
+        """Return a topic's members and the head of its presence log."""
         return self._access.read(lambda _: self._members(log))
 
     def _members(self, log: str) -> MemberList:
-        # One statement, so that the list is the one of the head.
+        # One statement, so that the list and the head are consistent.
         rows = list(
             self._tables.logs.filter(name__in=[log, STORE_ID])
             .order_by("members__pk")
-            .values_list(*STANDING, "members__uid", "members__json")
+            .values_list(*STATE_COLUMNS, "members__uid", "members__json")
         )
-        width = len(STANDING)
-        standing: LogState = self._tables.standing(log, [row[:width] for row in rows])
+        width = len(STATE_COLUMNS)
+        state: LogState = self._tables.log_state(log, [row[:width] for row in rows])
         members: dict[str, str] = {}
         for row in rows:
             if row[0] == log and row[width] is not None:
                 members.setdefault(row[width], row[width + 1])
-        return MemberList(standing.head, members)
+        return MemberList(state.head, members)
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Return the members that a node has written: their ids, by presence log."""
+        """Return the ids of a node's members, by presence log."""
         return self._access.read(lambda _: self._members_of(node))
 
     def _members_of(self, node: str) -> dict[str, list[str]]:
@@ -158,10 +160,10 @@ class DatabaseMembers(Store):
         return found
 
     def nodes_of_members(self) -> Collection[str]:
-        """Return the ids of all nodes that have written members, with a row or without."""
+        """Return the ids of all nodes that have members, including nodes without a row."""
         rows = self._tables.members.order_by().values_list("node", flat=True).distinct()
         return self._access.read(lambda _: set(rows.all()))
 
 
-def _pieces(uids: Sequence[str]) -> list[Sequence[str]]:
+def _batches(uids: Sequence[str]) -> list[Sequence[str]]:
     return [uids[start : start + UIDS_PER_QUERY] for start in range(0, len(uids), UIDS_PER_QUERY)]

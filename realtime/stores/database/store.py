@@ -1,8 +1,8 @@
-"""A store in a database of the Django project: SQLite, PostgreSQL; MySQL and MariaDB should do.
+"""A store in a database of the Django project: SQLite or PostgreSQL; MySQL and MariaDB should work.
 
-Every append is one short transaction of its own, which takes the row lock of its topic first.
-Every read is one statement, so that what it sees is of one moment on every database and at every
-isolation level.
+Every append is a short transaction of its own, which first locks the row of its topic.
+Every read is one statement, so that it is consistent on every database and at every isolation
+level.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from realtime.stores.base import (
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.members import DatabaseMembers
-from realtime.stores.database.tables import STANDING, STORE_ID, Found, Tables
+from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID, LogRow, Tables
 from realtime.stores.log_state import LogState, cut
 
 if TYPE_CHECKING:
@@ -40,27 +40,28 @@ if TYPE_CHECKING:
 
 __all__ = ["DatabaseStore"]
 
-# A first piece that ordinary reads end with; the events that follow come in pieces of READ_LIMIT,
-# so that a log of the largest events allowed is not loaded whole to be cut at max_bytes.
-FIRST_PIECE = 64
-NAMES_PER_QUERY = 10_000  # SQLite takes 32,766 parameters
-TRIM_PIECE = 1_000  # some 5 ms of lock on the topic, on SQLite of the whole file
-TOPICS_PIECE = 500
+# Events of a read's first query, which is enough for most reads. More follow only while max_bytes
+# is not reached, so that a log of very large events is not loaded just to be cut.
+FIRST_BATCH = 64
+NAMES_PER_QUERY = 10_000  # SQLite allows 32,766 parameters
+TRIM_BATCH = 1_000  # rows per transaction: about 5 ms of lock on the topic, on SQLite on the file
+TOPICS_BATCH = 500
 
 
 class DatabaseStore(DatabaseMembers):
     """The logs in the tables of this app, on the alias ``OPTIONS["using"]``.
 
-    A call inside the caller's ``atomic()`` is not part of it: it runs on another connection.
-    On SQLite it then waits for the caller's own lock if the caller has written, until the store
-    gives up; ``publish()`` therefore leaves such an append to the outbox.
+    A call inside the caller's ``atomic()`` is not part of that transaction: it runs on another
+    connection. On SQLite it fails after ``LOCKED_SECONDS`` if the caller has written, because it
+    waits for the caller's own lock; ``publish()`` therefore leaves such an append to the outbox.
     """
 
     shared = True
     durable = True
+    supports_claims = True
 
-    #: Seconds that an operation waits for a lock that others hold, besides the driver's timeout.
-    #: Django waits 5 s for SQLite's: one timeout may be bad luck, two are a transaction that hangs.
+    #: Seconds that an operation is retried while it meets a lock, in addition to the driver's own
+    #: timeout. That is 5 s for SQLite in Django: after two of them a transaction probably hangs.
     LOCKED_SECONDS = 10.0
 
     def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
@@ -83,29 +84,19 @@ class DatabaseStore(DatabaseMembers):
     # Appending
 
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
-        """Append events to a topic's log, all or none, in a transaction of the store's own."""
+        """Append events to a topic's log, all or none, in the store's own transaction."""
 
         def operation(connection: BaseDatabaseWrapper) -> Appended:
             log = self._tables.lock(connection, topic)
             appended = self._insert(log, self._unseen(log, drafts))
             if not appended.events:
-                connection.set_rollback(True)  # nor is a row made for a topic without events
+                connection.set_rollback(True)  # also the row that lock() created for the topic
             return appended
 
         return self._access.write(operation)
 
     def append_claimed(self, topic: str, claim: Callable[[], Sequence[Draft]]) -> Appended | None:
-        """Append what a function returns, in the transaction in which it claims it.
-
-        Args:
-            topic: whose log; its lock is held when the function is called.
-            claim: deletes rows on this store's alias and returns the drafts that they held. It
-                runs in the thread of the transaction, and again if the transaction has to be
-                begun again; its ids are not looked up, since a deleted row does not come back.
-
-        Returns:
-            What was appended, or None if there was nothing to claim.
-        """
+        """Append the drafts of outbox rows, in the transaction that deletes the rows."""
 
         def operation(connection: BaseDatabaseWrapper) -> Appended | None:
             log = self._tables.lock(connection, topic)
@@ -117,16 +108,16 @@ class DatabaseStore(DatabaseMembers):
 
         return self._access.write(operation)
 
-    def _unseen(self, log: Found, drafts: Sequence[Draft]) -> list[Draft]:
-        """Return the drafts whose ids were not seen, and remember them."""
-        wanted = {draft.id for draft in drafts if draft.id is not None}
-        if not wanted:
+    def _unseen(self, log: LogRow, drafts: Sequence[Draft]) -> list[Draft]:
+        """Return the drafts whose ids were not seen, and remember those ids."""
+        ids = {draft.id for draft in drafts if draft.id is not None}
+        if not ids:
             return list(drafts)
-        rows = self._tables.seen.filter(log_id=log.pk, uid__in=wanted)
+        rows = self._tables.seen.filter(log_id=log.pk, uid__in=ids)
         rows.filter(time__lt=log.now - SEEN_SECONDS).delete()
         seen: set[str | None] = set(rows.values_list("uid", flat=True))
         self._tables.seen.bulk_create(
-            self._tables.seen.model(log_id=log.pk, uid=uid, time=log.now) for uid in wanted - seen
+            self._tables.seen.model(log_id=log.pk, uid=uid, time=log.now) for uid in ids - seen
         )
         unseen = []
         for draft in drafts:
@@ -135,26 +126,26 @@ class DatabaseStore(DatabaseMembers):
                 seen.add(draft.id)
         return unseen
 
-    def _insert(self, log: Found, drafts: Sequence[Draft]) -> Appended:
-        standing = log.standing
+    def _insert(self, log: LogRow, drafts: Sequence[Draft]) -> Appended:
+        state = log.state
         time = max(log.now, log.time)
         events = tuple(
             Event(
-                standing.topic,
+                state.topic,
                 draft.name,
                 draft.json,
-                Cursor(standing.epoch, seq, new_tag()),
+                Cursor(state.epoch, seq, new_tag()),
                 time,
                 draft.origin,
             )
-            for seq, draft in enumerate(drafts, standing.seq + 1)
+            for seq, draft in enumerate(drafts, state.seq + 1)
         )
         if events:
             head = _cursor(events[-1])
             self._tables.events.bulk_create(self._row(log.pk, event) for event in events)
             self._tables.logs.filter(pk=log.pk).update(seq=head.seq, tag=head.tag, time=time)
-        kept = standing.seq + len(events) - standing.floor_seq
-        return Appended(standing.head, events, kept)
+        kept = state.seq + len(events) - state.floor_seq
+        return Appended(state.head, events, kept)
 
     def _row(self, pk: int, event: Event) -> LogEvent:
         cursor = _cursor(event)
@@ -171,26 +162,26 @@ class DatabaseStore(DatabaseMembers):
     # Reading
 
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Return the head of each topic, in one query however many they are."""
+        """Return the head of each topic, in one query for 10,000 of them."""
         names = list(topics)
         heads: dict[str, Cursor] = {}
         for start in range(0, len(names), NAMES_PER_QUERY):
-            piece = names[start : start + NAMES_PER_QUERY]
-            heads |= self._access.read(partial(self._heads, piece))
+            batch = names[start : start + NAMES_PER_QUERY]
+            heads |= self._access.read(partial(self._heads, batch))
         return heads
 
     def _heads(self, names: list[str], _: BaseDatabaseWrapper) -> dict[str, Cursor]:
-        rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STANDING)
-        standings = {row[0]: LogState(*row) for row in rows}
-        store_id = standings[STORE_ID].epoch if STORE_ID in standings else self._tables.store_id()
-        return {name: standings.get(name, LogState(name, store_id)).head for name in names}
+        rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STATE_COLUMNS)
+        states = {row[0]: LogState(*row) for row in rows}
+        store_id = states[STORE_ID].epoch if STORE_ID in states else self._tables.store_id()
+        return {name: states.get(name, LogState(name, store_id)).head for name in names}
 
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
     ) -> Page:
-        """Return the events that follow a cursor, oldest first."""
+        """Return the events after a cursor, oldest first."""
         limit = max(limit, 1)
-        page = self._read_piece(topic, after, min(limit, FIRST_PIECE))
+        page = self._read_batch(topic, after, min(limit, FIRST_BATCH))
         events = list(page.events)
         size = sum(len(event.json) for event in events)
         while events and size < max_bytes and len(events) < limit:
@@ -198,45 +189,45 @@ class DatabaseStore(DatabaseMembers):
             if last == page.head:
                 break
             try:
-                page = self._read_piece(topic, last, min(limit - len(events), READ_LIMIT))
+                page = self._read_batch(topic, last, min(limit - len(events), READ_LIMIT))
             except CursorExpired:
-                break  # what was read is whole; the next call tells what has happened since
+                break  # the events so far are contiguous; the next call raises
             events += page.events
             size += sum(len(event.json) for event in page.events)
         return Page(cut(events, max_bytes), page.head)
 
-    def _read_piece(self, topic: str, after: Cursor, limit: int) -> Page:
+    def _read_batch(self, topic: str, after: Cursor, limit: int) -> Page:
         return self._access.read(lambda _: self._read(topic, after, limit))
 
     def _read(self, topic: str, after: Cursor, limit: int) -> Page:
-        # One statement: the log's row is joined to the events, the cursor's own among them, so
-        # that no trim, append or new epoch can come between the two. Numbers have no holes, so a
-        # range of them limits the rows and the index gives them in order.
+        # One statement joins the log's row to the events, including the cursor's own event, so that
+        # they are consistent under a concurrent trim, append or new epoch. The numbers have no
+        # holes, so a range of them limits the rows, and the index returns them in order.
         near = Q(events__seq__gte=after.seq, events__seq__lte=after.seq + limit)
         columns = ("seq", "tag", "name", "json", "time", "origin")
         rows = list(
             self._tables.logs.filter(name__in=[topic, STORE_ID])
             .annotate(near=FilteredRelation("events", condition=near))
             .order_by("near__seq")
-            .values_list(*STANDING, *(f"near__{column}" for column in columns))
+            .values_list(*STATE_COLUMNS, *(f"near__{column}" for column in columns))
         )
-        width = len(STANDING)
-        standing = self._tables.standing(topic, [row[:width] for row in rows])
+        width = len(STATE_COLUMNS)
+        state = self._tables.log_state(topic, [row[:width] for row in rows])
         found = [row[width:] for row in rows if row[0] == topic and row[width] is not None]
         own = found.pop(0)[1] if found and found[0][0] == after.seq else None
-        standing.check(after, own)
+        state.check(after, own)
         events = []
-        for wanted, (seq, tag, name, json, time, origin) in enumerate(found, after.seq + 1):
-            if seq != wanted:
+        for expected, (seq, tag, name, json, time, origin) in enumerate(found, after.seq + 1):
+            if seq != expected:
                 break
-            cursor = Cursor(standing.epoch, seq, tag)
+            cursor = Cursor(state.epoch, seq, tag)
             events.append(Event(topic, name, json, cursor, time, origin))
-        if not events and after.seq < standing.seq:
-            raise standing.expired(after, contradicts=False)  # rows were removed by other hands
-        return Page(tuple(events), standing.head)
+        if not events and after.seq < state.seq:
+            raise state.expired(after, contradicts=False)  # its rows were deleted by hand
+        return Page(tuple(events), state.head)
 
     def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
-        """Return the cursor after which the wanted events follow."""
+        """Return the cursor from which ``read()`` returns the wanted events."""
         return self._access.read(lambda _: self._locate(topic, last, since))
 
     def _locate(self, topic: str, last: int | None, since: float | None) -> Cursor:
@@ -253,82 +244,82 @@ class DatabaseStore(DatabaseMembers):
         rows = list(
             self._tables.logs.filter(name__in=[topic, STORE_ID])
             .annotate(**annotations)
-            .values_list(*STANDING, *annotations)
+            .values_list(*STATE_COLUMNS, *annotations)
         )
-        width = len(STANDING)
-        standing = self._tables.standing(topic, [row[:width] for row in rows])
+        width = len(STATE_COLUMNS)
+        state = self._tables.log_state(topic, [row[:width] for row in rows])
         best = (-1, 0)
         for row in rows:
             if row[0] == topic:
                 pairs = zip(row[width::2], row[width + 1 :: 2], strict=True)
                 best = max([best, *((seq, tag) for seq, tag in pairs if seq is not None)])
         if since is not None and last is None:
-            standing.check_moment(since)
+            state.check_since(since)
         if not queries or (last is not None and last <= 0):
-            return standing.head
-        if best[0] <= standing.floor_seq:
-            return standing.floor
-        return standing.cursor(*best)
+            return state.head
+        if best[0] <= state.floor_seq:
+            return state.floor
+        return state.cursor(*best)
 
-    # Changing
+    # Trimming and epochs
 
     def trim(self, topic: str, retention: Retention) -> int:
         """Remove the events that the retention does not keep; return how many."""
         removed = 0
-        # First without the lock: most topics of a project have nothing to trim.
+        # Look first without the lock: most topics have nothing to trim.
         if self._access.read(
             lambda _: self._trim_to(self._tables.find(self._tables.logs, topic), retention)
         ):
-            piece = TRIM_PIECE
-            while piece == TRIM_PIECE:
-                piece = self._access.write(lambda c: self._trim_piece(c, topic, retention))
-                removed += piece
-        while self._access.read(lambda _: self._forget_seen()) == TRIM_PIECE:
+            count = TRIM_BATCH
+            while count == TRIM_BATCH:
+                count = self._access.write(lambda c: self._trim_batch(c, topic, retention))
+                removed += count
+        while self._access.read(lambda _: self._expire_seen()) == TRIM_BATCH:
             pass
         return removed
 
-    def _trim_to(self, log: Found | None, retention: Retention) -> int | None:
-        """Return the number up to which the next piece goes, or None if all is to be kept."""
+    def _trim_to(self, log: LogRow | None, retention: Retention) -> int | None:
+        """Return the seq up to which the next batch can be removed; None if all events are kept."""
         if log is None:
             return None
-        standing = log.standing
-        end = min(standing.seq, standing.floor_seq + TRIM_PIECE)
+        state = log.state
+        end = min(state.seq, state.floor_seq + TRIM_BATCH)
         old = self._tables.events.filter(log_id=log.pk, seq__lte=end)
         aged = old.filter(time__lt=log.now - retention.max_age).aggregate(seq=Max("seq"))["seq"]
-        seq = min(end, max(aged or 0, standing.seq - max(retention.max_events, 0)))
-        return seq if seq > standing.floor_seq else None
+        seq = min(end, max(aged or 0, state.seq - max(retention.max_events, 0)))
+        return seq if seq > state.floor_seq else None
 
-    def _trim_piece(self, connection: BaseDatabaseWrapper, topic: str, retention: Retention) -> int:
+    def _trim_batch(self, connection: BaseDatabaseWrapper, topic: str, retention: Retention) -> int:
         log = self._tables.try_lock(connection, topic)
         seq = self._trim_to(log, retention)
         if log is None or seq is None:
             return 0
         old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
         last = old.filter(seq=seq).values_list("tag", "time")
-        # An event that other hands have removed: nobody can have its tag, and when it was is not
-        # known any more.
+        # If the event was deleted by hand, its tag and time are lost: a random tag matches no
+        # cursor, and the time of the log's last event is late enough.
         tag, time = next(iter(last), (new_tag(), log.time))
         old.delete()
         floor = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}
         self._tables.logs.filter(pk=log.pk).update(**floor)
-        return seq - log.standing.floor_seq
+        return seq - log.state.floor_seq
 
-    def _forget_seen(self) -> int:
+    def _expire_seen(self) -> int:
         old = self._tables.seen.filter(time__lt=DatabaseClock() - SEEN_SECONDS)
-        piece = list(old.order_by("time").values_list("pk", flat=True)[:TRIM_PIECE])
-        if piece:
-            self._tables.seen.filter(pk__in=piece).delete()
-        return len(piece)
+        batch = list(old.order_by("time").values_list("pk", flat=True)[:TRIM_BATCH])
+        if batch:
+            self._tables.seen.filter(pk__in=batch).delete()
+        return len(batch)
 
     def renew(self, topic: str, epoch: str) -> Cursor:
-        """Begin a new epoch if the log's epoch still is the given one; return the head."""
+        """Begin a new epoch if the log's epoch is still ``epoch``; return the head."""
 
         def operation(connection: BaseDatabaseWrapper) -> Cursor:
             log = self._tables.lock(connection, topic)
-            if log.standing.epoch != epoch:
+            if log.state.epoch != epoch:
                 connection.set_rollback(True)
-                return log.standing.head
-            renewed = replace(log.standing, epoch=new_epoch())
+                return log.state.head
+            renewed = replace(log.state, epoch=new_epoch())
             self._tables.logs.filter(pk=log.pk).update(epoch=renewed.epoch)
             return renewed.head
 
@@ -357,16 +348,16 @@ class DatabaseStore(DatabaseMembers):
         """Iterate over the names of all topics that have a log."""
         last = 0
         while True:
-            # In pieces, so that no query stays open while the caller works on a topic.
-            piece = self._access.read(partial(self._names, last))
-            yield from (name for _, name in piece)
-            if len(piece) < TOPICS_PIECE:
+            # In batches, so that no query stays open while the caller works on a topic.
+            batch = self._access.read(partial(self._names, last))
+            yield from (name for _, name in batch)
+            if len(batch) < TOPICS_BATCH:
                 return
-            last = piece[-1][0]
+            last = batch[-1][0]
 
     def _names(self, last: int, _: BaseDatabaseWrapper) -> list[tuple[int, str]]:
         rows = self._tables.logs.exclude(name=STORE_ID).filter(pk__gt=last).order_by("pk")
-        return list(rows.values_list("pk", "name")[:TOPICS_PIECE])
+        return list(rows.values_list("pk", "name")[:TOPICS_BATCH])
 
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""
@@ -380,11 +371,11 @@ class DatabaseStore(DatabaseMembers):
         return self._now()
 
     def close(self) -> None:
-        """Close the store's own connections; the next call opens them again."""
+        """Close the store's own connections; the next call opens new ones."""
         self._access.close()
 
 
 def _cursor(event: Event) -> Cursor:
     if event.cursor is None:
-        raise ValueError("the event has no place in a log")
+        raise ValueError("an ephemeral event has no cursor")
     return event.cursor

@@ -1,4 +1,4 @@
-"""The rows of the logs on one database alias: how they are found and locked."""
+"""The tables of a store on one database alias: how a log's row is found and locked."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, QuerySet
 
 from realtime.stores.base import new_epoch
-from realtime.stores.database.access import has_lock
+from realtime.stores.database.access import restore_busy_timeout
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.log_state import LogState
 
 if TYPE_CHECKING:
     from realtime.models import Log, LogEvent, Member, NodeRow, SeenEvent
 
-__all__ = ["STANDING", "STORE_ID", "Found", "Tables"]
+__all__ = ["STATE_COLUMNS", "STORE_ID", "LogRow", "Tables"]
 
 STORE_ID = ""  # the name of the row whose epoch is the store id
-# As LogState takes them.
-STANDING = ("name", "epoch", "seq", "tag", "floor_seq", "floor_tag", "floor_time")
+# The columns of a log's row, in the order of LogState's arguments.
+STATE_COLUMNS = ("name", "epoch", "seq", "tag", "floor_seq", "floor_tag", "floor_time")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A log's row, as it was found.
+class LogRow:
+    """A log's row, as a query returned it.
 
     Attributes:
-        pk: its primary key.
-        standing: where the log stands.
-        time: of the last event.
-        now: the database's clock when it was found.
+        pk: the primary key.
+        state: the log's state.
+        time: the time of the last event.
+        now: the time of the database's clock when the row was read.
     """
 
     pk: int
-    standing: LogState
+    state: LogState
     time: float
     now: float
 
 
 class Tables:
-    """The tables on one alias; no method opens a transaction."""
+    """The app's tables on one alias. No method opens a transaction."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -54,7 +54,7 @@ class Tables:
 
     @property
     def logs(self) -> QuerySet[Log]:
-        """Every topic's row, and the one of the store id."""
+        """The logs' rows, and the row with the store id."""
         rows: QuerySet[Log] = self._rows("Log")
         return rows
 
@@ -66,7 +66,7 @@ class Tables:
 
     @property
     def seen(self) -> QuerySet[SeenEvent]:
-        """The ids that were seen."""
+        """The ids of events that were appended within the last hour."""
         rows: QuerySet[SeenEvent] = self._rows("SeenEvent")
         return rows
 
@@ -78,14 +78,14 @@ class Tables:
 
     @property
     def members(self) -> QuerySet[Member]:
-        """Who is on which topic, and through which node."""
+        """The members, by presence log and node."""
         rows: QuerySet[Member] = self._rows("Member")
         return rows
 
-    def lock(self, connection: BaseDatabaseWrapper, topic: str) -> Found:
-        """Lock the row of a topic, which is made if there is none.
+    def lock(self, connection: BaseDatabaseWrapper, topic: str) -> LogRow:
+        """Lock the row of a topic; create it if there is none.
 
-        Be the first statement of the transaction.
+        This has to be the first statement of the transaction.
         """
         log = self.try_lock(connection, topic)
         if log is None:
@@ -93,32 +93,38 @@ class Tables:
             self.logs.bulk_create([row], ignore_conflicts=True)
             log = self.try_lock(connection, topic)
             if log is None:
-                # By hand, that is: no store removes the row of a topic.
-                raise OperationalError(f"the log of {topic!r} was removed at the same time")
+                # By hand: no store deletes the row of a topic.
+                raise OperationalError(
+                    f"the row of {topic!r} was deleted at the same time; try again"
+                )
         return log
 
-    def try_lock(self, connection: BaseDatabaseWrapper, topic: str) -> Found | None:
-        """Lock the row of a topic if there is one; be the first statement of the transaction."""
+    def try_lock(self, connection: BaseDatabaseWrapper, topic: str) -> LogRow | None:
+        """Lock the row of a topic and return it; None if there is none.
+
+        This has to be the first statement of the transaction.
+        """
         features = connection.features
         rows = self.logs
         if features.has_select_for_update:
-            # Foreign keys to the row are no concern of this lock.
+            # Rows with a foreign key to it can be inserted meanwhile.
             rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
         else:
-            # SQLite: who reads first is refused the write lock when another has written since.
+            # SQLite: take the write lock first. After a read, SQLite refuses it if another
+            # connection has written since.
             rows.filter(name=topic).update(seq=F("seq"))
-            has_lock(connection)
+            restore_busy_timeout(connection)
         return self.find(rows, topic)
 
-    def find(self, rows: QuerySet[Log], topic: str) -> Found | None:
-        """Return the row of a topic as a query finds it, or locks it."""
+    def find(self, rows: QuerySet[Log], topic: str) -> LogRow | None:
+        """Return the row of a topic among ``rows``, which may lock it; None if there is none."""
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
-        for pk, *standing, time, now in found.values_list("pk", *STANDING, "time", "now"):
-            return Found(pk, LogState(*standing), time, now)
+        for pk, *state, time, now in found.values_list("pk", *STATE_COLUMNS, "time", "now"):
+            return LogRow(pk, LogState(*state), time, now)
         return None
 
     def store_id(self) -> str:
-        """Return the store id; make it in a database that was emptied after the migration."""
+        """Return the store id; create it if the database was emptied after the migration."""
         rows = self.logs.filter(name=STORE_ID).values_list("epoch", flat=True)
         found = list(rows)
         if not found:
@@ -127,8 +133,14 @@ class Tables:
             found = list(rows.all())
         return found[0]
 
-    def standing(self, topic: str, rows: Sequence[Sequence[Any]]) -> LogState:
-        """Return where a log stands, from its row and the one that holds the store id."""
+    def log_state(self, topic: str, rows: Sequence[Sequence[Any]]) -> LogState:
+        """Return a log's state.
+
+        Args:
+            topic: the topic's name.
+            rows: ``STATE_COLUMNS`` of the topic's row, if there is one, and of the row with the
+                store id.
+        """
         epochs = {}
         for row in rows:
             if row[0] == topic:

@@ -1,4 +1,4 @@
-"""The log in Redis."""
+"""The store in Redis."""
 
 from realtime.stores.redis.store import RedisStore
 

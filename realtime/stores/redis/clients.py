@@ -1,8 +1,8 @@
-"""How a store uses Redis: where it is, over which connections, and what an error means.
+"""How a store uses Redis: its LOCATION, its connections, and its errors.
 
-Nothing is repeated here: an append whose answer was lost would be there twice.
-The pools notice a connection that the server has closed before they give it out, so that a
-server that was restarted costs no call.
+No command is retried: an append whose answer was lost would be appended twice.
+The pools check whether the server has closed a connection before they hand it out, so that no
+call fails after a server was restarted.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ __all__ = ["RedisAccess", "Target"]
 Answer = list[Any]
 _Loops: TypeAlias = "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient]"
 
-CONNECTIONS = 16  # of one event loop; the server runs one command at a time anyway
-THREADS = 1_000  # that use the store at the same moment, each over a connection
+CONNECTIONS = 16  # per event loop; the server runs one command at a time anyway
+THREADS = 1_000  # that can use the store at the same time, with one connection each
 MINIMUM = "6.2"  # the oldest Redis that the tests run on
-MINIMUM_CLIENT = 8  # redis-py before that retries by other rules, and tells less of an error
+MINIMUM_CLIENT = 8  # older versions of redis-py retry by other rules, and have less exact errors
 
-# Codes of answers that another moment may change; a script's error has them inside its text.
-_PASSING = re.compile(
+# Codes of errors that can pass; a script's error has them inside its text.
+_TRANSIENT = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
-# Parameters of a URL that only connecting can prove: the files may come later than this process.
+# Parameters of a URL that are checked only by connecting: the files may not exist yet.
 _SECRETS_AND_FILES = {
     "ssl_ca_certs",
     "ssl_ca_data",
@@ -71,12 +71,12 @@ _TOO_OLD = re.compile(r"unknown command|unknown subcommand|syntax error", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A checked place of a Redis server, or of a cluster.
+    """The checked address of a Redis server or cluster.
 
     Attributes:
-        urls: one, or the nodes of a cluster that are asked for the others.
+        urls: one URL, or those of the cluster nodes from which the others are discovered.
         cluster: whether it is a Redis Cluster.
-        timeout: seconds to connect, and for each answer.
+        timeout: seconds to connect, and to wait for each answer.
     """
 
     urls: tuple[str, ...]
@@ -85,11 +85,11 @@ class Target:
 
     @classmethod
     def of(cls, location: str, *, cluster: bool, timeout: float) -> Target:
-        """Check a LOCATION.
+        """Check a LOCATION and return it as a target.
 
         Raises:
-            ImproperlyConfigured: it cannot be one; the text says why, without a password. Or the
-                Python package is too old.
+            ImproperlyConfigured: the LOCATION is not valid; the text says why and contains no
+                password. Or the Python package is too old.
         """
         if int(redis.__version__.partition(".")[0]) < MINIMUM_CLIENT:
             raise ImproperlyConfigured(
@@ -108,15 +108,15 @@ class Target:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What all clients are given; redis-py's own defaults would retry for half a minute."""
+        """The options of every client; with redis-py's defaults it would retry for 30 seconds."""
         return {
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
-            "protocol": 2,  # the third has nothing that is used here, and pushes what is not asked
+            "protocol": 2,  # RESP 3 has nothing that is used here, and pushes messages unasked
         }
 
     def node(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-        """Return the addresses of a cluster, and what its clients are given."""
+        """Return the addresses of a cluster's nodes, and the options of its clients."""
         parsed = [parse_url(url) for url in self.urls]
         options = dict(parsed[0])
         options.pop("db", None)
@@ -124,7 +124,7 @@ class Target:
             options["ssl"] = True
         options.pop("host", None)
         options.pop("port", None)
-        addresses = [(str(one["host"]), int(one.get("port", 6379))) for one in parsed]
+        addresses = [(str(url["host"]), int(url.get("port", 6379))) for url in parsed]
         return addresses, {**options, **self.common}
 
     def connect(self) -> Any:
@@ -141,7 +141,7 @@ class Target:
         )
 
     def aconnect(self) -> Any:
-        """Return a client for the running loop."""
+        """Return an asynchronous client for the running loop."""
         retry = AsyncRetry(NoBackoff(), 0)
         if self.cluster:
             addresses, options = self.node()
@@ -151,7 +151,7 @@ class Target:
 
 
 def _wrong(url: str, *, cluster: bool) -> str | None:
-    """Return what is wrong with a URL, as a clause."""
+    """Return what is wrong with a URL, as the predicate of "LOCATION …"; None if it is valid."""
     if not url:
         return "is empty"
     schemes = ("redis", "rediss") if cluster else ("redis", "rediss", "unix")
@@ -163,8 +163,8 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
         unreadable = re.match(r"Invalid value for '\w+'", str(error))
         if unreadable:
             return f"has an {unreadable[0].lower()}"
-        # Its text may have a piece of the password.
-        return "cannot be read (percent-encode what is special in a password)"
+        # The error's text can contain a part of the password.
+        return "cannot be read (percent-encode special characters in a password)"
     if parts.scheme == "unix":
         if not parsed.get("path"):
             return "names no socket"
@@ -183,10 +183,10 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
 def _wrong_tls(
     names: Collection[str], parsed: Mapping[str, Any], *, tls: bool, cluster: bool
 ) -> str | None:
-    """Return what is wrong with the parameters of a URL other than db, as a clause."""
-    # Those that redis-py's asynchronous clients take; the synchronous ones take them too.
-    takes = redis.asyncio.RedisCluster if cluster else AsyncSSLConnection
-    known = {name for name in inspect.signature(takes).parameters if name.startswith("ssl_")}
+    """Return what is wrong with the parameters of a URL other than db, like ``_wrong()``."""
+    # The synchronous clients accept every parameter that the asynchronous ones accept.
+    client = redis.asyncio.RedisCluster if cluster else AsyncSSLConnection
+    known = {name for name in inspect.signature(client).parameters if name.startswith("ssl_")}
     for name in sorted(names):
         if name not in known:
             listed = ", ".join(["db", *sorted(known)])
@@ -205,21 +205,26 @@ def _wrong_tls(
 
 
 class RedisAccess:
-    """Runs a store's scripts, from any thread and any event loop, also after a fork.
+    """Runs a store's commands, from any thread and any event loop, also after a fork.
 
-    Threads share the connections of one pool; each event loop has connections of its own, which
-    close with it.
+    Threads share one connection pool. Each event loop has its own connections, which are closed
+    with it.
+
+    Args:
+        target: the address.
+        store: the name of the store's class, for error texts.
     """
 
     def __init__(self, target: Target, store: str) -> None:
         self.target = target
         self.store = store
-        self._clients: dict[int, Any] = {}  # by process: a forked child never uses its parent's
+        # By process id: a forked child must not use its parent's client.
+        self._clients: dict[int, Any] = {}
         self._loops: _Loops = WeakKeyDictionary()
 
-    # Commands; each raises
-    #   StoreUnavailable: Redis cannot be reached, does not answer in time, or cannot do it now.
-    #   StoreError: it refuses for good.
+    # Commands. Each of them raises
+    #   StoreUnavailable: Redis cannot be reached, does not answer in time, or refuses for now.
+    #   StoreError: Redis refuses the command for good.
 
     def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script and return its answer."""
@@ -231,7 +236,7 @@ class RedisAccess:
                 return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     async def arun(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
-        """Do as ``run()`` does."""
+        """Async version of ``run()``."""
         with self._errors():
             async with self._loop_client() as client:
                 try:
@@ -244,7 +249,7 @@ class RedisAccess:
                     )
 
     def mget(self, groups: Sequence[Sequence[str]]) -> list[Answer]:
-        """Return the values of groups of keys, each group in one slot."""
+        """Return the values of groups of keys; the keys of a group share a slot."""
         with self._errors():
             client = self._client()
             if len(groups) == 1:
@@ -255,7 +260,7 @@ class RedisAccess:
             return list(pipeline.execute())
 
     async def amget(self, groups: Sequence[Sequence[str]]) -> list[Answer]:
-        """Do as ``mget()`` does."""
+        """Async version of ``mget()``."""
         with self._errors():
             async with self._loop_client() as client:
                 if len(groups) == 1:
@@ -265,16 +270,17 @@ class RedisAccess:
                     pipeline.execute_command("MGET", *group)
                 return list(await pipeline.execute())
 
-    def scan_set(self, key: str, position: int, count: int) -> tuple[int, list[bytes]]:
-        """Return where to go on in a set (0 at its end), and some of its members."""
+    def scan_set(self, key: str, scan_cursor: int, count: int) -> tuple[int, list[bytes]]:
+        """Return the next scan cursor of a set (0 at its end), and some of its members."""
         with self._errors():
-            answer = self._client().execute_command("SSCAN", key, position, "COUNT", count)
+            answer = self._client().execute_command("SSCAN", key, scan_cursor, "COUNT", count)
             return int(answer[0]), list(answer[1])
 
     def close(self) -> None:
-        """Close the connections; the next call opens others.
+        """Close the connections; the next call opens new ones.
 
-        Those of an event loop that runs are closed there; one that has stopped has closed them.
+        The connections of a running event loop are closed in that loop. A loop that has stopped has
+        closed its own already.
         """
         client = self._clients.pop(os.getpid(), None)
         if client is not None:
@@ -291,7 +297,7 @@ class RedisAccess:
         client = self._clients.get(pid)
         if client is None:
             client = self.target.connect()
-            # Of two threads that come first at once, the later one's is dropped unused.
+            # If two threads make one at the same time, the second is dropped unused.
             client = self._clients.setdefault(pid, client)
         return client
 
@@ -299,8 +305,8 @@ class RedisAccess:
         loop = asyncio.get_running_loop()
         client = self._loops.get(loop)
         if client is None:
-            # Its weak key does not free a client: the client's own sockets hold their loop. A loop
-            # that was closed without shutdown_asyncgens() has left its client here.
+            # A weak key does not free a client, because the client's sockets hold their loop. So
+            # remove the clients of loops that were closed without shutdown_asyncgens().
             for other in [other for other in list(self._loops) if other.is_closed()]:
                 self._loops.pop(other, None)
             client = self._loops[loop] = _LoopClient(self.target.aconnect(), self._loops)
@@ -313,9 +319,9 @@ class RedisAccess:
         try:
             yield
         except (RedisError, RedisClusterException, OSError) as error:
-            raise self._translated(error) from error
+            raise self._translate(error) from error
 
-    def _translated(self, error: Exception) -> StoreError:
+    def _translate(self, error: Exception) -> StoreError:
         text = str(error) or type(error).__name__
         code = getattr(error, "status_code", None)
         if code and not text.startswith(code):
@@ -323,17 +329,17 @@ class RedisAccess:
         if code == "MOVED" and not self.target.cluster:
             return StoreError(
                 f"{self.store} was given one node of a Redis Cluster ({text}); "
-                'put OPTIONS: {"cluster": True} into REALTIME["STORE"]'
+                'put "OPTIONS": {"cluster": True} into REALTIME["STORE"]'
             )
         if "Cluster mode is not enabled" in text or "cluster support disabled" in text:
             return StoreError(
-                f"{self.store} was told of a Redis Cluster and found a server ({text}); "
+                f"{self.store} expects a Redis Cluster and found a single server ({text}); "
                 'leave "cluster" out of OPTIONS in REALTIME["STORE"]'
             )
-        for_now = (redis.ConnectionError, redis.TimeoutError, OSError, ClusterDownError)
+        transient = (redis.ConnectionError, redis.TimeoutError, OSError, ClusterDownError)
         refused = isinstance(error, AuthenticationError | AuthorizationError)
         if not refused and (
-            isinstance(error, (*for_now, RedisClusterException)) or _PASSING.search(text)
+            isinstance(error, (*transient, RedisClusterException)) or _TRANSIENT.search(text)
         ):
             return StoreUnavailable(self.store, text)
         if _TOO_OLD.search(text):
@@ -342,30 +348,30 @@ class RedisAccess:
 
 
 class _LoopClient:
-    """The client of one event loop, and how many of its callers use it at once.
+    """The client of one event loop, with a limit on concurrent calls.
 
-    It is closed when the loop ends: an asynchronous generator that is under way is the one thing
-    that asyncio ends with a loop.
+    It is closed with its loop. The only thing that asyncio finishes when a loop ends is an
+    asynchronous generator that was started, so the client is closed in the ``finally`` of one.
     """
 
     def __init__(self, client: Any, loops: _Loops) -> None:
         self.client = client
         self.loops = loops
         self.slots = asyncio.Semaphore(CONNECTIONS)
-        self.life: AsyncGenerator[None, None] | None = None
-        self.closing: asyncio.Task[None] | None = None
+        self.closer: AsyncGenerator[None, None] | None = None
+        self.closing: asyncio.Task[None] | None = None  # held, so that it is not collected
 
     async def __aenter__(self) -> Any:
-        if self.life is None:
-            self.life = self._live()
-            await anext(self.life)
+        if self.closer is None:
+            self.closer = self._close_with_loop()
+            await anext(self.closer)
         await self.slots.acquire()
         return self.client
 
     async def __aexit__(self, *error: object) -> None:
         self.slots.release()
 
-    async def _live(self) -> AsyncGenerator[None, None]:
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
         loop = asyncio.get_running_loop()
         try:
             yield
@@ -374,11 +380,11 @@ class _LoopClient:
                 del self.loops[loop]
             await self.client.aclose()
             if isinstance(self.client, redis.asyncio.RedisCluster):
-                # After a failure it means to connect anew, and closes nothing of what it has.
+                # After a failure, aclose() of a cluster client closes no connection.
                 await self.client.nodes_manager.aclose()
                 await self.client.nodes_manager.aclose("startup_nodes")
 
     def close_soon(self) -> None:
-        """Close on the loop, whose turn it is."""
-        if self.life is not None:
-            self.closing = asyncio.get_running_loop().create_task(self.life.aclose())
+        """Close the client; call this in its loop."""
+        if self.closer is not None:
+            self.closing = asyncio.get_running_loop().create_task(self.closer.aclose())

@@ -1,16 +1,17 @@
-"""Nodes and members in Redis: the part of the store that is no log.
+"""Nodes and members in Redis.
 
 ===========  ====  ==========================================================================
-key          type  what it holds
+key          type  value
 ===========  ====  ==========================================================================
-nodes        hash  by id: ``seen started``, a line feed, and the node's JSON; of part 0
-members:LOG  hash  by member: its place in the order, then a line ``node JSON`` for each node;
-                   the empty field counts the places
-of:NODE      set   ``LOG``, a line feed, the member: what a node has written
-of           set   the nodes that have written any
+nodes        hash  by node id: ``seen started``, a line feed, and the node's JSON
+members:LOG  hash  by member id: the order number, then a line ``node JSON`` for each node;
+                   the field with the empty name holds the last order number
+of:NODE      set   a node's members: ``LOG``, a line feed, and the member's id
+of           set   the ids of the nodes that have members
 ===========  ====  ==========================================================================
 
-All but the first are in the part of the log, so that one script changes them together with it.
+``nodes`` is in partition 0. The other keys are in the log's partition, so that one script changes
+them together with the log.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisMembers"]
 
-# ARGV: id, 1 if it is known, JSON. Returns 0 if it is known and gone.
 NODE_FIELDS = frozenset(field.name for field in fields(Node))
 
+# ARGV: node id, 1 if it is known, JSON. Returns 0 if the node is known but its row is gone.
 BEAT = Script.of("""
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before and ARGV[2] == '1' then return 0 end
@@ -41,13 +42,13 @@ redis.call('HSET', KEYS[1], ARGV[1], text .. ' ' .. started .. '\\n' .. ARGV[3])
 return 1
 """)
 
-# Returns the time, and by turns ids and what is kept of them.
+# Returns the time and a flat list of node ids and values.
 NODES = Script.of("""
 local text = clock()
 return {text, redis.call('HGETALL', KEYS[1])}
 """)
 
-# ARGV: id, seconds since its last heartbeat. Returns 1 if this removed it.
+# ARGV: node id, seconds since the last heartbeat. Returns 1 if the row was removed.
 EXPIRE = Script.of("""
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before then return 0 end
@@ -56,30 +57,31 @@ if now - tonumber(string.match(before, '^%S+')) < tonumber(ARGV[2]) then return 
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """)
 
-# ARGV: store id, log, node, how many arrive; member, JSON and tag of each of them; then member and
-# tag of each that left.
-# Returns where the log stood, the time, how many it keeps, and name, JSON and tag of each event.
+# ARGV: store id, log, node, how many members to add; for each of them its id, its JSON and a tag;
+# then for each member to remove its id and a tag.
+# Returns the meta before the append, the events' time, how many events the log holds now, and name,
+# JSON and tag of each event.
 CHANGE = Script.of("""
 local MEMBERS, OF, NODES = KEYS[6], KEYS[7], KEYS[8]
-local meta, exists = standing()
-local at = parts(meta)
+local meta, exists = load_meta()
+local state = parse(meta)
 local kept = exists and redis.call('XLEN', LOG) or 0
 local text, now = clock()
-local time = now < tonumber(at.time) and at.time or text
-local log, node, arrive = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local mark = '\\n' .. node .. ' '
-local told = {}
+local time = now < tonumber(state.time) and state.time or text
+local log, node, added = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local line_start = '\\n' .. node .. ' '
+local changes = {}
 local index = 5
-for _ = 1, arrive do
+for _ = 1, added do
   local uid, json, tag = ARGV[index], ARGV[index + 1], ARGV[index + 2]
   index = index + 3
   local value = redis.call('HGET', MEMBERS, uid)
   if not value then
-    local place = redis.call('HINCRBY', MEMBERS, '', 1)
-    redis.call('HSET', MEMBERS, uid, whole(place) .. mark .. json)
-    told[#told + 1] = {'join', json, tag}
-  elseif not string.find(value, mark, 1, true) then
-    redis.call('HSET', MEMBERS, uid, value .. mark .. json)
+    local order = redis.call('HINCRBY', MEMBERS, '', 1)
+    redis.call('HSET', MEMBERS, uid, whole(order) .. line_start .. json)
+    changes[#changes + 1] = {'join', json, tag}
+  elseif not string.find(value, line_start, 1, true) then
+    redis.call('HSET', MEMBERS, uid, value .. line_start .. json)
   end
   redis.call('SADD', OF, log .. '\\n' .. uid)
   redis.call('SADD', NODES, node)
@@ -89,7 +91,7 @@ while index < #ARGV do
   index = index + 2
   local value = redis.call('HGET', MEMBERS, uid)
   local first, last
-  if value then first, last = string.find(value, mark, 1, true) end
+  if value then first, last = string.find(value, line_start, 1, true) end
   if first then
     local after = string.find(value, '\\n', last, true) or #value + 1
     local rest = string.sub(value, 1, first - 1) .. string.sub(value, after)
@@ -97,33 +99,33 @@ while index < #ARGV do
       redis.call('HSET', MEMBERS, uid, rest)
     else
       redis.call('HDEL', MEMBERS, uid)
-      told[#told + 1] = {'leave', string.sub(value, last + 1, after - 1), tag}
+      changes[#changes + 1] = {'leave', string.sub(value, last + 1, after - 1), tag}
     end
   end
   redis.call('SREM', OF, log .. '\\n' .. uid)
 end
 if redis.call('HLEN', MEMBERS) <= 1 then redis.call('DEL', MEMBERS) end
 if redis.call('EXISTS', OF) == 0 then redis.call('SREM', NODES, node) end
-local reply = {meta, time, kept + #told}
-if #told == 0 then return reply end
-if not exists then begin(log) end
-for _, one in ipairs(told) do
-  at.seq = at.seq + 1
-  at.tag = one[3]
-  local entry = time .. ' ' .. at.tag .. ' - ' .. one[1] .. '\\n' .. one[2]
-  redis.call('XADD', LOG, place(at.seq), 'e', entry)
-  reply[#reply + 1] = one[1]
-  reply[#reply + 1] = one[2]
-  reply[#reply + 1] = one[3]
+local reply = {meta, time, kept + #changes}
+if #changes == 0 then return reply end
+if not exists then create(log) end
+for _, change in ipairs(changes) do
+  state.seq = state.seq + 1
+  state.tag = change[3]
+  local entry = time .. ' ' .. state.tag .. ' - ' .. change[1] .. '\\n' .. change[2]
+  redis.call('XADD', LOG, entry_id(state.seq), 'e', entry)
+  reply[#reply + 1] = change[1]
+  reply[#reply + 1] = change[2]
+  reply[#reply + 1] = change[3]
 end
-at.time = time
-write(at)
+state.time = time
+save(state)
 return reply
 """)
 
-# ARGV: store id. Returns where the log stands, and what is kept of its members.
+# ARGV: store id. Returns the meta and a flat list of member ids and values.
 MEMBERS = Script.of("""
-local meta = standing()
+local meta = load_meta()
 return {meta, redis.call('HGETALL', KEYS[6])}
 """)
 
@@ -135,13 +137,13 @@ class RedisMembers(Store):
 
     _access: RedisAccess
     _prefix: str
-    _parts: int
+    _partitions: int
 
-    def _start(self, topic: str) -> str:
-        raise NotImplementedError  # by the log's part
+    def _key_start(self, topic: str) -> str:
+        raise NotImplementedError  # RedisStore implements it
 
     def _keys(self, topic: str) -> tuple[str, ...]:
-        raise NotImplementedError  # by the log's part
+        raise NotImplementedError  # RedisStore implements it
 
     # Keys
 
@@ -150,21 +152,21 @@ class RedisMembers(Store):
         return (f"{self._prefix}:{{0}}:nodes",)
 
     def _member_keys(self, log: str, node: str = "") -> tuple[str, ...]:
-        start = self._start(log)
+        start = self._key_start(log)
         return (*self._keys(log), f"{start}members:{log}", f"{start}of:{node}", f"{start}of")
 
     def _set_keys(self, name: str) -> Iterator[tuple[str]]:
-        for part in range(self._parts):
-            yield (f"{self._prefix}:{{{part}}}:{name}",)
+        for partition in range(self._partitions):
+            yield (f"{self._prefix}:{{{partition}}}:{name}",)
 
     # Nodes
 
     def beat(self, node: Node, *, is_known: bool) -> bool:
-        """Write a node's row, with the store's time."""
+        """Write a node's row, with the time of the store's clock."""
         return bool(self._access.run(BEAT, self._nodes_keys, *_beat_args(node, is_known)))
 
     async def abeat(self, node: Node, *, is_known: bool) -> bool:
-        """Do as ``beat()`` does."""
+        """Async version of ``beat()``."""
         return bool(await self._access.arun(BEAT, self._nodes_keys, *_beat_args(node, is_known)))
 
     def nodes(self) -> Sequence[Node]:
@@ -172,15 +174,15 @@ class RedisMembers(Store):
         return _nodes(self._access.run(NODES, self._nodes_keys))
 
     async def anodes(self) -> Sequence[Node]:
-        """Do as ``nodes()`` does."""
+        """Async version of ``nodes()``."""
         return _nodes(await self._access.arun(NODES, self._nodes_keys))
 
     def expire_node(self, node: str, age: float) -> bool:
-        """Remove a node's row if its last heartbeat is so many seconds ago; its members stay."""
+        """Remove a node's row if its last heartbeat is at least ``age`` seconds old."""
         return bool(self._access.run(EXPIRE, self._nodes_keys, node, age))
 
     async def aexpire_node(self, node: str, age: float) -> bool:
-        """Do as ``expire_node()`` does."""
+        """Async version of ``expire_node()``."""
         return bool(await self._access.arun(EXPIRE, self._nodes_keys, node, age))
 
     # Members
@@ -188,48 +190,50 @@ class RedisMembers(Store):
     def change_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Write who is on a topic through a node, and append what follows from it."""
+        """Add and remove a node's members of a topic, and append the joins and leaves."""
         args = _change_args(log, node, arrived, left)
         return _appended(log, self._access.run(CHANGE, self._member_keys(log, node), *args))
 
     async def achange_members(
         self, log: str, node: str, arrived: Mapping[str, str], left: Collection[str]
     ) -> Appended:
-        """Do as ``change_members()`` does."""
+        """Async version of ``change_members()``."""
         args = _change_args(log, node, arrived, left)
         return _appended(log, await self._access.arun(CHANGE, self._member_keys(log, node), *args))
 
     def members(self, log: str) -> MemberList:
-        """Return who is on a topic."""
-        return _roster(log, self._access.run(MEMBERS, self._member_keys(log), new_epoch()))
+        """Return a topic's members and the head of its presence log."""
+        return _member_list(log, self._access.run(MEMBERS, self._member_keys(log), new_epoch()))
 
     async def amembers(self, log: str) -> MemberList:
-        """Do as ``members()`` does."""
-        return _roster(log, await self._access.arun(MEMBERS, self._member_keys(log), new_epoch()))
+        """Async version of ``members()``."""
+        return _member_list(
+            log, await self._access.arun(MEMBERS, self._member_keys(log), new_epoch())
+        )
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Return the members that a node has written: their ids, by presence log."""
+        """Return the ids of a node's members, by presence log."""
         found: dict[str, list[str]] = {}
         for keys in self._set_keys(f"of:{node}"):
-            _sort_in(found, self._access.run(LIST, keys))
+            _group_by_log(found, self._access.run(LIST, keys))
         return found
 
     async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
-        """Do as ``members_of()`` does."""
+        """Async version of ``members_of()``."""
         found: dict[str, list[str]] = {}
         for keys in self._set_keys(f"of:{node}"):
-            _sort_in(found, await self._access.arun(LIST, keys))
+            _group_by_log(found, await self._access.arun(LIST, keys))
         return found
 
     def nodes_of_members(self) -> Collection[str]:
-        """Return the ids of all nodes that have written members, with a row or without."""
+        """Return the ids of all nodes that have members, including nodes without a row."""
         found: set[str] = set()
         for keys in self._set_keys("of"):
             found.update(node.decode() for node in self._access.run(LIST, keys))
         return found
 
     async def anodes_of_members(self) -> Collection[str]:
-        """Do as ``nodes_of_members()`` does."""
+        """Async version of ``nodes_of_members()``."""
         found: set[str] = set()
         for keys in self._set_keys("of"):
             found.update(node.decode() for node in await self._access.arun(LIST, keys))
@@ -237,10 +241,10 @@ class RedisMembers(Store):
 
 
 def _beat_args(node: Node, is_known: bool) -> tuple[object, ...]:
-    said = asdict(node)
-    for kept_apart in ("id", "started", "age"):
-        del said[kept_apart]
-    return node.id, int(is_known), json.dumps(said, separators=(",", ":"))
+    values = asdict(node)
+    for stored_elsewhere in ("id", "started", "age"):
+        del values[stored_elsewhere]
+    return node.id, int(is_known), json.dumps(values, separators=(",", ":"))
 
 
 def _nodes(answer: Sequence[Any]) -> list[Node]:
@@ -249,9 +253,9 @@ def _nodes(answer: Sequence[Any]) -> list[Node]:
     for id_, value in zip(flat[::2], flat[1::2], strict=True):
         times, _, text = value.decode().partition("\n")
         seen, started = map(float, times.split(" "))
-        # A process of the next version may say more of itself.
-        said = {name: value for name, value in json.loads(text).items() if name in NODE_FIELDS}
-        nodes.append(Node(id=id_.decode(), started=started, age=max(0.0, now - seen), **said))
+        # A process of a newer version can have more fields.
+        known = {name: value for name, value in json.loads(text).items() if name in NODE_FIELDS}
+        nodes.append(Node(id=id_.decode(), started=started, age=max(0.0, now - seen), **known))
     return sorted(nodes, key=lambda node: node.started)
 
 
@@ -267,27 +271,28 @@ def _change_args(
 
 
 def _appended(log: str, answer: Sequence[Any]) -> Appended:
-    standing = log_state_of(log, answer[0])
+    state = log_state_of(log, answer[0])
     time, kept = float(answer[1]), int(answer[2])
     changes = zip(answer[3::3], answer[4::3], answer[5::3], strict=True)
     events = tuple(
-        Event(log, name.decode(), text.decode(), Cursor(standing.epoch, seq, int(tag)), time)
-        for seq, (name, text, tag) in enumerate(changes, standing.seq + 1)
+        Event(log, name.decode(), text.decode(), Cursor(state.epoch, seq, int(tag)), time)
+        for seq, (name, text, tag) in enumerate(changes, state.seq + 1)
     )
-    return Appended(standing.head, events, kept)
+    return Appended(state.head, events, kept)
 
 
-def _roster(log: str, answer: Sequence[Any]) -> MemberList:
+def _member_list(log: str, answer: Sequence[Any]) -> MemberList:
     found = []
     for uid, value in zip(answer[1][::2], answer[1][1::2], strict=True):
         if uid:
-            place, line, *_ = value.decode().split("\n")
-            found.append((int(place), uid.decode(), line.partition(" ")[2]))
+            order, line, *_ = value.decode().split("\n")
+            found.append((int(order), uid.decode(), line.partition(" ")[2]))
     members = {uid: text for _, uid, text in sorted(found)}
     return MemberList(log_state_of(log, answer[0]).head, members)
 
 
-def _sort_in(found: dict[str, list[str]], entries: Sequence[bytes]) -> None:
+def _group_by_log(found: dict[str, list[str]], entries: Sequence[bytes]) -> None:
+    """Add the member ids of ``of:NODE`` to ``found``, by presence log."""
     for entry in entries:
         log, _, uid = entry.decode().partition("\n")
         found.setdefault(log, []).append(uid)

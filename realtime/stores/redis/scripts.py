@@ -1,22 +1,23 @@
-"""What the Redis store does inside the server: one Lua script an operation, each atomic.
+"""The Lua scripts of the Redis store: one for each operation, so that each is atomic.
 
-A log is at five keys, which share a hash tag:
+A log has five keys, which share a hash tag:
 
 =======  ======  =================================================================
-key      type    what it holds
+key      type    value
 =======  ======  =================================================================
 meta     text    ``epoch seq tag time floor_seq floor_tag floor_time``
-log      stream  an entry ``<seq>-0`` an event, with one field ``e``, see below
-seen     zset    ids that were appended, by the time of their append
-id       text    the store id
-topics   set     names of the topics that have a log
+log      stream  for each event an entry ``<seq>-0`` with one field ``e``, see below
+seen     zset    ids of appended events, by the time of their append
+id       text    the store id of the partition
+topics   set     names of the topics of the partition that have a log
 =======  ======  =================================================================
 
-An event is ``time tag origin name``, a line feed, and its JSON; origin ``-`` is none.
+The value of ``e`` is ``time tag origin name``, a line feed, and the event's JSON. The origin ``-``
+stands for none.
 
-Every script is given all five keys and, as its first argument, the id that the store gets if it
-has none.
-What can fail fails before the first write, since Redis does not undo what a script has written.
+Every script gets all five keys. Its first argument is the store id to set if there is none.
+Whatever can fail runs before a script's first write, because Redis does not roll back the writes of
+a script that fails.
 """
 
 from __future__ import annotations
@@ -31,14 +32,19 @@ __all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Scri
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script, and the name by which a server that has seen it knows it."""
+    """A Lua script.
+
+    Attributes:
+        text: the whole script.
+        sha: its SHA-1 digest, by which a server that has the script in its cache runs it.
+    """
 
     text: str
     sha: str
 
     @classmethod
     def of(cls, text: str) -> Script:
-        """Return the script with the functions that all of them share in front."""
+        """Return the script, with the functions that all scripts share prepended."""
         text = _SHARED + text
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -46,20 +52,20 @@ class Script:
 _SHARED = """
 local META, LOG, SEEN, ID, TOPICS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
--- Numbers are doubles: exact up to 2^53, and not to be written as 1e+15.
+-- Formats a number in full: Lua's doubles are exact up to 2^53, but tostring() writes 1e+15.
 local function whole(number) return string.format('%.0f', number) end
 
-local function place(seq) return whole(seq) .. '-0' end
+local function entry_id(seq) return whole(seq) .. '-0' end
 
--- The server's clock, as text and as a number.
+-- Returns the time of the server's clock, as text and as a number.
 local function clock()
   local now = redis.call('TIME')
   local text = now[1] .. '.' .. string.format('%06d', now[2])
   return text, tonumber(text)
 end
 
--- Where the log stands: its own words, or those of a topic that has none.
-local function standing()
+-- Returns the value of meta, and whether the topic has a log; if not, the value of an empty log.
+local function load_meta()
   local meta = redis.call('GET', META)
   if meta then return meta, true end
   local id = redis.call('GET', ID)
@@ -70,7 +76,7 @@ local function standing()
   return id .. ' 0 0 0 0 0 0', false
 end
 
-local function parts(meta)
+local function parse(meta)
   local epoch, seq, tag, time, floor, floor_tag, floor_time =
     string.match(meta, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   return {
@@ -79,102 +85,106 @@ local function parts(meta)
   }
 end
 
-local function write(at)
-  local meta = table.concat(
-    {at.epoch, whole(at.seq), at.tag, at.time, whole(at.floor), at.floor_tag, at.floor_time}, ' ')
+local function save(state)
+  local meta = table.concat({
+    state.epoch, whole(state.seq), state.tag, state.time,
+    whole(state.floor), state.floor_tag, state.floor_time,
+  }, ' ')
   redis.call('SET', META, meta)
   return meta
 end
 
--- What a log that begins finds in its place belonged to one that is no more.
-local function begin(topic)
+-- Prepares the keys of a new log: entries that are left from an earlier log of it are deleted.
+local function create(topic)
   redis.call('DEL', LOG, SEEN)
   redis.call('SADD', TOPICS, topic)
 end
 
 local function seq_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
--- The event at a place; false if it is not kept.
+-- Returns the value of an event; false if the event is not kept.
 local function event(seq)
-  local found = redis.call('XRANGE', LOG, place(seq), place(seq))
+  local found = redis.call('XRANGE', LOG, entry_id(seq), entry_id(seq))
   return found[1] and found[1][2][2] or false
 end
 
-local function time_of(text) return tonumber(string.match(text, '^%S+')) end
+local function time_of(value) return tonumber(string.match(value, '^%S+')) end
 
--- The first number in (low, high] whose event is not older than a moment; high + 1 if all are.
-local function first_since(low, high, moment)
+-- Returns the first seq in (low, high] whose event is not older than `since`; high + 1 if all are.
+local function first_since(low, high, since)
   high = high + 1
   while low + 1 < high do
     local middle = math.floor((low + high) / 2)
-    local found = redis.call('XRANGE', LOG, place(middle), '+', 'COUNT', 1)
-    if found[1] and time_of(found[1][2][2]) < moment then low = middle else high = middle end
+    local found = redis.call('XRANGE', LOG, entry_id(middle), '+', 'COUNT', 1)
+    if found[1] and time_of(found[1][2][2]) < since then low = middle else high = middle end
   end
   return high
 end
 """
 
-# ARGV: store id, topic, seconds that ids are remembered, then id (or nothing), tag and text of
-# each event.
-# Returns where the log stood, the time, how many it keeps, and the places of those passed over.
+# ARGV: store id, topic, seconds that ids are remembered; then for each draft its id (or ''), its
+# tag, and the value of its entry without the time.
+# Returns the meta before the append, the events' time, how many events the log holds now, and the
+# indexes of the drafts that were skipped.
 APPEND = Script.of("""
-local meta, exists = standing()
-local at = parts(meta)
+local meta, exists = load_meta()
+local state = parse(meta)
 local kept = exists and redis.call('XLEN', LOG) or 0
 local text, now = clock()
-local time = now < tonumber(at.time) and at.time or text
-local remembered = tonumber(ARGV[3])
+local time = now < tonumber(state.time) and state.time or text
+local seen_seconds = tonumber(ARGV[3])
 local reply = {meta, time, 0}
-local taken = {}
+local accepted = {}
 local ids = {}
 for index = 4, #ARGV, 3 do
   local id = ARGV[index]
   local seen = false
   if id ~= '' then
     local before = exists and redis.call('ZSCORE', SEEN, id)
-    seen = ids[id] or (before and tonumber(before) >= now - remembered)
+    seen = ids[id] or (before and tonumber(before) >= now - seen_seconds)
   end
   if seen then
     reply[#reply + 1] = (index - 4) / 3
   else
     if id ~= '' then ids[id] = true end
-    taken[#taken + 1] = index
+    accepted[#accepted + 1] = index
   end
 end
-if #taken == 0 then
+if #accepted == 0 then
   reply[3] = kept
   return reply
 end
-if not exists then begin(ARGV[2]) end
-for _, index in ipairs(taken) do
-  at.seq = at.seq + 1
-  at.tag = ARGV[index + 1]
-  redis.call('XADD', LOG, place(at.seq), 'e', time .. ' ' .. ARGV[index + 2])
+if not exists then create(ARGV[2]) end
+for _, index in ipairs(accepted) do
+  state.seq = state.seq + 1
+  state.tag = ARGV[index + 1]
+  redis.call('XADD', LOG, entry_id(state.seq), 'e', time .. ' ' .. ARGV[index + 2])
 end
 if next(ids) then
-  redis.call('ZREMRANGEBYSCORE', SEEN, '-inf', '(' .. (now - remembered))
+  redis.call('ZREMRANGEBYSCORE', SEEN, '-inf', '(' .. (now - seen_seconds))
   for id in pairs(ids) do redis.call('ZADD', SEEN, text, id) end
-  redis.call('EXPIRE', SEEN, remembered + 60)
+  redis.call('EXPIRE', SEEN, seen_seconds + 60)
 end
-at.time = time
-write(at)
-reply[3] = kept + #taken
+state.time = time
+save(state)
+reply[3] = kept + #accepted
 return reply
 """)
 
-# ARGV: store id, seq of the cursor, events at most, bytes after which no more are wanted.
-# Returns where the log stands, the cursor's own event, and those that follow without a hole.
+# ARGV: store id, seq of the cursor, how many events at most, bytes after which to stop.
+# Returns the meta, the cursor's own event (false if it is not kept), and the events after it up to
+# the first hole.
 READ = Script.of("""
-local meta, exists = standing()
+local meta, exists = load_meta()
 local reply = {meta, false}
 if not exists then return reply end
-local after, limit, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if after > parts(meta).seq then return reply end
+local after, limit, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+if after > parse(meta).seq then return reply end
 reply[2] = event(after)
-local count, size, piece = 0, 0, 64
-while count < limit and size < most do
-  local wanted = math.min(piece, limit - count)
-  local rows = redis.call('XRANGE', LOG, place(after + count + 1), '+', 'COUNT', wanted)
+local count, size, batch = 0, 0, 64
+while count < limit and size < max_bytes do
+  local wanted = math.min(batch, limit - count)
+  local rows = redis.call('XRANGE', LOG, entry_id(after + count + 1), '+', 'COUNT', wanted)
   for _, row in ipairs(rows) do
     if seq_of(row) ~= after + count + 1 then return reply end
     count = count + 1
@@ -186,76 +196,78 @@ end
 return reply
 """)
 
-# ARGV: store id, how many of the newest (or nothing), since when (or nothing).
-# Returns where the log stands, the number found, and its event if it is kept.
+# ARGV: store id, how many of the newest events (or ''), the time from which on (or '').
+# Returns the meta, the seq that was found, and its event (false if it is not kept).
 LOCATE = Script.of("""
-local meta, exists = standing()
-local at = parts(meta)
+local meta, exists = load_meta()
+local state = parse(meta)
 local last, since = tonumber(ARGV[2]), tonumber(ARGV[3])
-local seq = at.seq
+local seq = state.seq
 if exists and (last or since) then
-  seq = at.floor
-  if last then seq = math.max(seq, at.seq - math.max(last, 0)) end
-  if since then seq = math.max(seq, first_since(at.floor, at.seq, since) - 1) end
+  seq = state.floor
+  if last then seq = math.max(seq, state.seq - math.max(last, 0)) end
+  if since then seq = math.max(seq, first_since(state.floor, state.seq, since) - 1) end
 end
 return {meta, whole(seq), event(seq)}
 """)
 
-# ARGV: store id, events to keep, seconds to keep them, seconds that ids are remembered, events to
-# remove at most, a tag.
-# Returns how many were removed.
+# ARGV: store id, events to keep, seconds to keep them, seconds that ids are remembered, how many
+# events to remove at most, a random tag.
+# Returns how many events were removed.
 TRIM = Script.of("""
 local meta = redis.call('GET', META)
 if not meta then return 0 end
-local at = parts(meta)
+local state = parse(meta)
 local _, now = clock()
 redis.call('ZREMRANGEBYSCORE', SEEN, '-inf', '(' .. (now - tonumber(ARGV[4])))
-local last = math.min(at.seq, at.floor + tonumber(ARGV[5]))
-local aged = first_since(at.floor, last, now - tonumber(ARGV[3])) - 1
-local seq = math.min(last, math.max(aged, at.seq - math.max(tonumber(ARGV[2]), 0)))
-if seq <= at.floor then return 0 end
-local text = event(seq)
-local removed = seq - at.floor
-at.floor = seq
-if text then
-  at.floor_time, at.floor_tag = string.match(text, '^(%S+) (%S+)')
+local last = math.min(state.seq, state.floor + tonumber(ARGV[5]))
+local aged = first_since(state.floor, last, now - tonumber(ARGV[3])) - 1
+local seq = math.min(last, math.max(aged, state.seq - math.max(tonumber(ARGV[2]), 0)))
+if seq <= state.floor then return 0 end
+local value = event(seq)
+local removed = seq - state.floor
+state.floor = seq
+if value then
+  state.floor_time, state.floor_tag = string.match(value, '^(%S+) (%S+)')
 else
-  at.floor_time, at.floor_tag = at.time, ARGV[6]  -- removed by other hands: nobody has its tag
+  -- The entry was deleted by hand, and its tag is lost. No cursor has the random one.
+  state.floor_time, state.floor_tag = state.time, ARGV[6]
 end
-redis.call('XTRIM', LOG, 'MINID', place(seq + 1))
-write(at)
+redis.call('XTRIM', LOG, 'MINID', entry_id(seq + 1))
+save(state)
 return removed
 """)
 
-# ARGV: store id, topic, the epoch that ends, the epoch that begins. Returns where the log stands.
+# ARGV: store id, topic, the epoch that ends, the epoch that begins. Returns the meta.
 RENEW = Script.of("""
-local meta, exists = standing()
-local at = parts(meta)
-if at.epoch ~= ARGV[3] then return meta end
-if not exists then begin(ARGV[2]) end
-at.epoch = ARGV[4]
-return write(at)
+local meta, exists = load_meta()
+local state = parse(meta)
+if state.epoch ~= ARGV[3] then return meta end
+if not exists then create(ARGV[2]) end
+state.epoch = ARGV[4]
+return save(state)
 """)
 
-# ARGV: store id, topic, the epoch that begins. Returns where the log stands.
+# ARGV: store id, topic, the epoch that begins. Returns the meta.
 DELETE = Script.of("""
-local meta, exists = standing()
-local at = parts(meta)
+local meta, exists = load_meta()
+local state = parse(meta)
 local text, now = clock()
-if not exists then begin(ARGV[2]) end
+if not exists then create(ARGV[2]) end
 redis.call('DEL', LOG)
-return write({
-  epoch = ARGV[3], seq = 0, tag = '0', time = at.time, floor = 0, floor_tag = '0',
-  floor_time = now < tonumber(at.time) and at.time or text,
+return save({
+  epoch = ARGV[3], seq = 0, tag = '0', time = state.time, floor = 0, floor_tag = '0',
+  floor_time = now < tonumber(state.time) and state.time or text,
 })
 """)
 
-# Returns the seconds and the microseconds; by a script, so that a cluster asks always one node.
+# Returns seconds and microseconds. As a script with keys it is always run by the same node of a
+# cluster.
 CLOCK = Script.of("return redis.call('TIME')")
 
 
 def log_state_of(topic: str, meta: bytes) -> LogState:
-    """Return where a log stands, of the words that are kept of it."""
+    """Return the state of a log from the value of its key ``meta``."""
     epoch, seq, tag, _, floor_seq, floor_tag, floor_time = meta.decode().split()
     return LogState(
         topic, epoch, int(seq), int(tag), int(floor_seq), int(floor_tag), float(floor_time)

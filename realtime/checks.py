@@ -71,8 +71,8 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
             )
             messages.append(
                 Error(
-                    f"The topic patterns {listed} have one shape, {shape!r}: "
-                    "a name may match both.",
+                    f"The topic patterns {listed} have the same shape, {shape!r}: "
+                    "a name can match both.",
                     hint="Give one of them another literal segment. The first one is used now.",
                     id="realtime.E003",
                 )
@@ -90,7 +90,7 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     except Exception as error:  # a third-party store can raise anything
         return [
             Error(
-                f'The store of REALTIME["STORE"] cannot be made: {error}',
+                f'The store of REALTIME["STORE"] cannot be created: {error}',
                 hint=f'The default is {{"BACKEND": "{conf.DEFAULT_STORE}"}}.',
                 id="realtime.E004",
             )
@@ -111,15 +111,15 @@ def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         # Not get_channel_layer(), which takes any KeyError of the layer for a missing entry.
         layer = channel_layers["default"]
         if not callable(getattr(layer, "group_send", None)):
-            raise TypeError(f"{type(layer).__name__} is no channel layer with groups")
+            raise TypeError(f"{type(layer).__name__} is not a channel layer with groups")
     except Exception as error:  # a third-party layer can raise anything
         reason = f"{type(error).__name__}: {error}"
         return [
             Error(
-                f'The channel layer of CHANNEL_LAYERS["default"] cannot be made: {reason}',
+                f'The channel layer of CHANNEL_LAYERS["default"] cannot be created: {reason}',
                 hint='It is a dict with the path of a class as "BACKEND" and that class\'s options '
                 'as "CONFIG". Leave it out, so that the wake-ups go through the database, or see '
-                "docs/channel-layer.md and docs/redis.md for what may stand there.",
+                "docs/channel-layer.md and docs/redis.md for the layers that work.",
                 id="realtime.E006",
             )
         ]
@@ -142,10 +142,10 @@ def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     return [
         Warning(
             f"The store {name} is not shared: each process has logs of its own, "
-            "and what another process publishes (a second server, a worker, manage.py) reaches "
-            "none of this one's clients.",
+            "so clients of this process do not receive what another process (a second server, a "
+            "worker, manage.py) publishes.",
             hint=f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"], on a database '
-            "that processes share. If one process is all there is, put "
+            "that processes share. If there is only one process, put "
             '"realtime.W004" into SILENCED_SYSTEM_CHECKS.',
             id="realtime.W004",
         )
@@ -173,7 +173,7 @@ def check_shared_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
             "clients up to five seconds late.",
             hint='Leave CHANNEL_LAYERS["default"] out, so that the wake-ups go through the '
             "database, or name a layer that processes share, such as "
-            '"channels_redis.pubsub.RedisPubSubChannelLayer". If one process is all there is, put '
+            '"channels_redis.pubsub.RedisPubSubChannelLayer". If there is only one process, put '
             '"realtime.W005" into SILENCED_SYSTEM_CHECKS.',
             id="realtime.W005",
         )
@@ -198,7 +198,7 @@ def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
         return []
     return [
         Error(
-            f"The package realtime {other} is installed beside django-channels-realtime. Both have "
+            f"The package realtime {other} is installed next to django-channels-realtime. Both have "
             "the import name 'realtime', and each overwrites files of the other.",
             hint="Keep it in another environment: pip uninstall realtime, then "
             "pip install --force-reinstall --no-deps django-channels-realtime.",

@@ -178,7 +178,7 @@ OURS = "realtime.layers.DatabaseChannelLayer"
         ({"BACKEND": OURS, "CONFIG": {"polling_interval": -1}}, "polling_interval is -1"),
         ({"BACKEND": "channels_redis.pubsub.Nope"}, "channels_redis.pubsub.Nope"),
         ({"BACKEND": "tests.test_checks.LayerWithoutItsKey"}, "KeyError: 'address'"),
-        ({"BACKEND": "builtins.dict"}, "dict is no channel layer with groups"),
+        ({"BACKEND": "builtins.dict"}, "dict is not a channel layer with groups"),
         ({"CONFIG": {}}, "No BACKEND"),
         (None, "NoneType"),
     ],
@@ -191,7 +191,7 @@ def test_a_layer_that_cannot_be_created_is_reported_once(
         (message,) = checks.check_layer()
         assert found() == ["realtime.E006"]
     assert message.id == "realtime.E006"
-    assert 'CHANNEL_LAYERS["default"] cannot be made: ' in message.msg
+    assert 'CHANNEL_LAYERS["default"] cannot be created: ' in message.msg
     assert text in message.msg
     assert '"BACKEND"' in (message.hint or "")
 

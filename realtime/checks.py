@@ -198,8 +198,8 @@ def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
         return []
     return [
         Error(
-            f"The package realtime {other} is installed next to django-channels-realtime. Both have "
-            "the import name 'realtime', and each overwrites files of the other.",
+            f"The package realtime {other} is installed next to django-channels-realtime. Both "
+            "have the import name 'realtime', and each overwrites files of the other.",
             hint="Keep it in another environment: pip uninstall realtime, then "
             "pip install --force-reinstall --no-deps django-channels-realtime.",
             id="realtime.E005",

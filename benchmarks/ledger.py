@@ -62,11 +62,11 @@ class Ledger:
         }
         self.each: Mapping[str, Step] = {
             "socket.send() alone": self.bare,
-            "direct write: check whether it is ready, send, compare": self.direct,
-            "queues: queue for all, then flush each": self.queues,
+            "a sweep: look whether it is ready, send, compare": self.sweep,
+            "lines: queue for all, then flush each": self.lines,
             "of that, the queueing": self.queueing,
-            "not used: the transport's write()": self.transport,
-            "not used: Daphne's send()": self.asgi,
+            "not taken: the transport's write()": self.transport,
+            "not taken: Daphne's send()": self.asgi,
         }
 
     def bare(self) -> None:
@@ -74,19 +74,19 @@ class Ledger:
         for send in self.sends:
             send(data)
 
-    def direct(self) -> None:
+    def sweep(self) -> None:
         self.flusher._may_sweep = True
-        self.flusher.spread(self.fresh(), self.live, _fail)
+        self.flusher.spread(self.fresh(), self.live, _nobody)
         self.flusher._go_on(self.flusher._sweep, float("inf"))
         self.flusher._may_sweep = False
 
-    def queues(self) -> None:
-        self.flusher.spread(self.fresh(), self.live, _fail)
-        for queue in (self.flusher._few, self.flusher._many):
-            self.flusher._flush(queue, float("inf"))
+    def lines(self) -> None:
+        self.flusher.spread(self.fresh(), self.live, _nobody)
+        for line in (self.flusher._few, self.flusher._many):
+            self.flusher._flush(line, float("inf"))
 
     def queueing(self) -> None:
-        self.flusher.spread(self.fresh(), self.live, _fail)
+        self.flusher.spread(self.fresh(), self.live, _nobody)
 
     async def transport(self) -> None:
         data = self.bytes
@@ -116,8 +116,8 @@ class Ledger:
         return {name: min(each) for name, each in found.items()}
 
 
-def _fail(receiver: object, taken: int) -> None:
-    raise AssertionError("a client's buffer was full")
+def _nobody(receiver: object, taken: int) -> None:
+    raise AssertionError("a client was full")
 
 
 async def _written(protocols: list[Any]) -> None:

@@ -24,7 +24,7 @@ DOCUMENTS = ("README.md", "docs/tutorial.md")
 NEEDED = {
     "realtime/py.typed",
     "realtime/static/realtime/realtime.js",
-}  # checked even if git does not list them
+}  # whatever git lists
 EVENT_SECONDS = 30  # from the start of the command, which first loads Django, to the event
 
 

@@ -25,7 +25,7 @@ NEEDED = {
     "realtime/py.typed",
     "realtime/static/realtime/realtime.js",
 }  # whatever git lists
-EVENT_SECONDS = 30  # from the start of the command, which first loads Django, to the event
+EVENT_SECONDS = 30  # from the command's start to the event: the command starts Django first
 
 
 def published(text: str) -> tuple[str, str, object]:

@@ -21,10 +21,7 @@ from tools.following import PASSWORD, USERNAME, Failure, Site, Step, run, steps
 from tools.windows import two_windows
 
 DOCUMENTS = ("README.md", "docs/tutorial.md")
-NEEDED = {
-    "realtime/py.typed",
-    "realtime/static/realtime/realtime.js",
-}  # whatever git lists
+NEEDED = {"realtime/py.typed", "realtime/static/realtime/realtime.js"}  # whatever git lists
 EVENT_SECONDS = 30  # from the command's start to the event: the command starts Django first
 
 

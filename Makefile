@@ -1,5 +1,5 @@
 # Needs git, make and Python 3.11 or newer; everything else is installed into .venv.
-# The work is done by the scripts in tools/.
+# The scripts in tools/ do the work.
 
 PORT ?= 8000
 ARGS ?=
@@ -9,13 +9,13 @@ RUN = @PYTHON="$(PYTHON)" sh tools/python.sh -m
 
 help:
 	@echo "make demo      serve the demo on http://127.0.0.1:8000/ (PORT=8001 for another port)"
-	@echo "make test      run the test suite (ARGS='-k hub' goes to pytest)"
-	@echo "make check     formatting, lint, types, the JavaScript, and the built wheel in a new project"
-	@echo "make chaos     kill, pause and restart nodes and engines under clients that check each event"
+	@echo "make test      run the test suite (ARGS='-k hub' is passed to pytest)"
+	@echo "make check     check formatting, lint, types and JavaScript, and try the wheel in a new project"
+	@echo "make chaos     kill, pause and restart servers and databases under clients that check every event"
 	@echo "make js        bundle js/src into realtime/static/realtime/realtime.js (needs Node)"
-	@echo "make test-all  the suite on Django 5.2/Python 3.11 and Django 6.1/the newest Python"
-	@echo "make bench     run the benchmarks (ARGS goes to them)"
-	@echo "make clean     remove everything that these made"
+	@echo "make test-all  run the suite on Django 5.2 and Python 3.11, and on Django 6.1 and the newest Python"
+	@echo "make bench     run the benchmarks (with ARGS)"
+	@echo "make clean     remove everything that the other targets created"
 	@echo "PYTHON=/path/to/python3 chooses the interpreter."
 
 demo:

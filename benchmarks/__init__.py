@@ -1,1 +1,1 @@
-"""What things cost here; nothing is asserted, since machines differ and are shared."""
+"""Measurements; nothing is asserted, because machines differ and are shared."""

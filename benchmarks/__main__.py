@@ -2,9 +2,9 @@
 
     python -m benchmarks [name …] [--quick] [--json FILE] [--readme]
 
-``--quick`` runs less of those that compare this package with its peers, in a few minutes.
-``--json`` keeps all figures in a file; ``--readme`` puts their table into docs/performance.md, and
-the rows that say most into README.md.
+``--quick`` runs a part of the comparisons with the peers, in a few minutes.
+``--json`` writes all figures to a file; ``--readme`` writes their table into docs/performance.md,
+and its most important rows into README.md.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import end_well
-from benchmarks.report import HEADLINES, PAGE, README, Aim, table, write_table
+from benchmarks.machine import exit_on_sigterm
+from benchmarks.report import HEADLINES, PAGE, README, Target, table, write_table
 
 COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
 OTHERS = ("ledger", "latency", "layer", "browser", "capacity")
@@ -25,13 +25,13 @@ QUICK = ("fanout", "burst", "connecting", "resuming")
 
 
 def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
-    """Run one in a process of its own, since they configure Django differently.
+    """Run a benchmark in its own process, because each configures Django differently.
 
     Returns:
-        What it found, None if it keeps nothing.
+        Its report, or None if it writes none.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the benchmark failed.
     """
     print(f"== {name}", flush=True)
     command, file = [sys.executable, "-m", f"benchmarks.{name}"], folder / f"{name}.json"
@@ -41,7 +41,7 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
     try:
         process.wait()
     except BaseException:
-        # It ends what it started; at Ctrl-C it was told already.
+        # The benchmark stops what it started. After Ctrl-C it has a SIGINT of its own already.
         process.send_signal(signal.SIGTERM)
         process.wait()
         raise
@@ -52,23 +52,27 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
 
 
 def summary(reports: list[dict[str, Any]]) -> str:
-    """Return what the benchmarks were to show."""
-    aims = [Aim(**aim) for report in reports for aim in report["aims"]]
-    met = sum(aim.is_met for aim in aims)
-    return "\n".join([*map(str, aims), f"{met} of {len(aims)} were shown"])
+    """Return the targets of the benchmarks, and how many were met."""
+    targets = [Target(**target) for report in reports for target in report["targets"]]
+    met = sum(target.is_met for target in targets)
+    return "\n".join([*map(str, targets), f"{met} of {len(targets)} targets were met"])
 
 
 def main() -> None:
     names = (*COMPARING, *OTHERS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--json", type=Path, help="the file that gets all figures")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--quick", action="store_true", help="run a part of each benchmark")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="write the table into docs/performance.md and README.md",
+    )
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in names]:
         parser.error(f"there is no benchmark {unknown[0]!r}, only {', '.join(names)}")
-    end_well()
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         chosen = options.names or (QUICK if options.quick else names)
         found = [run(name, options.quick, Path(folder)) for name in chosen]
@@ -79,10 +83,10 @@ def main() -> None:
         options.json.write_text(json.dumps(reports, indent=1))
     arguments = [*options.names, *(["--quick"] if options.quick else [])]
     command = " ".join(["python -m benchmarks", *arguments])
-    text, aims = table(reports, command), summary(reports)
-    print(f"\n{text}\n\n{aims}")
+    text, targets = table(reports, command), summary(reports)
+    print(f"\n{text}\n\n{targets}")
     if options.readme:
-        write_table(PAGE, f"{text}\n\nWhat it was to show:\n\n```\n{aims}\n```")
+        write_table(PAGE, f"{text}\n\nTargets:\n\n```\n{targets}\n```")
         write_table(README, table(reports, command, HEADLINES))
 
 

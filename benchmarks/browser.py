@@ -1,17 +1,17 @@
-"""From the admin's Publish button to two pages that show the event, in a real Chromium.
+"""Latency from the admin's Publish button to two pages that show the event, in a real Chromium.
 
     python -m benchmarks.browser                # SQLite, one Daphne, skipped without a Chromium
 
-The clock starts when the browser sends the form, and stops with the frame in which the second of
-the pages shows the event; all of them run on this machine, so they have one clock.
-A publish waits for its predecessor, and the admin's page is loaded before the clock starts.
+The clock starts when the browser sends the form, and stops with the frame in which the second page
+shows the event; everything runs on this machine and shares one clock.
+Each publish waits for the previous one, and the admin's page is loaded before the clock starts.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import end_well
+from benchmarks.machine import exit_on_sigterm
 from tests.support.server import Server
 from tests.support.services import CHROMIUM_ARGS, chromium_path
 from tests.support.waiting import wait_until
@@ -27,7 +27,7 @@ from django.core.management import call_command
 call_command("migrate", "-v0", run_syncdb=True)
 """
 
-# A frame shows what was put into the page before its animation callbacks ran.
+# A frame shows everything that was added to the page before its animation callbacks run.
 SHOW = """() => {
   window.shown = {};
   topic.on("shown", number => {
@@ -37,21 +37,21 @@ SHOW = """() => {
     requestAnimationFrame(() => { shown[number] = Date.now(); });
   });
 }"""
-NOTE_SENDING = """
+RECORD_SENDING = """
 document.querySelector("#content-main form")
   .addEventListener("submit", () => { sessionStorage.sent = Date.now(); });
 """
 
 
-def wait_for(page: Any, claim: str) -> Any:
-    """Return what becomes true; Playwright's own way needs a policy with 'unsafe-eval'."""
-    return wait_until(lambda: page.evaluate(claim), claim, timeout=30)
+def wait_for(page: Any, expression: str) -> Any:
+    """Wait until an expression is true; Playwright's own way needs 'unsafe-eval' in the policy."""
+    return wait_until(lambda: page.evaluate(expression), expression, timeout=30)
 
 
 def measure(page: Any, followers: list[Any], number: int) -> float:
-    """Publish once; return the seconds until both pages show it."""
+    """Publish once; return the seconds until both pages show the event."""
     page.goto(ADD)
-    page.evaluate(NOTE_SENDING)
+    page.evaluate(RECORD_SENDING)
     page.fill("textarea", str(number))
     page.click(".submit-row [type=submit]")
     shown = [wait_for(each, f"shown[{number}]") for each in followers]
@@ -72,7 +72,7 @@ def show(seconds: list[float]) -> None:
 
 def run(browser: Any, port: int) -> list[float]:
     def open_page(path: str) -> Any:
-        # A context of its own is a browser of its own: no shared session, no shared connection.
+        # Each context is like a separate browser: no shared session, no shared connection.
         page = browser.new_context(base_url=f"http://127.0.0.1:{port}").new_page()
         page.goto(path)
         return page
@@ -91,14 +91,14 @@ def run(browser: Any, port: int) -> list[float]:
 
 
 def main() -> None:
-    end_well()
+    exit_on_sigterm()
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        print("an admin publish in two pages: skipped, Playwright is not here")
+        print("an admin publish appears in two pages: skipped, Playwright is not installed")
         return
     if (chromium := chromium_path()) is None:
-        print("an admin publish in two pages: skipped, a Chromium is not here")
+        print("an admin publish appears in two pages: skipped, no Chromium found")
         return
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         server.run(USER)

@@ -1,11 +1,11 @@
-"""What clients cost a Daphne process: memory, and time of a core.
+"""What clients cost a Daphne process, in memory and CPU time.
 
     python -m benchmarks.capacity [clients]     # 1,000 by default, on SQLite
 
-First one client, then as many more, follow one topic, are idle for two heartbeats, and get 100
+One client, and then that many more, follow one topic, idle for two heartbeats, and receive 100
 events each.
-The time is that of the server process alone (/proc, so on Linux), which other load on the machine
-changes little; the options are those of deploy/systemd.
+CPU time is that of the server process alone (from /proc, so on Linux), which other load on the
+machine affects little; Daphne's options are those of deploy/systemd.
 """
 
 import asyncio
@@ -22,31 +22,31 @@ import websockets
 
 from benchmarks.engines import MIGRATE
 from benchmarks.latency import request, wait_for
-from benchmarks.machine import end_well
+from benchmarks.machine import exit_on_sigterm
 from tests.support.server import free_port
 
 OPTIONS = ["-v0", "--ping-interval", "180", "--ping-timeout", "30", "--websocket_timeout", "-1"]
 TOPIC = "bench.latency"
 IDLE_SECONDS = 50  # two heartbeats
 EVENTS = 100
-AT_ONCE = 20  # handshakes under way
+AT_ONCE = 20  # concurrent handshakes
 
 Next = Callable[[], Awaitable[None]]  # waits for a client's next event
 
 
 class Process:
-    """What the kernel says of a process."""
+    """The CPU time and memory of a process, from the kernel."""
 
     def __init__(self, pid: int) -> None:
         self.folder = Path(f"/proc/{pid}")
 
     def cpu(self) -> float:
-        """Return the seconds of a core that it has used."""
+        """Return the CPU seconds that it has used."""
         fields = (self.folder / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> float:
-        """Return its resident kilobytes."""
+        """Return its resident memory in kilobytes."""
         return (
             int((self.folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e3
         )
@@ -78,7 +78,7 @@ async def stream(port: int) -> Next:
         sought = f'"type":"{kind}"'.encode()
         while sought not in (line := await reader.readline()):
             assert line, "the stream ended"
-        assert writer  # or its connection would be closed with it
+        assert writer  # keeps a reference; without one the connection would be closed
 
     await until("subscribed")
     return lambda: until("event")
@@ -87,7 +87,7 @@ async def stream(port: int) -> Next:
 async def measure(
     name: str, port: int, server: Process, count: int, follow: Callable[[int], Awaitable[Next]]
 ) -> None:
-    """Print what one client costs the process, and what each of ``count`` more does."""
+    """Print what one client costs the process, and what each of ``count`` more clients costs."""
     first = [await follow(port)]
     alone, idle_alone = server.memory(), await idle(server)
     event_alone = await events(port, server, first)
@@ -107,21 +107,22 @@ async def measure(
         f"{name}\n"
         f"  a process with one client: {alone / 1e3:.0f} MB, {idle_alone:.1%} of a core idle, "
         f"{event_alone * 1e3:.1f} ms of a core to publish and deliver an event\n"
-        f"  each of {count} more: {held:.1f} KB, {connecting * 1e3:.2f} ms to connect and follow, "
-        f"{idle_more * 1e3:.2%} of a core idle (for 1,000), {event_more * 1e6:.0f} us an event",
+        f"  each of {count} more: {held:.1f} KB, "
+        f"{connecting * 1e3:.2f} ms to connect and subscribe, "
+        f"{idle_more * 1e3:.2%} of a core idle (for 1,000), {event_more * 1e6:.0f} µs per event",
         flush=True,
     )
 
 
 async def idle(server: Process) -> float:
-    """Return the share of a core that the process takes while nothing happens."""
+    """Return the share of a core that the process uses while nothing happens."""
     cpu = server.cpu()
     await asyncio.sleep(IDLE_SECONDS)
     return (server.cpu() - cpu) / IDLE_SECONDS
 
 
 async def events(port: int, server: Process, clients: list[Next]) -> float:
-    """Return the seconds of a core that one event takes which all these clients get."""
+    """Return the CPU seconds that one event takes which all these clients receive."""
     cpu = server.cpu()
     for _ in range(EVENTS):
         await request(port, "publish")
@@ -146,14 +147,14 @@ def run(name: str, follow: Callable[[int], Awaitable[Next]], count: int, folder:
 
 
 async def warm_up(port: int) -> None:
-    """Have what every process loads once be there."""
+    """Deliver one event, so that the process loads what it loads only once."""
     event = await websocket(port)
     await request(port, "publish")
     await event()
 
 
 def main() -> None:
-    end_well()
+    exit_on_sigterm()
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     with tempfile.TemporaryDirectory() as folder:
         run("WebSocket", websocket, count, folder)

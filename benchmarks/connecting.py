@@ -1,11 +1,11 @@
-"""How fast signed-in clients are let in after a start: connect, session, permission, first frame.
+"""How fast signed-in clients connect after a start: connection, session, permission, first frame.
 
     python -m benchmarks.connecting --clients 4000 --transport ws,sse
 
-Ours is ready when it is subscribed to a topic for signed-in users; plain Channels when a consumer
-behind ``AuthMiddlewareStack`` has greeted its signed-in user.
-Each round is a fresh server process, which 20 clients have met; the rounds take turns, and the
-best of each counts.
+With this package, a client is ready when it is subscribed to a topic for signed-in users; with
+plain Channels, when a consumer behind ``AuthMiddlewareStack`` has greeted it.
+Each round uses a fresh server process, warmed up by 20 clients; the servers take turns, and the
+best round of each counts.
 """
 
 import tempfile
@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.fanout import TRANSPORTS
 from benchmarks.load import Client, Load, LoadError
 from benchmarks.machine import has_files_for
-from benchmarks.peers import PEERS, SUBSCRIBE, SUBSCRIBED, Peer, Place, place
+from benchmarks.peers import PEERS, SUBSCRIBE, SUBSCRIBED, Peer, Workspace, prepare
 from benchmarks.people import cookies
 from benchmarks.report import Report, numbers, options
 
 TOPIC = "signed.fanout"
-WARM = 20  # clients before those that are measured
+WARM = 20  # clients that warm the server up
 CLIENTS = {
     "ours": {
         "ws": Client("ws", "/realtime/ws?v=1", frame=SUBSCRIBE % TOPIC, marker=SUBSCRIBED),
@@ -35,38 +35,40 @@ CLIENTS = {
 
 @dataclass(frozen=True)
 class Round:
-    """How long it took until all were ready, and the seconds of a core of the server's."""
+    """The seconds until all clients were ready, and the CPU seconds that the server used."""
 
     seconds: float
     cpu: float
 
 
-def connect(here: Place, peer: Peer, client: Client, headers: list[str]) -> Round:
-    """Connect a client for each header to a fresh server.
+def connect(workspace: Workspace, peer: Peer, client: Client, headers: list[str]) -> Round:
+    """Connect one client per header to a fresh server.
 
     Raises:
-        LoadError: some did not get in.
+        LoadError: some clients could not connect.
     """
-    with peer.start(here) as server, Load(server.port) as load:
+    with peer.start(workspace) as server, Load(server.port) as load:
         load.take(replace(client, header=header) for header in headers)
         load.connect(0, WARM)
         before = server.usage.cpu()
         try:
             seconds = load.connect(WARM)
         except LoadError as error:
-            raise LoadError(f"{error}; its log ends: {server.last_words()}") from error
+            raise LoadError(f"{error}; its log ends: {server.last_log_line()}") from error
         return Round(seconds, server.usage.cpu() - before)
 
 
-def compare(here: Place, report: Report, transport: str, headers: list[str], rounds: int) -> None:
-    """Measure ours and plain Channels in turns."""
+def compare(
+    workspace: Workspace, report: Report, transport: str, headers: list[str], rounds: int
+) -> None:
+    """Measure this package and plain Channels in turns."""
     count = len(headers) - WARM
     what = f"{count:,} signed-in {TRANSPORTS[transport]}s"
     found: dict[str, list[Round]] = {name: [] for name in CLIENTS}
     for _ in range(rounds):
         for name, clients in CLIENTS.items():
             try:
-                found[name].append(connect(here, PEERS[name], clients[transport], headers))
+                found[name].append(connect(workspace, PEERS[name], clients[transport], headers))
             except LoadError as error:
                 report.figure(f"{what} connect", PEERS[name].title, str(error))
                 return
@@ -76,8 +78,8 @@ def compare(here: Place, report: Report, transport: str, headers: list[str], rou
         shown = f"{count / seconds:,.0f}/s, {cpu * 1e3:.2f} ms of a core each"
         report.figure(f"{what} connect", PEERS[name].title, shown, seconds=seconds, cpu=cpu)
     if count == 4_000 and transport == "ws":
-        text = f"{what} connect: time of ours to plain Channels"
-        report.aim(text, best["ours"] / best["plain-redis"], 1.0)
+        text = f"{what} connect: time compared with plain Channels"
+        report.target(text, best["ours"] / best["plain-redis"], 1.0)
 
 
 def main() -> None:
@@ -85,15 +87,15 @@ def main() -> None:
     counts = numbers(chosen.clients) or ([4_000] if chosen.quick else [500, 4_000, 16_000])
     transports = chosen.transport or ("ws" if chosen.quick else "ws,sse")
     report = Report("connecting")
-    with tempfile.TemporaryDirectory() as folder, place(Path(folder)) as here:
-        headers = cookies(here, max(counts) + WARM)
+    with tempfile.TemporaryDirectory() as folder, prepare(Path(folder)) as workspace:
+        headers = cookies(workspace, max(counts) + WARM)
         for transport in transports.split(","):
             for count in counts:
                 if has_files_for(count):
                     rounds = chosen.rounds if count <= 4_000 and transport == "ws" else 1
-                    compare(here, report, transport, headers[: count + WARM], rounds)
+                    compare(workspace, report, transport, headers[: count + WARM], rounds)
                 else:
-                    print(f"{count:,} clients: skipped, this user may not open as many files")
+                    print(f"{count:,} clients: skipped, the limit of open files is too low")
     report.save(chosen.json)
 
 

@@ -1,4 +1,4 @@
-"""The engines on which the benchmarks run, each made when its turn comes."""
+"""The engines on which the benchmarks run, each started when its turn comes."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import end_well
+from benchmarks.machine import exit_on_sigterm
 from tests.support.redis import RedisServer, redis_binary
 from tests.support.services import postgres_binaries, run_postgres
 
@@ -24,10 +24,11 @@ class Engine:
     """Where a site keeps its logs.
 
     Attributes:
-        name: for people.
-        env: for the processes of ``benchmarks.site``.
-        is_shared: several processes use it.
-        has_channels_layer: the layer is one of Channels' own, which plain Channels can use as well.
+        name: shown in the output.
+        env: environment of the processes that import ``benchmarks.site``.
+        is_shared: whether several processes can use it.
+        has_channels_layer: whether the layer is one of Channels' own, so that plain Channels can
+            be measured too.
     """
 
     name: str
@@ -37,8 +38,8 @@ class Engine:
 
 
 def engines() -> Iterator[Engine]:
-    """Yield memory, SQLite, and PostgreSQL and Redis where there are such; say what is not here."""
-    end_well()
+    """Yield memory and SQLite, then PostgreSQL and Redis if installed; print what is missing."""
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sqlite = {"BENCHMARK_DB": str(folder / "bench.sqlite3")}
@@ -46,12 +47,12 @@ def engines() -> Iterator[Engine]:
         yield Engine("memory", memory, is_shared=False, has_channels_layer=True)
         yield Engine("SQLite", _env(**sqlite))
         if (binaries := postgres_binaries()) is None:
-            print("PostgreSQL: not here")
+            print("PostgreSQL: not installed")
         else:
             with run_postgres(binaries) as url:
                 yield Engine("PostgreSQL", _env(BENCHMARK_DB=url))
         if (binary := redis_binary()) is None:
-            print("Redis: not here")
+            print("Redis: not installed")
             return
         with RedisServer(binary, folder) as server:
             env = _env(**sqlite, BENCHMARK_REDIS=server.url)

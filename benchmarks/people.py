@@ -1,8 +1,8 @@
-"""Users who are signed in, by the thousand.
+"""Create thousands of signed-in users.
 
-    python -m benchmarks.people COUNT       # prints a session key a line
+    python -m benchmarks.people COUNT       # prints one session key per line
 
-The sessions are as Django's own login makes them.
+The sessions are like those that Django's own login creates.
 """
 
 import subprocess
@@ -10,13 +10,15 @@ import sys
 from datetime import timedelta
 from importlib import import_module
 
-from benchmarks.peers import Place
+from benchmarks.peers import Workspace
 
 
-def cookies(here: Place, count: int) -> list[str]:
-    """Make users, each with a session; return the header lines of their cookies."""
+def cookies(workspace: Workspace, count: int) -> list[str]:
+    """Create users, each with a session; return the header lines with their cookies."""
     command = [sys.executable, "-m", "benchmarks.people", str(count)]
-    done = subprocess.run(command, env=here.env(), stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, env=workspace.env(), stdout=subprocess.PIPE, text=True, check=True
+    )
     return [f"Cookie: sessionid={key}" for key in done.stdout.split()]
 
 
@@ -31,21 +33,21 @@ def main() -> None:
     from django.utils import timezone
     from django.utils.crypto import get_random_string
 
-    named = User.objects.count()
+    first = User.objects.count()
     users = User.objects.bulk_create(
         User(username=f"user{number}", password=make_password(None))
-        for number in range(named, named + int(sys.argv[1]))
+        for number in range(first, first + int(sys.argv[1]))
     )
     store, end = SessionStore(), timezone.now() + timedelta(days=1)
     sessions = []
     for user in users:
-        facts = {
+        data = {
             SESSION_KEY: str(user.pk),
             BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
             HASH_SESSION_KEY: user.get_session_auth_hash(),
         }
         key = get_random_string(32).lower()
-        sessions.append(Session(session_key=key, session_data=store.encode(facts), expire_date=end))
+        sessions.append(Session(session_key=key, session_data=store.encode(data), expire_date=end))
     Session.objects.bulk_create(sessions)
     print("\n".join(session.session_key for session in sessions))
 

@@ -1,4 +1,4 @@
-"""What one writes with plain Channels: consumers that join a group."""
+"""The same with plain Channels: consumers that join a group."""
 
 import json
 from typing import Any, ClassVar
@@ -15,11 +15,11 @@ from benchmarks.publishers import GROUP
 
 
 class PlainConsumer(AsyncJsonWebsocketConsumer):
-    """Passes on what its group is told."""
+    """Sends the messages of its group to the client."""
 
     groups: ClassVar[list[str]] = ["plain"]
 
-    async def told(self, message: dict[str, Any]) -> None:
+    async def deliver(self, message: dict[str, Any]) -> None:
         await self.send_json({"type": "event", "data": message["data"]})
 
 
@@ -28,7 +28,7 @@ class FanoutConsumer(PlainConsumer):
 
 
 class SignedConsumer(FanoutConsumer):
-    """Takes signed-in users alone, and greets them."""
+    """Accepts only signed-in users, and greets them."""
 
     async def connect(self) -> None:
         if not self.scope["user"].is_authenticated:
@@ -53,7 +53,7 @@ class StreamConsumer(AsyncHttpConsumer):
     async def disconnect(self) -> None:
         await self.channel_layer.group_discard(GROUP, self.channel_name)
 
-    async def told(self, message: dict[str, Any]) -> None:
+    async def deliver(self, message: dict[str, Any]) -> None:
         text = json.dumps({"type": "event", "data": message["data"]})
         await self.send_body(f"data: {text}\n\n".encode(), more_body=True)
 
@@ -68,9 +68,9 @@ class SignedStreamConsumer(StreamConsumer):
             await self.send_response(403, b"")
 
 
-def tell(request: HttpRequest) -> HttpResponse:
-    """Send to the group what was posted."""
-    message = {"type": "told", "data": json.loads(request.body)}
+def post(request: HttpRequest) -> HttpResponse:
+    """Send the posted data to the group."""
+    message = {"type": "deliver", "data": json.loads(request.body)}
     async_to_sync(get_channel_layer().group_send)(GROUP, message)
     return HttpResponse()
 

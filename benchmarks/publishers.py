@@ -1,9 +1,9 @@
-"""Processes that publish, which is not done by the server that is measured.
+"""Processes that publish, so that the measured server does not have to.
 
     python -m benchmarks.publishers realtime TOPIC | channels | http PORT PATH
 
-They are driven over stdin: ``one NUMBER COUNT SIZE`` publishes events one after the other, ``many
-NUMBER COUNT SIZE`` as many at once as the publisher can; each is answered by ``done``.
+They read commands from stdin: ``one NUMBER COUNT SIZE`` publishes events one after the other,
+``many NUMBER COUNT SIZE`` publishes them together if possible; ``done`` answers each command.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from typing import Any
 
 from benchmarks.machine import CLIENT_CORE, started
 
-SIZE = 150  # bytes of JSON that an event carries
+SIZE = 150  # bytes of JSON per event
 GROUP = "fanout"
-GUARD_SECONDS = 120.0  # for one event to reach everybody
+DELIVERY_TIMEOUT_SECONDS = 120.0  # for one event to reach all clients
 
 Send = Callable[[list[dict[str, Any]]], None]
 
 
 def event_data(number: int, size: int = SIZE) -> dict[str, Any]:
-    """Return the data of an event, of so many bytes, which says when it was published."""
+    """Return data of so many bytes, which say when the event was published."""
     data: dict[str, Any] = {"at": 0.0, "n": number, "filler": ""}
     data["at"] = round(time.time(), 6)
     text = json.dumps(data, separators=(",", ":"))
@@ -35,14 +35,14 @@ def event_data(number: int, size: int = SIZE) -> dict[str, Any]:
 
 
 class PublishFailed(Exception):
-    """The publisher could not do what it was told; its own words are on stderr."""
+    """The publisher failed; its own error is on stderr."""
 
 
 class Publisher:
-    """A publisher in a process of its own.
+    """A publisher in a separate process.
 
     Attributes:
-        number: of the next event.
+        number: the number of the next event.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -51,7 +51,7 @@ class Publisher:
         self._answered()
 
     def __call__(self, count: int = 1, *, at_once: bool = False, size: int = SIZE) -> None:
-        """Publish and return when it is done."""
+        """Publish so many events, and return when that is done."""
         assert self._process.stdin is not None
         way = "many" if at_once else "one"
         self._process.stdin.write(f"{way} {self.number} {count} {size}\n")
@@ -62,7 +62,7 @@ class Publisher:
     def _answered(self) -> None:
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "done\n":
-            raise PublishFailed("the publisher could not publish")
+            raise PublishFailed("the publisher failed; its error is on stderr")
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _realtime(topic: str) -> tuple[Send, Send]:
 
 
 def _channels() -> tuple[Send, Send]:
-    """Plain Channels, on a loop that stays; ``async_to_sync`` would connect anew each time."""
+    """Use plain Channels on one event loop; ``async_to_sync`` would reconnect for each call."""
     import_module("benchmarks.site")  # it configures Django
     from channels.layers import get_channel_layer
 
@@ -97,7 +97,7 @@ def _channels() -> tuple[Send, Send]:
 
     async def send(items: list[dict[str, Any]]) -> None:
         for item in items:
-            await layer.group_send(GROUP, {"type": "told", "data": item})
+            await layer.group_send(GROUP, {"type": "deliver", "data": item})
 
     def run(items: list[dict[str, Any]]) -> None:
         loop.run_until_complete(send(items))
@@ -106,7 +106,9 @@ def _channels() -> tuple[Send, Send]:
 
 
 def _http(port: str, path: str) -> tuple[Send, Send]:
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=GUARD_SECONDS)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", int(port), timeout=DELIVERY_TIMEOUT_SECONDS
+    )
 
     def post(body: str) -> int:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
@@ -120,7 +122,7 @@ def _http(port: str, path: str) -> tuple[Send, Send]:
             try:
                 status = post(body)
             except (ConnectionError, http.client.HTTPException):
-                connection.close()  # servers end what was idle for a minute
+                connection.close()  # servers close connections that were idle for a minute
                 status = post(body)
             if status >= 400:
                 sys.exit(f"{path} answered {status}")

@@ -1,11 +1,11 @@
-"""How many events a process publishes that serves nobody.
+"""How many events per second a process publishes that has no clients.
 
-    python -m benchmarks.publishing         # every engine that is here
+    python -m benchmarks.publishing         # every installed engine
 
-One after the other with publish() and with apublish(), each announced before it returns, and at
-once with publish_many().
-Beside it, where there is a layer of Channels' own, is ``group_send()`` of plain Channels, from
-synchronous code as its documentation says, and from a coroutine; it keeps nothing.
+Events are published one after the other with publish() and with apublish(), each broadcast before
+the call returns, and at once with publish_many().
+For comparison, plain Channels calls ``group_send()``, if the engine has one of Channels' own
+layers: from synchronous code, as its documentation says, and from a coroutine. It stores nothing.
 """
 
 import subprocess
@@ -42,13 +42,13 @@ def many():
 def plain():
     layer = get_channel_layer()
     for _ in range({SINGLE // 4}):
-        async_to_sync(layer.group_send)("plain", {{"type": "told", "data": data}})
+        async_to_sync(layer.group_send)("plain", {{"type": "deliver", "data": data}})
 
 def plain_asynchronous():
     async def run():
         layer = get_channel_layer()
         for _ in range({SINGLE}):
-            await layer.group_send("plain", {{"type": "told", "data": data}})
+            await layer.group_send("plain", {{"type": "deliver", "data": data}})
         if hasattr(layer, "close_pools"):
             await layer.close_pools()
     asyncio.run(run())
@@ -70,18 +70,18 @@ for name, (run, count) in ways.items():
 
 
 OURS, PLAIN = "realtime on Daphne", "plain Channels, Redis pub/sub"
-SYNCHRONOUS = "events published a second, one after the other"
-ROWS = {  # in the table; what is left is printed only
+SYNCHRONOUS = "events published per second, one after the other"
+ROWS = {  # of the table, for Redis; other engines are only printed
     "publish()": (SYNCHRONOUS, OURS),
     "apublish()": (f"{SYNCHRONOUS}, in a coroutine", OURS),
-    "publish_many()": ("events published a second, at once", OURS),
+    "publish_many()": ("events published per second, at once", OURS),
     "group_send()": (SYNCHRONOUS, PLAIN),
     "group_send() in a coroutine": (f"{SYNCHRONOUS}, in a coroutine", PLAIN),
 }
 
 
 def run(engine: Engine, report: Report) -> None:
-    """Measure one engine; what it says of Redis goes into the table."""
+    """Measure one engine; the figures of Redis go into the table."""
     print(engine.name, flush=True)
     command = [sys.executable, "-c", PUBLISH, str(engine.has_channels_layer)]
     done = subprocess.run(command, env=engine.env, check=True, stdout=subprocess.PIPE, text=True)
@@ -97,7 +97,7 @@ def run(engine: Engine, report: Report) -> None:
 def main() -> None:
     chosen = options("publishing")
     report = Report("publishing")
-    print(f"the best of {ROUNDS} rounds")
+    print(f"best of {ROUNDS} rounds")
     for engine in engines():
         run(engine, report)
     report.save(chosen.json)

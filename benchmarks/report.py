@@ -1,7 +1,8 @@
-"""What the benchmarks found: printed as it comes, kept as JSON, and made into a table.
+"""The figures of the benchmarks: printed as they arrive, saved as JSON, and written into a table.
 
-Each benchmark says what it is asked to show, and whether it did; those aims are ratios of figures
-of one run, since absolute ones depend on the machine, unless they say that they are absolute.
+A benchmark has targets, and reports whether it met them.
+A target is a ratio between figures of one run, because absolute figures depend on the machine;
+the few absolute targets say that they are.
 """
 
 import argparse
@@ -12,12 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe, end_well, raise_file_limit
+from benchmarks.machine import describe, exit_on_sigterm, raise_file_limit
 
 BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 ROOT = Path(__file__).parent.parent
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
-HEADLINES = ("4,000 ", "10,000 ", "1,000 ", "publish")  # rows of the README; the page has all
+HEADLINES = (
+    "4,000 ",
+    "10,000 ",
+    "1,000 ",
+    "publish",
+)  # the rows for README.md; the page has all rows
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Figure:
         what: its row.
         peer: its column.
         shown: its text.
-        values: what the text is made of; seconds, bytes and counts. Empty if there are none.
+        values: the numbers in the text: seconds, bytes and counts. Empty if there are none.
     """
 
     what: str
@@ -38,13 +44,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What a benchmark is to show.
+class Target:
+    """A limit that a measurement should not exceed.
 
     Attributes:
         text: what is compared with what.
-        measured, limit: of the same unit; measured is at most the limit.
-        unit: of both; ``x`` for a ratio.
+        measured, limit: in the same unit.
+        unit: the unit of both; ``x`` for a ratio.
     """
 
     text: str
@@ -54,7 +60,7 @@ class Aim:
 
     @property
     def is_met(self) -> bool:
-        """Whether it was shown."""
+        """Whether the measurement is within the limit."""
         return self.measured <= self.limit
 
     def __str__(self) -> str:
@@ -63,7 +69,7 @@ class Aim:
 
 
 class Report:
-    """What one benchmark found.
+    """The figures and targets of one benchmark.
 
     Args:
         name: of the benchmark.
@@ -72,25 +78,25 @@ class Report:
     def __init__(self, name: str) -> None:
         self.name = name
         self.figures: list[Figure] = []
-        self.aims: list[Aim] = []
+        self.targets: list[Target] = []
 
     def figure(self, what: str, peer: str, shown: str, **values: float) -> None:
-        """Keep a figure and print it."""
+        """Add a figure and print it."""
         self.figures.append(Figure(what, peer, shown, values))
         print(f"{what:<42} {peer:<30} {shown}", flush=True)
 
-    def aim(self, text: str, measured: float, limit: float, unit: str = "x") -> None:
-        """Compare what was measured with what is aimed at, and print it."""
-        self.aims.append(Aim(text, measured, limit, unit))
-        print(self.aims[-1], flush=True)
+    def target(self, text: str, measured: float, limit: float, unit: str = "x") -> None:
+        """Add a target and print whether it was met."""
+        self.targets.append(Target(text, measured, limit, unit))
+        print(self.targets[-1], flush=True)
 
     def save(self, file: Path | None) -> None:
-        """Write everything to a file, if one is wanted."""
+        """Write everything to a file, if one is given."""
         if file is not None:
-            figures, aims = (
-                [asdict(each) for each in items] for items in (self.figures, self.aims)
+            figures, targets = (
+                [asdict(each) for each in items] for items in (self.figures, self.targets)
             )
-            found = {"name": self.name, "figures": figures, "aims": aims}
+            found = {"name": self.name, "figures": figures, "targets": targets}
             file.write_text(json.dumps(found, indent=1))
 
 
@@ -99,22 +105,22 @@ def options(name: str, **defaults: str | int) -> argparse.Namespace:
 
     Args:
         name: of the benchmark.
-        defaults: the options that it has beside ``--json`` and ``--quick``.
+        defaults: its options in addition to ``--json`` and ``--quick``.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    parser.add_argument("--json", type=Path, help="the file that gets all figures")
-    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--quick", action="store_true", help="run a part of the benchmark")
     for option, default in defaults.items():
         parser.add_argument(f"--{option}", default=default, type=type(default))
     chosen = parser.parse_args()
     raise_file_limit()
-    end_well()
+    exit_on_sigterm()
     print(describe(), flush=True)
     return chosen
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of a list with commas."""
+    """Return the numbers of a comma-separated list."""
     return [int(part) for part in text.split(",") if part]
 
 
@@ -122,9 +128,9 @@ def table(reports: Iterable[Mapping[str, Any]], command: str, words: Sequence[st
     """Return a Markdown table of the figures, and the command that made it.
 
     Args:
-        reports: what the benchmarks found.
-        command: with which they ran.
-        words: of which a row has one; by default all have.
+        reports: of the benchmarks.
+        command: ran them.
+        words: a row must contain one of these; by default all rows do.
     """
     figures = [
         figure
@@ -143,13 +149,13 @@ def table(reports: Iterable[Mapping[str, Any]], command: str, words: Sequence[st
 
 
 def write_table(file: Path, text: str) -> None:
-    """Put a table into a document, between its two marks.
+    """Write a table into a document, between its two markers.
 
     Raises:
-        SystemExit: the marks are not there.
+        SystemExit: a marker is missing.
     """
     before, begin, rest = file.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        sys.exit(f"{file.name} has no {BEGIN} and {END}, between which the table would stand")
+        sys.exit(f"{file.name} needs {BEGIN} and {END}: the table is written between them")
     file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -1,9 +1,10 @@
 """A whole Django project in one file, which the benchmarks serve with Daphne.
 
-The databases are SQLite files or PostgreSQL, as BENCHMARK_DB says; with BENCHMARK_REDIS, a URL, the
-logs and the wake-ups are in Redis; with BENCHMARK_MEMORY they are in the process.
+BENCHMARK_DB chooses the database: a SQLite file or PostgreSQL.
+With BENCHMARK_REDIS, a URL, the logs and the wake-ups are in Redis; with BENCHMARK_MEMORY they are
+in the process.
 
-Beside it is what one would write with plain Channels, see ``benchmarks.plain``.
+``benchmarks.plain`` has the same with plain Channels.
 """
 
 import os
@@ -61,7 +62,7 @@ from realtime.asgi import with_realtime  # noqa: E402
 
 @register("bench.<slug:name>")
 class BenchTopic(Topic):
-    """Everybody may follow."""
+    """A topic that everybody may follow."""
 
     name: str
     anonymous = True
@@ -72,7 +73,7 @@ class BenchTopic(Topic):
 
 @register("signed.<slug:name>")
 class SignedTopic(Topic):
-    """Every signed-in user may follow."""
+    """A topic that every signed-in user may follow."""
 
     name: str
 
@@ -81,13 +82,13 @@ class SignedTopic(Topic):
 
 
 def publish_now() -> None:
-    """Publish an event that carries the moment of its publish."""
+    """Publish an event that carries the time at which it was published."""
     publish("bench.latency", "tick", {"at": time.time(), "filler": "x" * 100})
 
 
 def send_now() -> None:
     """Send the same to the group of plain Channels."""
-    message = {"type": "told", "data": {"at": time.time(), "filler": "x" * 100}}
+    message = {"type": "deliver", "data": {"at": time.time(), "filler": "x" * 100}}
     async_to_sync(get_channel_layer().group_send)("plain", message)
 
 
@@ -104,7 +105,7 @@ def send_view(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("publish/", publish_view),
     path("send/", send_view),
-    path("plain/tell/", plain.tell),
+    path("plain/post/", plain.post),
 ]
 pages: Any = get_asgi_application()  # Channels' routes may end in any application
 application = with_realtime(

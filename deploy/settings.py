@@ -1,4 +1,4 @@
-"""The deployed site: save it as mysite/deployed.py; what differs by machine is in the environment.
+"""Settings of the deployed site: save as mysite/deployed.py, and set the environment per machine.
 
 With POSTGRES_HOST the database is PostgreSQL, otherwise SQLite in /var/lib/realtime.
 With REDIS_URL the wake-ups go through Redis; the logs stay in the database.
@@ -10,16 +10,16 @@ from mysite.settings import *
 
 DEBUG = False
 SECRET_KEY = os.environ["SECRET_KEY"]
-# 127.0.0.1 is what asks whether a process answers: ExecStartPost and HEALTHCHECK.
+# ExecStartPost and HEALTHCHECK send requests to 127.0.0.1.
 ALLOWED_HOSTS = [*os.environ["ALLOWED_HOSTS"].split(","), "127.0.0.1"]
 STATIC_ROOT = os.environ.get("STATIC_ROOT", "/srv/mysite/static")
 
-# nginx ends TLS and says so; without this, pages are refused as being of another origin.
+# nginx terminates TLS and says so; without this, every page would count as a foreign origin.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
 
-# Who is not signed in is counted by the address that nginx, here on the same machine, tells of;
-# "unix" for socket files, the Docker network for containers.
+# Clients that are not signed in are rate-limited by their address, as nginx reports it. This is
+# for nginx on the same machine; use "unix" for socket files, the Docker network for containers.
 REALTIME = {"TRUSTED_PROXIES": os.environ.get("TRUSTED_PROXIES", "127.0.0.1").split(",")}
 
 if host := os.environ.get("POSTGRES_HOST"):

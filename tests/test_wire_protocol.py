@@ -1,4 +1,4 @@
-"""docs/wire-protocol.md says what the code does."""
+"""docs/wire-protocol.md agrees with the code."""
 
 import json
 import re
@@ -19,9 +19,9 @@ SERVER_TYPES = {
 }  # fmt: skip
 
 
-def is_of_server(frame):
-    is_answer = frame["type"] == "members" and "members" in frame  # the command has the same name
-    return is_answer or frame["type"] in SERVER_TYPES
+def is_from_server(frame):
+    is_list = frame["type"] == "members" and "members" in frame  # the command has the same name
+    return is_list or frame["type"] in SERVER_TYPES
 
 
 def table(heading):
@@ -30,13 +30,13 @@ def table(heading):
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
-def test_every_frame_of_the_server_is_shown():
-    shown = {frame["type"] for frame in FRAMES if is_of_server(frame)}
+def test_every_server_frame_is_documented():
+    shown = {frame["type"] for frame in FRAMES if is_from_server(frame)}
     assert shown == {*SERVER_TYPES, "members"}
 
 
-def test_members_are_shown_as_they_are_sent():
-    shown = [frame for frame in FRAMES if is_of_server(frame) and frame["type"] == "members"]
+def test_documented_member_lists_are_sent_like_this():
+    shown = [frame for frame in FRAMES if is_from_server(frame) and frame["type"] == "members"]
     for frame in shown:
         texts = [json.dumps(member) for member in frame["members"]]
         sent = members_frames(frame["topic"], texts, frame["version"], frame.get("id"))
@@ -44,24 +44,24 @@ def test_members_are_shown_as_they_are_sent():
 
 
 @pytest.mark.parametrize(
-    "command", [frame for frame in FRAMES if not is_of_server(frame)], ids=json.dumps
+    "command", [frame for frame in FRAMES if not is_from_server(frame)], ids=json.dumps
 )
-def test_every_command_that_is_shown_is_understood(command):
+def test_every_documented_command_is_understood(command):
     assert parse(json.dumps(command), 65_536).id == command.get("id")
 
 
-def test_every_error_code_is_explained():
+def test_every_error_code_is_documented():
     documented = {code: retry == "yes" for code, _, retry in table("Errors")}
     assert documented == {str(code): code.retry for code in ErrorCode}
 
 
-def test_every_close_code_is_explained():
+def test_every_close_code_is_documented():
     documented = {int(code): reason for code, reason, _ in table("Closing")}
     assert documented == {int(code): code.reason for code in CloseCode}
 
 
-def test_the_limits_have_the_defaults_that_are_told():
-    for names, told, _ in table("Limits"):
-        numbers = [int(number.replace(",", "")) for number in re.findall(r"\b[\d,]*\d\b", told)]
+def test_the_documented_limits_are_the_defaults():
+    for names, default, _ in table("Limits"):
+        numbers = [int(number.replace(",", "")) for number in re.findall(r"\b[\d,]*\d\b", default)]
         expected = [getattr(Limits(), name) for name in re.findall(r"\w+", names)]
         assert numbers[: len(expected)] == expected

@@ -1,1 +1,1 @@
-"""What the Makefile runs; standard library only, so that any Python 3.11 can start it."""
+"""The scripts behind the Makefile; standard library only, so that any Python 3.11 can run them."""

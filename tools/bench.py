@@ -14,7 +14,7 @@ def main() -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # they were told too, and end the servers that they started
+            continue  # the benchmarks received it too, and stop the servers that they started
 
 
 if __name__ == "__main__":

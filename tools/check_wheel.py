@@ -1,8 +1,9 @@
-"""Build the wheel, install it outside the checkout and use it by following the documents.
+"""Build the wheel, install it outside the checkout, and use it by following the documents.
 
-A new Django project gets a document's blocks, and two windows of a Chromium look at it; then
-Daphne serves the README's, and a WebSocket client follows the topic that the README publishes to.
-Runs in the `check` environment, for `build`, `playwright` and `websockets`.
+Each document's blocks go into a new Django project, which two windows of a Chromium check.
+Then Daphne serves the README's project, and a WebSocket client follows the topic that the README
+publishes to.
+Needs the packages `build`, `playwright` and `websockets` of the group `check`.
 """
 
 import asyncio
@@ -31,14 +32,14 @@ def published(text: str) -> tuple[str, str, object]:
         if words[2:4] == ["realtime", "publish"]:
             topic, event, *data = (word for word in words[4:] if not word.startswith("--"))
             return topic, event, json.loads(data[0]) if data else None
-    raise Failure("the publish block has no 'manage.py realtime publish'")
+    raise Failure("the publish block lacks the command 'manage.py realtime publish'")
 
 
 def publish_step(todo: list[Step]) -> Step:
     """Return the one publish block of a document."""
     found = [step for step in todo if step.action == "publish"]
     if len(found) != 1:
-        raise Failure("needs one integration block 'publish'")
+        raise Failure("the document needs exactly one integration block 'publish'")
     return found[0]
 
 
@@ -50,7 +51,7 @@ def build(folder: Path) -> Path:
 
 
 def check_content(wheel: Path) -> None:
-    """Compare the wheel with the package's folder: nothing missing, nothing more."""
+    """Check that the wheel contains exactly the files of the package."""
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
         (metadata,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
@@ -61,26 +62,26 @@ def check_content(wheel: Path) -> None:
     if missing := expected - inside:
         raise Failure(f"not in the wheel: {sorted(missing)}")
     if more := inside - expected:
-        raise Failure(f"in the wheel by accident: {sorted(more)}")
+        raise Failure(f"in the wheel, but not in git: {sorted(more)}")
     if absent := NEEDED - inside:
         raise Failure(f"not in the wheel: {sorted(absent)}")
     if licence != "BSD-3-Clause":
-        raise Failure(f"License-Expression is {licence!r}")
+        raise Failure(f"License-Expression is {licence!r} instead of 'BSD-3-Clause'")
 
 
 def install(wheel: Path, environment: Path) -> None:
-    """Install the wheel alone into a new environment, and see that it is what is imported."""
+    """Install only the wheel into a new environment, and check that it is what Python imports."""
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     arguments = ["-m", "pip", "--disable-pip-version-check", "install", str(wheel)]
     run([python, *arguments], environment)
     where = run([python, "-c", "import realtime; print(realtime.__file__)"], environment)
     if environment not in Path(where).parents:
-        raise Failure(f"the environment imports {where.strip()}, which is not the wheel")
+        raise Failure(f"the environment imports {where.strip()} instead of the wheel")
 
 
 def session(site: Site) -> str:
-    """Return the key of a session that is signed in as the document's superuser."""
+    """Return the key of a session in which the document's superuser is signed in."""
     code = (
         "from django.test import Client; from django.contrib.auth import get_user_model; "
         f"c = Client(); c.force_login(get_user_model().objects.get(username='{USERNAME}')); "
@@ -90,7 +91,7 @@ def session(site: Site) -> str:
 
 
 async def listen(site: Site, key: str, step: Step) -> None:
-    """Follow the topic as a signed-in browser does, publish, and see the event."""
+    """Follow the topic as a signed-in browser does, publish, and check the received event."""
     from websockets.asyncio.client import connect
 
     topic, event, data = published(step.text)
@@ -103,18 +104,18 @@ async def listen(site: Site, key: str, step: Step) -> None:
             await asyncio.to_thread(site.run_lines, step)
             got = await frame(client, "event")
     if (got["topic"], got["event"], got["data"]) != (topic, event, data):
-        raise Failure(f"published {topic} {event} {data}, but the client got {got}")
-    say(f"   the client got {json.dumps(got)}")
+        raise Failure(f"published {topic} {event} {data}, but the client received {got}")
+    say(f"   the client received {json.dumps(got)}")
 
 
 async def frame(client, kind: str) -> dict:
-    """Return the next frame of a kind; an error frame ends the check."""
+    """Return the next frame of a type; an error frame fails the check."""
     while True:
         got = json.loads(await client.recv())
         if got["type"] == kind:
             return got
         if got["type"] in {"error", "closing", "unsubscribed"}:
-            raise Failure(f"waited for {kind}, but the server said {got}")
+            raise Failure(f"waited for {kind}, but the server sent {got}")
 
 
 def follow(document: str, environment: Path, project: Path) -> Site:
@@ -145,7 +146,7 @@ def main() -> None:
 
 
 def serve_with_daphne(site: Site) -> None:
-    """See the README's event with a client that is not ours, under plain Daphne."""
+    """Receive the README's event with a third-party client, under plain Daphne."""
     step = publish_step(steps((ROOT / site.name).read_text(), site.name))
     key = session(site)
     try:

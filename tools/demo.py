@@ -18,14 +18,14 @@ def main() -> None:
     for command in (["migrate", "--verbosity", "0"], ["load_demo"]):
         done = subprocess.run([python, "manage.py", *command], check=False)
         if done.returncode:
-            sys.exit(f"manage.py {command[0]} failed; its own words are above.")
-    say(f"The demo is at http://{HOST}:{port}/ (Ctrl-C ends it)")
+            sys.exit(f"manage.py {command[0]} failed; its output is above.")
+    say(f"The demo is at http://{HOST}:{port}/ (stop it with Ctrl-C)")
     serve = daphne(HOST, port, "project.asgi:application")
     os.execv(python, [python, *serve])  # signals reach Daphne itself
 
 
 def _free_port(text: str) -> int:
-    """Return the port, or end with one line if it cannot be used: before anything slow."""
+    """Return the port, or exit with one line if it is unusable, before anything slow happens."""
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
         sys.exit(f"PORT={text} is not a port number: try make demo PORT=8001")
     port = int(text)
@@ -35,7 +35,7 @@ def _free_port(text: str) -> int:
             probe.bind((HOST, port))
         except OSError as error:
             other = port + 1 if 1024 <= port < 65535 else 8001
-            reason = "may not be used" if isinstance(error, PermissionError) else "is taken"
+            reason = "is not allowed" if isinstance(error, PermissionError) else "is in use"
             sys.exit(f"Port {port} {reason}: try make demo PORT={other}")
     return port
 

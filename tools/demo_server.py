@@ -1,4 +1,4 @@
-"""The demo as its tests and screenshots run it: real Daphne, a database of its own, any port."""
+"""The demo site for tests and screenshots: a real Daphne with its own database, on any port."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 from tools.environment import ROOT
 from tools.serving import daphne
 
-START_SECONDS = 30  # a slow machine imports Django and Twisted for some of them
+START_SECONDS = 30  # a slow machine needs several to import Django and Twisted
 
 
 class DemoServer:
-    """One demo site that can be killed and started again on its port.
+    """A demo site that can be killed and started again on its port.
 
     Args:
-        folder: where its database and its log go; empty.
-        like: a server that never ran, whose database is copied; saves three seconds.
-        environ: environment variables besides this process's, such as DEMO_DEBUG.
+        folder: an empty folder for its database and its log.
+        like: a server that was never started, whose database is copied; saves three seconds.
+        environ: environment variables in addition to this process's, such as DEMO_DEBUG.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class DemoServer:
             self.manage("load_demo")
 
     def manage(self, *arguments: str) -> str:
-        """Run a management command in another process and return what it printed.
+        """Run a management command in another process and return its output.
 
         Raises:
-            RuntimeError: it failed; the text is its output.
+            RuntimeError: the command failed; the message contains its output.
         """
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
@@ -69,7 +69,7 @@ class DemoServer:
         """Start Daphne as `make demo` does, and wait until it listens.
 
         Raises:
-            RuntimeError: it ended, or does not listen in time.
+            RuntimeError: Daphne exited, or did not listen in time.
         """
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -90,7 +90,7 @@ class DemoServer:
         raise RuntimeError(f"Daphne did not start:\n{self.log.read_text()}")
 
     def kill(self) -> None:
-        """End it by SIGKILL, as a crash does; nothing is said to the clients."""
+        """Kill it with SIGKILL, like a crash; clients get no close frame."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

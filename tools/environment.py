@@ -1,4 +1,4 @@
-"""Virtual environments: made once, installed again only when something changed."""
+"""Virtual environments, created once and updated only when the requirements change."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ DEFAULT = ROOT / ".venv"
 
 
 def say(line: str) -> None:
-    """Print at once, also when the output goes to a file."""
+    """Print a line and flush it, so that it appears at once in a file too."""
     print(line, flush=True)
 
 
@@ -26,17 +26,17 @@ def ensure(
     pins: Sequence[str] = (),
     python: str | None = None,
 ) -> Path:
-    """Return the Python of a virtual environment that has the project and what it needs.
+    """Return the Python of a virtual environment with the project and its dependencies.
 
     Args:
-        folder: where the environment is, or will be made.
-        groups: dependency groups of pyproject.toml that must be there.
-        optional: dependency groups of which each package may be missing.
-        pins: requirements beside those of the project, such as `django~=5.2.0`.
-        python: the interpreter to make it from; the running one if not given.
+        folder: the environment; created if it does not exist.
+        groups: dependency groups of pyproject.toml that must be installed.
+        optional: dependency groups whose packages are skipped if they cannot be installed.
+        pins: additional requirements, such as `django~=5.2.0`.
+        python: the interpreter to create it with; by default the running one.
 
     Raises:
-        SystemExit: with one line that says what to do, after the failed tool's own output.
+        SystemExit: with the failed tool's output, and a line that says what to do.
     """
     chosen = python or os.environ.get("PYTHON")
     inside = folder / "bin" / "python"
@@ -52,13 +52,13 @@ def ensure(
     _install(inside, ["-e", str(ROOT), *requirements(groups), *pins])
     for requirement in requirements(optional):
         if _pip(inside, [requirement, *pins]) is not None:
-            say(f"Not available here, its tests will skip: {requirement}")
+            say(f"Cannot be installed here, so its tests will be skipped: {requirement}")
     stamp.write_text(now)
     return inside
 
 
 def requirements(groups: Iterable[str]) -> list[str]:
-    """Return the requirements of dependency groups; pip itself knows them only from 25.1 on."""
+    """Return the requirements of dependency groups, which pip itself reads only from 25.1 on."""
     table = tomllib.loads(PYPROJECT.read_text())["dependency-groups"]
     found: list[str] = []
     for group in groups:
@@ -71,38 +71,38 @@ def requirements(groups: Iterable[str]) -> list[str]:
 
 
 def can_make_environments(python: str) -> bool:
-    """Tell whether this interpreter has venv and pip to put into it (Debian splits them off)."""
+    """Tell whether this interpreter has venv and ensurepip; Debian packages them separately."""
     return _runs([python, "-c", "import ensurepip, venv"])
 
 
 def _make(folder: Path, python: str) -> None:
     if not can_make_environments(python):
         sys.exit(
-            f"{python} cannot make a virtual environment: "
+            f"{python} cannot create a virtual environment: "
             "install the package python3-venv, then run again."
         )
-    say(f"Making {folder.relative_to(ROOT)} ...")
+    say(f"Creating {folder.relative_to(ROOT)} ...")
     made = subprocess.run(
         [python, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True, check=False
     )
     if made.returncode or _version(folder / "bin" / "python") is None:
-        sys.exit(f"{made.stdout}{made.stderr}\n{python} could not make {folder}.")
+        sys.exit(f"{made.stdout}{made.stderr}\n{python} could not create {folder}.")
 
 
 def _install(python: Path, arguments: list[str]) -> None:
     if output := _pip(python, arguments):
-        sys.exit(f"{output}\npip could not install what is needed; its own words are above.")
+        sys.exit(f"{output}\npip could not install the requirements; its output is above.")
 
 
 def _pip(python: Path, arguments: list[str]) -> str | None:
-    """Return None, or what pip said when it failed."""
+    """Return None, or the output of a pip that failed."""
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     return f"{done.stdout}{done.stderr}".rstrip() or "no output" if done.returncode else None
 
 
 def _version(python: Path | str, imports: str = "import pip;") -> str | None:
-    """Return the interpreter's version, None if it does not start, is too old or has no pip."""
+    """Return the interpreter's version; None if it does not run, is too old or has no pip."""
     code = f"{imports}import sys; print(*sys.version_info[:3], sep='.')"
     try:
         done = subprocess.run(
@@ -115,7 +115,7 @@ def _version(python: Path | str, imports: str = "import pip;") -> str | None:
 
 
 def _fingerprint(version: str | None, *lists: Sequence[str]) -> str:
-    """Return a text that changes when the environment must be installed again."""
+    """Return a text that changes when the environment must be updated."""
     project = hashlib.sha256(PYPROJECT.read_bytes()).hexdigest()
     return f"{project}\n{ROOT}\n{version}\n{lists}\n"
 

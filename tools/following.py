@@ -1,4 +1,4 @@
-"""Follow a document as its reader would: its marked blocks, in order, in a new Django project.
+"""Follow a document as a reader would: its marked blocks, in order, in a new Django project.
 
 CONTRIBUTING.md explains the markers.
 """
@@ -24,7 +24,7 @@ STEP = re.compile(
     r"(?:\s*^```\w*\n(?P<text>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
-# What an action takes: an argument in its marker, and a block below it.
+# Whether an action takes an argument in its marker, and a block below it.
 ACTIONS = {
     "append": (True, True),
     "write": (True, True),
@@ -38,17 +38,15 @@ ACTIONS = {
     "see": (True, False),
     "gone": (True, False),
 }
-IN_THE_BROWSER = {"click", "fill"}  # what changes the site, so that later steps rely on it
+IN_THE_BROWSER = {"click", "fill"}  # these change the site, and later steps rely on that
 USERNAME, PASSWORD = "ada", "only for this check"
 START_SECONDS = 30  # for a server to listen
-COMMAND_SECONDS = (
-    300  # for any command, building and installing included: beyond it something hangs
-)
+COMMAND_SECONDS = 300  # for any command, including building and installing; more means it hangs
 
 
 @dataclass(frozen=True)
 class Step:
-    """One marked place of a document."""
+    """One marked step of a document."""
 
     action: str
     argument: str
@@ -56,18 +54,18 @@ class Step:
 
 
 def steps(text: str, name: str) -> list[Step]:
-    """Return the marked places of a document.
+    """Return the marked steps of a document.
 
     Raises:
-        Failure: a marker is wrong.
+        Failure: a marker is malformed.
     """
     found = []
     for match in STEP.finditer(text):
         action, argument, block = match.group("action", "argument", "text")
         takes = ACTIONS.get(action)
-        # A marker that takes no block may well stand above one that is not its own.
+        # A marker that takes no block can precede a block that is only shown.
         if takes is None or takes[0] is not bool(argument) or (takes[1] and block is None):
-            raise Failure(f"{name}: bad marker or missing block: {match[0].splitlines()[0]}")
+            raise Failure(f"{name}: wrong marker or missing block: {match[0].splitlines()[0]}")
         found.append(Step(action, argument or "", (block or "") if takes[1] else ""))
     if len(found) != text.count(MARKER):
         raise Failure(f"{name}: an integration marker is malformed")
@@ -75,12 +73,12 @@ def steps(text: str, name: str) -> list[Step]:
 
 
 class Site:
-    """A new Django project in an environment of its own, outside the checkout.
+    """A new Django project in its own environment, outside the checkout.
 
     Args:
-        environment: the virtual environment that has the wheel.
-        project: its folder; made here.
-        name: of the document that is followed, for what is said.
+        environment: the virtual environment with the wheel.
+        project: the project's folder, which is created.
+        name: the name of the followed document, for messages.
     """
 
     def __init__(self, environment: Path, project: Path, name: str) -> None:
@@ -103,10 +101,10 @@ class Site:
         project.mkdir()
 
     def follow(self, todo: list[Step], windows: Windows | None) -> None:
-        """Do what a reader of the document does.
+        """Execute the steps of the document.
 
         Raises:
-            Failure: something of it does not work; the text says what.
+            Failure: a step failed; the message says which, and includes the server's log.
         """
         try:
             for step in todo:
@@ -144,7 +142,7 @@ class Site:
         """Run each line of a block as a command."""
         for line in filter(str.strip, step.text.splitlines()):
             say(f"   $ {line}")
-            # There is nobody to ask: its answers come from the variables above.
+            # Its answers come from the DJANGO_SUPERUSER_* variables.
             self.run(f"{line} --noinput" if " createsuperuser" in line else line)
 
     def run(self, line: str) -> str:
@@ -154,25 +152,25 @@ class Site:
     def _write(self, step: Step) -> None:
         say(f"   {step.action} {step.argument}")
         if ".." in PurePosixPath(step.argument).parts or step.argument.startswith("/"):
-            raise Failure(f"{step.argument} is outside the project")
+            raise Failure(f"{step.argument} is outside the project's folder")
         target = self.project / step.argument
         if step.action == "append" and not target.exists():
-            raise Failure(f"appends to {step.argument}, which does not exist")
+            raise Failure(f"cannot append to {step.argument}, which does not exist")
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a" if step.action == "append" else "w") as file:
             file.write(f"\n{step.text}" if step.action == "append" else step.text)
-        # Two states of a file within one second and of one size would share their bytecode.
+        # Two versions of a file with the same size and second would share their bytecode.
         shutil.rmtree(target.parent / "__pycache__", ignore_errors=True)
 
     def serve(self, command: list[str]) -> None:
-        """Start the server of a command line on this site's port, and wait until it listens."""
+        """Start a server on this site's port with a command, and wait until it listens."""
         if command[:3] == ["python", "manage.py", "runserver"]:
-            # The reloader is a second process, which would survive the first.
+            # The reloader is a second process, which would outlive the killed one.
             command = [*command, "--noreload", f"127.0.0.1:{self.port}"]
         elif command[0] == "daphne":
             command = ["daphne", "-b", "127.0.0.1", "-p", str(self.port), *command[1:]]
         else:
-            raise Failure(f"serves with {shlex.join(command)}, which is neither known server")
+            raise Failure(f"{shlex.join(command)} is neither runserver nor daphne")
         say(f"   $ {shlex.join(command)} &")
         self.stop()
         with self.log.open("ab") as output:
@@ -187,14 +185,14 @@ class Site:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._server.poll() is not None:
-                raise Failure(f"the server ended with code {self._server.returncode}")
+                raise Failure(f"the server exited with code {self._server.returncode}")
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.05)
         raise Failure(f"the server did not listen within {START_SECONDS} s")
 
     def stop(self) -> None:
-        """Kill the server, if one runs; nothing that it could do at its end may be needed."""
+        """Kill the server, if one is running; nothing may depend on a clean shutdown."""
         if self._server is not None:
             self._server.kill()
             self._server.wait()
@@ -202,17 +200,17 @@ class Site:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def run(command: list[str], folder: Path, environ: dict[str, str] | None = None) -> str:
-    """Return what the command printed.
+    """Return the output of a command.
 
     Raises:
-        Failure: it failed, or did not end; its whole output is in the text.
+        Failure: the command failed or timed out; the message contains its whole output.
     """
     try:
         done = subprocess.run(
@@ -227,7 +225,7 @@ def run(command: list[str], folder: Path, environ: dict[str, str] | None = None)
         )
     except subprocess.TimeoutExpired as error:
         said = b"".join(filter(None, (error.stdout, error.stderr))).decode(errors="replace")
-        text = f"{said}\ndid not end within {COMMAND_SECONDS} s: {shlex.join(command)}"
+        text = f"{said}\ntimed out after {COMMAND_SECONDS} s: {shlex.join(command)}"
         raise Failure(text) from None
     if done.returncode:
         raise Failure(f"{done.stdout}{done.stderr}\nfailed: {shlex.join(command)}")

@@ -1,6 +1,6 @@
-"""`make test-all`: the oldest supported pair of Django and Python, and the newest.
+"""`make test-all`: run the tests on the oldest supported Django and Python, and on the newest.
 
-`python -m tools.run_all newest` runs the second alone.
+`python -m tools.run_all newest` runs only the second.
 """
 
 import os
@@ -17,11 +17,11 @@ from tools.services import provide_services
 
 @dataclass(frozen=True)
 class Pair:
-    """A Django series and the Python versions that it is tried on: the newest one found."""
+    """A Django series and its Python versions; the newest installed version is used."""
 
     name: str
     django: str
-    minors: range  # of Python 3
+    minors: range  # minor versions of Python 3
 
 
 PAIRS = (
@@ -39,13 +39,15 @@ def main() -> int:
         if found is None:
             versions = ", ".join(f"3.{minor}" for minor in pair.minors[:3])
             more = " ..." if len(pair.minors) > 3 else ""
-            results.append(f"Django {pair.django}: not run, no Python {versions}{more} here")
+            results.append(
+                f"Django {pair.django}: not run, because there is no Python {versions}{more}"
+            )
             continue
         minor, python = found
         code = _run(pair, minor, python)
         ran += 1
         failed += code != 0
-        outcome = "passed" if code == 0 else f"FAILED (pytest's exit code {code})"
+        outcome = "passed" if code == 0 else f"FAILED (pytest exited with {code})"
         results.append(f"Django {pair.django} on Python 3.{minor}: ran, {outcome}")
     for line in results:
         say(line)
@@ -68,7 +70,7 @@ def _run(pair: Pair, minor: int, python: str) -> int:
 
 
 def _newest_python(minors: range) -> tuple[int, str] | None:
-    """Return the newest released interpreter that starts and can make an environment."""
+    """Return the newest released interpreter that starts and can create an environment."""
     for minor in reversed(minors):
         for python in _candidates(minor):
             if _is_released(python, minor) and can_make_environments(python):
@@ -77,7 +79,7 @@ def _newest_python(minors: range) -> tuple[int, str] | None:
 
 
 def _candidates(minor: int) -> list[str]:
-    """Return what may be Python 3.minor; pyenv's shims are on PATH even where they cannot run."""
+    """Return candidates for Python 3.minor; pyenv's shims are on PATH even if they cannot run."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     on_path = shutil.which(f"python3.{minor}")
     installed = sorted(pyenv.glob(f"versions/3.{minor}.*/bin/python3.{minor}"), reverse=True)

@@ -1,4 +1,4 @@
-"""`make check`: format, lint, types, JavaScript and the built wheel; all, whatever failed."""
+"""`make check`: run all checks (format, lint, types, JavaScript, wheel), even if one fails."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ CHECKS = {
 
 def main() -> int:
     python = ensure(groups=["check"])
-    provide_services()  # the wheel's check looks at the documents' pages in Chromium
+    provide_services()  # the wheel check opens the documents' pages in Chromium
     failed = []
     for name, command in CHECKS.items():
         say(f"== {name}: {' '.join(command)}")

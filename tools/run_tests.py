@@ -1,4 +1,4 @@
-"""`make test`: set everything up and run the whole suite on one interpreter."""
+"""`make test`: set up the environment and run the whole suite on one interpreter."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from tools.services import provide_services
 
 
 def parallel() -> list[str]:
-    """Return pytest's arguments for a worker a core; most tests wait, for a server or a browser."""
+    """Return pytest's arguments for one worker per core, four at most."""
     workers = min(os.cpu_count() or 1, 4)
     return ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
 

@@ -1,7 +1,7 @@
-"""Pictures of the demo and of the admin's page: light, dark and as wide as a phone.
+"""Take screenshots of the demo and of the admin's page: light, dark, and as wide as a phone.
 
-`python -m tools.screenshots [FOLDER]`, with Playwright and a Chromium on PATH, as the tests have;
-FOLDER is docs/images if not given.
+`python -m tools.screenshots [FOLDER]` needs Playwright and a Chromium on PATH, like the tests;
+FOLDER defaults to docs/images.
 """
 
 import shutil
@@ -26,7 +26,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 
 
 def browsers(page: Page) -> tuple[Frame, Frame]:
-    """Return the customer's frame and the desk's, when both are connected."""
+    """Return the frames of the customer and the desk, once both are connected."""
     found = []
     for name in ("customer", "desk"):
         frame = page.frame(name=name)
@@ -37,7 +37,7 @@ def browsers(page: Page) -> tuple[Frame, Frame]:
 
 
 def use(page: Page) -> None:
-    """Do what a visitor does: place, ship, tell, and cut one connection for a moment."""
+    """Do what a visitor does: place, ask and ship, and cut one connection for a moment."""
     customer, desk = browsers(page)
     customer.click("#place")
     customer.wait_for_selector("#feed [data-event=placed]")
@@ -65,14 +65,14 @@ def use(page: Page) -> None:
 
 
 def show(page: Page, browser: str) -> None:
-    """Bring one of the browsers to the front, where there is room for one only."""
+    """Bring one of the browsers to the front, if only one fits into the window."""
     tab = page.locator(f".tabs [data-browser={browser}]")
     if tab.is_visible():
         tab.click()
 
 
-def announce(page: Page, picture: Path) -> None:
-    """Take the admin's page "Publish an event", in its second step."""
+def announce(page: Page, image: Path) -> None:
+    """Take a screenshot of the admin's page "Publish an event", in its second step."""
     show(page, "desk")
     with page.expect_popup() as opened:
         browsers(page)[1].click("#announce")
@@ -82,12 +82,12 @@ def announce(page: Page, picture: Path) -> None:
     )
     admin.fill("[name$=text]", "Open until nine tonight")
     admin.click("#content h1")
-    admin.screenshot(path=picture)
+    admin.screenshot(path=image)
     admin.close()
 
 
 def take(browser: Browser, scratch: Path, folder: Path) -> None:
-    """Take one picture a view, each of a demo that has been used a little."""
+    """Take one screenshot per view, each of a demo that has been used a little."""
     fresh = DemoServer(scratch)
     for name, view in VIEWS.items():
         (scratch / name).mkdir()
@@ -109,15 +109,15 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     chromium = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if chromium is None:
-        sys.exit("needs Chromium: put chromium or google-chrome on PATH")
+        sys.exit("the screenshots need Chromium: put chromium or google-chrome on PATH")
     with tempfile.TemporaryDirectory(prefix="realtime-demo-") as name, sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         take(browser, Path(name), folder)
         browser.close()
-    for picture in sorted(folder.glob("*.png")):
-        say(f"{picture} ({picture.stat().st_size // 1024} KB)")
+    for image in sorted(folder.glob("*.png")):
+        say(f"{image} ({image.stat().st_size // 1024} KB)")
 
 
 if __name__ == "__main__":

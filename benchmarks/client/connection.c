@@ -1,4 +1,4 @@
-/* A connection, and what goes out on it. */
+/* Connections, and outgoing data. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,11 +13,11 @@
 
 #include "client.h"
 
-#define STALLED_RCVBUF 4096 /* bytes that the kernel may hold for a client that never reads */
+#define STALLED_RCVBUF 4096 /* the kernel's receive buffer of a client that never reads, in bytes */
 
 struct client* clients;
 int client_count, port, poller;
-int under_way, ready_count, failed_count, closed_count;
+int pending_count, ready_count, failed_count, closed_count;
 char marker[256], problem[256];
 int sends_frames;
 
@@ -33,9 +33,9 @@ void fail(const char* what) {
 }
 
 void append(struct bytes* to, const char* data, size_t length) {
-    if (to->length + length > to->room) {
-        to->room = (to->length + length) * 2;
-        if (!(to->data = realloc(to->data, to->room))) fail("memory");
+    if (to->length + length > to->capacity) {
+        to->capacity = (to->length + length) * 2;
+        if (!(to->data = realloc(to->data, to->capacity))) fail("memory");
     }
     memcpy(to->data + to->length, data, length);
     to->length += length;
@@ -54,7 +54,7 @@ void listen_for(struct client* c, uint32_t events, int how) {
 void drop(struct client* c, const char* why) {
     if (c->state == CLOSED) return;
     if (c->state < READY) {
-        under_way--;
+        pending_count--;
         failed_count++;
         if (!*problem) snprintf(problem, sizeof problem, "%s", why);
     } else
@@ -70,7 +70,7 @@ void drop(struct client* c, const char* why) {
 void become_ready(struct client* c) {
     if (c->state == READY) return;
     c->state = READY;
-    under_way--;
+    pending_count--;
     ready_count++;
     if (c->is_stalled) listen_for(c, 0, EPOLL_CTL_MOD); /* from now on it never reads */
 }
@@ -99,7 +99,7 @@ void write_rest(struct client* c) {
     release(&rest);
 }
 
-/* RFC 6455, section 5.2; a mask of zeros is a mask. */
+/* RFC 6455, section 5.2; a mask of zeros is valid. */
 void write_frame(struct client* c, int opcode, const char* data, size_t length) {
     char frame[16 + 65536];
     size_t head = 2;
@@ -118,23 +118,23 @@ void write_frame(struct client* c, int opcode, const char* data, size_t length) 
     write_to(c, frame, head + 4 + length);
 }
 
-/* Put the client's cursor where a text of its line has @SINCE@. */
-static size_t fill_in(const struct client* c, const char* text, char* into, size_t room) {
-    const char* place = strstr(text, "@SINCE@");
+/* Copy a text, with the client's cursor in place of @SINCE@. */
+static size_t insert_cursor(const struct client* c, const char* text, char* into, size_t room) {
+    const char* found = strstr(text, "@SINCE@");
     int length =
-        place ? snprintf(into, room, "%.*s%s%s", (int)(place - text), text, c->cursor, place + 7)
+        found ? snprintf(into, room, "%.*s%s%s", (int)(found - text), text, c->cursor, found + 7)
               : snprintf(into, room, "%s", text);
     return length < (int)room ? (size_t)length : room - 1;
 }
 
 void write_own_frame(struct client* c) {
     char text[8192];
-    if (*c->frame) write_frame(c, 1, text, fill_in(c, c->frame, text, sizeof text));
+    if (*c->frame) write_frame(c, 1, text, insert_cursor(c, c->frame, text, sizeof text));
 }
 
 void write_request(struct client* c) {
     char path[8192], request[16384];
-    fill_in(c, c->path, path, sizeof path);
+    insert_cursor(c, c->path, path, sizeof path);
     const char* upgrade = c->is_stream ? "Accept: text/event-stream\r\n"
                                        : "Upgrade: websocket\r\nConnection: Upgrade\r\n"
                                          "Sec-WebSocket-Version: 13\r\n"
@@ -142,7 +142,7 @@ void write_request(struct client* c) {
     int length =
         snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%s%s\r\n",
                  path, port, upgrade, c->header, *c->header ? "\r\n" : "");
-    c->state = GREETING;
+    c->state = AWAITING_RESPONSE;
     listen_for(c, EPOLLIN, EPOLL_CTL_MOD);
     write_to(c, request, (size_t)length);
 }
@@ -155,7 +155,7 @@ void open_connection(struct client* c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (c->is_stalled) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    /* An address of its own each, as clients elsewhere have; ports cannot run out either. */
+    /* Each client has its own address, as remote clients do, so ports cannot run out. */
     from.sin_addr.s_addr = htonl(0x7f010000u + 1 + (uint32_t)number);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     to.sin_port = htons((uint16_t)port);
@@ -164,7 +164,7 @@ void open_connection(struct client* c) {
     c->chunk_left = 0;
     c->is_chunked = c->close_code = 0;
     c->last_n = -1;
-    under_way++;
+    pending_count++;
     int done = connect(c->fd, (struct sockaddr*)&to, sizeof to);
     listen_for(c, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD);
     if (done && errno != EINPROGRESS) drop(c, strerror(errno));

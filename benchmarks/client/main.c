@@ -1,29 +1,29 @@
 /* A load client: thousands of WebSockets and event streams in one thread, on loopback alone.
  *
- * benchmarks/load.py compiles this folder and drives it: one command a line on stdin, one line of
- * JSON as the answer on stdout.  Commands:
+ * benchmarks/load.py compiles this folder and drives the program: it writes one command per line to
+ * stdin, and reads one line of JSON per command from stdout.  Commands:
  *
- *   clients FILE      cut all connections; read one client a line, see read_clients()
+ *   clients FILE      cut all connections; read one client per line, see read_clients()
  *   connect FIRST COUNT ATONCE SECONDS SEND MARKER
- *                     open these connections, ATONCE handshakes under way; with SEND=1 each client
- *                     sends its own frame; it is ready when MARKER came ("-": at once)
+ *                     open these connections, with ATONCE concurrent handshakes; with SEND=1 each
+ *                     client sends its own frame; it is ready when MARKER arrives ("-": at once)
  *   send FIRST COUNT SECONDS MARKER
  *                     send the frames of open connections; ready as above
  *   wait FIRST COUNT EVENTS SECONDS
- *                     until each has had so many events since the last reset
- *   reset             forget counts and latencies
- *   report            counts, latencies, and the processor's time of this process
- *   client NUMBER     what is known of one
- *   wake FIRST COUNT  let clients read that never did
+ *                     wait until each has received so many events since the last reset
+ *   reset             reset counts and latencies
+ *   report            counts, latencies, and the CPU time of this process
+ *   client NUMBER     the state of one client
+ *   wake FIRST COUNT  make stalled clients read
  *   close FIRST COUNT cut these connections
  *
- * An event is any text that has "at": with the unix seconds at which it was published; "n": beside
- * it counts the events, so that a hole is seen; "cursor" is remembered and put where a client's
- * line has @SINCE@.
+ * An event is any text with "at":, the Unix time in seconds at which it was published.  "n": after
+ * it numbers the events, so that a gap is detected; "cursor" is remembered and replaces @SINCE@ in
+ * a client's line.
  *
- * On loopback it is the sender who pays for waking a sleeping receiver, which no server pays where
- * clients are elsewhere.  So this process looks again for a moment before it sleeps; the time that
- * takes is reported apart from its work. */
+ * On loopback the sender pays for waking a sleeping receiver; with remote clients no server pays
+ * that.  So this process polls for a moment before it sleeps; the time spent polling is reported
+ * separately from its work. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
@@ -35,12 +35,12 @@
 
 #include "client.h"
 
-#define SPIN_NS 200000 /* how long it looks again before it sleeps */
+#define SPIN_NS 200000 /* how long it polls before it sleeps */
 
 static char* client_lines;
 static int64_t spun_ns, spin_began_ns, last_work_ns;
 
-/* Take what is there; wait for some at most 50 ms. Return whether a command is there. */
+/* Handle pending input, or wait for it for at most 50 ms. Return whether a command is pending. */
 static int turn(void) {
     struct epoll_event events[512];
     int has_command = 0;
@@ -54,7 +54,7 @@ static int turn(void) {
     }
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr)
-            happen(events[i].data.ptr, events[i].events);
+            handle_events(events[i].data.ptr, events[i].events);
         else
             has_command = 1;
     }
@@ -71,7 +71,7 @@ static void answer(const char* format, ...) {
     fflush(stdout);
 }
 
-/* One client a line, with tabs: ws or sse; 1 if it never reads; path; header line; frame. */
+/* Read one client per line, tab-separated: ws or sse; 1 if it never reads; path; header; frame. */
 static void read_clients(const char* name) {
     for (int i = 0; i < client_count; i++) drop(&clients[i], "");
     struct client* old = clients;
@@ -101,7 +101,7 @@ static void read_clients(const char* name) {
         if (i < old_count) memcpy(clients[i].cursor, old[i].cursor, CURSOR_BYTES);
     }
     free(old);
-    under_way = ready_count = failed_count = closed_count = 0;
+    pending_count = ready_count = failed_count = closed_count = 0;
     answer("{\"clients\": %d}", client_count);
 }
 
@@ -111,7 +111,7 @@ static void set_marker(const char* text) {
 
 static void answer_ready(int before, int64_t began) {
     answer("{\"ready\": %d, \"failed\": %d, \"late\": %d, \"problem\": \"%s\", \"seconds\": %.6f}",
-           ready_count - before, failed_count, under_way, problem,
+           ready_count - before, failed_count, pending_count, problem,
            (double)(nanoseconds(CLOCK_MONOTONIC) - began) / 1e9);
 }
 
@@ -120,8 +120,8 @@ static void connect_all(int first, int count, int at_once, double seconds) {
     int next = first, before = ready_count;
     failed_count = 0;
     *problem = 0;
-    while ((next < first + count || under_way) && nanoseconds(CLOCK_MONOTONIC) < end) {
-        while (next < first + count && under_way < at_once) open_connection(&clients[next++]);
+    while ((next < first + count || pending_count) && nanoseconds(CLOCK_MONOTONIC) < end) {
+        while (next < first + count && pending_count < at_once) open_connection(&clients[next++]);
         turn();
     }
     answer_ready(before, began);
@@ -137,38 +137,38 @@ static void send_all(int first, int count, double seconds) {
         clients[i].state = OPEN;
         ready_count--;
         before--;
-        under_way++;
+        pending_count++;
         write_own_frame(&clients[i]);
         if (i % 16 == 0) turn();
     }
-    while (under_way && nanoseconds(CLOCK_MONOTONIC) < end) turn();
+    while (pending_count && nanoseconds(CLOCK_MONOTONIC) < end) turn();
     answer_ready(before, began);
 }
 
 static int count_missing(void) {
     int missing = 0;
-    for (int i = sought_from; i < sought_to; i++)
+    for (int i = awaited_from; i < awaited_to; i++)
         missing += clients[i].state != CLOSED && !clients[i].is_stalled &&
-                   clients[i].events < sought_events;
+                   clients[i].events < awaited_events;
     return missing;
 }
 
 static void wait_for_events(int first, int count, long events, double seconds) {
     int64_t began = nanoseconds(CLOCK_MONOTONIC), end = began + (int64_t)(seconds * 1e9);
-    sought_events = events;
-    sought_from = first;
-    sought_to = first + count;
+    awaited_events = events;
+    awaited_from = first;
+    awaited_to = first + count;
     int missing = count_missing(), closed = closed_count;
     reached = 0;
     while (missing > reached && nanoseconds(CLOCK_MONOTONIC) < end) {
         turn();
-        if (closed != closed_count) { /* nobody waits for those that are gone */
+        if (closed != closed_count) { /* closed clients are not waited for */
             closed = closed_count;
             missing = count_missing();
             reached = 0;
         }
     }
-    sought_events = -1;
+    awaited_events = -1;
     answer("{\"missing\": %d, \"seconds\": %.6f}", missing - reached,
            (double)(nanoseconds(CLOCK_MONOTONIC) - began) / 1e9);
 }
@@ -178,10 +178,10 @@ static int compare(const void* a, const void* b) {
     return (x > y) - (x < y);
 }
 
-static double share(double part) {
+static double percentile(double part) {
     if (!latency_count) return 0;
-    size_t place = (size_t)((double)latency_count * part);
-    return latencies[place < latency_count ? place : latency_count - 1] / 1e6;
+    size_t index = (size_t)((double)latency_count * part);
+    return latencies[index < latency_count ? index : latency_count - 1] / 1e6;
 }
 
 static void report(void) {
@@ -190,8 +190,8 @@ static void report(void) {
     answer(
         "{\"events\": %zu, \"p50\": %.6f, \"p99\": %.6f, \"max\": %.6f, \"holes\": %ld, "
         "\"repeats\": %ld, \"closed\": %d, \"cpu\": %.6f, \"spun\": %.6f}",
-        latency_count, share(0.5), share(0.99), share(1), holes, repeats, closed_count, cpu,
-        (double)spun_ns / 1e9);
+        latency_count, percentile(0.5), percentile(0.99), percentile(1), holes, repeats,
+        closed_count, cpu, (double)spun_ns / 1e9);
 }
 
 static void reset(void) {
@@ -204,7 +204,7 @@ static void reset(void) {
     answer("{}");
 }
 
-static void tell_client(const struct client* c) {
+static void answer_client(const struct client* c) {
     answer("{\"state\": %d, \"events\": %ld, \"last\": %lld, \"code\": %d, \"cursor\": \"%s\"}",
            c->state, c->events, c->last_n, c->close_code, c->cursor);
 }
@@ -217,7 +217,7 @@ static void wake(int first, int count) {
     answer("{}");
 }
 
-static void obey(char* line) {
+static void run_command(char* line) {
     int first = 0, count = 0, at_once = 0, skip = 0;
     long events = 0;
     double seconds = 0;
@@ -234,7 +234,7 @@ static void obey(char* line) {
     } else if (sscanf(line, "wait %d %d %ld %lf", &first, &count, &events, &seconds) == 4)
         wait_for_events(first, count, events, seconds);
     else if (sscanf(line, "client %d", &first) == 1)
-        tell_client(&clients[first]);
+        answer_client(&clients[first]);
     else if (sscanf(line, "wake %d %d", &first, &count) == 2)
         wake(first, count);
     else if (sscanf(line, "close %d %d", &first, &count) == 2) {
@@ -259,14 +259,14 @@ int main(int count, char** arguments) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0) fail("epoll");
-    setvbuf(stdin, NULL, _IONBF,
-            0); /* epoll tells of what is in the pipe, not of what stdio took */
+    /* epoll reports what is in the pipe, not what stdio has buffered. */
+    setvbuf(stdin, NULL, _IONBF, 0);
     if (epoll_ctl(poller, EPOLL_CTL_ADD, 0, &commands)) fail("stdin");
     answer("{\"files\": %llu}", (unsigned long long)limit.rlim_cur);
     char line[1024];
     while (1)
         if (turn()) {
             if (!fgets(line, sizeof line, stdin)) return 0;
-            obey(line);
+            run_command(line);
         }
 }

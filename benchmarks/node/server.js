@@ -1,4 +1,4 @@
-// What one writes with node and ws: everybody gets what is posted, on WebSockets and event streams.
+// The same with Node and ws: sends the body of each POST to all WebSockets and event streams.
 import http from "node:http";
 import { WebSocket, WebSocketServer } from "ws";
 

@@ -1,4 +1,4 @@
-"""docs/deploy.md says what deploy/ does."""
+"""docs/deploy.md agrees with deploy/."""
 
 import re
 
@@ -12,14 +12,14 @@ TEXT = (ROOT / "docs" / "deploy.md").read_text()
 
 
 def rows(heading: str) -> dict[str, str]:
-    """Return the first and second cells of a section's table, without its head."""
+    """Return the first and second cells of the rows of a section's table."""
     section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: row[1] for row in cells}
 
 
-def test_one_process_has_the_options_of_the_service() -> None:
+def test_the_command_for_one_process_has_the_options_of_the_service() -> None:
     (command,) = re.findall(r"^daphne (.*)$", TEXT, re.MULTILINE)
     words = command.split()
     assert words[2:-1] == daphne_options()
@@ -30,49 +30,49 @@ def test_the_demo_has_the_options_of_the_service_too() -> None:
     endpoint, options = command[3], command[4:-1]
     assert endpoint == "tcp:port=8000:interface=127.0.0.1:backlog=4096"
     service = [word for word in daphne_options() if word not in ("--verbosity", "0")]
-    assert options == service  # and it tells of its requests
+    assert options == service  # but the demo logs its requests
 
 
-def test_every_option_of_the_service_is_explained() -> None:
-    explained = rows("Daphne's options")
+def test_every_option_of_the_service_is_documented() -> None:
+    documented = rows("Daphne's options")
     options = daphne_options()
     for name, value in zip(options[::2], options[1::2], strict=True):
-        assert f"`{name} {value}`" in explained
+        assert f"`{name} {value}`" in documented
 
 
-def test_every_setting_that_is_explained_is_in_the_configuration() -> None:
+def test_every_documented_setting_is_in_the_configuration() -> None:
     config = (DEPLOY / "nginx.conf").read_text() + (DEPLOY / "upstream.conf").read_text()
-    explained = rows("nginx")
-    assert explained
-    for cell in explained:
+    documented = rows("nginx")
+    assert documented
+    for cell in documented:
         for name in re.findall(r"`([^`]+)`", cell):
             words = r"\s+".join(re.escape(word) for word in name.split())
             assert re.search(rf"(?<![\w#]){words}(?=[\s;])", config), name
 
 
-def test_every_file_is_named() -> None:
+def test_every_file_is_mentioned() -> None:
     files = [path for path in DEPLOY.rglob("*") if path.is_file()]
     assert files
-    unnamed = {path.name for path in files if path.name not in TEXT}
-    # They go along with upstream.conf and the Dockerfile, and say so themselves.
-    assert unnamed == {"upstream-compose.conf", "Dockerfile.dockerignore"}
+    unmentioned = {path.name for path in files if path.name not in TEXT}
+    # These belong to nginx.conf and the Dockerfile, and are found with them.
+    assert unmentioned == {"upstream-compose.conf", "Dockerfile.dockerignore"}
 
 
-def test_the_settings_for_redis_are_those_of_the_file() -> None:
+def test_the_documented_redis_settings_are_in_the_settings_file() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     code = re.sub(r"^ *#.*\n", "", (DEPLOY / "settings.py").read_text(), flags=re.MULTILINE)
     assert is_quoted(block, code)
 
 
-def test_the_connections_of_a_process_are_counted() -> None:
+def test_the_documented_number_of_connections_is_right() -> None:
     counts = [pool.count for pool in (STORE_THREADS, RELAY_THREADS, USER_THREADS)]
-    layer = 2  # the one of its thread, and the one that only listens: see tests/layers
+    layer = 2  # its thread's connection, and one that only listens: see tests/layers
     assert f"up to {sum(counts) + layer} connections" in TEXT
     assert "({} for the logs, {} for the outbox, {} for".format(*counts) in TEXT
     assert f"{layer} for the wake-ups)" in TEXT
 
 
-def test_the_example_is_calculated_from_the_figures() -> None:
+def test_the_example_is_calculated_from_the_table() -> None:
     number = r"\| ([\d.]+) [^|]*"
     found = re.search(rf"\| WebSocket {number * 4}\|", TEXT)
     assert found
@@ -94,5 +94,5 @@ def test_the_example_is_calculated_from_the_figures() -> None:
         f"everybody after {delivery / 400:.2f} s",
         f"a restart of one is {2.5 * connect:.1f} s",
     ):
-        said = re.sub(r"(\d)%", r"\1 %", claim).replace(" x ", " \N{MULTIPLICATION SIGN} ")
-        assert said in TEXT, said
+        expected = re.sub(r"(\d)%", r"\1 %", claim).replace(" x ", " \N{MULTIPLICATION SIGN} ")
+        assert expected in TEXT, expected

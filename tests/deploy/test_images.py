@@ -1,6 +1,6 @@
-"""deploy/Dockerfile, compose.yaml and settings.py, as far as no Docker engine is needed.
+"""deploy/Dockerfile, compose.yaml and settings.py, as far as they can be tested without Docker.
 
-Their commands are run in a new project, with the environment that they give.
+Their commands run in a new project, with the environment that these files define.
 """
 
 import json
@@ -47,7 +47,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def stage(name: str) -> list[tuple[str, str]]:
-    """Return the instructions of one of its stages."""
+    """Return the instructions of one stage."""
     found = dockerfile()
     begin = next(n for n, (_, rest) in enumerate(found) if rest.endswith(f" AS {name}"))
     ends = [n for n, (word, _) in enumerate(found) if word == "FROM" and n > begin]
@@ -72,7 +72,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new Django project with realtime in it, and settings.py saved as it says."""
+    """A new Django project with realtime and with deploy/settings.py as mysite/deployed.py."""
     folder = tmp_path_factory.mktemp("project")
     made = [sys.executable, "-m", "django", "startproject", "mysite", str(folder)]
     subprocess.run(made, check=True, env=environment({"DJANGO_SETTINGS_MODULE": ""}))
@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(more: dict[str, str]) -> dict[str, str]:
-    """Return what a container has and nothing of the tests', but where Python and realtime are."""
+    """Return the variables of a container, plus the paths of Python and realtime."""
     own = {"PATH": f"{Path(sys.executable).parent}:{os.defpath}", "PYTHONPATH": str(ROOT)}
     return own | {"DJANGO_SETTINGS_MODULE": "mysite.deployed", "PYTHONUNBUFFERED": "1"} | more
 
@@ -111,7 +111,7 @@ def test_the_step_that_collects_static_files_needs_no_secret(project: Path, tmp_
     assert (tmp_path / "realtime" / "realtime.js").is_file()
 
 
-def test_the_site_runs_as_nobody_special_and_proxy_takes_its_static_files() -> None:
+def test_the_site_runs_unprivileged_and_the_proxy_has_its_static_files() -> None:
     words = [word for word, _ in stage("site")]
     (user,) = (rest for word, rest in stage("site") if word == "USER")
     assert user == "mysite"
@@ -132,7 +132,7 @@ def test_daphne_has_the_options_of_the_service() -> None:
 
 @pytest.fixture
 def served(project: Path, tmp_path: Path) -> Iterator[int]:
-    """The image's CMD on another port, with SQLite; give the port."""
+    """Run the image's CMD on another port, with SQLite; yield the port."""
     port = free_port()
     endpoint = {"port=8000": f"port={port}", "interface=0.0.0.0": "interface=127.0.0.1"}
     words = [
@@ -154,23 +154,23 @@ def served(project: Path, tmp_path: Path) -> Iterator[int]:
         process.wait(DEADLINE)
 
 
-def test_the_health_check_tells_a_site_that_answers_from_one_that_does_not(
+def test_the_health_check_fails_only_if_the_site_does_not_answer(
     served: int,
 ) -> None:
     check = command("HEALTHCHECK")
 
-    def complaint(port: int) -> str:
+    def error_of(port: int) -> str:
         words = [word.replace(":8000/", f":{port}/") for word in check]
         assert words != check
         done = subprocess.run(words, env=environment({}), capture_output=True, check=False)
         assert bool(done.returncode) == bool(done.stderr)
         return done.stderr.decode()
 
-    assert complaint(served) == ""
-    assert "Connection refused" in complaint(free_port())
+    assert error_of(served) == ""
+    assert "Connection refused" in error_of(free_port())
 
 
-def test_the_services_give_the_settings_everything_they_ask_for(
+def test_the_services_define_every_variable_of_the_settings(
     compose: dict[str, Any], project: Path
 ) -> None:
     given = {name: name.lower() for name in ("SECRET_KEY", "ALLOWED_HOSTS", "POSTGRES_PASSWORD")}
@@ -210,7 +210,7 @@ def test_no_secret_is_in_a_file(compose: dict[str, Any]) -> None:
     assert ".env*" in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
 
 
-def test_the_services_fit_each_other(compose: dict[str, Any]) -> None:
+def test_the_services_agree_on_names_and_ports(compose: dict[str, Any]) -> None:
     services = compose["services"]
     webs = [name for name in services if name.startswith("web-")]
     found = SERVER.findall((DEPLOY / "upstream-compose.conf").read_text())
@@ -218,11 +218,11 @@ def test_the_services_fit_each_other(compose: dict[str, Any]) -> None:
     assert [address for _, address, _ in found] == [f"{name}:{port}" for name in webs]
     assert f"port={port}:" in " ".join(command("CMD"))
     for service in services.values():
-        needs = service.get("depends_on", [])
-        assert set(needs) <= set(services)
-        conditions = needs.items() if isinstance(needs, dict) else []
-        for name, need in conditions:
-            if need["condition"] == "service_healthy":
+        dependencies = service.get("depends_on", [])
+        assert set(dependencies) <= set(services)
+        conditions = dependencies.items() if isinstance(dependencies, dict) else []
+        for name, dependency in conditions:
+            if dependency["condition"] == "service_healthy":
                 assert "healthcheck" in services[name]
         if "build" in service:
             folder = (DEPLOY / service["build"]["context"]).resolve()

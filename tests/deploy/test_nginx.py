@@ -1,4 +1,4 @@
-"""deploy/nginx.conf, in a real nginx before two real Daphne processes on socket files."""
+"""deploy/nginx.conf, in a real nginx in front of two real Daphne processes on socket files."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ from tests.support.services import require
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     require(nginx_path(), GET_NGINX)
-    # Not pytest's: the path of a socket file may have 107 characters at most.
+    # Not pytest's folder: the path of a socket file can have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="realtime-nginx-", dir="/tmp") as name:
         (Path(name) / "static").mkdir()
         (Path(name) / "static" / "site.css").write_text("p { color: teal }")
@@ -49,7 +49,7 @@ def servers(folder: Path) -> Iterator[list[SocketFileServer]]:
 
 @pytest.fixture(scope="module")
 def tls(folder: Path) -> int:
-    """Make a certificate, and return the port for HTTPS."""
+    """Create a certificate, and return the port for HTTPS."""
     require(shutil.which("openssl"), "openssl: put it on PATH (Debian: apt install openssl)")
     command = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
@@ -60,9 +60,9 @@ def tls(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, servers: list[SocketFileServer], tls: int) -> Iterator[Server]:
-    """Both processes, as one site behind nginx."""
+    """Run nginx in front of both processes, as one site."""
     with deployed_nginx(folder, [each.address for each in servers], tls) as port:
-        yield Server(folder, port=port)  # never started: it is nginx that listens there
+        yield Server(folder, port=port)  # never started: nginx listens on this port
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +97,24 @@ def test_the_configuration_has_no_errors_and_no_warnings(folder: Path, tmp_path:
     command = [path, "-t", "-p", str(tmp_path), "-c", str(config), "-e", str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    # A machine may allow fewer descriptors than the file asks for, and nginx goes on.
-    said = [line for line in done.stderr.splitlines() if "open file resource limit" not in line]
-    assert [line for line in said if "[" in line] == []
+    # If a machine allows fewer descriptors than configured, nginx only warns.
+    lines = [line for line in done.stderr.splitlines() if "open file resource limit" not in line]
+    assert [line for line in lines if "[" in line] == []
 
 
-async def test_daphne_is_told_who_asks_and_for_which_host(server: Server) -> None:
+async def test_daphne_receives_the_clients_address_and_the_host(server: Server) -> None:
     forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
     async with http_client() as client:
-        told = (await client.get(f"{server.site}/whoami", headers=forged)).json()
-    assert told["x-forwarded-for"] == "127.0.0.1"
-    assert told["x-forwarded-proto"] == "http"
-    assert told["host"] == f"127.0.0.1:{server.port}"
-    assert told["http"] == "1.1"
-    assert "connection" not in told, "connections to Daphne are kept"
-    assert told["client"] is None, "a socket file has no address; without --proxy-headers"
+        received = (await client.get(f"{server.site}/whoami", headers=forged)).json()
+    assert received["x-forwarded-for"] == "127.0.0.1"
+    assert received["x-forwarded-proto"] == "http"
+    assert received["host"] == f"127.0.0.1:{server.port}"
+    assert received["http"] == "1.1"
+    assert "connection" not in received, "connections to Daphne are not reused"
+    assert received["client"] is None, "a socket file has no address without --proxy-headers"
 
 
-async def test_daphnes_proxy_headers_cannot_be_forged_through_it(folder: Path) -> None:
+async def test_daphnes_proxy_headers_cannot_be_forged_through_nginx(folder: Path) -> None:
     own = Path(tempfile.mkdtemp(dir=folder))
     with (
         SocketFileServer(own, "--proxy-headers") as behind,
@@ -122,11 +122,11 @@ async def test_daphnes_proxy_headers_cannot_be_forged_through_it(folder: Path) -
     ):
         async with http_client() as client:
             forged = {"X-Forwarded-For": "203.0.113.9, 203.0.113.10"}
-            told = (await client.get(f"http://127.0.0.1:{port}/whoami", headers=forged)).json()
-    assert told["client"] == ["127.0.0.1", 0]
+            received = (await client.get(f"http://127.0.0.1:{port}/whoami", headers=forged)).json()
+    assert received["client"] == ["127.0.0.1", 0]
 
 
-async def test_both_processes_serve(server: Server) -> None:
+async def test_both_processes_serve_requests(server: Server) -> None:
     async with http_client() as client, asyncio.timeout(DEADLINE):
         pids = set()
         while len(pids) < 2:
@@ -139,7 +139,7 @@ async def test_static_files_come_from_nginx(server: Server) -> None:
     assert (answer.text, answer.headers["content-type"]) == ("p { color: teal }", "text/css")
 
 
-async def test_an_event_arrives_while_its_stream_is_open_and_is_not_compressed(
+async def test_a_stream_is_neither_buffered_nor_compressed(
     server: Server, publisher: Publisher
 ) -> None:
     wants = {"Accept-Encoding": "gzip"}
@@ -154,7 +154,7 @@ async def test_an_event_arrives_while_its_stream_is_open_and_is_not_compressed(
 
 
 async def test_a_hundred_topics_and_a_large_cookie_pass(server: Server) -> None:
-    """More than 8 KB of URL alone, which is what nginx would take by default."""
+    """The URL alone has more than the 8 KB that nginx accepts by default."""
     topics = [f"public.{'a-page-with-many-topics-' * 3}{number:03}" for number in range(100)]
     async with open_stream(server.site, topics, {"Cookie": f"big={'x' * 2_000}"}) as stream:
         first = [await stream.receive() for _ in topics]
@@ -165,7 +165,7 @@ async def test_a_hundred_topics_and_a_large_cookie_pass(server: Server) -> None:
     assert {frame["recovered"] for frame in again} == {True}
 
 
-async def test_headers_beyond_the_limit_are_refused(server: Server) -> None:
+async def test_headers_above_the_limit_are_refused(server: Server) -> None:
     async with http_client() as client:
         answer = await client.get(f"{server.site}/whoami", headers={"Cookie": "x" * 20_000})
         assert answer.status_code == 400
@@ -186,9 +186,7 @@ async def test_a_command_that_is_too_large_is_413(server: Server, size: int, by:
         assert "nginx" in answer.text
 
 
-async def test_a_page_over_tls_is_of_the_same_origin(
-    folder: Path, server: Server, tls: int
-) -> None:
+async def test_a_page_over_tls_has_the_same_origin(folder: Path, server: Server, tls: int) -> None:
     trust = ssl.create_default_context(cafile=folder / "site.pem")
     url = f"wss://localhost:{tls}/realtime/ws?v=1"
     own, foreign = f"https://localhost:{tls}", f"http://localhost:{tls}"
@@ -205,10 +203,10 @@ async def clients(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(connector, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(connector, "LAST_SECONDS", 0.3)
     async with AsyncExitStack() as stack:
-        ways: list[Any] = ["websocket", "sse"] * 4
+        transports: list[Any] = ["websocket", "sse"] * 4
         yield [
-            await stack.enter_async_context(Client(f"{server.site}/realtime/", transport=way))
-            for way in ways
+            await stack.enter_async_context(Client(f"{server.site}/realtime/", transport=transport))
+            for transport in transports
         ]
 
 
@@ -218,9 +216,9 @@ async def test_a_rolling_restart_loses_no_event_and_fails_no_request(
     publisher: Publisher,
     clients: list[Client],
 ) -> None:
-    """Each process ends and comes back, one after the other; the other one serves meanwhile."""
+    """The processes restart one after the other, while the other one serves."""
     topic = "public.rolling"
-    seen: list[list[int]] = [[] for _ in clients]
+    received: list[list[int]] = [[] for _ in clients]
     statuses: list[int] = []
     rolling = True
 
@@ -228,7 +226,7 @@ async def test_a_rolling_restart_loses_no_event_and_fails_no_request(
         async with clients[number].subscribe(topic) as events:
             following.set()
             async for event in events:
-                seen[number].append(event.data)
+                received[number].append(event.data)
                 if event.name == "last":
                     return
 
@@ -244,15 +242,15 @@ async def test_a_rolling_restart_loses_no_event_and_fails_no_request(
         for event in following:
             await event.wait()
         browsing = group.create_task(browse())
-        for turn, each in enumerate(servers):
+        for turn, restarted in enumerate(servers):
             await publisher.publish(topic, 5, "tick", turn * 20)
-            await asyncio.to_thread(each.stop)
+            await asyncio.to_thread(restarted.stop)
             await publisher.publish(topic, 10, "tick", turn * 20 + 5)
-            await asyncio.to_thread(each.start)
+            await asyncio.to_thread(restarted.start)
             await publisher.publish(topic, 5, "tick", turn * 20 + 15)
         rolling = False
         await browsing
         await publisher.publish(topic, 1, "last", 40)
-    assert seen == [list(range(41))] * len(clients)
+    assert received == [list(range(41))] * len(clients)
     assert statuses
     assert set(statuses) == {200}

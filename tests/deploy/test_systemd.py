@@ -1,4 +1,4 @@
-"""deploy/systemd: what systemd says to the units, and what the service does on a handed socket."""
+"""deploy/systemd: systemd accepts the units, and the service works on a socket from systemd."""
 
 import asyncio
 import re
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linu
 
 
 @pytest.mark.parametrize("kind", ["service", "socket", "target"])
-def test_systemd_has_nothing_to_say_to_a_unit(kind: str, tmp_path: Path) -> None:
+def test_systemd_finds_nothing_wrong_with_a_unit(kind: str, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        # Part of the operating system: nothing that a test run could bring along.
+        # Part of the operating system, so a test run cannot install it.
         pytest.skip("needs systemd-analyze (Debian: apt install systemd)")
     python = exec_start()[0]
     for path in UNITS.iterdir():
@@ -44,27 +44,31 @@ def test_systemd_has_nothing_to_say_to_a_unit(kind: str, tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_service_gives_daphne_options_that_suit_it() -> None:
+def test_the_service_runs_daphne_with_suitable_options() -> None:
     words = exec_start()
     options = CommandLineInterface().parser.parse_args(words[words.index("daphne") + 1 :])
     assert options.socket_strings == ["systemd:domain=INET:index=0"]
     assert options.ping_timeout < options.ping_interval
-    assert options.websocket_timeout == -1, "all that came together would be closed together"
-    assert options.http_timeout is None, "it ends event streams too"
+    assert options.websocket_timeout == -1, (
+        "clients that connected together would be closed together"
+    )
+    assert options.http_timeout is None, "it would end event streams too"
     assert not options.proxy_headers
     assert options.verbosity == 0
 
 
-def test_the_processes_that_nginx_asks_are_those_of_the_sockets() -> None:
+def test_nginx_uses_the_ports_of_the_sockets() -> None:
     listen = setting("realtime@.socket", "ListenStream")
     found = SERVER.findall((DEPLOY / "upstream.conf").read_text())
-    asked = [address for comment, address, _ in found if not comment]
-    assert asked == [listen.replace("%i", str(number)) for number in range(1, len(asked) + 1)]
+    addresses = [address for comment, address, _ in found if not comment]
+    assert addresses == [
+        listen.replace("%i", str(number)) for number in range(1, len(addresses) + 1)
+    ]
     target = (UNITS / "realtime.target").read_text()
-    assert f"realtime@{{1..{len(asked)}}}.service" in target
+    assert f"realtime@{{1..{len(addresses)}}}.service" in target
 
 
-def test_nginx_waits_longer_than_a_quiet_client_and_a_long_poll_last() -> None:
+def test_nginx_waits_longer_than_two_heartbeats_and_a_long_poll() -> None:
     text = (DEPLOY / "nginx.conf").read_text()
     found = re.search(r"proxy_read_timeout (\d+)s;", text)
     assert found
@@ -79,26 +83,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ActivatedServer
     running.socket.close()
 
 
-def test_a_herd_that_connects_during_the_restart_waits_in_the_backlog(
+def test_clients_that_connect_during_a_restart_wait_in_the_backlog(
     server: ActivatedServer,
 ) -> None:
-    """More than the 50 that Daphne itself would let wait."""
+    """There are more of them than the 50 of Daphne's own backlog."""
     server.stop()
     request = b"GET /whoami HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    herd = []
+    clients = []
     for _ in range(200):
-        herd.append(socket.create_connection(("127.0.0.1", server.port), DEADLINE))
-        herd[-1].sendall(request)
+        clients.append(socket.create_connection(("127.0.0.1", server.port), DEADLINE))
+        clients[-1].sendall(request)
     server.start()
-    for client in herd:
+    for client in clients:
         with client, client.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 200")
 
 
-async def test_the_only_process_restarts_and_no_client_sees_an_error(
+async def test_no_client_sees_an_error_while_the_only_process_restarts(
     server: ActivatedServer, tmp_path: Path
 ) -> None:
-    """Pages, commands and event streams that come meanwhile wait, and are answered."""
+    """Requests for pages, commands and event streams wait meanwhile, and are then answered."""
     require(nginx_path(), GET_NGINX)
     topic, ada = "public.restart", await asyncio.to_thread(server.sign_in)
     publisher = Publisher(server)

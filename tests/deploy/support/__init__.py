@@ -1,1 +1,1 @@
-"""What runs the files of deploy/ as they stand, on ports and in folders of the tests."""
+"""Runs the files of deploy/ on the ports and in the folders of a test."""

@@ -1,4 +1,4 @@
-"""A Daphne that gets its socket handed, as systemd does it."""
+"""A Daphne that receives its socket as it does from systemd."""
 
 import socket
 import subprocess
@@ -9,7 +9,7 @@ from tests.deploy.support.files import exec_start, setting
 from tests.deploy.support.running import APPLICATION
 from tests.support.server import DEADLINE, Server
 
-# sd_listen_fds(3): the first descriptor is 3, and the variables name the process that may have it.
+# sd_listen_fds(3): the first descriptor is 3, and the variables name the receiving process.
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -19,7 +19,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 class ActivatedServer(Server):
-    """The service and its socket: the port listens from the first moment to the last."""
+    """The service and its socket, which listens even while the service does not run."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, application=APPLICATION)
@@ -30,15 +30,15 @@ class ActivatedServer(Server):
 
     @property
     def waiting(self) -> int:
-        """How many connections wait to be accepted, as the kernel counts them."""
+        """The number of connections that wait to be accepted, counted by the kernel."""
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, _, state, queues, *_ = line.split()
             if state == "0A" and int(local.partition(":")[2], 16) == self.port:
                 return int(queues.partition(":")[2], 16)
-        raise AssertionError(f"nobody listens on port {self.port}")
+        raise AssertionError(f"nothing listens on port {self.port}")
 
     def start(self) -> None:
-        """Run ExecStart and ExecStartPost, which ends when the process answers."""
+        """Run ExecStart and ExecStartPost, which returns when the process answers."""
         self.launch()
         command = setting("realtime@.service", "ExecStartPost").replace("800%i", str(self.port))
         started = subprocess.run(
@@ -47,7 +47,7 @@ class ActivatedServer(Server):
         assert started.returncode == 0, started.stderr
 
     def launch(self) -> None:
-        """Run ExecStart alone."""
+        """Run only ExecStart."""
         command = [*exec_start()[1:-1], self.application]
         descriptor = self.socket.fileno()
         with self.log.open("ab") as log:

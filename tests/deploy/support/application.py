@@ -1,4 +1,4 @@
-"""The test project behind a proxy that ends TLS, and under ``/whoami`` what it was told."""
+"""The test project behind a proxy that terminates TLS; ``/whoami`` shows what it received."""
 
 import json
 import os
@@ -10,28 +10,28 @@ from django.conf import settings
 
 settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-from realtime.hub import member_writer  # noqa: E402 - what is set below is read once
+from realtime.hub import member_writer  # noqa: E402 - these settings are read only once
 
-# Nobody waits for half a minute until somebody who polled has left.
+# Members leave quickly, so that no test waits half a minute after a poll.
 member_writer.STREAM_HOLD_SECONDS = 0.5
 member_writer.POLL_HOLD_SECONDS = 3.0
 
 from tests.asgi import application as project  # noqa: E402
 
-TOLD = ("connection", "host", "x-forwarded-for", "x-forwarded-proto")
+HEADERS = ("connection", "host", "x-forwarded-for", "x-forwarded-proto")
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Serve the project, and under ``/whoami`` how a request arrived."""
+    """Serve the project, and under ``/whoami`` what a request looked like."""
     if scope["type"] != "http" or scope["path"] != "/whoami":
         await project(scope, receive, send)
         return
     headers = [(name.decode(), value.decode("latin-1")) for name, value in scope["headers"]]
-    told: dict[str, object] = {name: value for name, value in headers if name in TOLD}
-    told |= {"pid": os.getpid(), "client": scope["client"], "http": scope["http_version"]}
+    received: dict[str, object] = {name: value for name, value in headers if name in HEADERS}
+    received |= {"pid": os.getpid(), "client": scope["client"], "http": scope["http_version"]}
     answer = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": answer})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(received).encode()})
 
 
 __all__ = ["application"]

@@ -1,4 +1,4 @@
-"""Read deploy/, and put the ports and folders of a test into it."""
+"""Read the files of deploy/, and adapt them to the ports and folders of a test."""
 
 import re
 import shlex
@@ -14,21 +14,21 @@ SERVER = re.compile(r"^ *(# )?server (\S+?)((?: [\w=]+)*);\n", re.MULTILINE)
 
 
 def replaced(text: str, values: dict[str, str]) -> str:
-    """Return a text in which each key, which stands there exactly once, is its value."""
+    """Return a text with each key, which must occur exactly once, replaced by its value."""
     for old, new in values.items():
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the file"
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in the file"
         text = text.replace(old, new)
     return text
 
 
 def unit(name: str) -> list[tuple[str, str]]:
-    """Return the settings of a unit, in order, some with several lines of a name."""
+    """Return the settings of a unit, in order; a name can occur several times."""
     lines = (UNITS / name).read_text().splitlines()
     return [(key, value) for key, _, value in (line.partition("=") for line in lines) if value]
 
 
 def setting(name: str, key: str) -> str:
-    """Return the only value of a unit's setting."""
+    """Return the value of a unit's setting that occurs exactly once."""
     (value,) = (value for found, value in unit(name) if found == key)
     return value
 
@@ -39,7 +39,7 @@ def exec_start() -> list[str]:
 
 
 def daphne_options() -> list[str]:
-    """Return the options that the service gives to Daphne, without where it listens."""
+    """Return the options that the service gives to Daphne, except for the endpoint."""
     words = exec_start()
     begin = words.index("daphne") + 1
     assert words[begin] == "--endpoint"
@@ -47,14 +47,14 @@ def daphne_options() -> list[str]:
 
 
 def upstream(addresses: Sequence[str]) -> str:
-    """Return upstream.conf with other addresses of a kind that it has a line for."""
+    """Return upstream.conf with other addresses, of a kind that it has a line for."""
     text = (DEPLOY / "upstream.conf").read_text()
     kind = addresses[0].partition(":")[0]
     options = [rest for _, to, rest in SERVER.findall(text) if to.partition(":")[0] == kind]
     assert options, f"upstream.conf has no line for {kind}"
     lines = "".join(f"server {address}{options[0]};\n" for address in addresses)
-    place = next(SERVER.finditer(text)).start()
-    return SERVER.sub("", text[:place] + lines.replace("server", "SERVER") + text[place:]).replace(
+    start = next(SERVER.finditer(text)).start()
+    return SERVER.sub("", text[:start] + lines.replace("server", "SERVER") + text[start:]).replace(
         "SERVER", "server"
     )
 
@@ -62,13 +62,13 @@ def upstream(addresses: Sequence[str]) -> str:
 def write_nginx(
     folder: Path, port: int, addresses: Sequence[str], user: str, tls: int | None = None
 ) -> Path:
-    """Write nginx.conf and what it includes for a test; return its path.
+    """Write nginx.conf and the files that it includes for a test; return its path.
 
     Args:
-        folder: where everything lies; with `tls` a `site.pem` and a `site.key` are there.
-        port: of 127.0.0.1, for HTTP.
+        folder: for all files; with `tls` it must contain `site.pem` and `site.key`.
+        port: on 127.0.0.1, for HTTP.
         addresses: of the Daphne processes.
-        user: the line that says under whom nginx runs; empty for its own user.
+        user: the line that sets nginx's user; empty for the current user.
         tls: another port, for HTTPS.
     """
     temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)

@@ -1,4 +1,4 @@
-"""Daphne and nginx as deploy/ runs them."""
+"""Run Daphne and nginx as deploy/ does."""
 
 import contextlib
 import os
@@ -18,26 +18,32 @@ USER = "user root;" if os.geteuid() == 0 else ""
 
 
 class SocketFileServer(Server):
-    """Daphne on a socket file, with the options of the service and those that a test adds."""
+    """Daphne on a socket file, with the options of the service and additional ones."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        super().__init__(folder, application=APPLICATION)
+        super().__init__(folder, application=APPLICATION, options=options)
         self.path = folder / f"{self.port}.sock"
-        self.more = options
 
     @property
     def address(self) -> str:
-        """Where it listens, in nginx's words."""
+        """Its address, in nginx's syntax."""
         return f"unix:{self.path}"
 
     def _command(self) -> list[str]:
         endpoint = f"unix:{self.path}:mode=660:backlog=4096"
-        return ["daphne", "--endpoint", endpoint, *daphne_options(), *self.more, self.application]
+        return [
+            "daphne",
+            "--endpoint",
+            endpoint,
+            *daphne_options(),
+            *self.options,
+            self.application,
+        ]
 
     def _listens(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise AssertionError(f"Daphne ended at once:\n{self.log.read_text()[-4000:]}")
+            raise AssertionError(f"Daphne exited at once:\n{self.log.read_text()[-4000:]}")
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.path)) == 0
 
@@ -52,7 +58,7 @@ def answers(port: int) -> bool:
 
 @contextlib.contextmanager
 def deployed_nginx(folder: Path, addresses: Sequence[str], tls: int | None = None) -> Iterator[int]:
-    """Run nginx with deploy/nginx.conf before these addresses, and give its port."""
+    """Run nginx with deploy/nginx.conf in front of these addresses, and yield its port."""
     path = require(nginx_path(), GET_NGINX)
     port = free_port()
     config = write_nginx(folder, port, addresses, USER, tls)
@@ -61,7 +67,7 @@ def deployed_nginx(folder: Path, addresses: Sequence[str], tls: int | None = Non
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
     def listens() -> bool:
-        assert process.poll() is None, f"nginx ended:\n{log.read_text()}"
+        assert process.poll() is None, f"nginx exited:\n{log.read_text()}"
         return answers(port)
 
     try:

@@ -1,4 +1,4 @@
-/* What comes in on a connection: the greeting, frames, event streams, events. */
+/* Incoming data: HTTP responses, WebSocket frames, event streams, events. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -12,10 +12,10 @@
 uint32_t* latencies;
 size_t latency_count;
 long holes, repeats;
-long sought_events = -1;
-int sought_from, sought_to, reached;
+long awaited_events = -1;
+int awaited_from, awaited_to, reached;
 
-static size_t latency_room;
+static size_t latency_capacity;
 static char buffer[READ_BYTES];
 
 static const char* after(const char* data, size_t length, const char* sought, size_t size) {
@@ -43,11 +43,11 @@ static int64_t read_microseconds(const char* at, const char* end) {
     return value;
 }
 
-static void take_event(struct client* c, const char* at, const char* end, int64_t now_us) {
+static void parse_event(struct client* c, const char* at, const char* end, int64_t now_us) {
     int64_t took = now_us - read_microseconds(at, end);
-    if (latency_count == latency_room) {
-        latency_room = latency_room ? latency_room * 2 : 1 << 20;
-        if (!(latencies = realloc(latencies, latency_room * sizeof *latencies))) fail("memory");
+    if (latency_count == latency_capacity) {
+        latency_capacity = latency_capacity ? latency_capacity * 2 : 1 << 20;
+        if (!(latencies = realloc(latencies, latency_capacity * sizeof *latencies))) fail("memory");
     }
     latencies[latency_count++] = took < 0 ? 0 : (uint32_t)took;
     const char* digits = AFTER(at, (size_t)(end - at), "\"n\":");
@@ -60,13 +60,13 @@ static void take_event(struct client* c, const char* at, const char* end, int64_
         c->last_n = n;
     }
     int number = (int)(c - clients);
-    if (++c->events == sought_events && number >= sought_from && number < sought_to) reached++;
+    if (++c->events == awaited_events && number >= awaited_from && number < awaited_to) reached++;
 }
 
-/* One frame of a WebSocket, or one line of an event stream. */
-static void take_text(struct client* c, const char* text, size_t length, int64_t now_us) {
+/* Handle one WebSocket frame, or one line of an event stream. */
+static void parse_text(struct client* c, const char* text, size_t length, int64_t now_us) {
     const char *end = text + length, *at = AFTER(text, length, "\"at\":");
-    if (at) take_event(c, at, end, now_us);
+    if (at) parse_event(c, at, end, now_us);
     const char* from = at ? at : text;
     const char* cursor = AFTER(from, (size_t)(end - from), "\"cursor\":\"");
     if (cursor) {
@@ -76,37 +76,38 @@ static void take_text(struct client* c, const char* text, size_t length, int64_t
             c->cursor[stop - cursor] = 0;
         }
     }
-    if (c->state == OPEN && under_way && *marker && memmem(text, length, marker, strlen(marker)))
+    if (c->state == OPEN && pending_count && *marker &&
+        memmem(text, length, marker, strlen(marker)))
         become_ready(c);
 }
 
-static void take_lines(struct client* c, const char* data, size_t length, int64_t now_us) {
+static void parse_lines(struct client* c, const char* data, size_t length, int64_t now_us) {
     const char* line;
     while (length && (line = memchr(data, '\n', length))) {
         size_t size = (size_t)(line - data) + 1;
         if (c->text.length) {
             append(&c->text, data, size);
-            take_text(c, c->text.data, c->text.length, now_us);
+            parse_text(c, c->text.data, c->text.length, now_us);
             c->text.length = 0;
         } else if (size > 2)
-            take_text(c, data, size, now_us);
+            parse_text(c, data, size, now_us);
         data += size;
         length -= size;
     }
     if (length) append(&c->text, data, length);
 }
 
-/* Return how many bytes of an event stream's body were used; RFC 9112, section 7.1. */
-static size_t take_stream(struct client* c, const char* data, size_t length, int64_t now_us) {
+/* Return how many bytes of an event stream's body were consumed; RFC 9112, section 7.1. */
+static size_t parse_stream(struct client* c, const char* data, size_t length, int64_t now_us) {
     size_t used = 0;
     if (!c->is_chunked) {
-        take_lines(c, data, length, now_us);
+        parse_lines(c, data, length, now_us);
         return length;
     }
     while (used < length && c->state != CLOSED) {
         if (c->chunk_left) {
             size_t size = length - used < c->chunk_left ? length - used : c->chunk_left;
-            take_lines(c, data + used, size, now_us);
+            parse_lines(c, data + used, size, now_us);
             c->chunk_left -= size;
             used += size;
             continue;
@@ -123,7 +124,7 @@ static size_t take_stream(struct client* c, const char* data, size_t length, int
     return used;
 }
 
-static void take_frame(struct client* c, int first, const char* data, size_t length,
+static void parse_frame(struct client* c, int first, const char* data, size_t length,
                        int64_t now_us) {
     int opcode = first & 15, is_last = first & 0x80;
     if (opcode == 9)
@@ -131,19 +132,19 @@ static void take_frame(struct client* c, int first, const char* data, size_t len
     else if (opcode == 8) {
         c->close_code = length < 2 ? 1005 : ((unsigned char)data[0] << 8) + (unsigned char)data[1];
         write_frame(c, 8, data, length < 2 ? 0 : 2);
-        drop(c, "the server closed");
+        drop(c, "the server sent a close frame");
     } else if (opcode <= 2 && is_last && !c->text.length)
-        take_text(c, data, length, now_us);
+        parse_text(c, data, length, now_us);
     else if (opcode <= 2) {
         append(&c->text, data, length);
         if (!is_last) return;
-        take_text(c, c->text.data, c->text.length, now_us);
+        parse_text(c, c->text.data, c->text.length, now_us);
         c->text.length = 0;
     }
 }
 
-/* Return how many bytes were used: those of whole frames. */
-static size_t take_frames(struct client* c, const char* data, size_t length, int64_t now_us) {
+/* Return how many bytes were consumed; only whole frames are. */
+static size_t parse_frames(struct client* c, const char* data, size_t length, int64_t now_us) {
     size_t used = 0;
     while (length - used >= 2 && c->state != CLOSED) {
         const unsigned char* head = (const unsigned char*)data + used;
@@ -155,20 +156,21 @@ static size_t take_frames(struct client* c, const char* data, size_t length, int
             for (size_t i = 2; i < start; i++) size = size << 8 | head[i];
         }
         if (length - used - start < size) break;
-        take_frame(c, head[0], data + used + start, size, now_us);
+        parse_frame(c, head[0], data + used + start, size, now_us);
         used += start + size;
     }
     return used;
 }
 
-/* Return how many bytes were used: those of a whole head of an answer, or none. */
-static size_t take_greeting(struct client* c, const char* data, size_t length) {
+/* Return how many bytes were consumed: the whole head of a response, or none. */
+static size_t parse_response(struct client* c, const char* data, size_t length) {
     const char* end = memmem(data, length, "\r\n\r\n", 4);
     if (!end) return 0;
     size_t size = (size_t)(end - data) + 4;
     if (length < 12 || strncmp(data + 9, c->is_stream ? "200" : "101", 3)) {
         char why[128];
-        snprintf(why, sizeof why, "it answered %.*s", (int)(strcspn(data, "\r\n") % 100), data);
+        snprintf(why, sizeof why, "the server responded %.*s",
+                 (int)(strcspn(data, "\r\n") % 100), data);
         drop(c, why);
         return size;
     }
@@ -181,14 +183,14 @@ static size_t take_greeting(struct client* c, const char* data, size_t length) {
     return size;
 }
 
-static void take(struct client* c, const char* data, size_t length, int64_t now_us) {
+static void parse(struct client* c, const char* data, size_t length, int64_t now_us) {
     size_t used = 0;
-    if (c->state == GREETING) used = take_greeting(c, data, length);
+    if (c->state == AWAITING_RESPONSE) used = parse_response(c, data, length);
     if (c->state >= OPEN) {
         data += used;
         length -= used;
-        used = c->is_stream ? take_stream(c, data, length, now_us)
-                            : take_frames(c, data, length, now_us);
+        used = c->is_stream ? parse_stream(c, data, length, now_us)
+                            : parse_frames(c, data, length, now_us);
     }
     if (c->state == CLOSED) return;
     struct bytes old = c->in;
@@ -206,14 +208,14 @@ static void read_from(struct client* c) {
     }
     int64_t now_us = nanoseconds(CLOCK_REALTIME) / 1000;
     if (!c->in.length) {
-        take(c, buffer, (size_t)got, now_us);
+        parse(c, buffer, (size_t)got, now_us);
         return;
     }
     append(&c->in, buffer, (size_t)got);
-    take(c, c->in.data, c->in.length, now_us);
+    parse(c, c->in.data, c->in.length, now_us);
 }
 
-void happen(struct client* c, uint32_t events) {
+void handle_events(struct client* c, uint32_t events) {
     if (c->state == CLOSED) return;
     if (c->state == CONNECTING) {
         int error = 0;
@@ -227,7 +229,7 @@ void happen(struct client* c, uint32_t events) {
         return;
     }
     if (c->is_stalled && c->state == READY) {
-        drop(c, "reset while it did not read");
+        drop(c, "the connection was reset while the client did not read");
         return;
     }
     if (events & EPOLLOUT) write_rest(c);

@@ -185,8 +185,8 @@ def test_a_denial_and_a_reset_are_events_of_another_form(open_page, shared_serve
     [
         ({"name": ""}, "the attribute name is missing"),
         ({}, "the attribute name is missing"),
-        ({"name": "public.news", "last": "x"}, 'last="x" is no whole number'),
-        ({"name": "public.news", "last": "-1"}, 'last="-1" is no whole number'),
+        ({"name": "public.news", "last": "x"}, 'last="x" is not a whole number'),
+        ({"name": "public.news", "last": "-1"}, 'last="-1" is not a whole number'),
         ({"name": "public.news", "last": "1", "since": "@1"}, "give it since or last, not both"),
         ({"name": "public.news", "since": ""}, "since is empty"),
     ],

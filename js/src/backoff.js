@@ -1,9 +1,9 @@
 /** @import {Clock} from "./clock.js" */
 
-const FIRST = 500; // ms: a server that restarts quickly is found again quickly
-const LAST = 20_000; // ms: a herd of thousands then comes back at a rate that a server can bear
+const FIRST = 500; // ms: reconnects soon after a quick restart of the server
+const LAST = 20_000; // ms: spreads the reconnects of thousands of clients
 
-/** Delays with full jitter: anywhere between zero and a bound that doubles up to 20 seconds. */
+/** Delays with full jitter: random from zero to a bound that doubles from 0.5 to 20 seconds. */
 export class Backoff {
   #clock;
   #attempts = 0;
@@ -20,7 +20,7 @@ export class Backoff {
     return this.#clock.random() * bound;
   }
 
-  /** Begin with the shortest bound again. */
+  /** Start again with the shortest bound. */
   reset() {
     this.#attempts = 0;
   }

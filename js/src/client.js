@@ -1,31 +1,32 @@
-import { Choice, transports } from "./choice.js";
 import { clock as realClock } from "./clock.js";
 import { Commands } from "./commands.js";
 import { Connector } from "./connector.js";
 import { Credentials } from "./credentials.js";
-import { Following } from "./following.js";
+import { Fallback, transports } from "./fallback.js";
 import { makeSecret, originHash } from "./origin.js";
-import { Resets } from "./resets.js";
+import { RefusedCursors } from "./refused_cursors.js";
+import { SharedSubscription } from "./subscription.js";
 import { Topic } from "./topic.js";
 
 /** @import {Clock} from "./clock.js" */
 /** @import {State} from "./connector.js" */
-/** @import {Context, Start} from "./following.js" */
 /** @import {Token} from "./credentials.js" */
-/** @import {Frame, Name} from "./links.js" */
+/** @import {Context, Start} from "./subscription.js" */
+/** @import {Frame, Name} from "./transport.js" */
 
 /**
  * @typedef {object} Options
  * @property {string | URL} url Where the app is mounted, such as `/realtime/`.
  * @property {string | null} [user] The key of the user that the page was rendered for, or null.
  * @property {string | null} [since] When the page's request began, as `@` and seconds since 1970.
- * @property {string} [transport] The only one to use, or `auto`.
- * @property {Token} [token] For a page without a session of its own; asked for again when refused.
+ * @property {string} [transport] The only transport to use, or `auto`.
+ * @property {Token} [token] For a page without a session; a function is called again when the
+ *   server refuses its token.
  * @property {Clock} [clock]
  * @property {Pick<Storage, "getItem" | "setItem"> | null} [storage]
  */
 
-/** The client's state became another one. */
+/** The event for a new state of the client. */
 export class StateChange extends Event {
   /** @param {State} state @param {number | null} code @param {string | null} reason */
   constructor(state, code, reason) {
@@ -36,7 +37,7 @@ export class StateChange extends Event {
   }
 }
 
-/** The server takes this page's connection for another user's than before. */
+/** The event for a connection that belongs to another user than before. */
 export class UserChange extends Event {
   /** @param {string | null} userId @param {string | null} previous */
   constructor(userId, previous) {
@@ -46,7 +47,7 @@ export class UserChange extends Event {
   }
 }
 
-/** The client came through over another transport than before. */
+/** The event for a connection over another transport than before. */
 export class TransportChange extends Event {
   /** @param {Name} transport @param {Name} previous */
   constructor(transport, previous) {
@@ -56,7 +57,7 @@ export class TransportChange extends Event {
   }
 }
 
-/** Follows topics over one connection, which it keeps. */
+/** Follows topics over one connection and keeps it open. */
 export class Client extends EventTarget {
   /** @type {string | null | undefined} */
   userId;
@@ -66,17 +67,17 @@ export class Client extends EventTarget {
   since;
   /** @type {Connector} @internal */
   connector;
-  #choice;
+  #fallback;
   #transport;
   #commands;
   /** @type {Context} */
   #context;
-  /** @type {Set<Following>} */
-  #followings = new Set();
+  /** @type {Set<SharedSubscription>} */
+  #subscriptions = new Set();
   #isUp = false;
-  /** @type {string[]} */
-  #offered = [];
-  /** @type {Following | null} */
+  /** @type {string[]} The topics that the welcome names. */
+  #welcomeTopics = [];
+  /** @type {SharedSubscription | null} */
   #user = null;
   /** @type {Topic | null} */
   #userTopic = null;
@@ -92,18 +93,18 @@ export class Client extends EventTarget {
     this.since = since ?? null;
     this.userId = user;
     this.headers = Object.freeze({ "X-Realtime-Origin": secret });
-    this.#choice = new Choice(transport, clock, storage);
-    this.#transport = this.#choice.current.name;
+    this.#fallback = new Fallback(transport, clock, storage);
+    this.#transport = this.#fallback.current.name;
     this.#commands = new Commands(clock);
     this.#context = {
       clock,
       commands: this.#commands,
-      resets: new Resets(clock, storage),
+      refusedCursors: new RefusedCursors(clock, storage),
       originHash: originHash(secret),
-      forget: (following) => this.#forget(following),
+      remove: (subscription) => this.#remove(subscription),
     };
     const tools = { clock, credentials: new Credentials(token), headers: this.headers };
-    this.connector = new Connector(this.#choice, folder(url), tools, {
+    this.connector = new Connector(this.#fallback, directory(url), tools, {
       state: (state, code, reason) => this.#changed(state, code, reason),
       up: (welcome) => this.#up(welcome),
       down: (keepsAnswering) => this.#down(keepsAnswering),
@@ -116,18 +117,18 @@ export class Client extends EventTarget {
     return this.connector.state;
   }
 
-  /** The name of the transport in use, or of the last one that was. */
+  /** The name of the transport in use, or of the last one in use. */
   get transport() {
     return this.#transport;
   }
 
-  /** Change to another transport, for a test of changing. @internal @param {string} name */
-  move(name) {
+  /** Switch to another transport, in tests. @internal @param {string} name */
+  switchTo(name) {
     const transport = transports.find((one) => one.name === name);
-    if (transport) this.connector.move(transport);
+    if (transport) this.connector.switchTo(transport);
   }
 
-  /** The topic of the user that is signed in. */
+  /** The topic of the signed-in user. */
   get user() {
     const start = this.#userTopic ? {} : { since: this.since };
     if (!this.#userTopic?.isFollowed) this.#userTopic = this.subscribeUser(start);
@@ -145,69 +146,69 @@ export class Client extends EventTarget {
    * Follow a topic.
    *
    * @param {string} name
-   * @param {Start} [start] `last` asks for the newest events, `since` for those after a place: a
-   *   cursor, or `@` and seconds since 1970.
+   * @param {Start} [start] `last` is a number of newest events; `since` asks for the events after a
+   *   cursor, or after a moment, as `@` and seconds since 1970.
    * @returns {Topic}
    */
   subscribe(name, start = {}) {
-    if (typeof name !== "string" || !name) throw new TypeError("a topic's name is a string");
+    if (typeof name !== "string" || !name) throw new TypeError("a topic's name is a non-empty string");
     if (start.last !== undefined && (start.since ?? null) !== null) {
       throw new TypeError("give since or last, not both");
     }
     return new Topic(this.#find(name) ?? this.#follow(name), start);
   }
 
-  /** Follow the topic of the user that is signed in. @internal @param {Start} start */
+  /** Follow the topic of the signed-in user. @internal @param {Start} start */
   subscribeUser(start) {
-    if (!this.#user || !this.#followings.has(this.#user)) {
+    if (!this.#user || !this.#subscriptions.has(this.#user)) {
       this.#user = this.#find(this.#userName) ?? this.#follow(this.#userName);
     }
     return new Topic(this.#user, start);
   }
 
-  /** Connect anew, with the cookies of now: after signing in or out without leaving the page. */
+  /** Connect again with the current cookies, after signing in or out without leaving the page. */
   reconnect() {
-    this.connector.reopen();
+    this.connector.reconnect();
   }
 
-  /** Disconnect; `reconnect()` is the way back. */
+  /** Disconnect until `reconnect()`. */
   close() {
     this.connector.close();
   }
 
   /** @param {string | null} name */
   #find(name) {
-    return name === null ? undefined : [...this.#followings].find((one) => one.name === name);
+    return name === null ? undefined : [...this.#subscriptions].find((one) => one.name === name);
   }
 
   get #userName() {
-    return this.#offered.find((name) => name.startsWith("user.")) ?? null;
+    return this.#welcomeTopics.find((name) => name.startsWith("user.")) ?? null;
   }
 
   /** @param {string | null} name */
   #follow(name) {
-    const following = new Following(this.#context, name);
-    this.#followings.add(following);
-    // In a moment, so that who asked can add listeners, and others can ask for what they need.
+    const subscription = new SharedSubscription(this.#context, name);
+    this.#subscriptions.add(subscription);
+    // Deferred, so that the caller can add listeners and other parts can subscribe.
     queueMicrotask(() => {
-      if (!this.#followings.has(following)) return;
-      if (this.#isUp) following.up();
+      if (!this.#subscriptions.has(subscription)) return;
+      if (this.#isUp) subscription.up();
       else this.connector.start();
     });
-    return following;
+    return subscription;
   }
 
-  /** @param {Following} following */
-  #forget(following) {
-    this.#followings.delete(following);
+  /** @param {SharedSubscription} subscription */
+  #remove(subscription) {
+    this.#subscriptions.delete(subscription);
   }
 
   /** @param {State} state @param {number | null} code @param {string | null} reason */
   #changed(state, code, reason) {
     const isOver = state === "denied" || state === "closed";
-    this.#commands.end(isOver ? state : null);
+    this.#commands.setClosed(isOver ? state : null);
     if (isOver && code !== null) {
-      // Nothing on the page may listen for it, and nothing comes any more.
+      // Warn, since the page may have no listener, and no events will arrive.
       console.warn(`realtime: the server ended the connection: ${reason ?? "no reason"} (${code})`);
     }
     this.dispatchEvent(new StateChange(state, code, reason));
@@ -217,15 +218,15 @@ export class Client extends EventTarget {
   #up(welcome) {
     const previous = this.userId;
     this.userId = welcome.user ?? null;
-    this.#offered = Array.isArray(welcome.topics) ? welcome.topics : [];
+    this.#welcomeTopics = Array.isArray(welcome.topics) ? welcome.topics : [];
     const before = this.#transport;
-    this.#transport = this.#choice.current.name;
+    this.#transport = this.#fallback.current.name;
     if (before !== this.#transport) this.dispatchEvent(new TransportChange(this.#transport, before));
     if (!this.#isUp) {
       this.#isUp = true;
       this.#renameUser();
       this.#commands.up((frame) => this.connector.send(frame));
-      for (const following of [...this.#followings]) following.up();
+      for (const subscription of [...this.#subscriptions]) subscription.up();
     }
     if (previous !== undefined && previous !== this.userId) {
       this.dispatchEvent(new UserChange(welcome.user ?? null, previous));
@@ -234,29 +235,29 @@ export class Client extends EventTarget {
 
   #renameUser() {
     const [user, name] = [this.#user, this.#userName];
-    if (!user || !this.#followings.has(user)) return;
-    const twin = name === user.name ? undefined : this.#find(name);
+    if (!user || !this.#subscriptions.has(user)) return;
+    const other = name === user.name ? undefined : this.#find(name);
     user.rename(name);
-    if (twin && twin !== user) user.absorb(twin);
+    if (other && other !== user) user.absorb(other);
   }
 
   #down(keepsAnswering = false) {
     this.#isUp = false;
-    for (const following of this.#followings) following.down();
+    for (const subscription of this.#subscriptions) subscription.down();
     if (!keepsAnswering) this.#commands.down();
   }
 
   /** @param {Frame} frame */
   #frame(frame) {
     if (frame.id !== undefined && this.#commands.answer(frame)) return;
-    for (const following of [...this.#followings]) {
-      if (following.name === frame.topic) following.receive(frame);
+    for (const subscription of [...this.#subscriptions]) {
+      if (subscription.name === frame.topic) subscription.receive(frame);
     }
   }
 }
 
-/** @param {string | URL} url @returns {URL} it, with the slash that makes it a folder. */
-function folder(url) {
+/** Return a URL with a slash at the end, so that paths are added to it. @param {string | URL} url */
+function directory(url) {
   const base = new URL(url, globalThis.document?.baseURI);
   if (!base.pathname.endsWith("/")) base.pathname += "/";
   return base;
@@ -267,6 +268,6 @@ function tabStorage() {
   try {
     return globalThis.sessionStorage ?? null;
   } catch {
-    return null; // refused by the browser's settings
+    return null; // forbidden by the browser's settings
   }
 }

@@ -1,10 +1,11 @@
 /**
- * Time and chance, handed to whoever needs them so that tests can bring their own.
+ * Time and randomness, passed in so that tests can replace them.
  *
  * @typedef {object} Clock
  * @property {() => number} now Milliseconds of the wall clock, which goes on while a laptop sleeps.
  * @property {() => number} random A number from 0 to 1.
- * @property {(ms: number, run: () => void) => () => void} after Run later; the answer cancels it.
+ * @property {(ms: number, run: () => void) => () => void} after Call `run` later; returns a function
+ *   that cancels it.
  */
 
 /** @type {Clock} */

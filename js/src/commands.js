@@ -2,97 +2,98 @@ import { Backoff } from "./backoff.js";
 import { RealtimeError } from "./errors.js";
 
 /** @import {Clock} from "./clock.js" */
-/** @import {Frame} from "./links.js" */
+/** @import {Frame} from "./transport.js" */
 
-const PATIENCE = 10_000; // ms that a command waits for a connection
-const ATTEMPTS = 5; // of a command that the server had no room for
+const TIMEOUT = 10_000; // ms that a command waits for a connection
+const ATTEMPTS = 5; // for a command that the server had no room for
 
-/** Frames that want an answer, and the answers. */
+/** Sends frames that need an answer, and matches the answers to them. */
 export class Commands {
   #clock;
-  /** @type {((frame: Frame) => void) | null} */
+  /** @type {((frame: Frame) => void) | null} null while there is no connection. */
   #send = null;
   #id = 0;
-  /** @type {string | null} */
-  #over = null;
-  /** @type {Map<number, (answer: Frame | null) => void>} */
-  #open = new Map();
-  /** @type {Set<{go: () => void, fail: (code: string) => void}>} */
-  #held = new Set();
+  /** @type {string | null} Why there will be no connection. */
+  #closed = null;
+  /** @type {Map<number, (answer: Frame | null) => void>} Callbacks of the frames without an answer. */
+  #pending = new Map();
+  /** @type {Set<{go: () => void, fail: (code: string) => void}>} Commands without a connection. */
+  #queue = new Set();
 
   /** @param {Clock} clock */
   constructor(clock) {
     this.#clock = clock;
   }
 
-  /** @param {(frame: Frame) => void} send The connection is there. */
+  /** The connection is open: send what is queued. @param {(frame: Frame) => void} send */
   up(send) {
     this.#send = send;
-    for (const held of [...this.#held]) held.go();
+    for (const queued of [...this.#queue]) queued.go();
   }
 
-  /** The connection broke: what was sent has no answer any more. */
+  /** The connection ended: pending frames get no answer. */
   down() {
     this.#send = null;
-    const open = [...this.#open.values()];
-    this.#open.clear();
-    for (const done of open) done(null);
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    for (const done of pending) done(null);
   }
 
-  /** @param {string | null} code Why there will be no connection; null if there may be one. */
-  end(code) {
-    this.#over = code;
+  /** @param {string | null} code Why there will be no connection; null if there can be one. */
+  setClosed(code) {
+    this.#closed = code;
     if (!code) return;
-    for (const held of [...this.#held]) held.fail(code);
+    for (const queued of [...this.#queue]) queued.fail(code);
   }
 
   /**
-   * Send a frame now; `done` gets its answer, or null if the connection breaks before.
+   * Send a frame now; do nothing without a connection.
    *
    * @param {Frame} frame
-   * @param {(answer: Frame | null) => void} done
+   * @param {(answer: Frame | null) => void} done Called with the answer, or with null if the
+   *   connection ends first.
    */
   request(frame, done) {
     if (!this.#send) return;
     const id = (this.#id += 1);
-    this.#open.set(id, done);
+    this.#pending.set(id, done);
     try {
-      // The id goes first, where the server reads it however large or deep the rest is.
+      // The id comes first, so that the server finds it even in a frame that is too large or deep.
       this.#send({ id, ...frame });
     } catch (error) {
-      this.#open.delete(id); // no JSON, such as a BigInt
+      this.#pending.delete(id); // not serialisable, such as a BigInt
       throw error;
     }
   }
 
   /** @param {Frame} frame @returns {boolean} whether it was the answer to a request. */
   answer(frame) {
-    const done = this.#open.get(frame.id);
+    const done = this.#pending.get(frame.id);
     if (!done) return false;
-    this.#open.delete(frame.id);
+    this.#pending.delete(frame.id);
     done(frame);
     return true;
   }
 
   /**
-   * Send a command as soon as there is a connection, once.
+   * Send a command once, as soon as there is a connection.
    *
-   * It is repeated only where the server says that it did not run: when it had no room for it.
+   * It is sent again only if the server says that it had no room to run it.
    *
-   * @param {() => Frame} make Called when it is sent; what it throws rejects.
+   * @param {() => Frame} makeFrame Called just before sending; an error in it rejects the promise.
    * @returns {Promise<any>} the answer's data.
    */
-  ask(make) {
+  send(makeFrame) {
     const backoff = new Backoff(this.#clock);
     return new Promise((resolve, reject) => {
       let attempts = 0;
-      const again = () => this.#clock.after(backoff.next(), () => this.#whenUp(send, reject));
+      const retry = () => this.#clock.after(backoff.next(), () => this.#whenUp(send, reject));
       const send = () => {
         attempts += 1;
-        this.request(make(), (answer) => {
+        this.request(makeFrame(), (answer) => {
           if (answer?.type !== "error" && answer) return resolve(answer.data);
-          if (attempts < ATTEMPTS && ["rate_limited", "busy"].includes(answer?.code)) return again();
-          reject(failure(answer));
+          if (attempts < ATTEMPTS && ["rate_limited", "busy"].includes(answer?.code)) return retry();
+          reject(errorOf(answer));
         });
       };
       this.#whenUp(send, reject);
@@ -102,7 +103,7 @@ export class Commands {
   /** @param {() => void} send @param {(error: unknown) => void} reject */
   #whenUp(send, reject) {
     const go = () => {
-      drop();
+      dequeue();
       try {
         send();
       } catch (error) {
@@ -111,23 +112,23 @@ export class Commands {
     };
     /** @param {string} code */
     const fail = (code) => {
-      drop();
+      dequeue();
       reject(new RealtimeError(code, "there is no connection; the command was not sent", true));
     };
-    const held = { go, fail };
-    const cancel = this.#clock.after(PATIENCE, () => fail("timeout"));
-    const drop = () => {
+    const queued = { go, fail };
+    const cancel = this.#clock.after(TIMEOUT, () => fail("timeout"));
+    const dequeue = () => {
       cancel();
-      this.#held.delete(held);
+      this.#queue.delete(queued);
     };
-    if (this.#over) fail(this.#over);
+    if (this.#closed) fail(this.#closed);
     else if (this.#send) go();
-    else this.#held.add(held);
+    else this.#queue.add(queued);
   }
 }
 
 /** @param {Frame | null} answer */
-function failure(answer) {
+function errorOf(answer) {
   if (answer) return new RealtimeError(answer.code, answer.message, answer.retry === true);
   const message = "the connection broke before the answer came; the command may have been run";
   return new RealtimeError("disconnected", message);

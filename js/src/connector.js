@@ -1,84 +1,83 @@
 import { Backoff } from "./backoff.js";
 
-/** @import {Clock} from "./clock.js" */
-/** @import {Choice} from "./choice.js" */
-/** @import {Fault, Frame, Link, Tools, Transport} from "./links.js" */
+/** @import {Fallback} from "./fallback.js" */
+/** @import {Connection, Fault, Frame, Tools, Transport} from "./transport.js" */
 
 /** @typedef {"connecting" | "connected" | "waiting" | "denied" | "closed"} State */
 
 /**
- * @typedef {object} Hearer What a connector tells its owner.
+ * @typedef {object} ConnectorHandlers What a connector calls.
  * @property {(state: State, code: number | null, reason: string | null) => void} state
- * @property {(welcome: Frame) => void} up The connection is there.
- * @property {(keepsAnswering?: boolean) => void} down It is there no more, or about to end; may be
- *   called twice. Answers to commands may still come where it says so.
+ * @property {(welcome: Frame) => void} up The connection is open.
+ * @property {(keepsAnswering?: boolean) => void} down The connection ended or is about to; can be
+ *   called twice. If `keepsAnswering` is true, answers to commands can still arrive.
  * @property {(frame: Frame) => void} frame
  */
 
-const CONNECT = 15_000; // ms from the attempt to the welcome, where there is no other transport
-const GRACE = 10_000; // ms that a heartbeat may be late: together the 35 seconds of the protocol
-const HEARTBEAT = 25; // seconds, where the welcome does not say
+const CONNECT = 15_000; // ms from the attempt to the welcome if there is no other transport
+const GRACE = 10_000; // ms that a heartbeat can be late; with its 25 s the 35 s of the protocol
+const HEARTBEAT = 25; // seconds, if the welcome has no value
 const PROBE = 5_000; // ms for any frame after a ping
-const LATE = 5_000; // ms that a timer is late after a sleep, or in a hidden tab
-const STABLE = 10_000; // ms of a connection after which the next attempt is an early one
+const LATE = 5_000; // ms; a timer is this late after a sleep, or in a hidden tab
+const STABLE = 10_000; // ms of a connection after which the backoff starts again
 const CLOSING = 5_000; // ms from the announcement of a close to the close
-const RETRY_AFTER = 300; // seconds at most that a server may keep us waiting
+const RETRY_AFTER = 300; // seconds; the longest wait that the server can ask for
 
-/** Keeps one connection, whatever happens to it, and says what became of it. */
+/** Keeps one connection to the server open and reports its state. */
 export class Connector {
   /** @type {State} */
   state = "waiting";
-  #choice;
+  #fallback;
   #base;
   #tools;
   #clock;
-  #hearer;
+  #handlers;
   #backoff;
-  /** @type {Link | null} */
-  #link = null;
-  #dropCandidate = () => {}; // ends the search for a better transport
-  #timer = () => {}; // cancels the one timer: a retry, the deadline of an attempt, or the watch
-  #heardAt = 0;
-  #upAt = 0;
-  #silence = HEARTBEAT * 1000 + GRACE;
-  #isIdle = true; // nobody needs a connection yet
+  /** @type {Connection | null} */
+  #connection = null;
+  #cancelUpgrade = () => {}; // stops the search for a better transport
+  #cancelTimer = () => {}; // stops the one timer: a retry, a connect timeout or the silence timeout
+  #receivedAt = 0; // when the last frame arrived; NaN while a probe waits for one
+  #connectedAt = 0;
+  #silence = HEARTBEAT * 1000 + GRACE; // ms without a frame that end the connection
+  #isIdle = true; // nothing needs a connection yet
   #paused = false;
   /** @type {Frame | null} */
   #closing = null;
-  #told = false; // the server said when to come back
+  #hasRetryAfter = false; // whether the server said when to connect again
 
-  /** @param {Choice} choice @param {URL} base @param {Tools} tools @param {Hearer} hearer */
-  constructor(choice, base, tools, hearer) {
-    this.#choice = choice;
+  /** @param {Fallback} fallback @param {URL} base @param {Tools} tools @param {ConnectorHandlers} handlers */
+  constructor(fallback, base, tools, handlers) {
+    this.#fallback = fallback;
     this.#base = base;
     this.#tools = tools;
     this.#clock = tools.clock;
-    this.#hearer = hearer;
+    this.#handlers = handlers;
     this.#backoff = new Backoff(tools.clock);
   }
 
-  /** Connect, and stay so, if nobody asked for it before. */
+  /** Connect, unless a connection was already requested. */
   start() {
     if (!this.#isIdle || this.#isOver) return;
     this.#isIdle = false;
     if (!this.#paused) this.#connect();
   }
 
-  /** Connect now, with a new connection if there is one: for another user, or after the end. */
-  reopen() {
+  /** Close any connection and connect now: for another user, or after `close()` or a denial. */
+  reconnect() {
     this.#isIdle = this.#paused = false;
     this.#backoff.reset();
     this.#drop();
     this.#connect();
   }
 
-  /** End for good, or until `reopen()`. */
+  /** Close the connection until `reconnect()`. */
   close() {
     this.#drop();
     this.#change("closed", null, null);
   }
 
-  /** Let go of the connection while the page is in the back/forward cache. */
+  /** Close the connection while the page is in the back/forward cache. */
   pause() {
     if (this.#isOver) return;
     this.#paused = true;
@@ -86,24 +85,24 @@ export class Connector {
     this.#change("waiting", null, null);
   }
 
-  /** Go on after `pause()`. */
+  /** Connect again after `pause()`. */
   resume() {
     if (!this.#paused) return;
     this.#paused = false;
     if (!this.#isIdle) this.#connect();
   }
 
-  /** Find out now whether the connection lives, and do not wait with the next attempt. */
+  /** Check the connection now, or skip the wait before the next attempt. */
   wake() {
     if (this.state === "connected") this.#probe();
-    else if (this.state === "waiting" && !this.#isIdle && !this.#paused && !this.#told) {
+    else if (this.state === "waiting" && !this.#isIdle && !this.#paused && !this.#hasRetryAfter) {
       this.#connect();
     }
   }
 
   /** @param {Frame} frame */
   send(frame) {
-    this.#link?.send(frame);
+    this.#connection?.send(frame);
   }
 
   get #isOver() {
@@ -111,15 +110,16 @@ export class Connector {
   }
 
   #connect() {
-    this.#timer();
-    this.#told = false;
+    this.#cancelTimer();
+    this.#hasRetryAfter = false;
     this.#closing = null;
     this.#change("connecting", null, null);
-    if (this.state !== "connecting" || this.#link) return; // a listener decided otherwise
-    const { current, hasOther } = this.#choice;
-    const fault = current.isStream ? undefined : "away"; // nothing holds back an answer that ends
-    this.#timer = this.#clock.after(hasOther ? current.patience : CONNECT, () => this.#lost(fault));
-    this.#link = current.open(
+    if (this.state !== "connecting" || this.#connection) return; // a listener closed or reconnected
+    const { current, hasAlternative } = this.#fallback;
+    const fault = current.isStream ? undefined : "unreachable"; // proxies do not hold back a poll
+    const timeout = hasAlternative ? current.timeout : CONNECT;
+    this.#cancelTimer = this.#clock.after(timeout, () => this.#abort(fault));
+    this.#connection = current.open(
       this.#base,
       {
         frame: (frame) => this.#receive(frame),
@@ -129,138 +129,138 @@ export class Connector {
     );
   }
 
-  // Another transport
+  // Upgrades to a better transport
 
-  #seekLater() {
-    if (!this.#choice.better.length) return;
-    this.#dropCandidate = this.#clock.after(this.#choice.retryDelay, () => {
-      this.#choice.seeks();
-      this.#seek(this.#choice.better);
+  #scheduleUpgrade() {
+    if (!this.#fallback.better.length) return;
+    this.#cancelUpgrade = this.#clock.after(this.#fallback.upgradeDelay, () => {
+      this.#fallback.upgradeStarted();
+      this.#upgrade(this.#fallback.better);
     });
   }
 
   /** @param {Transport[]} transports */
-  #seek([first, ...others]) {
-    if (first) this.move(first, () => this.#seek(others));
-    else this.#seekLater();
+  #upgrade([first, ...others]) {
+    if (first) this.switchTo(first, () => this.#upgrade(others));
+    else this.#scheduleUpgrade();
   }
 
   /**
-   * Connect over another transport as well, and change to it when it works.
+   * Open a connection of another transport as well, and switch to it when its welcome arrives.
    *
    * @param {Transport} transport
    * @param {() => void} [failed]
    */
-  move(transport, failed = () => this.#seekLater()) {
-    this.#dropCandidate();
+  switchTo(transport, failed = () => this.#scheduleUpgrade()) {
+    this.#cancelUpgrade();
     if (this.state !== "connected" || this.#closing) return;
-    let isOurs = false;
+    let isAdopted = false;
     const end = () => {
       cancel();
-      link.close();
+      connection.close();
     };
     const fail = () => {
       end();
       failed();
     };
-    const cancel = this.#clock.after(transport.patience, fail);
-    const link = transport.open(
+    const cancel = this.#clock.after(transport.timeout, fail);
+    const connection = transport.open(
       this.#base,
       {
         frame: (frame) => {
-          if (!isOurs && frame.type === "welcome") {
-            isOurs = true;
+          if (!isAdopted && frame.type === "welcome") {
+            isAdopted = true;
             cancel();
-            this.#adopt(transport, link);
+            this.#adopt(transport, connection);
           }
-          if (isOurs) this.#receive(frame);
+          if (isAdopted) this.#receive(frame);
         },
-        closed: (code, fault) => (isOurs ? this.#closed(code, fault) : fail()),
+        closed: (code, fault) => (isAdopted ? this.#closed(code, fault) : fail()),
       },
       this.#tools,
     );
-    this.#dropCandidate = end;
+    this.#cancelUpgrade = end;
   }
 
-  /** @param {Transport} transport @param {Link} link Where the welcome comes from in a moment. */
-  #adopt(transport, link) {
-    const old = this.#link;
-    this.#link = link;
+  /** Replace the connection. @param {Transport} transport @param {Connection} connection */
+  #adopt(transport, connection) {
+    const old = this.#connection;
+    this.#connection = connection;
     this.#closing = null;
-    this.#choice.lasted(this.#clock.now() - this.#upAt);
-    this.#upAt = this.#clock.now();
-    this.#choice.works(transport);
-    this.#dropCandidate = () => {};
-    this.#seekLater();
-    this.#hearer.down(old?.leave !== undefined);
-    if (old?.leave) old.leave();
+    this.#fallback.lasted(this.#clock.now() - this.#connectedAt);
+    this.#connectedAt = this.#clock.now();
+    this.#fallback.connected(transport);
+    this.#cancelUpgrade = () => {};
+    this.#scheduleUpgrade();
+    this.#handlers.down(old?.drain !== undefined);
+    if (old?.drain) old.drain();
     else old?.close();
   }
 
   /** @param {Frame} frame */
   #receive(frame) {
-    this.#heardAt = this.#clock.now();
+    this.#receivedAt = this.#clock.now();
     if (frame.type === "welcome") this.#welcome(frame);
-    else if (frame.type === "closing") this.#announced(frame);
-    else if (frame.type !== "heartbeat" && frame.type !== "pong") this.#hearer.frame(frame);
+    else if (frame.type === "closing") this.#closeAnnounced(frame);
+    else if (frame.type !== "heartbeat" && frame.type !== "pong") this.#handlers.frame(frame);
   }
 
   /** @param {Frame} welcome */
   #welcome(welcome) {
     const heartbeat = welcome.heartbeat > 0 ? Number(welcome.heartbeat) : HEARTBEAT;
     this.#silence = heartbeat * 1000 + GRACE;
-    this.#tools.credentials.taken();
+    this.#tools.credentials.accepted();
     if (this.state !== "connected") {
-      this.#upAt = this.#clock.now();
-      this.#choice.works(this.#choice.current);
-      this.#seekLater();
+      this.#connectedAt = this.#clock.now();
+      this.#fallback.connected(this.#fallback.current);
+      this.#scheduleUpgrade();
     }
     this.#watch(this.#silence);
-    const link = this.#link;
+    const connection = this.#connection;
     this.#change("connected", null, null);
-    if (this.#link === link) this.#hearer.up(welcome);
+    if (this.#connection === connection) this.#handlers.up(welcome);
   }
 
-  /** @param {Frame} frame What is sent from now on is not read, so this counts as the end. */
-  #announced(frame) {
+  /** The server will close, and reads nothing more: treat it as the end. @param {Frame} frame */
+  #closeAnnounced(frame) {
     this.#closing = frame;
-    this.#timer();
-    this.#timer = this.#clock.after(CLOSING, () => this.#lost());
-    this.#hearer.down();
+    this.#cancelTimer();
+    this.#cancelTimer = this.#clock.after(CLOSING, () => this.#abort());
+    this.#handlers.down();
   }
 
-  // The watch
+  // Silence
 
-  /** @param {number} ms until the silence would have been too long. */
+  /** @param {number} ms Until the silence has lasted too long. */
   #watch(ms) {
-    this.#timer();
+    this.#cancelTimer();
     const due = this.#clock.now() + ms;
-    this.#timer = this.#clock.after(ms, () => {
+    this.#cancelTimer = this.#clock.after(ms, () => {
       const now = this.#clock.now();
-      const quiet = now - this.#heardAt;
-      // After a sleep, or in a throttled tab, what came meanwhile may still be unread.
+      const quiet = now - this.#receivedAt;
+      // After a sleep, or in a throttled tab, frames can have arrived that were not read yet.
       if (now - due > LATE || quiet < 0) this.#probe();
       else if (quiet < this.#silence) this.#watch(this.#silence - quiet);
-      else this.#lost(this.#choice.current.isStalling ? "blocked" : undefined);
+      else this.#abort(this.#fallback.current.canStall ? "blocked" : undefined);
     });
   }
 
   #probe() {
     if (this.#closing) return;
-    this.#timer();
+    this.#cancelTimer();
     this.send({ type: "ping" });
-    this.#heardAt = Number.NaN; // anything that comes replaces it
-    this.#timer = this.#clock.after(PROBE, () => {
-      if (Number.isNaN(this.#heardAt)) return this.#lost();
+    this.#receivedAt = Number.NaN; // until any frame arrives
+    this.#cancelTimer = this.#clock.after(PROBE, () => {
+      if (Number.isNaN(this.#receivedAt)) return this.#abort();
       this.#watch(this.#silence);
     });
   }
 
   // The end of a connection
 
-  /** @param {Fault} [fault] */
-  #lost(fault) {
-    this.#link?.close();
+  /** Close a connection that does not answer. @param {Fault} [fault] */
+  #abort(fault) {
+    this.#connection?.close();
     this.#closed(1006, fault);
   }
 
@@ -269,7 +269,7 @@ export class Connector {
     const reason = this.#closing?.reason ?? null;
     const after = this.#closing?.retry_after;
     const wasUp = this.state === "connected";
-    const lasted = wasUp ? this.#clock.now() - this.#upAt : null;
+    const lasted = wasUp ? this.#clock.now() - this.#connectedAt : null;
     if (lasted !== null && lasted > STABLE) this.#backoff.reset();
     const isAnnounced = this.#closing !== null;
     this.#drop();
@@ -277,23 +277,23 @@ export class Connector {
     if (code >= 4400 && code <= 4499 && !isRenewed) {
       return this.#change(code === 4401 || code === 4403 ? "denied" : "closed", code, reason);
     }
-    const isOwn = isAnnounced || isRenewed; // what the server says itself, no transport is to blame for
-    if (!isOwn && this.#choice.failed(lasted, fault)) return this.#connect();
-    this.#told = Number.isFinite(after) && after >= 0;
-    const delay = this.#told ? Math.min(after, RETRY_AFTER) * 1000 : this.#backoff.next();
-    this.#timer = this.#clock.after(delay, () => this.#connect());
+    const isByServer = isAnnounced || isRenewed; // so the transport is not to blame
+    if (!isByServer && this.#fallback.failed(lasted, fault)) return this.#connect();
+    this.#hasRetryAfter = Number.isFinite(after) && after >= 0;
+    const delay = this.#hasRetryAfter ? Math.min(after, RETRY_AFTER) * 1000 : this.#backoff.next();
+    this.#cancelTimer = this.#clock.after(delay, () => this.#connect());
     this.#change("waiting", code, reason);
   }
 
   #drop() {
-    this.#timer();
-    this.#dropCandidate();
-    const [link, wasUp] = [this.#link, this.state === "connected"];
-    this.#link = null;
-    link?.close();
+    this.#cancelTimer();
+    this.#cancelUpgrade();
+    const [connection, wasUp] = [this.#connection, this.state === "connected"];
+    this.#connection = null;
+    connection?.close();
     if (wasUp) {
-      this.#choice.lasted(this.#clock.now() - this.#upAt);
-      this.#hearer.down();
+      this.#fallback.lasted(this.#clock.now() - this.#connectedAt);
+      this.#handlers.down();
     }
     this.#closing = null;
   }
@@ -302,6 +302,6 @@ export class Connector {
   #change(state, code, reason) {
     if (this.state === state) return;
     this.state = state;
-    this.#hearer.state(state, code, reason);
+    this.#handlers.state(state, code, reason);
   }
 }

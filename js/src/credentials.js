@@ -1,23 +1,23 @@
 /** @typedef {string | (() => string | Promise<string>)} Token */
 
-/** What tells the server who the page is, where its cookies do not. */
+/** The token of a page that its cookies do not identify. */
 export class Credentials {
   #source;
   /** @type {Promise<string> | null} */
   #token = null;
-  #isFresh = false; // asked for since the server last took one
+  #isRenewed = false; // since the server last accepted a token
 
   /** @param {Token | undefined} source */
   constructor(source) {
     this.#source = source;
   }
 
-  /** Whether there is a token at all. */
-  get exist() {
+  /** Whether the page uses a token at all. */
+  get hasToken() {
     return this.#source !== undefined;
   }
 
-  /** @returns {Promise<string | null>} null if there is no token; it rejects if there is none now. */
+  /** @returns {Promise<string | null>} null without a token; rejects if the page's function does. */
   async get() {
     const source = this.#source;
     if (source === undefined) return null;
@@ -25,20 +25,20 @@ export class Credentials {
     try {
       return await this.#token;
     } catch (error) {
-      this.#token = null; // asked again at the next attempt
+      this.#token = null; // the next attempt calls the function again
       throw error;
     }
   }
 
-  /** The server took it. */
-  taken() {
-    this.#isFresh = false;
+  /** Record that the server accepted the token. */
+  accepted() {
+    this.#isRenewed = false;
   }
 
-  /** The server refused it. @returns {boolean} whether another one can be had. */
+  /** Record that the server refused the token. @returns {boolean} whether to try a new one. */
   renew() {
-    if (typeof this.#source !== "function" || this.#isFresh) return false;
-    this.#isFresh = true;
+    if (typeof this.#source !== "function" || this.#isRenewed) return false;
+    this.#isRenewed = true;
     this.#token = null;
     return true;
   }

@@ -3,28 +3,28 @@
 /** @import {Event as TopicEvent, Topic} from "./topic.js" */
 
 const TAG = "realtime-topic";
-const OWN = "user"; // the name of the topic of whoever is signed in
-const ATTRIBUTES = ["name", "since", "last"]; // attributes; a change of them follows anew
+const USER = "user"; // the attribute name="user" means the topic of the signed-in user
+const ATTRIBUTES = ["name", "since", "last"]; // a change of one of them subscribes again
 
-// Node has no elements, and imports this in tests.
+// Node, which runs the tests, has no HTMLElement.
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {});
 
-/** Let `<realtime-topic>` follow topics; once a page, however often this file is loaded. */
+/** Define `<realtime-topic>`, once a page however often this file is loaded. */
 export function defineElement() {
   if (!globalThis.customElements || customElements.get(TAG)) return;
   customElements.define(TAG, RealtimeTopic);
 }
 
-/** Follows a topic while it is in the document, and makes DOM events of what it hears. */
+/** Follows a topic while it is in the document, and dispatches its events as DOM events. */
 class RealtimeTopic extends Base {
   static observedAttributes = ATTRIBUTES;
   /** @type {Topic | null} */
   #topic = null;
-  /** @type {string | null} What it follows by, in one text; null if it is not in the document. */
+  /** @type {string | null} The attributes that it follows, as JSON; null outside the document. */
   #followed = null;
 
   connectedCallback() {
-    this.hidden = true; // there is nothing to see
+    this.hidden = true; // it has no content
     this.#updateSoon();
   }
 
@@ -32,30 +32,30 @@ class RealtimeTopic extends Base {
     this.#updateSoon();
   }
 
-  connectedMoveCallback() {} // by moveBefore(), which takes nothing out
+  connectedMoveCallback() {} // moveBefore() does not remove the element: keep the subscription
 
   attributeChangedCallback() {
     this.#updateSoon();
   }
 
-  /** In a moment: who is moved stays, and who gets several attributes follows once. */
+  /** Deferred, so that a moved element stays subscribed and several attributes count as one change. */
   #updateSoon() {
     queueMicrotask(() => this.#update());
   }
 
   #update() {
-    const wanted = this.isConnected ? JSON.stringify(this.#read()) : null;
-    if (wanted === this.#followed) return;
-    this.#followed = wanted;
+    const attributes = this.isConnected ? JSON.stringify(this.#read()) : null;
+    if (attributes === this.#followed) return;
+    this.#followed = attributes;
     this.#topic?.unsubscribe();
-    this.#topic = wanted === null ? null : this.#follow();
+    this.#topic = attributes === null ? null : this.#follow();
   }
 
   #read() {
     return ATTRIBUTES.map((attribute) => this.getAttribute(attribute));
   }
 
-  /** @returns {Topic | null} null, and the console says why, if it cannot. */
+  /** @returns {Topic | null} null after an error in the console. */
   #follow() {
     const [name, since, last] = this.#read();
     const problem = problemOf(name, since, last);
@@ -63,16 +63,16 @@ class RealtimeTopic extends Base {
     const client = pageClient();
     if (problem || !client) return null;
     const start = last === null ? { since } : { last: Number(last) };
-    const topic = name === OWN ? client.subscribeUser(start) : client.subscribe(String(name), start);
-    topic.on("*", (_, event) => this.#hear(event));
-    topic.onReset(() => this.#tell("reset", {}, "events were missed; fetch the state anew"));
-    topic.onMembers((members, change) => this.#meet(members, change));
-    topic.onDenied((denial) => this.#tell("denied", denial, denial.message));
+    const topic = name === USER ? client.subscribeUser(start) : client.subscribe(String(name), start);
+    topic.on("*", (_, event) => this.#onEvent(event));
+    topic.onReset(() => this.#notify("reset", {}, "events were missed; fetch the state again"));
+    topic.onMembers((members, change) => this.#onMembers(members, change));
+    topic.onDenied((denial) => this.#notify("denied", denial, denial.message));
     return topic;
   }
 
   /** @param {TopicEvent} event */
-  #hear(event) {
+  #onEvent(event) {
     const names = this.getAttribute("on")?.match(/\S+/g);
     if (!this.isConnected || (names && !names.includes(event.event))) return;
     const options = { bubbles: true, composed: true, detail: event };
@@ -80,7 +80,7 @@ class RealtimeTopic extends Base {
   }
 
   /** @param {Member[]} members @param {Change | null} change */
-  #meet(members, change) {
+  #onMembers(members, change) {
     if (!this.isConnected) return;
     const detail = { topic: this.#topic?.name, members, change };
     const options = { bubbles: true, composed: true, detail };
@@ -88,17 +88,18 @@ class RealtimeTopic extends Base {
   }
 
   /**
-   * Tell what is no event of the topic; with a hyphen, so that no name of an event can be the same.
+   * Dispatch an event about the subscription. Its name has a hyphen instead of a colon, so that it
+   * differs from every event of a topic.
    *
    * @param {string} what
-   * @param {object} more
-   * @param {string} message For the console, where no listener says that it took care.
+   * @param {object} more Fields of the event's detail.
+   * @param {string} message A warning for the console, unless a listener calls `preventDefault()`.
    */
-  #tell(what, more, message) {
+  #notify(what, more, message) {
     const topic = this.#topic?.name ?? this.getAttribute("name");
     const options = { bubbles: true, composed: true, cancelable: true, detail: { topic, ...more } };
-    const isOpen = this.dispatchEvent(new CustomEvent(`realtime-${what}`, options));
-    if (isOpen) console.warn(`<${TAG}>: realtime-${what}: ${topic}: ${message}`);
+    const isUnhandled = this.dispatchEvent(new CustomEvent(`realtime-${what}`, options));
+    if (isUnhandled) console.warn(`<${TAG}>: realtime-${what}: ${topic}: ${message}`);
   }
 }
 
@@ -107,25 +108,25 @@ class RealtimeTopic extends Base {
  * @returns {string | null} what is wrong with the attributes.
  */
 function problemOf(name, since, last) {
-  if (!name) return 'the attribute name is missing: a topic, such as name="orders.42"';
+  if (!name) return 'the attribute name is missing: add a topic, such as name="orders.42"';
   if (since !== null && last !== null) return "give it since or last, not both";
-  if (since === "") return "since is empty; it is a cursor, or @ and seconds since 1970";
-  if (last !== null && !/^\d{1,9}$/.test(last)) return `last="${last}" is no whole number from 0 on`;
+  if (since === "") return "since is empty: give a cursor, or @ and seconds since 1970";
+  if (last !== null && !/^\d{1,9}$/.test(last)) return `last="${last}" is not a whole number: give 0 or more`;
   return null;
 }
 
-let hasComplained = false;
+let hasWarned = false;
 
-/** @returns {Client | null} null, and the console says once what is missing, if there is none. */
+/** @returns {Client | null} null without a client; the first call then logs what to add. */
 function pageClient() {
   const client = /** @type {unknown} */ (window.realtime);
   if (client) return /** @type {Client} */ (client);
-  if (!hasComplained) {
+  if (!hasWarned) {
     console.error(
       `<${TAG}>: this page has no client. Add {% realtime_script %} to it, or ` +
         '<script type="module" src="…/realtime.js" data-realtime-url="/realtime/"></script>',
     );
   }
-  hasComplained = true;
+  hasWarned = true;
   return null;
 }

@@ -1,10 +1,10 @@
-/** Why a `publish()` or `call()` did not succeed. */
+/** Why a `publish()` or `call()` failed. */
 export class RealtimeError extends Error {
   /**
-   * @param {string} code The server's code, or one of ours: `disconnected` (sent, but the answer
-   *   was lost: it may have happened), `timeout` (never sent), `denied` and `closed` (never sent).
+   * @param {string} code The server's code, or one of the client's: `disconnected` (sent, but the
+   *   answer was lost: the command may have run), `timeout`, `denied` and `closed` (never sent).
    * @param {string} message For people.
-   * @param {boolean} [retry] Whether the same may succeed a few seconds later.
+   * @param {boolean} [retry] Whether the same command may succeed a few seconds later.
    */
   constructor(code, message, retry = false) {
     super(message);

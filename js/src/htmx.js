@@ -4,15 +4,15 @@
  * Send this page's headers with htmx's requests to the page's own site.
  *
  * @param {Readonly<Headers>} headers
- * @param {Document | undefined} document None in a worker.
+ * @param {Document | undefined} document Undefined in a worker.
  */
 export function watchHtmx(headers, document = globalThis.document) {
   /** @param {string} path @param {Headers} request */
   const add = (path, request) => {
-    if (!isOwn(path)) return;
+    if (!isSameOrigin(path)) return;
     for (const [name, value] of Object.entries(headers)) request[name] ??= value;
   };
-  // htmx 1 and 2, and then htmx 4.
+  // The first event is of htmx 1 and 2, the second of htmx 4.
   document?.addEventListener("htmx:configRequest", (event) => {
     const { detail } = /** @type {CustomEvent} */ (event);
     add(detail.path, detail.headers);
@@ -23,8 +23,8 @@ export function watchHtmx(headers, document = globalThis.document) {
   });
 }
 
-/** @param {string} path @returns {boolean} False for other sites, which must not learn the secret. */
-function isOwn(path) {
+/** @param {string} path @returns {boolean} false for other sites, which must not get the secret. */
+function isSameOrigin(path) {
   try {
     return new URL(path, document.baseURI).origin === location.origin;
   } catch {

@@ -1,36 +1,37 @@
-import { VERSION } from "./links.js";
-import { compose, isCursor } from "./places.js";
+import { compose, isCursor } from "./cursors.js";
+import { VERSION } from "./transport.js";
 
-/** @import {Start} from "./following.js" */
-/** @import {Fault, Frame, Hearing, Link, Tools} from "./links.js" */
+/** @import {Start} from "./subscription.js" */
+/** @import {Connection, ConnectionHandlers, Fault, Frame, Tools} from "./transport.js" */
 
 /**
- * @typedef {object} Entry A topic that a link follows.
- * @property {number} id Of the subscribe that is still to be answered.
- * @property {boolean} isLive Whether it was answered.
- * @property {Start} place The next request begins there.
+ * @typedef {object} Entry A topic that a connection follows.
+ * @property {number} id The id of the subscribe command.
+ * @property {boolean} isLive Whether the subscribe command was answered.
+ * @property {Start} position Where the next request starts.
  */
 
 /**
- * Bring frames to a link's `take()` until the signal says that it is enough; it throws at the end.
+ * Pass frames to a connection's `receive()` until the signal aborts; throws in the end.
  *
- * @typedef {(link: HttpLink, signal: AbortSignal) => Promise<never>} Run
+ * @typedef {(connection: HttpConnection, signal: AbortSignal) => Promise<never>} Run
  */
 
-const GAP = 50; // ms between two requests for other topics, so that those of one moment go together
-const LONG = 8_000; // characters of a URL that proxies take: nginx 8 KB, with method and version
+const GAP = 50; // ms between two requests, so that topics that are added together share one
+const LONG = 8_000; // characters of a URL that proxies accept: nginx takes 8 KB with method and version
 const MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 
-// Cookies as with a WebSocket, to another origin too; and a 304 is for us, not for the browser.
+// Send cookies to other origins too, as a WebSocket does. Bypass the browser's cache, which would
+// answer a 304 itself.
 /** @type {RequestInit} */
 const FETCH = { cache: "no-store", credentials: "include" };
 
-/** Codes of a WebSocket for what a stream says before it ends. @type {Record<string, number>} */
+/** WebSocket close codes for the `closing` reasons of a stream. @type {Record<string, number>} */
 const CODES = { bad: 4400, signed_out: 4401, forbidden: 4403, version: 4406, limit: 4429 };
 
-/** An answer that is none of what was asked for. */
-export class Refusal extends Error {
-  /** @param {number} status @param {any} error What our server says about it; null if it is not ours. */
+/** A response that is not the requested one. */
+export class HttpError extends Error {
+  /** @param {number} status @param {any} error Our server's error frame; null from anything else. */
   constructor(status, error = null) {
     super(`HTTP ${status}`);
     this.status = status;
@@ -38,62 +39,62 @@ export class Refusal extends Error {
   }
 }
 
-/** The server ended what it had begun. */
-export class Ended extends Error {}
+/** The server ended the stream. */
+export class StreamEnded extends Error {}
 
 /**
- * Follows topics by requests that name all of them, and sends commands by requests of their own.
+ * Follows topics with requests that name all of them, and sends each command in its own request.
  *
- * The first request names no topic and brings the welcome; other topics make another request, which
- * goes on at the places where the one before it was.
+ * The first request names no topic and brings the welcome. When the topics change, a new request
+ * continues from the positions of the one before.
  *
- * @implements {Link}
+ * @implements {Connection}
  */
-export class HttpLink {
+export class HttpConnection {
   #run;
   #base;
-  #hearing;
+  #handlers;
   #tools;
   /** @type {Map<string, Entry>} */
   #entries = new Map();
-  /** @type {Map<string, Entry>} Those that the request under way names. */
-  #asked = new Map();
+  /** @type {Map<string, Entry>} The topics that the current request names. */
+  #requested = new Map();
   #request = new AbortController();
-  /** @type {(() => void) | null} */
+  /** @type {(() => void) | null} Cancels the planned request; null if none is planned. */
   #planned = null;
-  #askedAt = Number.NEGATIVE_INFINITY;
-  #length = 0; // of the URL of the request under way
-  #isBare = false; // something on the way takes the header with the places off
+  #requestedAt = Number.NEGATIVE_INFINITY;
+  #length = 0; // of the current request's URL
+  #isHeaderStripped = false; // whether a proxy removes the header with the cursors
   #commands = new AbortController();
-  #isOver = false;
+  #isClosed = false;
   /** @type {string | null | undefined} */
   #user;
   /** @type {string | null} */
   #closing = null;
 
-  /** What a poll said where the page is, in one text: in the topics and in who is on them. */
-  told = "";
+  /** The composite cursor of the last poll, which also has the positions in member lists. */
+  compositeCursor = "";
 
-  /** @param {Run} run @param {URL} base @param {Hearing} hearing @param {Tools} tools */
-  constructor(run, base, hearing, tools) {
+  /** @param {Run} run @param {URL} base @param {ConnectionHandlers} handlers @param {Tools} tools */
+  constructor(run, base, handlers, tools) {
     this.#run = run;
     this.#base = base;
-    this.#hearing = hearing;
+    this.#handlers = handlers;
     this.#tools = tools;
-    this.#ask();
+    this.#start();
   }
 
-  /** Whether an answer is still to come, so that the next request must not wait for events. */
-  get isAsking() {
+  /** Whether answers to subscribes are missing, so that the next poll must not wait for events. */
+  get isSubscribing() {
     if (this.#user === undefined || this.#planned) return true;
-    return [...this.#asked.values()].some(({ isLive }) => !isLive);
+    return [...this.#requested.values()].some(({ isLive }) => !isLive);
   }
 
   get clock() {
     return this.#tools.clock;
   }
 
-  /** What the page is known by; to another origin it would need a permission of its own. */
+  /** The page's header; for another origin it would need a CORS permission. */
   get pageHeaders() {
     return this.#tools.headers;
   }
@@ -105,87 +106,91 @@ export class HttpLink {
   /** @param {Frame} frame */
   send(frame) {
     const { type, id, topic, since, last } = frame;
-    if (type === "subscribe") this.#entries.set(topic, { id, isLive: false, place: { since, last } });
-    else if (type === "unsubscribe") {
+    if (type === "subscribe") {
+      this.#entries.set(topic, { id, isLive: false, position: { since, last } });
+    } else if (type === "unsubscribe") {
       this.#entries.delete(topic);
-      this.#hearing.frame({ type: "unsubscribed", id, topic, reason: "asked" });
+      this.#handlers.frame({ type: "unsubscribed", id, topic, reason: "asked" });
     } else if (type !== "ping") return void this.#command(frame);
-    // A new request is also what proves that the server is there.
+    // A ping starts a new request too: its answer proves that the server is there.
     this.#plan();
   }
 
   close() {
-    this.leave();
+    this.drain();
     this.#commands.abort();
   }
 
-  leave() {
-    this.#isOver = true;
+  drain() {
+    this.#isClosed = true;
     this.#planned?.();
     this.#request.abort();
   }
 
   #plan() {
-    if (this.#planned || this.#isOver) return;
-    const wait = Math.max(0, this.#askedAt + GAP - this.clock.now());
-    this.#planned = this.clock.after(Math.min(wait, GAP), () => this.#ask());
+    if (this.#planned || this.#isClosed) return;
+    const wait = Math.max(0, this.#requestedAt + GAP - this.clock.now());
+    this.#planned = this.clock.after(Math.min(wait, GAP), () => this.#start());
   }
 
-  #ask() {
+  #start() {
     this.#planned = null;
-    this.#askedAt = this.clock.now();
+    this.#requestedAt = this.clock.now();
     this.#request.abort();
     this.#request = new AbortController();
-    this.#asked = new Map(this.#entries);
+    this.#requested = new Map(this.#entries);
     const { signal } = this.#request;
     this.#run(this, signal).catch((error) => {
-      if (!signal.aborted && !this.#isOver) this.#failed(error);
+      if (!signal.aborted && !this.#isClosed) this.#failed(error);
     });
   }
 
   /**
-   * Ask for the topics at their places.
+   * Request the topics from their positions.
    *
    * @param {string} path
    * @param {Record<string, string>} fields
    * @param {AbortSignal} signal
    * @param {Record<string, string>} [headers]
-   * @returns {Promise<Response>} It rejects with a `Refusal`, or with what `fetch()` says.
+   * @returns {Promise<Response>} rejects with an `HttpError`, or with the error of `fetch()`.
    */
   get(path, fields, signal, headers = {}) {
     const url = new URL(path, this.#base);
     const query = new URLSearchParams({ v: String(VERSION), ...fields });
-    const held = this.#held;
-    if (!this.#asked.size) query.append("topic", "");
-    for (const topic of this.#asked.keys()) query.append("topic", topic);
+    const cursors = this.#cursors;
+    if (!this.#requested.size) query.append("topic", "");
+    for (const topic of this.#requested.keys()) query.append("topic", topic);
     for (const field of /** @type {const} */ (["since", "last"])) {
       for (const value of this.#values(field)) query.append(field, value);
     }
     url.search = String(query);
     this.#length = url.pathname.length + url.search.length;
-    const places = held.length && { "Last-Event-ID": compose(held, this.told, this.#asked.keys()) };
-    return this.#fetch(url, { headers: { ...headers, ...places }, signal });
+    const resume = cursors.length && {
+      "Last-Event-ID": compose(cursors, this.compositeCursor, this.#requested.keys()),
+    };
+    return this.#fetch(url, { headers: { ...headers, ...resume }, signal });
   }
 
-  /** @returns {[string, string][]} the topics whose places go into the header, and the places. */
-  get #held() {
+  /** @returns {[string, string][]} the topics whose cursor goes into the header, and the cursors. */
+  get #cursors() {
     /** @type {[string, string][]} */
-    const held = [];
-    for (const [topic, { place }] of this.#asked) {
-      if (!this.#isBare && isCursor(place.since)) held.push([topic, place.since]);
+    const cursors = [];
+    for (const [topic, { position }] of this.#requested) {
+      if (!this.#isHeaderStripped && isCursor(position.since)) cursors.push([topic, position.since]);
     }
-    return held;
+    return cursors;
   }
 
   /**
-   * Return a field's values for the URL: one where all topics without a place have it.
+   * Return the values of a field for the URL: a single one if it holds for all topics without a
+   * cursor in the header.
    *
    * @param {"since" | "last"} field @returns {string[]}
    */
   #values(field) {
-    const held = new Map(this.#held);
-    const all = [...this.#asked].map(([topic, { place }]) => {
-      return held.has(topic) ? null : String(place[field] ?? "");
+    const cursors = new Map(this.#cursors);
+    const all = [...this.#requested].map(([topic, { position }]) => {
+      return cursors.has(topic) ? null : String(position[field] ?? "");
     });
     const values = new Set(all.filter((value) => value !== null));
     const [first = ""] = values;
@@ -200,55 +205,58 @@ export class HttpLink {
     const headers = { ...options.headers, ...(token !== null && { Authorization: `Bearer ${token}` }) };
     const response = await fetch(url, { ...options, ...FETCH, headers });
     if (response.ok || response.status === 304) {
-      this.#tools.credentials.taken(); // so that the next one that runs out is renewed as well
+      this.#tools.credentials.accepted(); // the next token that expires is renewed too
       return response;
     }
-    throw new Refusal(response.status, await ours(response));
+    throw new HttpError(response.status, await errorFrame(response));
   }
 
   // Frames
 
-  /** @param {Frame} frame Of the request under way. */
-  take(frame) {
+  /** Handle a frame of the current request. @param {Frame} frame */
+  receive(frame) {
     const { type, topic } = frame;
     if (type === "welcome") return this.#welcome(frame);
     if (type === "closing") this.#closing = frame.reason;
-    if (typeof topic !== "string") return this.#hearing.frame(frame);
-    const entry = this.#asked.get(topic);
-    if (!entry || entry !== this.#entries.get(topic)) return; // left, or asked for anew
+    if (typeof topic !== "string") return this.#handlers.frame(frame);
+    const entry = this.#requested.get(topic);
+    if (!entry || entry !== this.#entries.get(topic)) return; // unsubscribed, or subscribed again
     const { isLive, id } = entry;
     if (type === "subscribed") {
-      if (this.#isStripped(entry, frame)) return;
+      if (this.#retryStripped(entry, frame)) return;
       entry.isLive = true;
-      entry.place = { since: frame.cursor };
-      if (!isLive) this.#hearing.frame({ ...frame, id });
+      entry.position = { since: frame.cursor };
+      if (!isLive) this.#handlers.frame({ ...frame, id });
       else if (frame.recovered === false) {
         const { cursor } = frame;
-        this.#hearing.frame({ type: "reset", topic, cursor, reason: "trimmed" });
+        this.#handlers.frame({ type: "reset", topic, cursor, reason: "trimmed" });
       }
     } else if (type === "error" || type === "unsubscribed") {
       this.#entries.delete(topic);
       const { code, reason = code, message } = frame;
-      if (isLive) this.#hearing.frame({ type: "unsubscribed", topic, reason, message });
-      else this.#hearing.frame({ ...frame, id });
+      if (isLive) this.#handlers.frame({ type: "unsubscribed", topic, reason, message });
+      else this.#handlers.frame({ ...frame, id });
     } else {
-      if (frame.cursor) entry.place = { since: frame.cursor };
-      this.#hearing.frame(frame);
+      if (frame.cursor) entry.position = { since: frame.cursor };
+      this.#handlers.frame(frame);
     }
   }
 
   /**
-   * Ask again for a topic whose place did not reach the server, which begins with what is new then.
+   * If a topic's cursor did not reach the server, which then started at the newest event, request
+   * all topics again with their cursors in the URL.
    *
-   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether it is so.
+   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether it does so.
    */
-  #isStripped(entry, { topic, recovered }) {
-    if (this.#isBare || !isCursor(entry.place.since) || typeof recovered === "boolean") return false;
-    // All topics of this answer, so that none is taken from it.
-    for (const [name, one] of this.#asked) {
+  #retryStripped(entry, { topic, recovered }) {
+    if (this.#isHeaderStripped || !isCursor(entry.position.since) || typeof recovered === "boolean") {
+      return false;
+    }
+    // Replace the entries of all topics, so that the rest of this answer is ignored.
+    for (const [name, one] of this.#requested) {
       if (this.#entries.get(name) === one) this.#entries.set(name, { ...one });
     }
-    this.#isBare = true;
+    this.#isHeaderStripped = true;
     this.#plan();
     return true;
   }
@@ -256,51 +264,51 @@ export class HttpLink {
   /** @param {Frame} welcome */
   #welcome(welcome) {
     const user = welcome.user ?? null;
-    // Another request, another user: the page signed in or out meanwhile, so all begins anew.
+    // The user signed in or out between two requests: connect again.
     if (this.#user !== undefined && this.#user !== user) return this.#end(1012);
     this.#user = user;
-    this.#hearing.frame(welcome);
+    this.#handlers.frame(welcome);
   }
 
   // The end
 
   /** @param {unknown} error */
   #failed(error) {
-    if (error instanceof Ended) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
-    if (!(error instanceof Refusal)) return this.#end(1006, "away");
+    if (error instanceof StreamEnded) return this.#end(CODES[this.#closing ?? ""] ?? 1006);
+    if (!(error instanceof HttpError)) return this.#end(1006, "unreachable");
     if (error.error) return this.#refused(error);
     if (this.#isTooLong(error.status)) return this.#shorten();
     this.#end(1006, faultOf(error.status));
   }
 
-  /** @param {number} status Of something in between, or of a server that read no further. */
+  /** @param {number} status Of a proxy, or of a server that did not read the whole request. */
   #isTooLong(status) {
-    const says = [414, 431].includes(status) || (status === 400 && this.#length > LONG);
-    return says && this.#asked.size > 0;
+    const isStatus = [414, 431].includes(status) || (status === 400 && this.#length > LONG);
+    return isStatus && this.#requested.size > 0;
   }
 
-  /** Leave out topics, the newest first, until what is asked for fits, and ask again. */
+  /** Deny topics, newest first, until the URL is short enough, and send the request again. */
   #shorten() {
     const most = this.#length > LONG ? LONG : this.#length / 2;
     let length = this.#length;
-    for (const topic of [...this.#asked.keys()].reverse()) {
-      this.take({ type: "error", topic, code: "too_many_topics", message: TOO_LONG, retry: false });
+    for (const topic of [...this.#requested.keys()].reverse()) {
+      this.receive({ type: "error", topic, code: "too_many_topics", message: TOO_LONG, retry: false });
       length -= String(new URLSearchParams({ topic })).length + 1;
       if (length <= most) break;
     }
     this.#plan();
   }
 
-  /** @param {Refusal} refusal Our server's. */
+  /** Handle an error of our server. @param {HttpError} error */
   #refused({ status, error }) {
     const { code, topic } = error;
-    const blamed = topic ? [topic] : this.#blamed(status, code);
-    if (blamed.length && [400, 403].includes(status)) {
-      for (const topic of blamed) this.take({ ...error, topic });
+    const refused = topic ? [topic] : this.#refusedTopics(status, code);
+    if (refused.length && [400, 403].includes(status)) {
+      for (const topic of refused) this.receive({ ...error, topic });
       return this.#plan();
     }
     if (error.retry === true && error.retry_after) {
-      this.#hearing.frame({ type: "closing", reason: code, retry_after: error.retry_after });
+      this.#handlers.frame({ type: "closing", reason: code, retry_after: error.retry_after });
     }
     if (status === 401) this.#end(4401);
     else if (status === 403) this.#end(4403);
@@ -308,23 +316,23 @@ export class HttpLink {
     else this.#end(1006, faultOf(status));
   }
 
-  /** @param {number} status @param {string} code @returns {string[]} whose fault a refusal is. */
-  #blamed(status, code) {
-    if (code === "forbidden") return [...this.#asked.keys()];
+  /** @param {number} status @param {string} code @returns {string[]} the topics that an error is about. */
+  #refusedTopics(status, code) {
+    if (code === "forbidden") return [...this.#requested.keys()];
     if (status !== 400 || code === "bad_version") return [];
-    return [...this.#asked].filter(([, { isLive }]) => !isLive).map(([topic]) => topic);
+    return [...this.#requested].filter(([, { isLive }]) => !isLive).map(([topic]) => topic);
   }
 
   /** @param {number} code @param {Fault} [fault] */
   #end(code, fault) {
-    if (this.#isOver) return;
+    if (this.#isClosed) return;
     this.close();
-    this.#hearing.closed(code, fault);
+    this.#handlers.closed(code, fault);
   }
 
   // Commands
 
-  /** Run one, for as long as it takes and the connection lasts. @param {Frame} frame */
+  /** Run a command. It has no timeout: only the end of the connection ends it. @param {Frame} frame */
   async #command(frame) {
     const { id } = frame;
     /** @type {Frame} */
@@ -332,9 +340,9 @@ export class HttpLink {
     try {
       answer = await this.#post(frame, this.#commands.signal);
     } catch (error) {
-      if (error instanceof Refusal) answer = error.error ?? { ...answer, message: messageOf(error) };
+      if (error instanceof HttpError) answer = error.error ?? { ...answer, message: messageOf(error) };
     }
-    this.#hearing.frame({ ...answer, id });
+    this.#handlers.frame({ ...answer, id });
   }
 
   /** @param {Frame} frame @param {AbortSignal} signal @returns {Promise<Frame>} */
@@ -345,30 +353,30 @@ export class HttpLink {
     try {
       return await (await this.#fetch(url, options)).json();
     } catch (error) {
-      const isRefused = error instanceof Refusal && error.status === 401;
-      if (!isRefused || !this.#tools.credentials.renew()) throw error;
+      const isTokenRefused = error instanceof HttpError && error.status === 401;
+      if (!isTokenRefused || !this.#tools.credentials.renew()) throw error;
       return await (await this.#fetch(url, options)).json();
     }
   }
 }
 
 const LOST = "the connection broke before the answer came; the command may have been run";
-const UNSENT = "something between the page and the server refused the command";
+const UNSENT = "a proxy between the page and the server refused the command";
 const TOO_LONG =
-  "the topics of this page do not fit into a URL that a proxy takes: follow fewer, give them " +
+  "the topics of this page make a URL that is too long for a proxy: follow fewer, give them " +
   "shorter names, or raise the proxy's limit (nginx: large_client_header_buffers)";
 
-/** @param {Refusal} refusal Of a command, by something in between. */
+/** Return the message for a command that a proxy refused. @param {HttpError} error */
 const messageOf = ({ status }) => (status < 500 ? UNSENT : LOST);
 
-/** @param {number} status @returns {Fault} whether it says that a transport is not let through, or not there. */
+/** @param {number} status @returns {Fault} whether the transport is blocked, or the server down. */
 function faultOf(status) {
-  const isPassing = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
-  return isPassing ? "away" : "blocked";
+  const isTemporary = status < 500 ? [408, 429].includes(status) : ![501, 505].includes(status);
+  return isTemporary ? "unreachable" : "blocked";
 }
 
-/** @param {Response} response @returns {Promise<any>} what our server says; null if it is not ours. */
-async function ours(response) {
+/** @param {Response} response @returns {Promise<any>} our server's error; null from anything else. */
+async function errorFrame(response) {
   try {
     const error = await response.json();
     if (error?.type !== "error" || typeof error.code !== "string") return null;

@@ -10,7 +10,7 @@ export { RealtimeError } from "./errors.js";
 export { realtime };
 
 /**
- * Make a client of one's own; a page usually has `realtime`, which its script element made.
+ * Make a client. Most pages use `realtime` instead, which their script element makes.
  *
  * @param {PublicOptions} options
  * @returns {PublicClient}
@@ -22,12 +22,12 @@ export function createClient(options) {
   return /** @type {PublicClient} */ (/** @type {EventTarget} */ (client));
 }
 
-/** @returns {PublicClient | undefined} the same however often this file is loaded. */
+/** @returns {PublicClient | undefined} the same client however often this file is loaded. */
 function pageClient() {
   const script = globalThis.document?.querySelector("script[data-realtime-url]");
   if (!(script instanceof HTMLElement)) return undefined;
   const { realtimeUrl = "", realtimeUser, realtimeSince, realtimeTransport } = script.dataset;
-  // An empty user is nobody; none at all says nothing about it.
+  // An empty attribute means that nobody is signed in; a missing one, that it is not known.
   const user = realtimeUser === undefined ? undefined : realtimeUser || null;
   const transport = /** @type {PublicOptions["transport"]} */ (realtimeTransport || "auto");
   window.realtime ??= createClient({ url: realtimeUrl, user, since: realtimeSince, transport });
@@ -35,4 +35,4 @@ function pageClient() {
 }
 
 const realtime = pageClient();
-defineElement(); // now that those which are there already find their client
+defineElement(); // after the client exists: elements in the page start to follow now

@@ -1,5 +1,5 @@
 /**
- * Functions that are called one after the other; one that throws does not keep the others from it.
+ * An ordered list of callbacks; if one throws, the others still run.
  *
  * @template {any[]} A
  */
@@ -12,10 +12,10 @@ export class Listeners {
   }
 
   /**
-   * Add a function, a second time as well; the answer removes it.
+   * Add a function. One that is added twice is called twice.
    *
    * @param {(...values: A) => unknown} run
-   * @returns {() => void}
+   * @returns {() => void} a function that removes it.
    */
   add(run) {
     if (typeof run !== "function") throw new TypeError("a listener must be a function");
@@ -29,7 +29,7 @@ export class Listeners {
   /** @param {A} values */
   call(...values) {
     for (const entry of this.#all) {
-      if (!this.#all.includes(entry)) continue; // removed by one before it
+      if (!this.#all.includes(entry)) continue; // an earlier listener removed it
       try {
         entry.run(...values);
       } catch (error) {
@@ -43,7 +43,7 @@ export class Listeners {
   }
 }
 
-/** @param {unknown} error Goes where uncaught errors go. */
+/** Report an error as the browser reports uncaught errors. @param {unknown} error */
 function report(error) {
   if (typeof reportError === "function") reportError(error);
   else console.error(error);

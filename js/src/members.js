@@ -1,50 +1,51 @@
-/** @import {Frame} from "./links.js" */
+/** @import {Frame} from "./transport.js" */
 
 /**
  * @typedef {object} Member
- * @property {string} id The name of the user's own topic, such as `user.7`; of a visitor who is not
- * signed in, `connection.` and something random.
+ * @property {string} id The name of the user's own topic, such as `user.7`; `connection.` and a
+ *   random name for a visitor who is not signed in.
  * @property {string | null} user The user's primary key; null for a visitor.
  * @property {any} info What the topic's `member_info()` returned.
  */
 
 /** @typedef {{type: "join" | "leave", member: Member}} Change */
 
-/** Who is on a topic, as the server's frames tell it. */
+/** The members of a topic, kept up to date from the server's frames. */
 export class Members {
   /** @type {Map<string, Member>} */
   #all = new Map();
-  /** @type {Map<string, Member> | null} A list of which parts are still to come. */
-  #coming = null;
-  /** @type {number | null} Of the list that is coming. */
-  #comingVersion = null;
-  /** @type {number | null} Of the last change that is in the list; null while there is none. */
+  /** @type {Map<string, Member> | null} A new list whose last frame has not arrived. */
+  #partial = null;
+  /** @type {number | null} The version of the partial list. */
+  #partialVersion = null;
+  /** @type {number | null} The version of the last change in the list; null without a list. */
   #version = null;
 
-  /** @returns {Member[]} in the order in which they came. */
+  /** @returns {Member[]} in the order in which they joined. */
   get list() {
     return [...this.#all.values()];
   }
 
-  /** Was the list told? */
+  /** Whether a list has been received. */
   get isKnown() {
     return this.#version !== null;
   }
 
-  /** Forget them; somebody else has another topic. */
+  /** Remove all members: another user has another topic. */
   clear() {
     this.#all.clear();
-    this.#coming = this.#version = null;
+    this.#partial = this.#version = null;
   }
 
-  /** The connection broke: what is not told yet comes anew. */
+  /** The connection ended: the server will send a partial list again. */
   down() {
-    this.#coming = null;
+    this.#partial = null;
   }
 
   /**
-   * @param {Frame} frame A `members`, `join` or `leave`.
-   * @returns {{change: Change | null} | "missed" | null} what is new; null if nothing is.
+   * @param {Frame} frame A `members`, `join` or `leave` frame.
+   * @returns {{change: Change | null} | "missed" | null} the change, which is null for a new list;
+   *   `"missed"` if earlier changes are missing; null if the frame changes nothing.
    */
   receive(frame) {
     if (frame.type === "members") return this.#list(frame);
@@ -59,14 +60,14 @@ export class Members {
 
   /** @param {Frame} frame */
   #list(frame) {
-    // The rest of an earlier one did not come: the connection broke in its middle.
-    if (frame.version !== this.#comingVersion) this.#coming = null;
-    this.#comingVersion = frame.version;
-    this.#coming ??= new Map();
-    for (const member of frame.members) this.#coming.set(member.id, member);
+    // Another version: the connection ended before the rest of the earlier list arrived.
+    if (frame.version !== this.#partialVersion) this.#partial = null;
+    this.#partialVersion = frame.version;
+    this.#partial ??= new Map();
+    for (const member of frame.members) this.#partial.set(member.id, member);
     if (frame.more) return null;
-    this.#all = this.#coming;
-    this.#coming = null;
+    this.#all = this.#partial;
+    this.#partial = null;
     this.#version = frame.version;
     return { change: null };
   }

@@ -1,16 +1,16 @@
 import { sha256 } from "./sha256.js";
 
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-const LENGTH = 22; // 132 random bits: nobody guesses another page's
+const LENGTH = 22; // 132 random bits, which cannot be guessed
 
-/** Return a random secret for the `X-Realtime-Origin` header of this page. */
+/** Return a random secret for this page's `X-Realtime-Origin` header. */
 export function makeSecret() {
   const bytes = crypto.getRandomValues(new Uint8Array(LENGTH));
   return Array.from(bytes, (byte) => ALPHABET[byte & 63]).join("");
 }
 
 /**
- * Return what an event carries of a page's secret; `realtime.publishing.origin_hash` is the same.
+ * Return the hash of a page's secret that events carry; `realtime.publishing.origin_hash` in Python.
  *
  * @param {string} secret
  */

@@ -1,57 +1,63 @@
-import { HttpLink, Refusal } from "./http.js";
+import { HttpConnection, HttpError } from "./http.js";
 
-/** @import {Frame, Name, Transport} from "./links.js" */
+/** @import {Frame, Name, Transport} from "./transport.js" */
 
-const WAIT = 25; // seconds that the server may keep a poll; proxies cut at 30 or 60
-const PAUSE = 3_000; // ms between polls that the server answers at once, give or take a third
-const PATIENCE = 10_000; // ms for the first answer
-
-/** @type {Transport} */
-export const longpoll = transport("longpoll", WAIT);
+const WAIT = 25; // seconds that the server can hold a long poll; proxies cut at 30 or 60
+const PAUSE = 3_000; // ms between polls, give or take a third
+const TIMEOUT = 10_000; // ms for the first answer
 
 /** @type {Transport} */
-export const poll = transport("poll", 0);
+export const longpoll = makeTransport("longpoll", WAIT);
 
-/** @param {Name} name @param {number} wait @returns {Transport} */
-function transport(name, wait) {
+/** @type {Transport} */
+export const poll = makeTransport("poll", 0);
+
+/** @param {Name} name @param {number} wait Seconds. @returns {Transport} */
+function makeTransport(name, wait) {
   return {
     name,
-    patience: PATIENCE,
+    timeout: TIMEOUT,
     isStream: false,
-    open: (base, hearing, tools) =>
-      new HttpLink((link, signal) => ask(link, signal, wait), base, hearing, tools),
+    open: (base, handlers, tools) =>
+      new HttpConnection((one, signal) => runPolls(one, signal, wait), base, handlers, tools),
   };
 }
 
-/** @param {HttpLink} link @param {AbortSignal} signal @param {number} wait @returns {Promise<never>} */
-async function ask(link, signal, wait) {
-  const { clock } = link;
+/**
+ * Poll until the signal aborts or a poll fails.
+ *
+ * @param {HttpConnection} connection @param {AbortSignal} signal @param {number} wait Seconds.
+ * @returns {Promise<never>}
+ */
+async function runPolls(connection, signal, wait) {
+  const { clock } = connection;
   /** @type {string | null} */
   let etag = null;
   for (;;) {
-    const seconds = link.isAsking ? 0 : wait;
-    const from = clock.now();
-    const known = etag !== null && !wait && !link.isAsking ? { "If-None-Match": etag } : undefined;
-    // What a visitor who is not signed in is known by, from one poll to the next.
-    const headers = { ...known, ...(link.isSameOrigin && link.pageHeaders) };
-    const response = await link.get("poll", { wait: String(seconds) }, signal, headers);
-    const answer = response.status === 304 ? NOTHING : read(await response.text());
+    const seconds = connection.isSubscribing ? 0 : wait;
+    const startedAt = clock.now();
+    const isRepeated = !wait && !connection.isSubscribing;
+    const condition = etag !== null && isRepeated ? { "If-None-Match": etag } : undefined;
+    // The page's header identifies an anonymous visitor from one poll to the next.
+    const headers = { ...condition, ...(connection.isSameOrigin && connection.pageHeaders) };
+    const response = await connection.get("poll", { wait: String(seconds) }, signal, headers);
+    const answer = response.status === 304 ? EMPTY : read(await response.text());
     signal.throwIfAborted();
     if (response.status !== 304) {
       etag = response.headers.get("ETag");
-      link.told = answer.cursor ?? "";
+      connection.compositeCursor = answer.cursor ?? "";
     }
     for (const frame of inOrder(answer)) {
-      link.take(frame);
-      signal.throwIfAborted(); // a listener followed something else
+      connection.receive(frame);
+      signal.throwIfAborted(); // a listener changed the topics
     }
-    link.take({ type: "heartbeat" });
-    if (seconds && isEmpty(answer) && clock.now() - from < (seconds * 1000) / 2) {
-      throw new Refusal(501); // without ASGI nobody waits, and we would ask all the time
+    connection.receive({ type: "heartbeat" });
+    if (seconds && isEmpty(answer) && clock.now() - startedAt < (seconds * 1000) / 2) {
+      throw new HttpError(501); // a server without ASGI does not wait; long polling would be a busy loop
     }
-    if (answer.more || (wait && !link.isAsking)) continue;
+    if (answer.more || (wait && !connection.isSubscribing)) continue;
     const pause = (PAUSE * (2 + 2 * clock.random())) / 3;
-    await new Promise((go) => clock.after(pause, () => go(null)));
+    await new Promise((resolve) => clock.after(pause, () => resolve(null)));
     signal.throwIfAborted();
   }
 }
@@ -59,7 +65,7 @@ async function ask(link, signal, wait) {
 /** @typedef {{events: Frame[], frames: Frame[], cursor?: string, more?: boolean}} Answer */
 
 /** @type {Answer} */
-const NOTHING = { events: [], frames: [] };
+const EMPTY = { events: [], frames: [] };
 
 /** @param {string} text @returns {Answer} */
 function read(text) {
@@ -67,9 +73,9 @@ function read(text) {
     const answer = JSON.parse(text);
     if (Array.isArray(answer.events) && Array.isArray(answer.frames)) return answer;
   } catch {
-    // Of something in between.
+    // Not from our server.
   }
-  throw new Refusal(415);
+  throw new HttpError(415);
 }
 
 /** @param {Answer} answer */
@@ -80,10 +86,10 @@ function isEmpty({ events, frames }) {
 }
 
 /**
- * Return the frames of an answer as a stream would have brought them.
+ * Return the frames of an answer in the order in which a stream would bring them.
  *
- * What came before a reset and what came after it cannot be told apart: the next poll brings all
- * that came after it.
+ * Of a topic with a reset, the events are left out: they can be from before or after it. The next
+ * poll brings all events after it.
  *
  * @param {Answer} answer @returns {Frame[]}
  */

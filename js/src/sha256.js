@@ -1,5 +1,5 @@
-// Browsers have SHA-256 in secure contexts only, and there with a Promise; a page on plain http in
-// a company's network needs it as well, and the hash has to be known before the first event.
+// Browsers offer SHA-256 only in secure contexts and only asynchronously. A page on plain http in a
+// company's network needs it too, and the hash must be known before the first event.
 
 /** @param {number} count @returns {number[]} */
 function primes(count) {
@@ -11,7 +11,7 @@ function primes(count) {
   return found;
 }
 
-/** @param {number} value The first 32 bits of its fraction are wanted. */
+/** Return the first 32 bits of the fractional part. @param {number} value */
 const fraction = (value) => ((value - Math.floor(value)) * 2 ** 32) | 0;
 
 /** @param {number} word @param {number} bits */
@@ -20,7 +20,7 @@ const rotate = (word, bits) => (word >>> bits) | (word << (32 - bits));
 const ROUNDS = primes(64).map((prime) => fraction(Math.cbrt(prime)));
 const START = primes(8).map((prime) => fraction(Math.sqrt(prime)));
 
-/** @param {Uint8Array} bytes @returns {DataView} the message with its padding and length. */
+/** @param {Uint8Array} bytes @returns {DataView} the bytes with padding and length. */
 function pad(bytes) {
   const padded = new Uint8Array(((bytes.length + 8) >> 6) * 64 + 64);
   padded.set(bytes);
@@ -57,7 +57,7 @@ function compress(state, words) {
 }
 
 /**
- * Return the SHA-256 of a text's UTF-8 as hexadecimal digits (FIPS 180-4).
+ * Return the SHA-256 (FIPS 180-4) of a text in UTF-8, as hexadecimal digits.
  *
  * @param {string} text
  * @returns {string}

@@ -1,46 +1,47 @@
-import { Ended, HttpLink, Refusal } from "./http.js";
-import { parse } from "./links.js";
+import { HttpConnection, HttpError, StreamEnded } from "./http.js";
+import { parse } from "./transport.js";
 
-/** @import {Transport} from "./links.js" */
+/** @import {Transport} from "./transport.js" */
 
 /** @type {Transport} */
 export const sse = {
   name: "sse",
-  patience: 4_000, // a proxy that holds the stream back until it ends brings nothing
+  timeout: 4_000, // a proxy that buffers the stream until it ends delivers nothing
   isStream: true,
-  isStalling: true,
-  open: (base, hearing, tools) => new HttpLink(stream, base, hearing, tools),
+  canStall: true,
+  open: (base, handlers, tools) => new HttpConnection(readStream, base, handlers, tools),
 };
 
 /**
- * Read an event stream; with `fetch()`, since `EventSource` tells no status and takes no header.
+ * Read an event stream. It uses `fetch()`, because `EventSource` neither reports the status nor
+ * sends headers.
  *
- * @param {HttpLink} link @param {AbortSignal} signal @returns {Promise<never>}
+ * @param {HttpConnection} connection @param {AbortSignal} signal @returns {Promise<never>}
  */
-async function stream(link, signal) {
-  const response = await link.get("sse", { ids: "0" }, signal);
+async function readStream(connection, signal) {
+  const response = await connection.get("sse", { ids: "0" }, signal);
   const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
-  if (!isStream || !response.body) throw new Refusal(415); // of something in between
+  if (!isStream || !response.body) throw new HttpError(415); // not from our server
   const reader = response.body.getReader();
   const decoder = new TextDecoder();
-  const lines = makeSplitter();
+  const split = makeSplitter();
   /** @type {string[]} */
   let data = [];
   for (;;) {
     const { done, value } = await reader.read();
-    if (signal.aborted || done) throw new Ended();
-    for (const line of lines(decoder.decode(value, { stream: true }))) {
+    if (signal.aborted || done) throw new StreamEnded();
+    for (const line of split(decoder.decode(value, { stream: true }))) {
       if (line.startsWith("data:")) data.push(line.slice(5));
       if (line) continue;
       const frame = data.length ? parse(data.join("\n")) : null;
       data = [];
-      if (frame) link.take(frame);
-      if (signal.aborted) throw new Ended(); // a listener followed something else
+      if (frame) connection.receive(frame);
+      if (signal.aborted) throw new StreamEnded(); // a listener changed the topics
     }
   }
 }
 
-/** @returns {(text: string) => string[]} what gives the lines that a piece of text completes. */
+/** @returns {(text: string) => string[]} a function that returns the lines that a chunk completes. */
 function makeSplitter() {
   let rest = "";
   return (text) => {

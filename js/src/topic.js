@@ -1,53 +1,52 @@
 import { Listeners } from "./listeners.js";
 
-/** @import {Following, Start} from "./following.js" */
-/** @import {Frame} from "./links.js" */
 /** @import {Change, Member} from "./members.js" */
+/** @import {SharedSubscription, Start} from "./subscription.js" */
 
 /**
  * @typedef {object} Event
  * @property {string} topic
  * @property {string} event The event's name.
  * @property {any} data
- * @property {string} [cursor] The place just after it; an ephemeral event has none.
- * @property {number} [seq] Its number in the topic; an ephemeral event has none.
+ * @property {string} [cursor] An ephemeral event has none.
+ * @property {number} [seq] The number in the topic; an ephemeral event has none.
  * @property {number} [time] Seconds since 1970 on the clock of the log.
  */
 
 /** @typedef {{code: string, message: string}} Denial */
 
-/** What a part of the page follows; each `subscribe()` makes one, of one connection's topic. */
+/** A topic that one part of the page follows; each `subscribe()` returns a new one. */
 export class Topic {
-  #following;
+  #subscription;
   /** @type {Map<string, Listeners<[any, Event]>>} */
   #listeners = new Map();
   /** @type {Listeners<[]>} */
-  #resets = new Listeners();
+  #resetListeners = new Listeners();
   /** @type {Listeners<[Denial]>} */
-  #denials = new Listeners();
+  #denialListeners = new Listeners();
   /** @type {Listeners<[Member[], Change | null]>} */
-  #meetings = new Listeners();
+  #memberListeners = new Listeners();
 
-  /** @param {Following} following @param {Start} start */
-  constructor(following, start) {
-    this.#following = following;
+  /** @param {SharedSubscription} subscription @param {Start} start */
+  constructor(subscription, start) {
+    this.#subscription = subscription;
     /** @internal */
     this.since = start.since;
-    following.add(this, start);
+    subscription.add(this, start);
   }
 
-  /** The topic's name; null for `.user` until the server said who that is. */
+  /** The topic's name; null for `.user` until the server has sent the user. */
   get name() {
-    return this.#following.name;
+    return this.#subscription.name;
   }
 
   /** @internal */
   get isFollowed() {
-    return this.#following.has(this);
+    return this.#subscription.has(this);
   }
 
   /**
-   * Call a function with the data of each event of a name, or of all of them with `"*"`.
+   * Call a function with the data of each event of one name, or of all events with `"*"`.
    *
    * @param {string} event
    * @param {(data: any, event: Event) => unknown} run
@@ -60,36 +59,36 @@ export class Topic {
   }
 
   /**
-   * Call a function when events were missed that cannot be had any more: fetch the state anew.
+   * Call a function when events were missed for good: fetch the state again.
    *
    * @param {() => unknown} run
    * @returns {() => void} a function that removes it.
    */
   onReset(run) {
-    return this.#resets.add(run);
+    return this.#resetListeners.add(run);
   }
 
   /**
-   * Call a function when the server does not let us follow this, or does no longer.
+   * Call a function when the server refuses the topic, or ends the subscription.
    *
    * @param {(denial: Denial) => unknown} run
    * @returns {() => void} a function that removes it.
    */
   onDenied(run) {
-    return this.#denials.add(run);
+    return this.#denialListeners.add(run);
   }
 
   /**
-   * Call a function with who is on the topic, now and whenever that changes.
+   * Call a function with the members of the topic, now and after each change.
    *
    * Only for topics with `presence = True`; for others it is never called.
    *
-   * @param {(members: Member[], change: Change | null) => unknown} run The members in the order in
-   * which they came, and the join or leave that made the difference; null where the list is new.
+   * @param {(members: Member[], change: Change | null) => unknown} run Gets the members in the
+   *   order in which they joined, and the join or leave, which is null for a new list.
    * @returns {() => void} a function that removes it.
    */
   onMembers(run) {
-    const remove = this.#meetings.add(run);
+    const remove = this.#memberListeners.add(run);
     let isRemoved = false;
     queueMicrotask(() => {
       const members = this.members;
@@ -101,20 +100,20 @@ export class Topic {
     };
   }
 
-  /** Who is on the topic, in the order in which they came; null as long as it was not told. */
+  /** The members in the order in which they joined; null until the first list arrived. */
   get members() {
-    return this.#following.members;
+    return this.#subscription.members;
   }
 
   /**
-   * Publish one of the events that the topic lets its clients publish.
+   * Publish one of the topic's client events.
    *
    * @param {string} event
    * @param {any} [data]
-   * @returns {Promise<void>} It rejects with a `RealtimeError`.
+   * @returns {Promise<void>} rejects with a `RealtimeError`.
    */
   async publish(event, data = null) {
-    await this.#following.ask({ type: "publish", event, data });
+    await this.#subscription.command({ type: "publish", event, data });
   }
 
   /**
@@ -122,28 +121,28 @@ export class Topic {
    *
    * @param {string} action
    * @param {any} [data]
-   * @returns {Promise<any>} what it returned; it rejects with a `RealtimeError`.
+   * @returns {Promise<any>} what the action returned; rejects with a `RealtimeError`.
    */
   call(action, data = null) {
-    return this.#following.ask({ type: "call", action, data });
+    return this.#subscription.command({ type: "call", action, data });
   }
 
-  /** Follow it no longer; nothing that was given to `on…()` is called from now on. */
+  /** Stop following the topic; no listener of this object is called any longer. */
   unsubscribe() {
     for (const listeners of [
       ...this.#listeners.values(),
-      this.#resets,
-      this.#denials,
-      this.#meetings,
+      this.#resetListeners,
+      this.#denialListeners,
+      this.#memberListeners,
     ]) {
       listeners.clear();
     }
-    this.#following.remove(this);
+    this.#subscription.remove(this);
   }
 
-  /** @internal @param {Following} following It follows the same topic, and knows of this. */
-  move(following) {
-    this.#following = following;
+  /** Use another subscription to the same topic. @internal @param {SharedSubscription} subscription */
+  attachTo(subscription) {
+    this.#subscription = subscription;
   }
 
   /** @internal @param {Event} event */
@@ -153,19 +152,19 @@ export class Topic {
   }
 
   /** @internal @param {Member[]} members @param {Change | null} change */
-  meet(members, change) {
-    this.#meetings.call(members, change);
+  updateMembers(members, change) {
+    this.#memberListeners.call(members, change);
   }
 
   /** @internal */
   reset() {
-    if (this.#resets.size) this.#resets.call();
-    else console.warn(`realtime: ${this.name}: events were missed, and nothing has onReset()`);
+    if (this.#resetListeners.size) this.#resetListeners.call();
+    else console.warn(`realtime: ${this.name}: events were missed; add onReset() to fetch the state`);
   }
 
   /** @internal @param {Denial} denial */
   deny(denial) {
-    if (this.#denials.size) this.#denials.call(denial);
+    if (this.#denialListeners.size) this.#denialListeners.call(denial);
     else console.warn(`realtime: ${this.name ?? "the user's topic"}: ${denial.message}`);
   }
 }

@@ -1,14 +1,13 @@
-import { parse, VERSION } from "./links.js";
+import { parse, VERSION } from "./transport.js";
 
-/** @import {Credentials} from "./credentials.js" */
-/** @import {Frame, Transport} from "./links.js" */
+/** @import {Frame, Transport} from "./transport.js" */
 
-const AUTH = 0; // the id of an auth frame; those of commands begin with 1
+const AUTH = 0; // the id of the auth frame; commands start at 1
 
 /** @type {Transport} */
 export const websocket = {
   name: "websocket",
-  patience: 5_000,
+  timeout: 5_000,
   isStream: true,
   open(base, { frame, closed }, { credentials }) {
     const url = new URL(`ws?v=${VERSION}`, base);
@@ -19,35 +18,36 @@ export const websocket = {
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
     };
     const close = () => {
-      // A close handshake over a dead network takes minutes; nobody waits for it.
+      // The close handshake takes minutes on a dead network; do not wait for it.
       socket.onopen = socket.onmessage = socket.onclose = null;
       socket.close();
     };
-    const hear = (/** @type {Frame} */ value) => frame(value);
+    const receive = (/** @type {Frame} */ value) => frame(value);
     const end = (/** @type {number} */ code) => {
       if (!socket.onclose) return;
       close();
       closed(code);
     };
-    /** Take frames from a connection on. @param {(value: Frame) => void} hear */
-    const listen = (hear) => {
+    /** @param {(value: Frame) => void} handle Called with each frame from now on. */
+    const listen = (handle) => {
       socket.onmessage = ({ data }) => {
         const value = parse(data);
-        if (value) hear(value);
+        if (value) handle(value);
       };
     };
     socket.onclose = ({ code }) => closed(code);
-    if (!credentials.exist) listen(hear);
+    if (!credentials.hasToken) listen(receive);
     else {
-      // The welcome that comes by itself is nobody's; the one after the token is ours.
+      // The first welcome is for an anonymous visitor; the one after the token is for the user.
       listen((value) => {
-        if (value.type === "closing") hear(value);
+        if (value.type === "closing") receive(value);
         if (value.id !== AUTH) return;
-        if (value.type === "ok") listen(hear);
+        if (value.type === "ok") listen(receive);
         else end(value.code === "unauthorized" ? 4401 : 1006);
       });
-      const sign = (/** @type {string | null} */ token) => send({ type: "auth", id: AUTH, token });
-      socket.onopen = () => void credentials.get().then(sign, () => end(1006));
+      /** @param {string | null} token */
+      const authenticate = (token) => send({ type: "auth", id: AUTH, token });
+      socket.onopen = () => void credentials.get().then(authenticate, () => end(1006));
     }
     return { send, close };
   },

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Backoff } from "../src/backoff.js";
 import { FakeClock } from "./support.js";
 
-test("delays lie anywhere below a bound that doubles from 0.5 to 20 seconds", () => {
+test("delays are random below a bound that doubles from 0.5 to 20 seconds", () => {
   const clock = new FakeClock();
   const backoff = new Backoff(clock);
   clock.chance = () => 1;
@@ -13,7 +13,7 @@ test("delays lie anywhere below a bound that doubles from 0.5 to 20 seconds", ()
   assert.equal(backoff.next(), 0);
 });
 
-test("after a reset it begins anew", () => {
+test("reset() starts again with the shortest bound", () => {
   const backoff = new Backoff(new FakeClock());
   backoff.next();
   backoff.next();

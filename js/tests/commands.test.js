@@ -2,33 +2,33 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { comeBack, FakeWebSocket, makeClient, makeLive, settle } from "./support.js";
 
-/** @param {Promise<any>} promise @returns {Promise<any>} the error that it rejects with. */
-const failure = (promise) => promise.then(() => assert.fail("it was resolved"), (error) => error);
+/** @param {Promise<any>} promise @returns {Promise<any>} the error that the promise rejects with. */
+const failure = (promise) => promise.then(() => assert.fail("the promise was resolved"), (error) => error);
 
-test("publish() and call() send and answer", async () => {
+test("publish() and call() send a command and resolve with its answer", async () => {
   const { topic } = await makeLive();
   const socket = FakeWebSocket.last;
   const published = topic.publish("typing");
-  socket.receive({ type: "ok", id: socket.asked("publish").id });
+  socket.receive({ type: "ok", id: socket.lastSent("publish").id });
   assert.equal(await published, undefined);
   const called = topic.call("rename", { to: "B" });
-  const { id, ...frame } = socket.asked("call");
+  const { id, ...frame } = socket.lastSent("call");
   assert.deepEqual(frame, { type: "call", topic: "a", action: "rename", data: { to: "B" } });
   socket.receive({ type: "result", id, data: { name: "B" } });
   assert.deepEqual(await called, { name: "B" });
 });
 
-test("a refusal rejects with the server's words", async () => {
+test("a refusal rejects with the server's code and message", async () => {
   const { topic } = await makeLive();
   const called = failure(topic.call("rename"));
-  const { id } = FakeWebSocket.last.asked("call");
+  const { id } = FakeWebSocket.last.lastSent("call");
   const error = { type: "error", id, code: "unavailable", message: "no log", retry: true };
   FakeWebSocket.last.receive(error);
   const { name, code, message, retry } = await called;
   assert.deepEqual([name, code, message, retry], ["RealtimeError", "unavailable", "no log", true]);
 });
 
-test("a command whose answer was lost is not repeated", async () => {
+test("a command whose answer was lost is not sent again", async () => {
   const { topic, clock } = await makeLive();
   const lost = [failure(topic.publish("typing")), failure(topic.call("rename"))];
   FakeWebSocket.last.end();
@@ -37,36 +37,36 @@ test("a command whose answer was lost is not repeated", async () => {
   assert.deepEqual(socket.sent.map((one) => one.type), ["subscribe"]);
 });
 
-test("a command waits ten seconds for a connection, and is then never sent", async () => {
+test("a command waits ten seconds for a connection and is never sent after that", async () => {
   const { client, clock } = makeClient();
   const topic = client.subscribe("a");
-  const early = topic.call("one");
+  const queued = topic.call("one");
   await settle();
   FakeWebSocket.last.welcome();
-  FakeWebSocket.last.receive({ type: "result", id: FakeWebSocket.last.asked("call").id, data: 1 });
-  assert.equal(await early, 1);
+  FakeWebSocket.last.receive({ type: "result", id: FakeWebSocket.last.lastSent("call").id, data: 1 });
+  assert.equal(await queued, 1);
   FakeWebSocket.last.end();
-  const late = failure(topic.call("two"));
+  const expired = failure(topic.call("two"));
   await clock.advance(250);
   await clock.advance(10_000);
-  assert.equal((await late).code, "timeout");
+  assert.equal((await expired).code, "timeout");
   FakeWebSocket.last.welcome();
-  assert.equal(FakeWebSocket.last.all("call").length, 0);
+  assert.equal(FakeWebSocket.last.allSent("call").length, 0);
 });
 
-test("what was announced to end takes no commands any more", async () => {
+test("no command is sent on a connection whose close was announced", async () => {
   const { topic, clock } = await makeLive();
   const socket = FakeWebSocket.last;
   socket.receive({ type: "closing", reason: "restart", retry_after: 1 });
   const called = topic.call("one");
-  assert.equal(socket.all("call").length, 0);
+  assert.equal(socket.allSent("call").length, 0);
   socket.end(4512);
   const next = await comeBack(clock);
-  next.receive({ type: "result", id: next.asked("call").id, data: "there" });
-  assert.equal(await called, "there");
+  next.receive({ type: "result", id: next.lastSent("call").id, data: "done" });
+  assert.equal(await called, "done");
 });
 
-test("where there will be no connection a command rejects at once", async () => {
+test("a command rejects at once when there will be no connection", async () => {
   const { client, topic } = await makeLive();
   FakeWebSocket.last.end(4401);
   assert.equal((await failure(topic.call("one"))).code, "denied");
@@ -74,13 +74,13 @@ test("where there will be no connection a command rejects at once", async () => 
   assert.equal((await failure(topic.call("one"))).code, "closed");
 });
 
-test("a command that the server had no room for is sent again, five times at most", async () => {
+test("a command that the server had no room for is sent five times at most", async () => {
   const { topic, clock } = await makeLive();
   const socket = FakeWebSocket.last;
   const called = failure(topic.call("one"));
   for (let turn = 1; turn <= 5; turn += 1) {
-    assert.equal(socket.all("call").length, turn);
-    const { id } = socket.asked("call");
+    assert.equal(socket.allSent("call").length, turn);
+    const { id } = socket.lastSent("call");
     socket.receive({ type: "error", id, code: "busy", message: "later", retry: true });
     await clock.advance(20_000);
     socket.receive({ type: "heartbeat" });
@@ -88,7 +88,7 @@ test("a command that the server had no room for is sent again, five times at mos
   assert.equal((await called).code, "busy");
 });
 
-test("an anonymous visitor has no topic to publish to", async () => {
+test("publishing to the user topic of an anonymous visitor is forbidden", async () => {
   const { client } = makeClient();
   const published = failure(client.user.publish("typing"));
   client.user.onDenied(() => {});
@@ -97,18 +97,18 @@ test("an anonymous visitor has no topic to publish to", async () => {
   assert.equal((await published).code, "forbidden");
 });
 
-test("what is no JSON rejects and leaves nothing behind", async () => {
+test("data that is not JSON rejects, and the next command works", async () => {
   const { topic } = await makeLive();
   assert.equal((await failure(topic.publish("typing", 10n))).name, "TypeError");
   const next = topic.publish("typing", 10);
-  FakeWebSocket.last.receive({ type: "ok", id: FakeWebSocket.last.asked("publish").id });
+  FakeWebSocket.last.receive({ type: "ok", id: FakeWebSocket.last.lastSent("publish").id });
   await next;
 });
 
-test("the id goes first, so that it is read in a frame that is too large", async () => {
+test("the id is the first field, so that the server can read it in a frame that is too large", async () => {
   const { topic } = await makeLive();
   void topic.publish("typing", "x");
-  const sent = FakeWebSocket.last.asked("publish");
+  const sent = FakeWebSocket.last.lastSent("publish");
   assert.equal(Object.keys(sent)[0], "id");
   assert.match(JSON.stringify(sent), /^\{"id":\d+,/);
 });

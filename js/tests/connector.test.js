@@ -10,7 +10,7 @@ test("a page that follows nothing does not connect", async () => {
   assert.equal(client.state, "waiting");
 });
 
-test("the address is made of the mount point", async () => {
+test("the WebSocket URL is built from the mount point", async () => {
   for (const [url, address] of [
     ["https://shop.example/realtime/", "wss://shop.example/realtime/ws?v=1"],
     ["http://shop.example:8000/live", "ws://shop.example:8000/live/ws?v=1"],
@@ -21,7 +21,7 @@ test("the address is made of the mount point", async () => {
   }
 });
 
-test("states are told as events, with the code that ended a connection", async () => {
+test("state changes are events with the code that ended the connection", async () => {
   const { client, states, clock } = await makeLive();
   /** @type {any} */
   let last;
@@ -34,7 +34,7 @@ test("states are told as events, with the code that ended a connection", async (
 
 for (const [code, state] of [[4400, "closed"], [4401, "denied"], [4403, "denied"], [4406, "closed"],
   [4429, "closed"], [4499, "closed"]]) {
-  test(`after ${code} it is ${state} and stays away`, async () => {
+  test(`after ${code} the client is ${state} and does not reconnect`, async () => {
     const { client, clock } = await makeLive();
     FakeWebSocket.last.end(Number(code));
     client.connector.wake();
@@ -47,7 +47,7 @@ for (const [code, state] of [[4400, "closed"], [4401, "denied"], [4403, "denied"
 }
 
 for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4500, 4512, 4513, 4599, 3000]) {
-  test(`after ${code} it comes back`, async () => {
+  test(`after ${code} the client reconnects`, async () => {
     const { client, clock } = await makeLive();
     FakeWebSocket.last.end(code);
     await comeBack(clock);
@@ -55,7 +55,7 @@ for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4500, 4512, 4513, 
   });
 }
 
-test("while the server is away the attempts are at most 20 seconds apart, and random", async () => {
+test("attempts to reach a server that is down are random and at most 20 seconds apart", async () => {
   const { clock } = await makeLive();
   clock.chance = () => 0.999;
   const gaps = [];
@@ -68,7 +68,7 @@ test("while the server is away the attempts are at most 20 seconds apart, and ra
   assert.deepEqual(gaps, [0.5, 1, 2, 4, 8, 16, 20, 20, 20]);
 });
 
-test("it waits as long as the server asks, whatever wakes it", async () => {
+test("the client waits as long as the server asks, even when it is woken", async () => {
   const { client, clock } = await makeLive();
   FakeWebSocket.last.receive({ type: "closing", reason: "restart", retry_after: 40 });
   FakeWebSocket.last.end(4512);
@@ -79,14 +79,14 @@ test("it waits as long as the server asks, whatever wakes it", async () => {
   assert.equal(FakeWebSocket.all.length, 2);
 });
 
-test("a nonsensical retry_after is passed over", async () => {
+test("an invalid retry_after is ignored", async () => {
   const { clock } = await makeLive();
   FakeWebSocket.last.receive({ type: "closing", reason: "restart", retry_after: "soon" });
   FakeWebSocket.last.end(4512);
   await comeBack(clock);
 });
 
-test("an announced close that does not come is made", async () => {
+test("the client closes if an announced close does not come", async () => {
   const { client, clock } = await makeLive();
   FakeWebSocket.last.receive({ type: "closing", reason: "restart" });
   await clock.advance(5_000);
@@ -94,7 +94,7 @@ test("an announced close that does not come is made", async () => {
   assert.equal(FakeWebSocket.all[0].isClosed, true);
 });
 
-test("35 seconds without a frame end a connection, and heartbeats keep it", async () => {
+test("35 seconds without a frame close a connection, and heartbeats keep it open", async () => {
   const { client, clock } = await makeLive();
   for (let turn = 0; turn < 10; turn += 1) {
     await clock.advance(25_000);
@@ -114,11 +114,11 @@ test("an attempt that gets no welcome ends after 15 seconds", async () => {
   assert.equal(client.state, "waiting");
 });
 
-test("after a sleep a ping finds out whether the connection lives", async () => {
+test("after a sleep a ping checks the connection", async () => {
   const { client, clock } = await makeLive();
   clock.sleep(3_600_000);
   await clock.advance(0);
-  assert.equal(FakeWebSocket.last.all("ping").length, 1);
+  assert.equal(FakeWebSocket.last.allSent("ping").length, 1);
   FakeWebSocket.last.receive({ type: "pong" });
   await clock.advance(5_000);
   assert.equal(client.state, "connected");
@@ -128,10 +128,10 @@ test("after a sleep a ping finds out whether the connection lives", async () => 
   assert.equal(client.state, "waiting");
 });
 
-test("a woken page asks, and waits no longer for its next attempt", async () => {
+test("waking sends a ping, or starts the next attempt at once", async () => {
   const { client, clock } = await makeLive();
   client.connector.wake();
-  assert.equal(FakeWebSocket.last.all("ping").length, 1);
+  assert.equal(FakeWebSocket.last.allSent("ping").length, 1);
   FakeWebSocket.last.end();
   client.connector.wake();
   assert.equal(FakeWebSocket.all.length, 2);
@@ -140,7 +140,7 @@ test("a woken page asks, and waits no longer for its next attempt", async () => 
   assert.equal(client.state, "connected");
 });
 
-test("a page in the back/forward cache has no connection, and resumes with its cursor", async () => {
+test("a page closes its connection in the back/forward cache and resumes with its cursor", async () => {
   const { client, clock } = await makeLive();
   FakeWebSocket.last.event(1);
   client.connector.pause();
@@ -150,10 +150,10 @@ test("a page in the back/forward cache has no connection, and resumes with its c
   assert.equal(FakeWebSocket.all.length, 1);
   client.connector.resume();
   FakeWebSocket.last.welcome();
-  assert.equal(FakeWebSocket.last.asked("subscribe").since, "c1");
+  assert.equal(FakeWebSocket.last.lastSent("subscribe").since, "c1");
 });
 
-test("reconnect() leaves the old connection at once and comes back after the end", async () => {
+test("reconnect() closes the old connection, and works after a denial", async () => {
   const { client } = await makeLive();
   client.reconnect();
   assert.equal(FakeWebSocket.all[0].isClosed, true);
@@ -164,7 +164,7 @@ test("reconnect() leaves the old connection at once and comes back after the end
   assert.equal(client.state, "connected");
 });
 
-test("after close() nothing connects any more, a new topic neither", async () => {
+test("after close() nothing connects, not even for a new topic", async () => {
   const { client, clock } = await makeLive();
   client.close();
   client.subscribe("b");
@@ -173,7 +173,7 @@ test("after close() nothing connects any more, a new topic neither", async () =>
   assert.equal(client.state, "closed");
 });
 
-test("what a newer server says is passed over where it is unknown", async () => {
+test("unknown frames and fields of a newer server are ignored", async () => {
   const { client, got } = await makeLive();
   const socket = FakeWebSocket.last;
   socket.receive({ type: "confetti", topic: "a" });
@@ -187,13 +187,13 @@ test("what a newer server says is passed over where it is unknown", async () => 
   assert.equal(client.state, "connected");
 });
 
-test("a second welcome subscribes nothing again", async () => {
+test("a second welcome does not subscribe again", async () => {
   await makeLive();
   FakeWebSocket.last.welcome({ user: "8" });
-  assert.equal(FakeWebSocket.last.all("subscribe").length, 1);
+  assert.equal(FakeWebSocket.last.allSent("subscribe").length, 1);
 });
 
-test("a listener of the state may close", async () => {
+test("a statechange listener can close the client", async () => {
   const { client, topic } = await makeLive();
   client.addEventListener("statechange", ({ type }) => type && client.close(), { once: true });
   client.reconnect();

@@ -1,4 +1,4 @@
-// Who is on a topic.
+// The members of a topic.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { comeBack, FakeWebSocket, makeLive, settle } from "./support.js";
@@ -9,24 +9,24 @@ const member = (pk) => ({ id: `user.${pk}`, user: String(pk), info: { name: `n${
 /** @param {any[]} members */
 const ids = (members) => members.map(({ id }) => id);
 
-/** A topic whose list was told, and what its page was told of it. */
+/** Make a client with a member list, and collect the calls of its listener. */
 async function makeRoom() {
   const live = await makeLive();
   const topic = live.client.subscribe("a");
   /** @type {[string[], string | null][]} */
-  const told = [];
-  topic.onMembers((members, change) => told.push([ids(members), change?.type ?? null]));
+  const calls = [];
+  topic.onMembers((members, change) => calls.push([ids(members), change?.type ?? null]));
   await settle();
   const socket = FakeWebSocket.last;
   socket.receive({ type: "members", topic: "a", members: [member(1), member(2)], version: 5 });
-  return { ...live, topic, told, socket };
+  return { ...live, topic, calls, socket };
 }
 
-test("a page is told who is there, and then who comes and goes", async () => {
-  const { told, topic, socket } = await makeRoom();
+test("a listener receives the members, then each join and leave", async () => {
+  const { calls, topic, socket } = await makeRoom();
   socket.receive({ type: "join", topic: "a", member: member(3), version: 6 });
   socket.receive({ type: "leave", topic: "a", member: member(1), version: 7 });
-  assert.deepEqual(told, [
+  assert.deepEqual(calls, [
     [["user.1", "user.2"], null],
     [["user.1", "user.2", "user.3"], "join"],
     [["user.2", "user.3"], "leave"],
@@ -34,69 +34,69 @@ test("a page is told who is there, and then who comes and goes", async () => {
   assert.deepEqual(topic.members?.[0], member(2));
 });
 
-test("nothing is known, and nothing is called, before the list was told", async () => {
+test("there are no members and no calls before the first list", async () => {
   const { client } = await makeLive();
   const topic = client.subscribe("a");
-  topic.onMembers(() => assert.fail("nobody knows yet"));
+  topic.onMembers(() => assert.fail("there is no list yet"));
   FakeWebSocket.last.receive({ type: "join", topic: "a", member: member(3), version: 6 });
   await settle();
   assert.equal(topic.members, null);
 });
 
-test("who listens late is told at once, unless it has left before", async () => {
+test("a late listener receives the list at once, unless it was removed", async () => {
   const { client } = await makeRoom();
   /** @type {string[][]} */
-  const told = [];
+  const calls = [];
   const late = client.subscribe("a");
-  late.onMembers((members) => told.push(ids(members)));
-  late.onMembers(() => assert.fail("it was removed"))();
+  late.onMembers((members) => calls.push(ids(members)));
+  late.onMembers(() => assert.fail("the listener was removed"))();
   await settle();
-  assert.deepEqual(told, [["user.1", "user.2"]]);
+  assert.deepEqual(calls, [["user.1", "user.2"]]);
 });
 
-test("a list in several parts is one", async () => {
-  const { told, socket } = await makeRoom();
+test("a list in several frames is one list", async () => {
+  const { calls, socket } = await makeRoom();
   socket.receive({ type: "members", topic: "a", members: [member(8)], version: 9, more: true });
-  assert.equal(told.length, 1);
+  assert.equal(calls.length, 1);
   socket.receive({ type: "members", topic: "a", members: [member(9)], version: 9 });
-  assert.deepEqual(told.at(-1), [["user.8", "user.9"], null]);
+  assert.deepEqual(calls.at(-1), [["user.8", "user.9"], null]);
 });
 
-test("a list of which the rest did not come is no part of the next one", async () => {
-  const { told, socket, clock } = await makeRoom();
+test("an incomplete list is not part of the next one", async () => {
+  const { calls, socket, clock } = await makeRoom();
   socket.receive({ type: "members", topic: "a", members: [member(8)], version: 9, more: true });
   socket.receive({ type: "members", topic: "a", members: [member(9)], version: 10 });
-  assert.deepEqual(told.at(-1), [["user.9"], null]);
+  assert.deepEqual(calls.at(-1), [["user.9"], null]);
   socket.receive({ type: "members", topic: "a", members: [member(8)], version: 11, more: true });
   socket.end();
   await comeBack(clock);
   FakeWebSocket.last.subscribed({ cursor: "c2", recovered: true });
   FakeWebSocket.last.receive({ type: "members", topic: "a", members: [member(7)], version: 11 });
-  assert.deepEqual(told.at(-1), [["user.7"], null]);
+  assert.deepEqual(calls.at(-1), [["user.7"], null]);
 });
 
-test("what is in the list already is passed over, and a gap brings the list anew", async () => {
-  const { told, socket, clock } = await makeRoom();
+test("an old version is ignored, and a gap fetches the whole list", async () => {
+  const { calls, socket, clock } = await makeRoom();
   socket.receive({ type: "leave", topic: "a", member: member(1), version: 5 });
-  assert.equal(told.length, 1);
+  assert.equal(calls.length, 1);
   socket.receive({ type: "join", topic: "a", member: member(4), version: 8 });
   await clock.advance(30_000);
-  assert.equal(told.length, 1);
+  assert.equal(calls.length, 1);
   socket.subscribed({ cursor: "c2", recovered: true });
   socket.receive({ type: "members", topic: "a", members: [member(4)], version: 8 });
-  assert.deepEqual(told.at(-1), [["user.4"], null]);
+  assert.deepEqual(calls.at(-1), [["user.4"], null]);
 });
 
-test("another life of the list may begin with a lower version", async () => {
-  const { told, socket } = await makeRoom();
+test("a new list can have a lower version", async () => {
+  const { calls, socket } = await makeRoom();
   socket.receive({ type: "members", topic: "a", members: [member(7)], version: 0 });
   socket.receive({ type: "join", topic: "a", member: member(8), version: 1 });
-  assert.deepEqual(told.at(-1), [["user.7", "user.8"], "join"]);
+  assert.deepEqual(calls.at(-1), [["user.7", "user.8"], "join"]);
 });
 
-test("after unsubscribe nobody is told anything", async () => {
-  const { topic, told, socket } = await makeRoom();
+test("no listener is called after unsubscribe()", async () => {
+  const { topic, calls, socket } = await makeRoom();
   topic.unsubscribe();
   socket.receive({ type: "join", topic: "a", member: member(3), version: 6 });
-  assert.equal(told.length, 1);
+  assert.equal(calls.length, 1);
 });

@@ -1,13 +1,13 @@
-// A network whose answers the test gives.
+// A network on which the test answers each request.
 import { FakeWebSocket, makeClient } from "./support.js";
 
-/** @import {Frame} from "../src/links.js" */
+/** @import {Frame} from "../src/transport.js" */
 
 const WELCOME = { type: "welcome", user: "7", topics: ["user.7", "everyone"], heartbeat: 25 };
 
-/** A request that waits for its answer. */
-export class Asked {
-  /** @type {Asked[]} */
+/** A pending request of the client. */
+export class FakeRequest {
+  /** @type {FakeRequest[]} */
   static all = [];
   /** @type {ReadableStreamDefaultController<Uint8Array> | null} */
   body = null;
@@ -27,19 +27,19 @@ export class Asked {
       try {
         this.body?.error(error);
       } catch {
-        // It had ended.
+        // The body had ended.
       }
     });
-    Asked.all.push(this);
+    FakeRequest.all.push(this);
   }
 
   static get last() {
-    const asked = Asked.all.at(-1);
-    if (!asked) throw new Error("nothing was asked");
-    return asked;
+    const request = FakeRequest.all.at(-1);
+    if (!request) throw new Error("no request was sent");
+    return request;
   }
 
-  /** What was asked, without what is the same each time. */
+  /** The last part of the path and the query, without the fields that never change. */
   get text() {
     const query = decodeURIComponent(this.url.search).replace("?v=1", "").replace("&ids=0", "");
     return `${this.url.pathname.split("/").at(-1)}${query}`;
@@ -56,7 +56,7 @@ export class Asked {
     await flush();
   }
 
-  /** Our server refuses. @param {number} status @param {string} code @param {object} [more] */
+  /** Answer with an error of our server. @param {number} status @param {string} code @param {object} [more] */
   refuse(status, code, more = {}) {
     return this.answer(status, { type: "error", code, message: "no", retry: false, ...more });
   }
@@ -64,20 +64,20 @@ export class Asked {
   /** Answer a poll. @param {Frame[]} frames @param {Frame[]} [events] @param {object} [more] */
   poll(frames, events = [], more = {}) {
     const body = { events, frames: [WELCOME, ...frames], cursor: "", reset: [], more: false, ...more };
-    return this.answer(200, body, { ETag: `W/"${Asked.all.length}"` });
+    return this.answer(200, body, { ETag: `W/"${FakeRequest.all.length}"` });
   }
 
-  /** Begin an event stream. @param {...Frame} frames */
+  /** Start an event stream. @param {...Frame} frames */
   async stream(...frames) {
     const body = new ReadableStream({ start: (controller) => void (this.body = controller) });
     const headers = { "Content-Type": "text/event-stream; charset=utf-8" };
     this.resolve(new Response(body, { headers }));
     await this.write(":  padding\nretry: 1000\n");
-    await this.bring(WELCOME, ...frames);
+    await this.sendFrames(WELCOME, ...frames);
   }
 
   /** @param {...Frame} frames */
-  async bring(...frames) {
+  async sendFrames(...frames) {
     for (const frame of frames) await this.write(`data:${JSON.stringify(frame)}\n\n`);
   }
 
@@ -92,13 +92,13 @@ export class Asked {
     await flush();
   }
 
-  /** The server ends the stream. */
+  /** End the stream. */
   async end() {
     this.body?.close();
     await flush();
   }
 
-  /** The network breaks. */
+  /** Fail as if the network broke. */
   async fail() {
     const error = new TypeError("fetch failed");
     this.reject(error);
@@ -107,18 +107,22 @@ export class Asked {
   }
 }
 
-/** Let answers be read. */
+/** Wait until the client has read the answers. */
 export async function flush() {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((go) => setImmediate(go));
 }
 
-/** @param {Partial<import("../src/client.js").Options>} [options] */
-export function makeOnline(options = {}) {
-  Asked.all = [];
+/**
+ * Make a client whose requests wait for the test.
+ *
+ * @param {Partial<import("../src/client.js").Options>} [options]
+ */
+export function makeNetworkClient(options = {}) {
+  FakeRequest.all = [];
   globalThis.fetch = /** @type {any} */ (
     (/** @type {URL} */ url, /** @type {RequestInit} */ init) =>
       new Promise((resolve, reject) => {
-        Object.assign(new Asked(url, init), { resolve, reject });
+        Object.assign(new FakeRequest(url, init), { resolve, reject });
       })
   );
   const made = makeClient({ transport: "auto", ...options });
@@ -130,21 +134,21 @@ export function makeOnline(options = {}) {
   return { ...made, advance };
 }
 
-/** A client that follows "a" over one transport. @param {string} transport @param {object} [options] */
+/** Make a client that follows "a" over one transport. @param {string} transport @param {object} [options] */
 export async function makeFollowing(transport, options = {}) {
-  const made = makeOnline({ transport, ...options });
+  const made = makeNetworkClient({ transport, ...options });
   const topic = made.client.subscribe("a");
   /** @type {any[]} */
   const got = [];
-  const told = { resets: 0 };
+  const counts = { resets: 0 };
   topic.on("*", (data) => got.push(data));
-  topic.onReset(() => (told.resets += 1));
+  topic.onReset(() => (counts.resets += 1));
   topic.onDenied(({ code }) => got.push(code));
   await made.advance(0);
-  if (transport === "sse") await Asked.last.stream();
-  else await Asked.last.poll([]);
+  if (transport === "sse") await FakeRequest.last.stream();
+  else await FakeRequest.last.poll([]);
   await made.advance(50);
-  return { ...made, topic, got, told };
+  return { ...made, topic, got, counts };
 }
 
 /** @param {number} seq @param {string} [topic] @returns {Frame} */
@@ -157,23 +161,23 @@ export function subscribed(topic, cursor, more = {}) {
   return { type: "subscribed", topic, cursor, replayed: 0, ...more };
 }
 
-/** The newest WebSocket is refused, as by a proxy that does not know it. */
+/** Refuse the newest WebSocket, as a proxy without WebSockets does. */
 export async function refuseUpgrade() {
   FakeWebSocket.last.end(1006);
   await flush();
 }
 
-/** A page whose WebSockets are refused, and which came through over event streams. */
-export async function makeFallen() {
-  const made = makeOnline();
+/** Make a client that fell back from a refused WebSocket to an event stream. */
+export async function makeFallenBack() {
+  const made = makeNetworkClient();
   const topic = made.client.subscribe("a");
   /** @type {any[]} */
   const got = [];
   topic.on("*", (data) => got.push(data));
   await made.advance(0);
   await refuseUpgrade();
-  await Asked.last.stream();
+  await FakeRequest.last.stream();
   await made.advance(50);
-  await Asked.last.stream(subscribed("a", "a0"));
+  await FakeRequest.last.stream(subscribed("a", "a0"));
   return { ...made, topic, got };
 }

@@ -1,11 +1,11 @@
-// A server that is cut, trims, restarts its log, and repeats and loses frames.
+// A server that loses connections, trims and restarts its log, and repeats and loses frames.
 import { FakeWebSocket } from "./support.js";
 
-/** @import {Frame} from "../src/links.js" */
+/** @import {Frame} from "../src/transport.js" */
 
 export const TOPICS = ["a", "b", "c"];
 
-/** The server's side of one topic: its life, its events, and what it has trimmed. */
+/** The log of one topic: its epoch, its newest event and the newest trimmed event. */
 export class Log {
   epoch = 0;
   head = 0;
@@ -42,17 +42,17 @@ export class Log {
   }
 }
 
-/** A server that serves the newest socket; `mangle` is what happens to events on their way. */
+/** Serves the newest WebSocket, with random faults. */
 export class Server {
   logs = new Map(TOPICS.map((topic) => [topic, new Log()]));
   /** @type {Map<string, number>} */
   positions = new Map();
   answered = 0;
-  /** @type {Map<string, number>} how often the client was told of a hole */
-  told = new Map(TOPICS.map((topic) => [topic, 0]));
+  /** @type {Map<string, number>} How many gaps the server reported to the client. */
+  gaps = new Map(TOPICS.map((topic) => [topic, 0]));
   /** @type {FakeWebSocket | null} */
   socket = null;
-  /** @type {Set<string>} topics of which the next event is the first of a subscription */
+  /** @type {Set<string>} Topics whose next event is the first of a subscription. */
   fresh = new Set();
 
   /**
@@ -64,7 +64,7 @@ export class Server {
     this.keepsFirst = keepsFirst;
   }
 
-  /** Take the newest connection and its commands. */
+  /** Accept the newest connection and answer its commands. */
   serve() {
     const socket = FakeWebSocket.last;
     if (socket.isClosed || socket.readyState !== 1) return;
@@ -86,7 +86,7 @@ export class Server {
   /** @param {FakeWebSocket} socket @param {Frame} frame */
   subscribe(socket, { id, topic, since, last }) {
     const log = this.log(topic);
-    if (this.positions.has(topic)) throw new Error(`${topic} is followed twice`);
+    if (this.positions.has(topic)) throw new Error(`${topic} is subscribed twice`);
     if (this.chance() < 0.1) {
       const error = { type: "error", id, code: "unavailable", message: "", retry: true };
       return socket.receive(error);
@@ -95,14 +95,14 @@ export class Server {
     const from = since === undefined ? newest : log.resume(since);
     const recovered = since === undefined ? undefined : from !== null;
     const cursor = from === null ? log.cursor : `${log.epoch}:${from}`;
-    if (recovered === false) this.tell(topic);
+    if (recovered === false) this.countGap(topic);
     this.positions.set(topic, from ?? log.head);
     this.fresh.add(topic);
     const replayed = log.head - (from ?? log.head);
     socket.receive({ type: "subscribed", id, topic, cursor, recovered, replayed });
   }
 
-  /** Write what is due of each topic, up to a number of events. @param {number} [most] */
+  /** Write events of each topic, up to a number, with faults. @param {number} [most] */
   write(most = 3, isFaulty = true) {
     const { socket } = this;
     if (!socket || socket.readyState !== 1 || socket.isClosed) return;
@@ -111,7 +111,7 @@ export class Server {
       let seq = position;
       if (seq < log.floor) {
         seq = log.head;
-        this.tell(topic);
+        this.countGap(topic);
         socket.receive({ type: "reset", topic, cursor: log.cursor, reason: "trimmed" });
       }
       for (let count = 0; seq < log.head && count < most; count += 1) {
@@ -134,14 +134,14 @@ export class Server {
     this.log(topic).restart();
     if (!this.positions.has(topic)) return;
     this.positions.set(topic, 0);
-    this.tell(topic);
+    this.countGap(topic);
     const cursor = this.log(topic).cursor;
     this.socket?.receive({ type: "reset", topic, cursor, reason: "restarted" });
   }
 
   /** @param {string} topic */
-  tell(topic) {
-    this.told.set(topic, (this.told.get(topic) ?? 0) + 1);
+  countGap(topic) {
+    this.gaps.set(topic, (this.gaps.get(topic) ?? 0) + 1);
   }
 
   /** @param {string} topic */
@@ -150,8 +150,8 @@ export class Server {
   }
 }
 
-/** Faults end, and one more event of each topic shows where its view stands. */
-export async function calm(/** @type {Server} */ server, /** @type {any} */ clock) {
+/** Stop the faults, and publish to each topic so that every view catches up. */
+export async function endFaults(/** @type {Server} */ server, /** @type {any} */ clock) {
   for (let turn = 0; turn < 3; turn += 1) {
     for (const topic of TOPICS) server.log(topic).append();
     for (let second = 0; second < 40; second += 1) {

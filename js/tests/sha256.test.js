@@ -5,14 +5,14 @@ import { makeSecret, originHash } from "../src/origin.js";
 import { sha256 } from "../src/sha256.js";
 import "./support.js";
 
-test("it is Node's SHA-256 for texts of every length around the blocks' borders", () => {
+test("sha256() agrees with Node for every length around the block boundaries", () => {
   for (let length = 0; length < 200; length += 1) {
     const text = "ü€😀a".repeat(length).slice(0, length);
     assert.equal(sha256(text), createHash("sha256").update(text).digest("hex"), text);
   }
 });
 
-test("a secret is 22 characters that fit into a header, and another one each time", () => {
+test("a secret is random and has 22 characters that a header accepts", () => {
   assert.match(makeSecret(), /^[\w-]{22}$/);
   assert.notEqual(makeSecret(), makeSecret());
 });

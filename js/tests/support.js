@@ -1,13 +1,13 @@
-// A clock and a socket that do what the test says.
+// A clock, a WebSocket and a storage that the test controls.
 import { webcrypto } from "node:crypto";
 import { Client } from "../src/client.js";
 
-/** @import {Frame} from "../src/links.js" */
+/** @import {Frame} from "../src/transport.js" */
 
-// Node 18 has it, but not where browsers have it.
+// Node 18 does not set it.
 if (!globalThis.crypto) Object.assign(globalThis, { crypto: webcrypto });
 
-/** @param {number} seed @returns {() => number} Numbers from 0 to 1, the same for the same seed. */
+/** @param {number} seed @returns {() => number} numbers from 0 to 1, the same for the same seed. */
 export function random(seed) {
   let state = seed;
   return () => {
@@ -18,7 +18,7 @@ export function random(seed) {
   };
 }
 
-/** Time goes on only when the test says so. */
+/** A clock that stands still until the test advances it. */
 export class FakeClock {
   time = 1_000_000;
   /** @type {{at: number, run: () => void}[]} */
@@ -52,18 +52,18 @@ export class FakeClock {
     this.time = end;
   }
 
-  /** The lid is closed, and no timer runs meanwhile. @param {number} ms */
+  /** Advance the clock without running timers, as a sleeping laptop does. @param {number} ms */
   sleep(ms) {
     this.time += ms;
   }
 }
 
-/** Let what was promised happen. */
+/** Wait until resolved promises have run their callbacks. */
 export async function settle() {
   for (let turn = 0; turn < 10; turn += 1) await null;
 }
 
-/** Stands in for the browser's WebSocket; `FakeWebSocket.all` has those that were made. */
+/** Replaces the browser's WebSocket; `FakeWebSocket.all` has all instances. */
 export class FakeWebSocket {
   static OPEN = 1;
   /** @type {FakeWebSocket[]} */
@@ -85,7 +85,7 @@ export class FakeWebSocket {
 
   static get last() {
     const socket = FakeWebSocket.all.at(-1);
-    if (!socket) throw new Error("nothing connected");
+    if (!socket) throw new Error("no WebSocket was opened");
     return socket;
   }
 
@@ -99,7 +99,7 @@ export class FakeWebSocket {
     this.readyState = 3;
   }
 
-  /** The server writes a frame. @param {Frame} frame */
+  /** Receive a frame from the server. @param {Frame} frame */
   receive(frame) {
     this.onmessage?.({ data: JSON.stringify(frame) });
   }
@@ -110,27 +110,27 @@ export class FakeWebSocket {
     this.receive({ type: "welcome", user: "7", topics, heartbeat: 25, version: 1, ...fields });
   }
 
-  /** The connection ends. @param {number} [code] */
+  /** Lose the connection. @param {number} [code] */
   end(code = 1006) {
     this.readyState = 3;
     this.onclose?.({ code });
   }
 
-  /** The newest frame of a type that the client sent. @param {string} type @returns {Frame} */
-  asked(type) {
+  /** Return the newest frame of a type that the client sent. @param {string} type @returns {Frame} */
+  lastSent(type) {
     const frame = this.sent.findLast((one) => one.type === type);
     if (!frame) throw new Error(`no ${type} was sent, but ${JSON.stringify(this.sent)}`);
     return frame;
   }
 
   /** @param {string} type @returns {Frame[]} */
-  all(type) {
+  allSent(type) {
     return this.sent.filter((one) => one.type === type);
   }
 
   /** Answer the newest subscribe. @param {Partial<Frame>} [fields] */
   subscribed(fields = {}) {
-    const { id, topic } = this.asked("subscribe");
+    const { id, topic } = this.lastSent("subscribe");
     this.receive({ type: "subscribed", id, topic, cursor: "c0", replayed: 0, ...fields });
   }
 
@@ -141,7 +141,7 @@ export class FakeWebSocket {
   }
 }
 
-/** What a tab remembers. */
+/** Replaces the tab's sessionStorage. */
 export class FakeStorage {
   /** @type {Map<string, string>} */
   all = new Map();
@@ -171,7 +171,7 @@ export function makeClient(options = {}) {
   return { client, clock, storage, states };
 }
 
-/** A client that follows the topic "a" and is there. @param {import("../src/following.js").Start} [start] */
+/** Make a client that is connected and follows the topic "a". @param {import("../src/subscription.js").Start} [start] */
 export async function makeLive(start) {
   const made = makeClient();
   const topic = made.client.subscribe("a", start);
@@ -186,12 +186,12 @@ export async function makeLive(start) {
   return { ...made, topic, got, resets: () => resets };
 }
 
-/** Connect again and return the new socket. @param {FakeClock} clock */
+/** Wait for the client to reconnect, and return the new WebSocket. @param {FakeClock} clock */
 export async function comeBack(clock) {
   const before = FakeWebSocket.all.length;
   const deadline = clock.time + 20_000;
   while (FakeWebSocket.all.length === before && clock.time < deadline) await clock.advance(50);
-  if (FakeWebSocket.all.length === before) throw new Error("it did not come back");
+  if (FakeWebSocket.all.length === before) throw new Error("the client did not reconnect");
   FakeWebSocket.last.welcome();
   return FakeWebSocket.last;
 }

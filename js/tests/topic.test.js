@@ -5,9 +5,9 @@ import { comeBack, FakeWebSocket, makeClient, makeLive, settle } from "./support
 
 mock.method(console, "warn", () => {});
 
-test("listeners get the data of their event, and the event", async () => {
+test("listeners receive the data and the event", async () => {
   const { topic } = await makeLive({ last: 3 });
-  assert.equal(FakeWebSocket.last.asked("subscribe").last, 3);
+  assert.equal(FakeWebSocket.last.lastSent("subscribe").last, 3);
   /** @type {any[]} */
   const got = [];
   topic.on("shipped", (data, event) => got.push([data, event.seq, event.event]));
@@ -16,7 +16,7 @@ test("listeners get the data of their event, and the event", async () => {
   assert.deepEqual(got, [[{ eta: 3 }, 2, "shipped"]]);
 });
 
-test("what on() answers removes the listener, also in the middle of an event", async () => {
+test("the function that on() returns removes the listener, even during an event", async () => {
   const { topic } = await makeLive();
   /** @type {string[]} */
   const got = [];
@@ -31,7 +31,7 @@ test("what on() answers removes the listener, also in the middle of an event", a
   assert.deepEqual(got, ["first"]);
 });
 
-test("a listener that throws is reported and does not break the others", async () => {
+test("an error in a listener is reported, and the other listeners run", async () => {
   const reported = mock.method(console, "error", () => {});
   const { topic, got } = await makeLive();
   topic.on("tick", () => {
@@ -44,51 +44,51 @@ test("a listener that throws is reported and does not break the others", async (
   reported.mock.restore();
 });
 
-test("two parts of a page share a subscription until the last leaves", async () => {
+test("two parts of a page share a subscription until the last one unsubscribes", async () => {
   const { client, topic, got } = await makeLive();
   const other = client.subscribe("a");
   await settle();
   const socket = FakeWebSocket.last;
-  assert.equal(socket.all("subscribe").length, 1);
+  assert.equal(socket.allSent("subscribe").length, 1);
   topic.unsubscribe();
   topic.unsubscribe();
   socket.event(1);
   assert.deepEqual(got, []);
-  assert.equal(socket.all("unsubscribe").length, 0);
+  assert.equal(socket.allSent("unsubscribe").length, 0);
   other.unsubscribe();
-  assert.equal(socket.all("unsubscribe").length, 1);
+  assert.equal(socket.allSent("unsubscribe").length, 1);
 });
 
-test("a start is one thing or the other", () => {
+test("a start with both since and last is an error, as is an empty name", () => {
   const { client } = makeClient();
   assert.throws(() => client.subscribe("b", { since: "@1", last: 1 }), TypeError);
   assert.throws(() => client.subscribe(""), TypeError);
 });
 
-test("an event that came already is passed over, and a hole is asked for", async () => {
+test("a repeated event is ignored, and a missing one is requested", async () => {
   const { clock, got } = await makeLive();
   const socket = FakeWebSocket.last;
   for (const seq of [5, 6, 6, 5, 8]) socket.event(seq);
   assert.deepEqual(got, [5, 6]);
   socket.event(9); // of the old subscription
   await clock.advance(500);
-  assert.equal(socket.asked("unsubscribe").topic, "a");
-  assert.equal(socket.asked("subscribe").since, "c6");
+  assert.equal(socket.lastSent("unsubscribe").topic, "a");
+  assert.equal(socket.lastSent("subscribe").since, "c6");
   socket.subscribed({ cursor: "c6", recovered: true, replayed: 2 });
   for (const seq of [7, 8]) socket.event(seq);
   assert.deepEqual(got, [5, 6, 7, 8]);
 });
 
-test("an ephemeral event is delivered and moves nothing", async () => {
+test("an ephemeral event is delivered and does not change the cursor", async () => {
   const { clock, got } = await makeLive();
   FakeWebSocket.last.event(1);
   FakeWebSocket.last.receive({ type: "event", topic: "a", event: "typing", data: "t" });
   FakeWebSocket.last.end();
-  assert.equal((await comeBack(clock)).asked("subscribe").since, "c1");
+  assert.equal((await comeBack(clock)).lastSent("subscribe").since, "c1");
   assert.deepEqual(got, [1, "t"]);
 });
 
-test("events that this page caused are passed over, and counted", async () => {
+test("events that this page caused are not delivered but advance the cursor", async () => {
   const { client, got } = await makeLive();
   const origin = originHash(client.headers["X-Realtime-Origin"]);
   FakeWebSocket.last.event(1, { origin });
@@ -96,7 +96,7 @@ test("events that this page caused are passed over, and counted", async () => {
   assert.deepEqual(got, [2]);
 });
 
-test("a resume that recovers resets nobody", async () => {
+test("a resume that recovers does not reset", async () => {
   const { clock, got, resets } = await makeLive();
   FakeWebSocket.last.event(1);
   FakeWebSocket.last.end();
@@ -122,17 +122,17 @@ test("a resume that does not recover resets once, within five seconds", async ()
   assert.deepEqual([got, resets()], [[1, 61], 1]);
 });
 
-test("after a reset in mid-stream it goes on from the cursor of the reset", async () => {
+test("after a reset the topic resumes from the cursor of the reset", async () => {
   const { clock, resets } = await makeLive();
   FakeWebSocket.last.event(9);
   FakeWebSocket.last.receive({ type: "reset", topic: "a", cursor: "new0", reason: "restarted" });
   FakeWebSocket.last.end();
-  assert.equal((await comeBack(clock)).asked("subscribe").since, "new0");
+  assert.equal((await comeBack(clock)).lastSent("subscribe").since, "new0");
   await clock.advance(5_000);
   assert.equal(resets(), 1);
 });
 
-test("a page that comes back with the place that was refused is not reset again", async () => {
+test("a page that reloads with the refused cursor is not reset again", async () => {
   const first = await makeLive({ since: "old" });
   FakeWebSocket.last.event(3);
   FakeWebSocket.last.end();
@@ -153,22 +153,22 @@ test("a page that comes back with the place that was refused is not reset again"
   }
 });
 
-test("a cursor that is none is a reset, and the topic is followed from now on", async () => {
+test("an invalid cursor resets, and the topic continues with new events", async () => {
   const { client, clock } = makeClient();
   let resets = 0;
   client.subscribe("a", { since: "§" }).onReset(() => (resets += 1));
   await settle();
   const socket = FakeWebSocket.last;
   socket.welcome();
-  const { id } = socket.asked("subscribe");
+  const { id } = socket.lastSent("subscribe");
   socket.receive({ type: "error", id, code: "bad_cursor", message: "", retry: false });
-  assert.equal(socket.asked("subscribe").since, undefined);
+  assert.equal(socket.lastSent("subscribe").since, undefined);
   socket.subscribed();
   await clock.advance(5_000);
   assert.equal(resets, 1);
 });
 
-test("who leaves before the reset is not reset", async () => {
+test("a part that unsubscribes before the reset is not reset", async () => {
   const { clock, topic, resets } = await makeLive();
   FakeWebSocket.last.receive({ type: "reset", topic: "a", cursor: "c9", reason: "trimmed" });
   topic.unsubscribe();
@@ -176,27 +176,27 @@ test("who leaves before the reset is not reset", async () => {
   assert.equal(resets(), 0);
 });
 
-test("a subscribe that may succeed later is repeated with backoff", async () => {
+test("a subscribe that can succeed later is repeated with backoff", async () => {
   const { client, clock } = makeClient();
   client.subscribe("a");
   await settle();
   const socket = FakeWebSocket.last;
   socket.welcome();
   for (let turn = 1; turn < 5; turn += 1) {
-    const { id } = socket.asked("subscribe");
+    const { id } = socket.lastSent("subscribe");
     socket.receive({ type: "error", id, code: "unavailable", message: "", retry: true });
-    assert.equal(socket.all("subscribe").length, turn);
+    assert.equal(socket.allSent("subscribe").length, turn);
     await clock.advance(250 * 2 ** (turn - 1));
-    assert.equal(socket.all("subscribe").length, turn + 1);
+    assert.equal(socket.allSent("subscribe").length, turn + 1);
   }
 });
 
-test("a refusal is told once, to later parts too, and asked again with the next connection", async () => {
+test("a denial is reported once to each part, and the next connection subscribes again", async () => {
   const { client, clock } = makeClient();
   /** @type {string[]} */
   const denied = [];
   const refuse = () => {
-    const { id } = FakeWebSocket.last.asked("subscribe");
+    const { id } = FakeWebSocket.last.lastSent("subscribe");
     const error = { type: "error", id, code: "forbidden", message: "no", retry: false };
     FakeWebSocket.last.receive(error);
   };
@@ -219,13 +219,13 @@ test("a refusal is told once, to later parts too, and asked again with the next 
   FakeWebSocket.last.event(1);
 });
 
-test("the user's topic is the one that the welcome names, of each user in turn", async () => {
+test(".user is the topic that the welcome names, for each user in turn", async () => {
   const { client } = makeClient({ user: "7" });
   /** @type {any[]} */
-  const heard = [];
-  client.addEventListener("userchange", (event) => heard.push(/** @type {any} */ (event).userId));
-  client.user.on("tick", (data) => heard.push(data));
-  client.user.onDenied(({ code }) => heard.push(code));
+  const calls = [];
+  client.addEventListener("userchange", (event) => calls.push(/** @type {any} */ (event).userId));
+  client.user.on("tick", (data) => calls.push(data));
+  client.user.onDenied(({ code }) => calls.push(code));
   client.everyone.on("tick", () => {});
   assert.equal(client.user, client.user);
   await settle();
@@ -241,10 +241,10 @@ test("the user's topic is the one that the welcome names, of each user in turn",
   FakeWebSocket.last.welcome({ user: "8", topics: ["user.8", "everyone"] });
   assert.equal(FakeWebSocket.last.sent[0].topic, "user.8");
   assert.equal(FakeWebSocket.last.sent[0].since, undefined);
-  assert.deepEqual(heard, ["ready", "forbidden", null, "8"]);
+  assert.deepEqual(calls, ["ready", "forbidden", null, "8"]);
 });
 
-test("the user's topic by its name and as .user is one subscription", async () => {
+test(".user and the same topic by its name share a subscription", async () => {
   const { client } = makeClient();
   /** @type {any[]} */
   const got = [];
@@ -253,20 +253,20 @@ test("the user's topic by its name and as .user is one subscription", async () =
   await settle();
   const socket = FakeWebSocket.last;
   socket.welcome();
-  assert.equal(socket.all("subscribe").length, 1);
+  assert.equal(socket.allSent("subscribe").length, 1);
   socket.subscribed();
   socket.event(1, { topic: "user.7" });
   assert.deepEqual(got.sort(), ["name", "user"]);
 });
 
-test("who leaves at once asks for nothing", async () => {
+test("a part that unsubscribes at once sends no subscribe", async () => {
   const { client } = await makeLive();
   client.subscribe("b").unsubscribe();
   await settle();
-  assert.equal(FakeWebSocket.last.asked("subscribe").topic, "a");
+  assert.equal(FakeWebSocket.last.lastSent("subscribe").topic, "a");
 });
 
-test("who leaves and comes back hears nothing of the subscription before", async () => {
+test("a part that follows again gets no event of the earlier subscription", async () => {
   const { client, topic } = await makeLive();
   topic.unsubscribe();
   /** @type {any[]} */

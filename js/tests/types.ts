@@ -1,16 +1,17 @@
-// The declarations that are shipped are those of the sources: tsc fails here if they are not.
+// tsc fails here if the shipped declarations differ from the sources.
 import type * as shipped from "../../realtime/static/realtime/realtime.js";
 import type { Client } from "../src/client.js";
 import * as source from "../src/index.js";
 
 type Internal =
   | "connector"
-  | "move"
+  | "attachTo"
+  | "switchTo"
   | "subscribeUser"
   | "deliver"
   | "reset"
   | "deny"
-  | "meet"
+  | "updateMembers"
   | "isFollowed"
   | "since";
 type Same<One, Other> = [One] extends [Other] ? ([Other] extends [One] ? true : never) : never;
@@ -21,13 +22,13 @@ export const members: Same<Exclude<keyof Client, Exclude<Internal, "since">>, ke
 export const ofTopics: Same<Exclude<keyof Client["user"], Internal>, keyof shipped.Topic> = true;
 export const states: Same<Client["state"], shipped.State> = true;
 
-// As a page's author writes it.
+// What the author of a page writes.
 export function page(realtime: shipped.Client): void {
   const order = realtime.subscribe("orders.42", { last: 20 });
   const off: () => void = order.on<{ eta: string }>("shipped", ({ eta }, { seq }) => [eta, seq]);
   order.onMembers((members, change) => [members[0]?.user, change?.type === "join"]);
   realtime.addEventListener("statechange", ({ state, code }) => [state, code]);
-  // @ts-expect-error A state that does not exist.
+  // @ts-expect-error This state does not exist.
   if (realtime.state === "open") off();
 }
 
@@ -38,6 +39,6 @@ export function pageWithElements(): void {
   });
   document.addEventListener("realtime-reset", ({ detail: { topic } }) => topic.length);
   document.addEventListener("realtime-denied", ({ detail: { topic, code } }) => [topic, code]);
-  // @ts-expect-error An event of a mouse is none of ours.
+  // @ts-expect-error A mouse event has no such detail.
   document.addEventListener("click", ({ detail: { topic } }) => topic);
 }

@@ -1,7 +1,7 @@
-"""Tabs of a Chromium that are really hidden and frozen.
+"""Chromium tabs that are really hidden and frozen.
 
-Playwright keeps every page visible and focused, and never freezes it, so these speak the DevTools
-protocol themselves.
+Playwright keeps every page visible and focused and never freezes it, so this module speaks the
+DevTools protocol itself.
 """
 
 import json
@@ -19,18 +19,18 @@ from tests.support.waiting import SCALE, wait_until
 
 
 class Refused(Exception):
-    """The browser did not run a command; between two documents it runs none."""
+    """The browser refused a command, as it does between two documents."""
 
 
 class Browser:
-    """A conversation with one Chromium."""
+    """The DevTools connection to one Chromium."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._ids = count(1)
 
     def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Send a command and return its result; events are passed over."""
+        """Send a command and return its result; ignore events."""
         frame = {"id": next(self._ids), "method": method, "params": params}
         self._socket.send(json.dumps(frame | ({"sessionId": session} if session else {})))
         while True:
@@ -43,7 +43,7 @@ class Browser:
 
 
 class Tab:
-    """One tab of it, which comes to the front when it is opened."""
+    """A new tab, which opens in front of the others."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self._browser = browser
@@ -53,7 +53,7 @@ class Tab:
         ]
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of an expression; None too if it throws."""
+        """Return the value of an expression; None if it throws."""
         options = {"expression": expression, "returnByValue": True}
         answer = self._browser.send("Runtime.evaluate", self._session, **options)
         return answer["result"].get("value")
@@ -70,20 +70,21 @@ class Tab:
         wait_until(holds, claim, timeout=20)
 
     def show(self) -> None:
-        """Bring it to the front, which hides the one before."""
+        """Bring the tab to the front, which hides the previous one."""
         self._browser.send("Target.activateTarget", targetId=self._id)
 
     def freeze(self) -> None:
-        """Stop its timers and tasks, as a browser does with hidden tabs."""
+        """Stop the tab's timers and tasks, as a browser does with hidden tabs."""
         self._browser.send("Page.setWebLifecycleState", self._session, state="frozen")
 
     def thaw(self) -> None:
+        """Resume the tab after ``freeze()``."""
         self._browser.send("Page.setWebLifecycleState", self._session, state="active")
 
 
 @contextmanager
 def start_browser(chromium: str, folder: Path) -> Iterator[Browser]:
-    """Start a Chromium with this folder as its profile, and end it."""
+    """Start a Chromium with this folder as its profile; stop it on exit."""
     port = folder / "DevToolsActivePort"
     arguments = ["--headless", "--remote-debugging-port=0", f"--user-data-dir={folder}"]
     process = subprocess.Popen(

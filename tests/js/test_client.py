@@ -1,4 +1,4 @@
-"""The page's client in a real Chromium, against a real Daphne."""
+"""The JavaScript client in a real Chromium, against a real Daphne."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def open_page(open_window, server) -> Callable:
 
 
 def wait_for_events(page, *expected: object) -> None:
-    """Wait for as many as expected; they must be these, in this order."""
+    """Wait until the page has these events, in this order, and no others."""
     wait_for(page, f"seen.length >= {len(expected)}")
     assert page.evaluate("seen") == list(expected)
 
@@ -37,7 +37,7 @@ def resets(page) -> int:
     return int(page.evaluate("sessionStorage.resets ?? 0"))
 
 
-def test_pages_receive_in_order_under_a_strict_policy(open_page, server) -> None:
+def test_pages_receive_events_in_order_under_a_strict_csp(open_page, server) -> None:
     pages = [open_page(), open_page()]
     server.publish("public.news", 20)
     for page in pages:
@@ -60,13 +60,13 @@ def test_after_a_crash_a_page_catches_up_without_a_reload(open_page, server) -> 
 
 
 def trim(server: Server, topic: str) -> None:
-    """Publish until nothing is kept of what the topic had."""
+    """Publish so many events that a trim removes all earlier ones."""
     server.publish(topic, 10)
     server.run("from django.core.management import call_command; call_command('realtime', 'trim')")
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_trimmed_log_resets_once_though_the_page_reloads(open_page, server, cached) -> None:
+def test_a_trimmed_log_resets_a_page_that_reloads_only_once(open_page, server, cached) -> None:
     server.publish("tiny.log", 1)
     since = server.run("from realtime import log; print(log.head('tiny.log'))").strip()
     page = open_page("tiny.log", f"?reload&since={since}" if cached else "?reload")
@@ -83,7 +83,7 @@ def test_a_trimmed_log_resets_once_though_the_page_reloads(open_page, server, ca
     assert resets(page) == 1
 
 
-def test_a_network_that_was_away_costs_nothing(open_page, server) -> None:
+def test_a_page_that_was_offline_misses_no_event(open_page, server) -> None:
     page = open_page()
     page.context.set_offline(True)
     server.publish("public.news", 20)
@@ -92,7 +92,7 @@ def test_a_network_that_was_away_costs_nothing(open_page, server) -> None:
     wait_for_state(page, "connected")
 
 
-def test_a_page_out_of_the_back_forward_cache_catches_up(open_page, server) -> None:
+def test_a_page_from_the_back_forward_cache_catches_up(open_page, server) -> None:
     page = open_page()
     page.evaluate("window.sameDocument = true")
     page.click("a")
@@ -104,7 +104,7 @@ def test_a_page_out_of_the_back_forward_cache_catches_up(open_page, server) -> N
     wait_for_events(page, *range(1, 21))
 
 
-def test_a_page_ignores_what_it_caused(open_page) -> None:
+def test_a_page_ignores_events_that_it_caused(open_page) -> None:
     page, other = open_page(), open_page()
     page.evaluate("fetch('/publish/excluded/', {headers: realtime.headers})")
     wait_for_events(other, 1)
@@ -123,7 +123,7 @@ def test_actions_client_events_and_signing_out(open_page, server) -> None:
     )
     assert refused == ["invalid", "RealtimeError"]
     page.evaluate("since => { realtime.since = since; }", now())
-    # Playwright would call the function that on() answers.
+    # Playwright would call the function that on() returns.
     page.evaluate("void realtime.user.on('*', data => seen.push(data))")
     page.evaluate("realtime.addEventListener('userchange', event => seen.push(event.userId))")
     user = page.evaluate("realtime.userId")
@@ -135,7 +135,7 @@ def test_actions_client_events_and_signing_out(open_page, server) -> None:
     assert set(page.evaluate("seen.slice(2)")) == {"forbidden", None}
 
 
-def test_commands_that_are_too_large_or_deep_are_refused_and_the_page_goes_on(
+def test_too_large_or_deep_commands_are_refused_and_the_page_stays_connected(
     open_page, server
 ) -> None:
     cookie = server.sign_in()["Cookie"]

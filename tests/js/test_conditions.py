@@ -1,8 +1,8 @@
-"""Pages whose network, tab, log or user does not stay as it was, in a real Chromium."""
+"""Pages whose network, tab, log or user changes, in a real Chromium."""
 
 from urllib.parse import quote
 
-from tests.js.support import ADD, now, tell, wait_for, wait_for_heard, wait_for_state
+from tests.js.support import ADD, now, publish_event, wait_for, wait_for_heard, wait_for_state
 from tests.js.tabs import Tab, start_browser
 from tests.support.server import Server
 
@@ -12,34 +12,34 @@ def element(id: str, topic: str, **attributes: str) -> str:
     return f'<realtime-topic id="{id}" name="{topic}"{text}></realtime-topic>'
 
 
-def test_of_two_pages_the_one_that_was_offline_catches_up(
+def test_a_page_that_was_offline_catches_up_with_another(
     open_window, shared_server, topic
 ) -> None:
-    first = tell(shared_server, topic, "shipped", 0)
+    first = publish_event(shared_server, topic, "shipped", 0)
     url = f"/elements/?html={quote(element('one', topic, since=first))}"
     pages = [open_window(shared_server, url) for _ in range(2)]
-    tell(shared_server, topic, "shipped", 1)
+    publish_event(shared_server, topic, "shipped", 1)
     for page in pages:
         wait_for_heard(page, ["realtime:shipped", "one", "1"])
-    away, there = pages
-    away.context.set_offline(True)
-    wait_for_state(away, "waiting")
-    # A part of the page that comes while there is no connection, and is behind the page.
-    away.evaluate(ADD, {"id": "late", "name": topic, "since": first})
+    offline, online = pages
+    offline.context.set_offline(True)
+    wait_for_state(offline, "waiting")
+    # A part of the page that is added without a connection, and whose cursor is older.
+    offline.evaluate(ADD, {"id": "late", "name": topic, "since": first})
     for number in range(2, 6):
-        tell(shared_server, topic, "shipped", number)
+        publish_event(shared_server, topic, "shipped", number)
     everything = [["realtime:shipped", "one", str(number)] for number in range(1, 6)]
-    wait_for_heard(there, *everything)
-    assert away.evaluate("heard.length") == 1
-    away.context.set_offline(False)
-    wait_for(away, "heard.length >= 10")
-    heard = away.evaluate("heard")
+    wait_for_heard(online, *everything)
+    assert offline.evaluate("heard.length") == 1
+    offline.context.set_offline(False)
+    wait_for(offline, "heard.length >= 10")
+    heard = offline.evaluate("heard")
     assert [one for one in heard if one[1] == "one"] == everything
     assert [one[2] for one in heard if one[1] == "late"] == ["1", "2", "3", "4", "5"]
-    assert away.evaluate("sessionStorage.resets") is None
+    assert offline.evaluate("sessionStorage.resets") is None
 
 
-def test_a_hidden_and_a_frozen_tab_miss_nothing(chromium, shared_server, tmp_path, topic) -> None:
+def test_a_hidden_or_frozen_tab_misses_no_event(chromium, shared_server, tmp_path, topic) -> None:
     url = f"http://127.0.0.1:{shared_server.port}/page/{topic}/"
     with start_browser(chromium, tmp_path) as browser:
         tab = Tab(browser, url)
@@ -81,23 +81,23 @@ def test_a_tab_that_was_frozen_while_the_server_crashed_resumes(chromium, tmp_pa
         assert tab.evaluate("sessionStorage.resets") is None
 
 
-def test_two_stale_places_on_a_page_that_reloads_reset_it_once(
+def test_two_trimmed_cursors_reset_a_page_that_reloads_once(
     open_window, shared_server, topic
 ) -> None:
     name = f"tiny.{topic.removeprefix('public.')}"
-    stale = [tell(shared_server, name, "shipped", number) for number in range(2)]
+    stale = [publish_event(shared_server, name, "shipped", number) for number in range(2)]
     for number in range(2, 12):
-        tell(shared_server, name, "shipped", number)
+        publish_event(shared_server, name, "shipped", number)
     shared_server.run(
         "from django.core.management import call_command; call_command('realtime', 'trim')"
     )
     html = element("a", name, since=stale[0]) + element("b", name, since=stale[1])
     page = open_window(shared_server, f"/elements/?reload&html={quote(html)}")
-    wait_for(page, "sessionStorage.resets === '2'")  # both are told, by one and the same page
+    wait_for(page, "sessionStorage.resets === '2'")  # both elements were reset by the same page
     wait_for(page, "performance.getEntriesByType('navigation')[0].type === 'reload'")
-    # What is published before both places were refused again is in neither of them.
+    # Wait until both cursors were refused again: earlier events would reach neither element.
     wait_for(page, "window.warned?.length === 2")
-    tell(shared_server, name, "paid", "x")
+    publish_event(shared_server, name, "paid", "x")
     wait_for(page, "heard.filter(([, , data]) => data === 'x').length === 2")
     assert page.evaluate("sessionStorage.resets") == "2"
     assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "reload"
@@ -114,18 +114,18 @@ def test_signing_in_while_connected_brings_the_users_topic(
     wait_for(page, "window.change && realtime.state === 'connected'")
     key = page.evaluate("change.userId")
     assert page.evaluate("change.previous") is None
-    tell(shared_server, f"user.{key}", "paid", 1)
+    publish_event(shared_server, f"user.{key}", "paid", 1)
     page.evaluate(ADD, {"id": "late", "name": "user", "last": "1"})
     wait_for(page, "heard.length >= 2")
-    tell(shared_server, f"user.{key}", "paid", 2)
+    publish_event(shared_server, f"user.{key}", "paid", 2)
     wait_for(page, "heard.filter(([, , data]) => data === '2').length === 2")
-    tell(shared_server, topic, "paid", 3)
+    publish_event(shared_server, topic, "paid", 3)
     wait_for(page, "heard.at(-1)[2] === '3'")
-    # Nobody is told of a denial again, and the next user does not get what was this one's.
+    # The denial is not reported again, and the next user gets no event of this one.
     page.evaluate("fetch('/sign-in/ida/').then(() => realtime.reconnect())")
     wait_for(page, "change.previous !== null && realtime.state === 'connected'")
-    tell(shared_server, f"user.{key}", "paid", 4)
-    tell(shared_server, topic, "paid", 5)
+    publish_event(shared_server, f"user.{key}", "paid", 4)
+    publish_event(shared_server, topic, "paid", 5)
     wait_for(page, "heard.at(-1)[2] === '5'")
     heard = page.evaluate("heard")
     assert "4" not in [data for _, _, data in heard]

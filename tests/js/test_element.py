@@ -6,24 +6,24 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.js.support import ADD, tell, wait_for, wait_for_heard, wait_for_state
+from tests.js.support import ADD, publish_event, wait_for, wait_for_heard, wait_for_state
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def open_page(open_window, shared_server) -> Callable:
-    """Open a page with this markup; `page.subscribed` and `.left` are the server's answers."""
+    """Open a page with this markup; it collects `subscribed` and `unsubscribed` frames."""
 
     def open_page(html: str = "", query: str = "", cookie: str | None = None):
         page = open_window(shared_server, "about:blank", cookie)
-        page.subscribed, page.left = [], []
+        page.subscribed, page.unsubscribed = [], []
 
         def received(text: str) -> None:
             frame = json.loads(text)
             if frame["type"] == "subscribed":
                 page.subscribed.append(frame)
             if frame["type"] == "unsubscribed":
-                page.left.append(frame)
+                page.unsubscribed.append(frame)
 
         page.on("websocket", lambda socket: socket.on("framereceived", received))
         page.goto(f"/elements/?html={quote(html)}{query}")
@@ -34,14 +34,14 @@ def open_page(open_window, shared_server) -> Callable:
 
 def wait_for_frames(page, frames: list, count: int) -> None:
     def holds() -> bool:
-        page.evaluate("0")  # Playwright hears of frames while it waits for something
+        page.evaluate("0")  # Playwright receives frames only while it waits
         return len(frames) >= count
 
     wait_until(holds, f"{count} frames", timeout=20)
 
 
 def test_events_bubble_from_a_hidden_element(open_page, shared_server, topic) -> None:
-    cursor = tell(shared_server, topic, "shipped", 0)
+    cursor = publish_event(shared_server, topic, "shipped", 0)
     page = open_page(
         f'<realtime-topic id="all" name="{topic}" since="{cursor}"></realtime-topic>'
         f'<p><realtime-topic id="some" name="{topic}" on="paid  lost" since="{cursor}">'
@@ -50,7 +50,7 @@ def test_events_bubble_from_a_hidden_element(open_page, shared_server, topic) ->
     page.evaluate(
         "document.body.addEventListener('realtime:paid', event => { window.paid ??= event })"
     )
-    cursors = [tell(shared_server, topic, event, n) for n, event in enumerate(("shipped", "paid"))]
+    cursors = [publish_event(shared_server, topic, event, n) for n, event in enumerate(("shipped", "paid"))]
     wait_for_heard(
         page,
         ["realtime:shipped", "all", "0"],
@@ -71,10 +71,10 @@ def test_events_bubble_from_a_hidden_element(open_page, shared_server, topic) ->
     assert len(page.subscribed) == 1
 
 
-def test_what_is_removed_leaves_and_what_is_moved_keeps_its_place(
+def test_a_removed_element_unsubscribes_and_a_moved_one_keeps_its_position(
     open_page, shared_server, topic
 ) -> None:
-    tell(shared_server, topic, "shipped", 0)
+    publish_event(shared_server, topic, "shipped", 0)
     page = open_page(
         f'<realtime-topic id="one" name="{topic}" last="1"></realtime-topic><p id="p"></p>'
     )
@@ -82,13 +82,13 @@ def test_what_is_removed_leaves_and_what_is_moved_keeps_its_place(
     page.evaluate("p.append(one)")
     page.evaluate("document.body.moveBefore?.(one, p)")
     page.evaluate("{ const it = one; it.remove(); p.append(it); }")
-    tell(shared_server, topic, "shipped", 1)
+    publish_event(shared_server, topic, "shipped", 1)
     wait_for(page, "heard.length >= 2")
     page.evaluate("{ window.gone = one; gone.remove(); }")
-    wait_for_frames(page, page.left, 1)
+    wait_for_frames(page, page.unsubscribed, 1)
     page.evaluate(ADD, {"name": topic, "id": "two", "last": "1"})
     wait_for(page, "heard.length >= 3")
-    tell(shared_server, topic, "shipped", 2)
+    publish_event(shared_server, topic, "shipped", 2)
     wait_for_heard(
         page,
         ["realtime:shipped", "one", "0"],
@@ -99,17 +99,17 @@ def test_what_is_removed_leaves_and_what_is_moved_keeps_its_place(
     assert len(page.subscribed) == 2
 
 
-def test_a_changed_attribute_follows_anew_and_other_names_of_events_do_not(
+def test_changed_attributes_subscribe_again_but_changed_event_names_do_not(
     open_page, shared_server, topic
 ) -> None:
-    cursor = tell(shared_server, topic, "shipped", 0)
-    tell(shared_server, topic, "paid", 1)
+    cursor = publish_event(shared_server, topic, "shipped", 0)
+    publish_event(shared_server, topic, "paid", 1)
     page = open_page(
         f'<realtime-topic id="one" name="{topic}" on="shipped" last="2"></realtime-topic>'
     )
     wait_for_heard(page, ["realtime:shipped", "one", "0"])
     page.evaluate("one.setAttribute('on', 'paid')")
-    tell(shared_server, topic, "paid", 2)
+    publish_event(shared_server, topic, "paid", 2)
     wait_for(page, "heard.length >= 2")
     assert len(page.subscribed) == 1
     page.evaluate(
@@ -122,7 +122,7 @@ def test_a_changed_attribute_follows_anew_and_other_names_of_events_do_not(
         f"{topic}-b",
     )
     wait_for_frames(page, page.subscribed, 3)
-    tell(shared_server, f"{topic}-b", "paid", 3)
+    publish_event(shared_server, f"{topic}-b", "paid", 3)
     wait_for_heard(
         page,
         ["realtime:shipped", "one", "0"],
@@ -133,8 +133,8 @@ def test_a_changed_attribute_follows_anew_and_other_names_of_events_do_not(
     )
 
 
-def test_late_elements_begin_at_their_own_cursors(open_page, shared_server, topic) -> None:
-    cursors = [tell(shared_server, topic, "shipped", n) for n in range(4)]
+def test_late_elements_start_at_their_own_cursors(open_page, shared_server, topic) -> None:
+    cursors = [publish_event(shared_server, topic, "shipped", n) for n in range(4)]
     page = open_page(
         f'<realtime-topic id="first" name="{topic}" since="{cursors[2]}"></realtime-topic>'
     )
@@ -144,7 +144,7 @@ def test_late_elements_begin_at_their_own_cursors(open_page, shared_server, topi
             ADD, {"name": topic, "id": f"after{number}", "since": cursors[number], "on": "shipped"}
         )
     wait_for(page, "heard.length >= 6")
-    tell(shared_server, topic, "shipped", 4)
+    publish_event(shared_server, topic, "shipped", 4)
     wait_for(page, "heard.length >= 10")
     heard = page.evaluate("heard")
     assert {name: [data for _, id, data in heard if id == name] for _, name, _ in heard} == {
@@ -156,11 +156,11 @@ def test_late_elements_begin_at_their_own_cursors(open_page, shared_server, topi
     assert len(heard) == 10
 
 
-def test_a_denial_and_a_reset_are_events_of_another_form(open_page, shared_server, topic) -> None:
+def test_denials_and_resets_have_event_names_of_another_form(open_page, shared_server, topic) -> None:
     trimmed = f"tiny.{topic.removeprefix('public.')}"
-    cursor = tell(shared_server, trimmed, "shipped", 0)
+    cursor = publish_event(shared_server, trimmed, "shipped", 0)
     for number in range(10):
-        tell(shared_server, trimmed, "shipped", number)
+        publish_event(shared_server, trimmed, "shipped", number)
     shared_server.run(
         "from django.core.management import call_command; call_command('realtime', 'trim')"
     )
@@ -171,7 +171,7 @@ def test_a_denial_and_a_reset_are_events_of_another_form(open_page, shared_serve
     )
     wait_for(page, "heard.length >= 2")
     wait_for_frames(page, page.subscribed, 2)
-    tell(shared_server, topic, "reset", "event")
+    publish_event(shared_server, topic, "reset", "event")
     wait_for(page, "heard.length >= 3")
     assert sorted(page.evaluate("heard")) == [
         ["realtime-denied", "a", "private.1"],
@@ -181,20 +181,20 @@ def test_a_denial_and_a_reset_are_events_of_another_form(open_page, shared_serve
 
 
 @pytest.mark.parametrize(
-    ("attributes", "complaint"),
+    ("attributes", "error"),
     [
         ({"name": ""}, "the attribute name is missing"),
         ({}, "the attribute name is missing"),
-        ({"name": "public.news", "last": "x"}, 'last="x" is no whole number'),
-        ({"name": "public.news", "last": "-1"}, 'last="-1" is no whole number'),
+        ({"name": "public.news", "last": "x"}, 'last="x" is not a whole number'),
+        ({"name": "public.news", "last": "-1"}, 'last="-1" is not a whole number'),
         ({"name": "public.news", "last": "1", "since": "@1"}, "give it since or last, not both"),
         ({"name": "public.news", "since": ""}, "since is empty"),
     ],
 )
-def test_a_mistake_is_said_once_and_follows_nothing(
-    open_page, complaints, shared_server, topic, attributes, complaint
+def test_a_wrong_attribute_is_logged_once_and_follows_nothing(
+    open_page, expected_errors, shared_server, topic, attributes, error
 ) -> None:
-    complaints.append(f"<realtime-topic>: {complaint}")
+    expected_errors.append(f"<realtime-topic>: {error}")
     html = " ".join(f'{name}="{value}"' for name, value in attributes.items())
     page = open_page(f'<realtime-topic id="one" {html}></realtime-topic><p id="after"></p>')
     errors: list[str] = []
@@ -202,7 +202,7 @@ def test_a_mistake_is_said_once_and_follows_nothing(
     page.reload()
     assert page.locator("#after").count() == 1
     wait_for(page, "realtime.state === 'waiting'")
-    tell(shared_server, topic, "shipped", 0)
+    publish_event(shared_server, topic, "shipped", 0)
     page.evaluate(
         "topic => { one.removeAttribute('since'); one.setAttribute('last', 1);"
         " one.setAttribute('name', topic); }",
@@ -210,11 +210,11 @@ def test_a_mistake_is_said_once_and_follows_nothing(
     )
     wait_for_heard(page, ["realtime:shipped", "one", "0"])
     assert len(errors) == 1
-    assert complaint in errors[0]
+    assert error in errors[0]
 
 
-def test_a_page_without_client_is_told_once_what_to_add(open_page, complaints) -> None:
-    complaints.append("<realtime-topic>: this page has no client. Add {% realtime_script %}")
+def test_a_page_without_a_client_logs_once_what_to_add(open_page, expected_errors) -> None:
+    expected_errors.append("<realtime-topic>: this page has no client. Add {% realtime_script %}")
     page = open_page('<realtime-topic name="public.news"></realtime-topic>' * 2, "&without&twice")
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
@@ -227,19 +227,19 @@ def test_a_page_without_client_is_told_once_what_to_add(open_page, complaints) -
     assert len(errors) == 1
 
 
-def test_the_file_may_be_loaded_twice(open_page, shared_server, topic) -> None:
+def test_the_client_can_be_loaded_twice(open_page, shared_server, topic) -> None:
     page = open_page(f'<realtime-topic id="one" name="{topic}"></realtime-topic>', "&twice")
     wait_for_state(page, "connected")
     page.evaluate(ADD, {"name": topic, "id": "two"})
     wait_for_frames(page, page.subscribed, 1)
-    tell(shared_server, topic, "shipped", 0)
+    publish_event(shared_server, topic, "shipped", 0)
     wait_for(page, "heard.length >= 2")
     assert sorted(id for _, id, _ in page.evaluate("heard")) == ["one", "two"]
 
 
-def test_the_user_and_everyone_are_topics_like_others(open_page, shared_server) -> None:
+def test_elements_can_follow_user_and_everyone(open_page, shared_server) -> None:
     cookie = shared_server.sign_in()["Cookie"]
-    cursor = tell(shared_server, "everyone", "paid", 0)
+    cursor = publish_event(shared_server, "everyone", "paid", 0)
     page = open_page(
         '<realtime-topic id="own" name="user" last="1"></realtime-topic>'
         f'<realtime-topic id="all" name="everyone" since="{cursor}"></realtime-topic>',
@@ -247,9 +247,9 @@ def test_the_user_and_everyone_are_topics_like_others(open_page, shared_server) 
     )
     wait_for(page, "realtime.userId")
     own = f"user.{page.evaluate('realtime.userId')}"
-    tell(shared_server, own, "paid", 1)
+    publish_event(shared_server, own, "paid", 1)
     wait_for(page, "heard.length >= 1")
-    tell(shared_server, "everyone", "paid", 2)
+    publish_event(shared_server, "everyone", "paid", 2)
     wait_for_heard(page, ["realtime:paid", "own", "1"], ["realtime:paid", "all", "2"])
     page.evaluate("fetch('/logout/').then(() => realtime.reconnect())")
     wait_for(page, "heard.length >= 4")

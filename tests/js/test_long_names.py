@@ -1,4 +1,4 @@
-"""Pages with many topics of long names behind a proxy with its defaults, in a real Chromium."""
+"""Pages with many long topic names behind nginx with its defaults, in a real Chromium."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from tests.support.server import Server
 from tests.support.services import require
 
 TRANSPORTS = ("sse", "longpoll", "poll")
-LINE = 8_192  # bytes of a request's first line, or of a header, that nginx takes
+LINE = 8_192  # bytes that nginx accepts for a request's first line, or for a header
 
 FOLLOW = """([names, since]) => {
   window.got = Object.fromEntries(names.map(name => [name, []]));
@@ -27,14 +27,14 @@ FOLLOW = """([names, since]) => {
 
 @pytest.fixture(scope="module")
 def proxied(shared_server, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """The server behind nginx, which lets no WebSocket through unless it is told to."""
+    """The server behind nginx, which by default lets no WebSocket through."""
     path = require(nginx_path(), GET_NGINX)
     with nginx(path, tmp_path_factory.mktemp("nginx"), [shared_server.port]) as port:
         yield SimpleNamespace(port=port)
 
 
 def names_of(kind: str, length: int) -> list[str]:
-    # With the two topics that the page follows beside them a hundred: the server allows no more.
+    # 98, because the page follows two more topics, and the server allows a hundred.
     return [f"public.{kind}-{number}-".ljust(length, "x") for number in range(98)]
 
 
@@ -46,7 +46,7 @@ def publish(server: Server, names: list[str], data: int) -> None:
 
 
 def lines_of(requests: list) -> list[int]:
-    """Return how long the first line, and the longest header of ours, of each request is."""
+    """Return the lengths of each request's first line and of its longest header of ours."""
     lines = []
     for request in requests:
         line = f"GET {request.url.partition(':')[2]} HTTP/1.1\r\n"
@@ -55,7 +55,7 @@ def lines_of(requests: list) -> list[int]:
 
 
 @pytest.mark.parametrize("transport", ["auto", *TRANSPORTS])
-def test_a_hundred_topics_fit_into_what_a_proxy_takes(
+def test_a_hundred_topics_fit_into_the_limits_of_a_proxy(
     open_window, proxied, shared_server, transport
 ) -> None:
     names = names_of(transport, 46)
@@ -67,7 +67,7 @@ def test_a_hundred_topics_fit_into_what_a_proxy_takes(
     page.evaluate(FOLLOW, [names, now()])
     publish(shared_server, names, 1)
     wait_for(page, "Object.values(got).every(each => each.length >= 1)")
-    # Another topic makes a request that carries the places of all the others.
+    # Another topic starts a request with the cursors of all the others.
     page.evaluate("void realtime.subscribe('public.another', {last: 1}).on('*', () => {})")
     publish(shared_server, names, 2)
     wait_for(page, "Object.values(got).every(each => each.length >= 2)")
@@ -81,15 +81,15 @@ def test_a_hundred_topics_fit_into_what_a_proxy_takes(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_topics_that_do_not_fit_are_denied_and_the_others_go_on(
+def test_topics_that_do_not_fit_are_denied_and_the_others_continue(
     open_window, proxied, shared_server, transport
 ) -> None:
     names = names_of(f"long-{transport}", 200)
     page = open_window(proxied, "/page/public.long/")
     wait_for_state(page, "connected")
     page.evaluate("name => sessionStorage.setItem('realtime:transport', name)", transport)
-    asked: list = []
-    page.on("request", lambda request: asked.append(request.url.partition("?")[0][-4:]))
+    paths: list = []
+    page.on("request", lambda request: paths.append(request.url.partition("?")[0][-4:]))
     page.reload()
     wait_for_state(page, "connected")
     page.evaluate("""() => {
@@ -108,4 +108,4 @@ def test_topics_that_do_not_fit_are_denied_and_the_others_go_on(
     assert page.evaluate("got") == {name: [1] if name in left else [] for name in names}
     assert page.evaluate("states") == []
     assert page.evaluate("realtime.transport") == transport
-    assert len(asked) < 30, "it did not ask again and again"
+    assert len(paths) < 30, "the client sent too many requests"

@@ -1,11 +1,11 @@
-"""From a rendered page to a live one without a hole: what came in between is delivered."""
+"""No event is lost between rendering a page and subscribing."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.js.support import tell, wait_for
+from tests.js.support import publish_event, wait_for
 from tests.support.server import Server
 
 TRANSPORTS = ["websocket", "sse", "longpoll", "poll"]
@@ -22,23 +22,23 @@ def test_event_between_the_query_and_the_subscribe_is_delivered(
     page.goto(f"/rendered/{topic}/?transport={transport}", wait_until="commit")
     page.wait_for_selector("#count")
     assert page.inner_text("#count") == "0", "the page was rendered before the event"
-    # Here the client's script is still on its way.
+    # The client's script has not loaded yet.
     while not held:
         page.wait_for_event("request")
-    tell(shared_server, topic, "counted", "1")
+    publish_event(shared_server, topic, "counted", "1")
     for route in held:
         route.continue_()
     wait_for(page, "heard.length >= 1")
-    tell(shared_server, topic, "counted", "2")
+    publish_event(shared_server, topic, "counted", "2")
     wait_for(page, "heard.length >= 2")
     assert page.evaluate("heard") == ["1", "2"]
     assert page.evaluate("realtime.transport") == transport
 
 
-def test_page_older_than_the_log_is_told_once(
+def test_page_older_than_the_log_is_reset_once(
     shared_server: Server, open_window: Callable[..., Any]
 ) -> None:
-    """As one that comes out of a cache: what was trimmed since is a hole."""
+    """The page is as old as one from a cache; the events since then were trimmed."""
     topic = "tiny.rendered"
     page = open_window(shared_server, "/elements/")
     held: list[Any] = []  # the requests for the client
@@ -52,6 +52,6 @@ def test_page_older_than_the_log_is_told_once(
     for route in held:
         route.continue_()
     wait_for(page, "heard.length >= 1")
-    tell(shared_server, topic, "counted", "after")
+    publish_event(shared_server, topic, "counted", "after")
     wait_for(page, "heard.length >= 2")
     assert page.evaluate("heard") == ["realtime-reset", "after"]

@@ -1,4 +1,4 @@
-"""The page's client behind networks that let only some transports through, in a real Chromium."""
+"""The client on networks that block some transports, in a real Chromium."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.js.proxy import Fate, Proxy, Rule
-from tests.js.support import now, tell, wait_for, wait_for_state
+from tests.js.proxy import Proxy, Rule, Verdict
+from tests.js.support import now, publish_event, wait_for, wait_for_state
 from tests.support.server import Publisher, Server
 from tests.support.waiting import SCALE
 
@@ -56,7 +56,7 @@ def test_one_api_on_every_transport(open_page, shared_server, transport) -> None
         "invalid",
         "not a name",
     ]
-    # A second topic while the first goes on, one that is refused, and the user's own.
+    # While the first topic goes on: a second one, a refused one, and the user's own.
     script = """since => {
       window.late = [];
       realtime.since = since;
@@ -76,16 +76,16 @@ def test_one_api_on_every_transport(open_page, shared_server, transport) -> None
     assert page.evaluate("changes") == []
 
 
-def blocks_upgrades(method: str, path: str) -> Fate:
+def blocks_upgrades(method: str, path: str) -> Verdict:
     return "refuse" if method == "UPGRADE" else "pass"
 
 
-def holds_streams(method: str, path: str) -> Fate:
+def holds_streams(method: str, path: str) -> Verdict:
     return "hold" if "/realtime/sse" in path else blocks_upgrades(method, path)
 
 
-def cuts_what_lasts(method: str, path: str) -> Fate:
-    """Let plain GETs through that are answered at once."""
+def cuts_long_requests(method: str, path: str) -> Verdict:
+    """Pass only plain GET requests that are answered at once."""
     if method == "GET":
         return "cut" if "/realtime/" in path else "pass"
     return "refuse"
@@ -93,9 +93,9 @@ def cuts_what_lasts(method: str, path: str) -> Fate:
 
 @pytest.mark.parametrize(
     ("rule", "transport", "seconds"),
-    [(blocks_upgrades, "sse", 5), (holds_streams, "longpoll", 15), (cuts_what_lasts, "poll", 20)],
+    [(blocks_upgrades, "sse", 5), (holds_streams, "longpoll", 15), (cuts_long_requests, "poll", 20)],
 )
-def test_it_works_over_what_the_network_lets_through(
+def test_the_client_uses_a_transport_that_the_network_lets_through(
     open_page, proxied, shared_server, topic, rule, transport, seconds
 ) -> None:
     proxy = proxied(rule)
@@ -106,18 +106,18 @@ def test_it_works_over_what_the_network_lets_through(
     assert page.evaluate("performance.now()") < seconds * 1000
     shared_server.publish(name, 5)
     wait_for_events(page, 1, 2, 3, 4, 5)
-    # The next page of this tab begins with what worked.
+    # The next page in this tab starts with the transport that worked.
     page.goto(f"/page/{name}/")
-    asked = len(proxy.asked)
+    count = len(proxy.requests)
     wait_for_state(page, "connected")
     assert page.evaluate("realtime.transport") == transport
-    assert "/realtime/ws?v=1" not in [path for _, path in proxy.asked[asked:]]
+    assert "/realtime/ws?v=1" not in [path for _, path in proxy.requests[count:]]
     shared_server.publish(name, 1)
     wait_for_events(page, 6)
 
 
 @pytest.mark.parametrize("transport", ["sse", "longpoll"])
-def test_a_page_out_of_the_back_forward_cache_catches_up(
+def test_a_page_from_the_back_forward_cache_catches_up(
     open_page, shared_server, topic, transport
 ) -> None:
     name = f"{topic}-{transport}"
@@ -143,7 +143,7 @@ def test_a_page_that_is_older_than_the_log_is_reset_once(
     shared_server.run(
         "from django.core.management import call_command; call_command('realtime', 'trim')"
     )
-    # Its reload brings the same page out of a cache, with the same place.
+    # The reload brings the same page, as from a cache, with the same cursor.
     page = open_page(f"?reload&since={since}&transport={transport}", at=name)
     wait_for(page, "performance.getEntriesByType('navigation')[0].type === 'reload'")
     wait_for(page, "realtime.state === 'connected'")
@@ -159,14 +159,14 @@ def test_a_page_that_is_older_than_the_log_is_reset_once(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_page_without_a_session_is_whom_its_token_says(
+def test_a_page_without_a_session_is_the_user_of_its_token(
     open_page, shared_server, transport
 ) -> None:
     name = f"orders.{10 + TRANSPORTS.index(transport)}"
     page = open_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    # The first token has run out when it comes, and the second runs out soon.
+    urls = []
+    page.on("request", lambda request: urls.append(request.url))
+    # The first token has expired when it arrives, and the second expires soon.
     page.evaluate(
         """([transport, name, since]) => {
           window.tokens = [];
@@ -193,17 +193,17 @@ def test_a_page_without_a_session_is_whom_its_token_says(
     assert page.evaluate("heard") == [0, 1, 2]
     assert page.evaluate("realtime.userId") is None
     tokens = page.evaluate("tokens")
-    assert not [url for url in asked if any(token in url for token in tokens)]
+    assert not [url for url in urls if any(token in url for token in tokens)]
 
 
-def lets_polls_through(method: str, path: str) -> Fate:
-    """Refuse everything but requests that are answered at once."""
+def lets_polls_through(method: str, path: str) -> Verdict:
+    """Pass only requests that are answered at once."""
     refused = "/realtime/sse" in path or "wait=25" in path
     return "refuse" if refused else blocks_upgrades(method, path)
 
 
-# A client of the page's own, whose search for a better transport waits a tenth of the time.
-SEARCH = """([topic, since]) => {
+# A second client in the page, which tries better transports after a tenth of the time.
+UPGRADE = """([topic, since]) => {
   const after = (ms, run) => {
     const timer = setTimeout(run, ms >= 15_000 ? ms / 10 : ms);
     return () => clearTimeout(timer);
@@ -227,26 +227,26 @@ SEARCH = """([topic, since]) => {
         ("poll", "poll", lets_polls_through, blocks_upgrades, "sse"),
     ],
 )
-def test_a_page_climbs_back_by_itself_when_the_network_lets_it(
+def test_a_page_upgrades_its_transport_when_the_network_lets_it(
     open_page, proxied, shared_server, topic, remembered, first, blocked, then, last
 ) -> None:
     rules: list[Rule] = [blocked]
     proxy = proxied(lambda method, path: rules[-1](method, path))
     name = f"{topic}-{last}"
-    since = tell(shared_server, name, "tick", 0)
+    since = publish_event(shared_server, name, "tick", 0)
     page = open_page(proxy=proxy, at=name, query="?transport=poll")
     page.evaluate("realtime.close()")
     page.evaluate("name => sessionStorage.setItem('realtime:transport', name)", remembered)
-    page.evaluate(SEARCH, [name, since])
+    page.evaluate(UPGRADE, [name, since])
     publisher, count = Publisher(shared_server), 1
 
     def publish_until(claim: str) -> None:
-        """Publish all the time, so that there are events before, amid and after each change."""
+        """Keep publishing, so that events come before, during and after each change."""
         nonlocal count
         deadline = time.monotonic() + 60 * SCALE
         while not page.evaluate(claim):
-            assert time.monotonic() < deadline, f"waited in vain until {claim}"
-            if page.evaluate("got.length") > count - 20:  # the page keeps up
+            assert time.monotonic() < deadline, f"timed out waiting for {claim}"
+            if page.evaluate("got.length") > count - 20:  # do not get ahead of the page
                 publisher(name, 5)
                 count += 5
 
@@ -263,21 +263,21 @@ def test_a_page_climbs_back_by_itself_when_the_network_lets_it(
     assert page.evaluate("used.at(-1)") == last
 
 
-HOPS = """() => {
+SWITCHES = """() => {
   window.got = [];
   window.used = [];
   const names = ["websocket", "sse", "longpoll", "poll"];
-  let [changed, asked, at] = [0, 0, 0];
-  // One at a time, unless a restart of the server has ended it.
-  window.isHopping = () => asked > changed && performance.now() - at < 3000;
-  const hop = () => {
-    if (realtime.state !== "connected" || isHopping()) return;
-    [asked, at] = [got.length, performance.now()];
-    realtime.move(names[(names.indexOf(realtime.transport) + 1) % names.length]);
+  let [changed, started, at] = [0, 0, 0];
+  // One switch at a time, unless a restart of the server has ended it.
+  window.isSwitching = () => started > changed && performance.now() - at < 3000;
+  const switchToNext = () => {
+    if (realtime.state !== "connected" || isSwitching()) return;
+    [started, at] = [got.length, performance.now()];
+    realtime.switchTo(names[(names.indexOf(realtime.transport) + 1) % names.length]);
   };
   window.topic.on("*", (data, {seq}) => {
     got.push(seq);
-    if (got.length - changed >= 8) hop();
+    if (got.length - changed >= 8) switchToNext();
   });
   realtime.addEventListener("transportchange", ({transport}) => {
     used.push(transport);
@@ -286,23 +286,23 @@ HOPS = """() => {
 }"""
 
 
-def test_a_page_that_changes_transports_every_few_events_gets_each_once(
+def test_a_page_that_often_switches_transports_gets_each_event_once(
     open_window, tmp_path
 ) -> None:
-    count, name = 5000, "long.hops"
+    count, name = 5000, "long.switches"
     with Server(tmp_path) as server:
         page = open_window(server, f"/page/{name}/")
         wait_for_state(page, "connected")
-        page.evaluate(HOPS)
+        page.evaluate(SWITCHES)
         publisher, published = Publisher(server), 0
         crashes = [count * 3 // 10, count * 6 // 10]
         try:
             while published < count:
-                # Some arrive before the change that they cause, some amid it, and some after it.
-                wait_for(page, f"got.length > {published - 16} && !isHopping()", timeout=60)
+                # Events arrive before, during and after the switch that they cause.
+                wait_for(page, f"got.length > {published - 16} && !isSwitching()", timeout=60)
                 publisher(name, 20, start=published)
                 published += 20
-                page.evaluate("realtime.connector.wake()")  # or the next poll comes in two seconds
+                page.evaluate("realtime.connector.wake()")  # otherwise the next poll comes in two seconds
                 if published in crashes:
                     server.kill9()
                     server.start()

@@ -77,7 +77,7 @@ def test_text_that_is_no_composite_cursor_is_refused(text: str) -> None:
 
 
 def test_its_form_is_the_one_that_the_pages_client_makes() -> None:
-    """The same as in js/tests/places.test.js."""
+    """The same as in js/tests/cursors.test.js."""
     places = [
         ("orders.42", "Zk3h0aVc.17.0a1b2c3d"),
         ("public.news", "another-life_1.0.ffffffff"),

@@ -1,5 +1,6 @@
 """What the tags write into a page."""
 
+import json
 import re
 from typing import Any
 
@@ -21,6 +22,7 @@ from realtime.protocol.events import Cursor
 from tests.testapp.topics import OrderTopic
 
 SCRIPT = "{% load realtime %}{% realtime_script %}"
+SOURCE_MAP = "//# sourceMappingURL="
 
 
 def render(text: str, **values: Any) -> str:
@@ -107,8 +109,12 @@ def test_script_takes_the_name_of_the_manifest(tmp_path: Any, settings: Any, sto
     assert name is not None
     source = finders.find("realtime/realtime.js")
     assert isinstance(source, str)
+    served, comment, map_name = (tmp_path / name[1]).read_text("utf-8").rpartition(SOURCE_MAP)
+    assert re.fullmatch(r"realtime\.js\.[0-9a-f]{12}\.map\n", map_name)
     with open(source, encoding="utf-8") as original:  # noqa: PTH123 - as the browser gets it
-        assert (tmp_path / name[1]).read_text(encoding="utf-8") == original.read()
+        assert served + comment + "realtime.js.map\n" == original.read()
+    source_map = json.loads((tmp_path / "realtime" / map_name.strip()).read_text("utf-8"))
+    assert len(source_map["sources"]) == len(source_map["sourcesContent"]) > 20
 
 
 # The nonce

@@ -1,6 +1,6 @@
-// The types of realtime.js; docs/javascript.md says more.
+// The types of realtime.js; docs/javascript.md describes the API.
 
-/** `waiting`: there is no connection now, and there will be one. */
+/** `waiting` means that there is no connection now and the client will connect again. */
 export type State = "connecting" | "connected" | "waiting" | "denied" | "closed";
 
 export interface Event<Data = any> {
@@ -8,23 +8,23 @@ export interface Event<Data = any> {
   /** The event's name. */
   event: string;
   data: Data;
-  /** The place just after it; an ephemeral event has none. */
+  /** Resume with it as `since`; an ephemeral event has none. */
   cursor?: string;
-  /** Its number in the topic: 1, 2, 3 …; an ephemeral event has none. */
+  /** The number in the topic: 1, 2, 3 …; an ephemeral event has none. */
   seq?: number;
   /** Seconds since 1970 on the clock of the log. */
   time?: number;
 }
 
 export interface Denial {
-  /** A code of the wire protocol, `forbidden` most of the time. */
+  /** A code of the wire protocol, usually `forbidden`. */
   code: string;
   message: string;
 }
 
-/** Somebody who is on a topic with `presence = True`. */
+/** A member of a topic with `presence = True`. */
 export interface Member {
-  /** `user.7` for the user 7; for a visitor who is not signed in, `connection.` and a random name. */
+  /** `user.7` for user 7; `connection.` and a random name for a visitor who is not signed in. */
   id: string;
   /** The user's primary key; null for a visitor. */
   user: string | null;
@@ -32,7 +32,7 @@ export interface Member {
   info: any;
 }
 
-/** What made the list of members another one. */
+/** A change of the list of members. */
 export interface Change {
   type: "join" | "leave";
   member: Member;
@@ -40,31 +40,31 @@ export interface Change {
 
 /** Where to begin; at most one of the two. */
 export interface Start {
-  /** The newest events of this number. */
+  /** How many of the newest events to get first. */
   last?: number;
-  /** The events after a cursor, or from `@` and seconds since 1970 on. */
+  /** Get the events after a cursor, or after a moment, as `@` and seconds since 1970. */
   since?: string | null;
 }
 
 export interface Topic {
-  /** Null for `realtime.user` until the server said who that is. */
+  /** Null for `realtime.user` until the server has sent the user. */
   readonly name: string | null;
-  /** Call a function for each event of a name, or of all with `"*"`; the answer removes it. */
+  /** Call a function for each event of one name, or for all with `"*"`; returns a function that removes it. */
   on<Data = any>(event: string, run: (data: Data, event: Event<Data>) => unknown): () => void;
-  /** Call a function when events were missed for good: fetch the state anew. */
+  /** Call a function when events were missed for good: fetch the state again. */
   onReset(run: () => unknown): () => void;
-  /** Call a function when the server does not let us follow this, or does no longer. */
+  /** Call a function when the server refuses the topic, or ends the subscription. */
   onDenied(run: (denial: Denial) => unknown): () => void;
   /**
-   * Call a function with who is on the topic, now and whenever that changes; the answer removes it.
-   * The change is null where the list is new. Never called for a topic without presence.
+   * Call a function with the members, now and after each change; returns a function that removes it.
+   * The change is null for a new list. Never called for a topic without presence.
    */
   onMembers(run: (members: Member[], change: Change | null) => unknown): () => void;
-  /** Who is on the topic, in the order in which they came; null as long as it was not told. */
+  /** The members in the order in which they joined; null until the first list arrived. */
   readonly members: Member[] | null;
   /** Publish one of the topic's client events; rejects with a `RealtimeError`. */
   publish(event: string, data?: any): Promise<void>;
-  /** Run an action of the topic and get what it returned; rejects with a `RealtimeError`. */
+  /** Run an action of the topic and return its result; rejects with a `RealtimeError`. */
   call<Result = any>(action: string, data?: any): Promise<Result>;
   unsubscribe(): void;
 }
@@ -73,15 +73,15 @@ export class RealtimeError extends Error {
   constructor(code: string, message: string, retry?: boolean);
   /** The server's code, or `disconnected`, `timeout`, `denied`, `closed`. */
   code: string;
-  /** Whether the same may succeed a few seconds later. */
+  /** Whether the same command may succeed a few seconds later. */
   retry: boolean;
 }
 
 export interface StateChange extends globalThis.Event {
   readonly state: State;
-  /** The close code that led here, or null. */
+  /** The close code that led to the state, or null. */
   readonly code: number | null;
-  /** What the server said with it, or null. */
+  /** The server's reason for the close, or null. */
   readonly reason: string | null;
 }
 
@@ -99,18 +99,18 @@ export interface TransportChange extends globalThis.Event {
 
 export interface Client extends EventTarget {
   readonly state: State;
-  /** The name of the transport in use, or of the last one that was. */
+  /** The name of the transport in use, or of the last one in use. */
   readonly transport: Transport;
-  /** When the page's request began, as `@` and seconds since 1970; null if nobody said so. */
+  /** When the page's request began, as `@` and seconds since 1970; null if not known. */
   readonly since: string | null;
   /** Headers for the page's own requests, so that it ignores the events that they cause. */
   readonly headers: Readonly<Record<string, string>>;
-  /** The key of the user, null for nobody, undefined before the server said so. */
+  /** The key of the user; null if nobody is signed in, undefined until that is known. */
   readonly userId: string | null | undefined;
   readonly user: Topic;
   readonly everyone: Topic;
   subscribe(name: string, start?: Start): Topic;
-  /** Connect anew, with the cookies of now. */
+  /** Connect again with the current cookies. */
   reconnect(): void;
   close(): void;
   addEventListener(
@@ -138,19 +138,19 @@ export interface Client extends EventTarget {
 export interface Options {
   /** Where the app is mounted, such as `/realtime/`. */
   url: string | URL;
-  /** The key of the user that the page was rendered for, or null for nobody. */
+  /** The key of the user that the page was rendered for; null if nobody was signed in. */
   user?: string | null;
-  /** Where `user` and `everyone` begin: a moment, as `@` and seconds since 1970. */
+  /** Where `user` and `everyone` start: a moment, as `@` and seconds since 1970. */
   since?: string | null;
-  /** The only transport to use; the first one that works, if `auto` or left out. */
+  /** The only transport to use; with `auto`, the default, the first that works. */
   transport?: "auto" | Transport;
-  /** Who the page is, where it has no session; a function is asked again when it is refused. */
+  /** For a page without a session; a function is called again when the server refuses its token. */
   token?: string | (() => string | Promise<string>);
 }
 
 export function createClient(options: Options): Client;
 
-/** The page's client, where a script element has `data-realtime-url`. */
+/** The page's client, if a script element has `data-realtime-url`. */
 export const realtime: Client | undefined;
 
 /** `<realtime-topic name="orders.42" on="shipped paid" since="…">`. */
@@ -163,12 +163,12 @@ declare global {
   interface HTMLElementTagNameMap {
     "realtime-topic": RealtimeTopicElement;
   }
-  // Of the element, where they begin, and of whatever they bubble through.
+  // The events start at the element and bubble.
   interface GlobalEventHandlersEventMap {
     [event: `realtime:${string}`]: CustomEvent<Event>;
-    /** Events were missed for good; `preventDefault()` keeps it out of the console. */
+    /** Events were missed for good; `preventDefault()` stops the warning in the console. */
     "realtime-reset": CustomEvent<{ topic: string }>;
-    /** The server does not let this user follow the topic; `preventDefault()` as above. */
+    /** The server refused the topic or ended the subscription; `preventDefault()` as above. */
     "realtime-denied": CustomEvent<Denial & { topic: string }>;
     "realtime-members": CustomEvent<{ topic: string; members: Member[]; change: Change | null }>;
   }

@@ -26,11 +26,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import connections, models, router, transaction
+from django.db import connections, models, router
 
 from realtime import broadcast
 from realtime.broadcast import Wakeup
 from realtime.exceptions import InvalidTopicName, PublishError, StoreError, UnknownTopic
+from realtime.on_commit import CommitHook, on_commit_once
 from realtime.protocol.events import Draft
 from realtime.retention import trim_after
 from realtime.stores import get_store
@@ -93,22 +94,17 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     _relay_after_commit(alias, {topic for topic, _ in items})
 
 
-class _AfterCommit:
-    """The on_commit hook: relays the topics of one savepoint of one transaction, once."""
+class _AfterCommit(CommitHook[tuple[str, str]]):
+    """Relays (alias, topic) pairs and waits a moment for it.
 
-    def __init__(self, alias: str, topics: set[str]) -> None:
-        self.alias = alias
-        self.topics = topics
+    The relays run in threads of our own, on their own connections, because this thread may still be
+    in a transaction on the log's alias. One that takes longer goes on there; one that fails leaves
+    its rows to a later relay.
+    """
 
-    def __call__(self) -> None:
-        # In threads of our own, on their own connections: this thread may still be in a
-        # transaction on the log's alias. What takes longer goes on there, and what fails there is
-        # left to the next sweep: the commit has happened, so nothing may break the request.
-        try:
-            relays = [_relays.start(self.alias, topic) for topic in sorted(self.topics)]
-            concurrent.futures.wait(relays, COMMIT_WAIT_SECONDS)
-        except Exception:
-            logger.exception("committed events wait in the outbox of %r", self.alias)
+    def run(self) -> None:
+        relays = [_relays.start(alias, topic) for alias, topic in sorted(set(self.items))]
+        concurrent.futures.wait(relays, COMMIT_WAIT_SECONDS)
 
 
 class _Relays:
@@ -143,20 +139,10 @@ _relays = _Relays()
 
 
 def _relay_after_commit(alias: str, topics: set[str]) -> None:
-    connection = connections[alias]
-    if not connection.in_atomic_block:
-        # Autocommit is off by hand, where Django has no hooks, or the row is committed already and
-        # waits for a lock that this thread holds on the log: the next sweep relays it.
-        return
-    hooks = connection.run_on_commit
-    # Savepoints take their hooks with them when they roll back, so one hook serves the events of
-    # one savepoint; a loop of a thousand publishes is relayed at once.
-    if hooks:
-        savepoints, hook = hooks[-1][:2]
-        if isinstance(hook, _AfterCommit) and savepoints == set(connection.savepoint_ids):
-            hook.topics |= topics
-            return
-    transaction.on_commit(_AfterCommit(alias, topics), using=alias)
+    if connections[alias].in_atomic_block:
+        on_commit_once(_AfterCommit, [(alias, topic) for topic in topics], using=alias)
+    # Otherwise a later relay of stale rows takes it: autocommit is off by hand, where Django has no
+    # hooks, or the row is committed already and waits for a lock that this thread holds on the log.
 
 
 def _relay_or_log(alias: str, topic: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import connections, transaction
+from django.db import connections
 
 from realtime import broadcast, conf, outbox
 from realtime.broadcast import Wakeup
 from realtime.exceptions import AmbiguousTransaction, PublishError, StoreError
+from realtime.on_commit import CommitHook, on_commit_once
 from realtime.protocol.encoders import encode_data
 from realtime.protocol.events import Draft, Event, check_event_name
 from realtime.retention import trim_after
@@ -38,6 +40,8 @@ __all__ = [
     "publish_draft",
     "publish_many",
 ]
+
+logger = logging.getLogger("realtime")
 
 ORIGIN_HEADER = "X-Realtime-Origin"
 ORIGIN_LENGTH = 200  # characters of that header that count; our client sends 22
@@ -329,57 +333,34 @@ def _log_is_locked(alias: str) -> bool:
 
 
 def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = False) -> None:
-    store = get_store()
-    if store.durable and not ephemeral:
+    if get_store().durable and not ephemeral:
         outbox.put(alias, [(str(item.topic), item.draft) for item in items])
         return
-    # Nothing that outlives the process: it waits in memory, and goes with the process.
-    hook = AfterCommit(items, ephemeral=ephemeral)
-    transaction.on_commit(hook, using=alias, robust=True)
-    _bring_forward(connections[alias].run_on_commit, hook)
+    # Nothing here outlives the process, so the events wait in memory. The keys keep the order that
+    # the outbox has: events of the transaction come before those that other callbacks publish.
+    topics = {str(item.topic) for item in items}
+    on_commit_once(AfterCommit, [(items, ephemeral)], using=alias, keys=topics)
 
 
-class AfterCommit:
-    """The ``on_commit()`` hook of events that wait in memory; runs once.
+class AfterCommit(CommitHook[tuple[Sequence[_Item], bool]]):
+    """Publishes the events that waited for the commit in memory."""
 
-    Attributes:
-        done: it has run.
-    """
-
-    def __init__(self, items: Sequence[_Item], *, ephemeral: bool) -> None:
-        self.items = items
-        self.ephemeral = ephemeral
-        self.topics = {str(item.topic) for item in items}
-        self.done = False
-
-    def __call__(self) -> None:
-        """Publish them."""
-        if self.done:
-            return
-        self.done = True
-        if self.ephemeral:
-            broadcast.broadcast(
-                [Wakeup(event.topic, None, (event,)) for event in map(_ephemeral, self.items)]
-            )
-            return
-        for numbers in _by_topic(self.items):
-            items = [self.items[number] for number in numbers]
-            append(items[0].topic, [item.draft for item in items])
+    def run(self) -> None:
+        """Publish the events of each call; one that fails does not stop the others."""
+        for items, ephemeral in self.items:
+            try:
+                _publish_now(items, ephemeral=ephemeral)
+            except Exception:
+                logger.exception("committed events could not be published")
 
 
-def _bring_forward(hooks: list[Any], hook: AfterCommit) -> None:
-    """Put a hook, the last one, behind the last that publishes to one of its topics.
-
-    A relay takes all rows of a topic that were committed, so that events of the transaction come
-    before those of the project's hooks; here it is the same.
-    """
-    if not hooks or hooks[-1][1] is not hook:
-        return  # there was no transaction: it has run
-    for place in range(len(hooks) - 2, -1, -1):
-        other = hooks[place][1]
-        if isinstance(other, AfterCommit) and not other.done and other.topics & hook.topics:
-            hooks.insert(place + 1, hooks.pop())
-            return
+def _publish_now(items: Sequence[_Item], *, ephemeral: bool) -> None:
+    if ephemeral:
+        events = map(_ephemeral, items)
+        broadcast.broadcast([Wakeup(event.topic, None, (event,)) for event in events])
+        return
+    for numbers in _by_topic(items):
+        append(items[numbers[0]].topic, [items[number].draft for number in numbers])
 
 
 async def _await_commit(

@@ -240,7 +240,7 @@ with transaction.atomic():
         publish("public.news", f"e{{number}}", {{}})
 """
 
-BETWEEN_COMMIT_AND_APPEND = "outbox._AfterCommit.__call__ = die"
+BETWEEN_COMMIT_AND_APPEND = "outbox._AfterCommit.run = die"
 BEFORE_THE_COMMIT = (
     "from django.db import connection\nconnection.ensure_connection()\nconnection._commit = die"
 )

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from asgiref.sync import AsyncToSync, sync_to_async
-from django.db import connections, transaction
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.layers.messages import Message
 from realtime.layers.outgoing import announce
 from realtime.layers.worker import DatabaseWorker
+from realtime.on_commit import CommitHook, on_commit_once
 
 __all__ = ["after_commit", "in_thread_of_sender", "is_in_transaction"]
 
@@ -77,45 +78,22 @@ def after_commit(courier: DatabaseWorker, letter: Message, addresses: set[str]) 
         letter: what was sent.
         addresses: where it was written, in the transaction; empty if it is for this process alone.
     """
-    alias = courier.tables.using
-    connection = connections[alias]
-    hooks = connection.run_on_commit
-    # Savepoints take their hooks with them when they roll back, so one hook serves the letters of
-    # one savepoint, and a loop of a thousand is announced at once.
-    if hooks:
-        savepoints, hook = hooks[-1][:2]
-        if (
-            isinstance(hook, _AfterCommit)
-            and hook.courier is courier
-            and savepoints == set(connection.savepoint_ids)
-        ):
-            hook.add(letter, addresses)
-            return
-    hook = _AfterCommit(courier)
-    hook.add(letter, addresses)
-    transaction.on_commit(hook, using=alias, robust=True)
+    item = (courier, letter, frozenset(addresses))
+    on_commit_once(_AfterCommit, [item], using=courier.tables.using)
 
 
-class _AfterCommit:
-    """The on_commit hook: what one savepoint of one transaction sent, in its order."""
+class _AfterCommit(CommitHook[tuple[DatabaseWorker, Message, frozenset[str]]]):
+    """Delivers messages in this process and announces them in others, in the order of sending."""
 
-    def __init__(self, courier: DatabaseWorker) -> None:
-        self.courier = courier
-        self.letters: list[Message] = []
-        self.addresses: set[str] = set()
-
-    def add(self, letter: Message, addresses: set[str]) -> None:
-        if letter.group or not addresses:  # else it waits in the database for whoever reads it
-            self.letters.append(letter)
-        self.addresses |= addresses
-
-    def __call__(self) -> None:
-        local, tables = self.courier.local, self.courier.tables
-        for letter in self.letters:
-            if letter.group:
-                local.publish(letter.group, letter.body)
-            else:
-                local.put(letter.channel, letter.body)  # a full channel misses it
-        if not self.addresses.isdisjoint(local.wanted()):
-            self.courier.look(now=True)
-        announce(connections[tables.using], self.addresses)
+    def run(self) -> None:
+        written: dict[DatabaseWorker, set[str]] = {}
+        for worker, message, addresses in self.items:
+            written.setdefault(worker, set()).update(addresses)
+            if message.group:
+                worker.local.publish(message.group, message.body)
+            elif not addresses:  # otherwise it waits in the database for its reader
+                worker.local.put(message.channel, message.body)  # a full channel drops it
+        for worker, written_to in written.items():
+            if not written_to.isdisjoint(worker.local.wanted()):
+                worker.look(now=True)
+            announce(connections[worker.tables.using], written_to)

@@ -31,6 +31,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from realtime import conf
+from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
@@ -179,7 +180,11 @@ class _Sender:
         self.waiting: dict[str, deque[tuple[Wakeup, concurrent.futures.Future[None]]]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.count = 0
-        self.failing = False
+        self.outage = Outage(
+            "the channel layer fails; events arrive late until it is back: %s",
+            "the channel layer is back",
+            level=logging.ERROR,
+        )
 
     def put(self, wakeup: Wakeup, done: concurrent.futures.Future[None]) -> None:
         """Take a wake-up; on the loop only. ``done`` is resolved when it was sent or given up."""
@@ -233,15 +238,10 @@ class _Sender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await get_layer().group_send(group_name(topic), message)
-        except Exception:
-            # Said once, not at every publish while the layer is away.
-            if not self.failing:
-                logger.exception("the channel layer fails; events arrive late until it is back")
-            self.failing = True
+        except Exception as error:
+            self.outage.failed(error)
         else:
-            if self.failing:
-                logger.warning("the channel layer is back")
-            self.failing = False
+            self.outage.over()
 
     def finish(
         self, batch: Sequence[tuple[Wakeup, concurrent.futures.Future[None]]] | deque[Any]

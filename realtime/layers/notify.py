@@ -28,6 +28,7 @@ from realtime.exceptions import StoreError
 from realtime.layers.outgoing import SHARED_CHANNEL, inbox_channel
 from realtime.layers.sql import notify
 from realtime.layers.tables import LayerTables
+from realtime.outage import Outage
 
 __all__ = ["Listener"]
 
@@ -52,7 +53,13 @@ class Listener:
         self.due = 0.0
         self._connection: Any = None
         self._token = ""
-        self._failures = 0
+        self._outage = Outage(
+            "LISTEN does not work (%s); polling until it does",
+            backoff=RETRY_SECONDS,
+            level=logging.INFO,
+            expected=Exception,
+            logger=logger,
+        )
 
     @property
     def socket(self) -> int | None:
@@ -92,7 +99,8 @@ class Listener:
                     heard = True
                 elif payload == self._token:
                     heard = self.proved = True  # what came before it was not heard for sure
-                    self._failures, self.due = 0, math.inf
+                    self._outage.over()
+                    self.due = math.inf
         except (OSError, self._driver.Error) as error:
             self._give_up(error)
             self.due = 0.0  # it has worked: the server may have been restarted
@@ -132,10 +140,6 @@ class Listener:
         self.tables.database.read(lambda connection: notify(connection, [notice]))
 
     def _give_up(self, error: Exception) -> None:
-        if not self._failures:
-            logger.info("LISTEN does not work (%s); polling until it does", error)
-        first, longest = RETRY_SECONDS
-        pause = min(first * 2**self._failures, longest)
-        self._failures = min(self._failures + 1, 10)
+        pause = self._outage.failed(error)
         self.close()
         self.due = time.monotonic() + pause

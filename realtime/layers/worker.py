@@ -34,6 +34,7 @@ from realtime.layers.messages import Flush, Join, Leave, Message, address_of, un
 from realtime.layers.notify import Listener
 from realtime.layers.polling import Poller
 from realtime.layers.tables import LayerTables
+from realtime.outage import Outage
 
 __all__ = ["DatabaseWorker", "Task", "Waker"]
 
@@ -127,7 +128,13 @@ class DatabaseWorker:
         self._registered = False
         self._dirty = True  # letters may wait: look, until a look has succeeded
         self._due = self._renew_at = self._trim_at = self._active_until = self._idle_at = 0.0
-        self._failures = 0
+        self._outage = Outage(
+            "Cannot look for messages of other processes; retrying: %s",
+            "Looking for messages of other processes again.",
+            backoff=BACKOFF_SECONDS,
+            ends_level=logging.INFO,
+            logger=logger,
+        )
 
     # From any thread
 
@@ -266,16 +273,10 @@ class DatabaseWorker:
         try:
             found = self._look()
         except Exception as error:  # of whatever kind: the readers wait for this thread
-            if not self._failures:
-                logger.warning("Cannot look for messages of other processes; retrying: %s", error)
-            first, longest = BACKOFF_SECONDS
-            self._due = time.monotonic() + min(first * 2**self._failures, longest)
-            self._failures = min(self._failures + 1, 10)
+            self._due = time.monotonic() + self._outage.failed(error)
             return
+        self._outage.over()
         now = time.monotonic()
-        if self._failures:
-            self._failures = 0
-            logger.info("Looking for messages of other processes again.")
         if found:
             self._active_until = now + ACTIVE_SECONDS
         if self._listener.proved:

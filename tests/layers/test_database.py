@@ -527,8 +527,10 @@ class TestDatabaseThatIsAway:
                         await here.group_send("orders", {"number": number})
                     await next_is(here, ours, number)
                 there._courier._renew_at = 0.0  # so that it needs the lock too
-                await await_until(lambda: there._courier._failures > 1, "it failed repeatedly")
-            await await_until(lambda: not there._courier._failures, "it goes on")
+                await await_until(
+                    lambda: there._courier._outage.failures > 1, "it failed repeatedly"
+                )
+            await await_until(lambda: not there._courier._outage.is_on, "it goes on")
         await here.group_send("orders", {"number": 3})
         await next_is(there, theirs, 3)
         said = [record.levelname for record in caplog.records]

@@ -212,7 +212,9 @@ class TestPooler:
         for number in range(10):
             await here.group_send("orders", {"number": number})
             await next_is(there, theirs, number)
-        await await_until(lambda: there._courier._listener._failures > 1, "it tried repeatedly")
+        await await_until(
+            lambda: there._courier._listener._outage.failures > 1, "it tried repeatedly"
+        )
         assert pooler.dropped
         assert not there._courier._listener.proved
         monkeypatch.setattr(notify, "PROOF_SECONDS", 5.0)

@@ -140,17 +140,17 @@ async def make_layer(database: Database) -> AsyncIterator[Callable[..., Database
 
 def deafen(layer: DatabaseChannelLayer) -> None:
     """Keep a new layer from hearing of letters, so that it has to look for them."""
-    layer._courier._listener.due = math.inf
+    layer._worker._listener.due = math.inf
 
 
 async def await_looked(layer: DatabaseChannelLayer) -> None:
     """Wait until a layer has looked for letters once, after which it waits for its interval."""
-    await await_until(lambda: not layer._courier._dirty, "it has looked")
+    await await_until(lambda: not layer._worker._may_have_messages, "it has looked")
 
 
 async def await_hearing(layer: DatabaseChannelLayer) -> None:
     """Wait until it is proved that a layer hears of its letters."""
-    await await_until(lambda: layer._courier._listener.proved, "LISTEN is proved")
+    await await_until(lambda: layer._worker._listener.verified, "LISTEN is proved")
 
 
 def end_connections(alias: str, query: str) -> None:

@@ -20,7 +20,7 @@ from django.db import connections
 
 from realtime.exceptions import StoreUnavailable
 from realtime.layers import database as layer_module
-from realtime.layers import tables, worker
+from realtime.layers import storage, worker
 from realtime.layers.database import DatabaseChannelLayer
 from tests.layers.conftest import Database, await_looked, deafen, end_connections
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
@@ -33,26 +33,32 @@ NEVER = 3600.0  # a polling interval at which nothing is found by polling
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"expiry": -1}, "expiry is -1, which is no time; give seconds, more than 0"),
-        ({"expiry": "60"}, "expiry is '60', which is no time"),
-        ({"expiry": True}, "expiry is True, which is no time"),
-        ({"group_expiry": 0}, "group_expiry is 0, which is no time"),
-        ({"polling_interval": -1}, "polling_interval is -1, which is no time"),
-        ({"polling_interval": math.nan}, "polling_interval is nan, which is no time"),
-        ({"polling_interval": math.inf}, "polling_interval is inf, which is no time"),
-        ({"capacity": 0}, "capacity is 0, which is no number of messages; give a whole number"),
-        ({"capacity": 1.5}, "capacity is 1.5, which is no number of messages"),
-        ({"channel_capacity": {"work*": 0}}, "channel_capacity['work*'] is 0, which is no number"),
-        ({"channel_capacity": {7: 1}}, "has 7, no glob and no pattern"),
+        ({"expiry": -1}, "expiry is -1, which is not a duration; give a number of seconds above 0"),
+        ({"expiry": "60"}, "expiry is '60', which is not a duration"),
+        ({"expiry": True}, "expiry is True, which is not a duration"),
+        ({"group_expiry": 0}, "group_expiry is 0, which is not a duration"),
+        ({"polling_interval": -1}, "polling_interval is -1, which is not a duration"),
+        ({"polling_interval": math.nan}, "polling_interval is nan, which is not a duration"),
+        ({"polling_interval": math.inf}, "polling_interval is inf, which is not a duration"),
+        (
+            {"capacity": 0},
+            "capacity is 0, which is not a number of messages; give an integer above 0",
+        ),
+        ({"capacity": 1.5}, "capacity is 1.5, which is not a number of messages"),
+        (
+            {"channel_capacity": {"work*": 0}},
+            "channel_capacity['work*'] is 0, which is not a number",
+        ),
+        ({"channel_capacity": {7: 1}}, "has the key 7; give a glob or a pattern"),
         (
             {"channel_capacity": [("work*", 1)]},
-            "which is no dict; give {glob or pattern: messages}",
+            "which is not a dict; give {glob or pattern: messages}",
         ),
         (
             {"using": "nope"},
-            "using is 'nope', which is no alias in settings.DATABASES; it has 'def",
+            "using is 'nope', which is not an alias in settings.DATABASES; it has 'def",
         ),
-        ({"using": ""}, "using is '', which is no alias in settings.DATABASES"),
+        ({"using": ""}, "using is '', which is not an alias in settings.DATABASES"),
     ],
 )
 def test_options_without_a_meaning_are_refused(options: dict[str, Any], complaint: str) -> None:
@@ -62,8 +68,8 @@ def test_options_without_a_meaning_are_refused(options: dict[str, Any], complain
 
 def is_settled(layer: DatabaseChannelLayer, channel: str, readers: int = 1) -> bool:
     """Tell whether so many readers wait here, and the database held nothing for them."""
-    waiters = layer._local.wanted().get(channel, [])
-    return len(waiters) == readers and all(waiter.settled for waiter in waiters)
+    waiters = layer._local.shared_readers().get(channel, [])
+    return len(waiters) == readers and all(waiter.caught_up for waiter in waiters)
 
 
 class TestDatabaseChannelLayer(ChannelLayerContract):
@@ -222,7 +228,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await await_until(lambda: is_settled(here, "worker"), "the reader waits")
         loop, gone = asyncio.get_running_loop(), threading.Event()
         reading.add_done_callback(lambda _: gone.set())
-        claim = here._courier.tables.claim_shared
+        claim = here._worker.storage.claim_shared
 
         def claim_and_cancel(channel: str, limit: int) -> tuple[list[bytes], bool]:
             letters = claim(channel, limit)
@@ -231,7 +237,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
                 assert gone.wait(10)
             return letters
 
-        monkeypatch.setattr(here._courier.tables, "claim_shared", claim_and_cancel)
+        monkeypatch.setattr(here._worker.storage, "claim_shared", claim_and_cancel)
         await there.send("worker", {"number": 1})
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -246,7 +252,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         channel = await layer.new_channel()
         for name, send in ((channel, layer.send), ("orders", layer.group_send)):
             reading = asyncio.create_task(receive(layer, channel))
-            await await_until(layer._local.busy, "the reader waits")
+            await await_until(layer._local.needs_polling, "the reader waits")
             thread = threading.Thread(target=async_to_sync(send), args=(name, {"number": 1}))
             thread.start()
             assert (await reading)["number"] == 1
@@ -294,7 +300,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
     async def test_membership_of_a_channel_that_nobody_reads_ends(
         self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("realtime.layers.local.SWEEP_SECONDS", 0)
+        monkeypatch.setattr("realtime.layers.local.EXPIRE_SECONDS", 0)
         layer = make_layer(expiry=0.05)
         dead, alive = await layer.new_channel(), await layer.new_channel()
         await layer.group_add("orders", dead)
@@ -316,9 +322,9 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         monkeypatch.setattr(worker, "IDLE_SECONDS", 0.05)
         layer = make_layer(polling_interval=0.001)
         polls: list[object] = []
-        monkeypatch.setattr(layer._courier, "_poll", lambda: polls.append(None))
+        monkeypatch.setattr(layer._worker, "_poll_or_back_off", lambda: polls.append(None))
         await layer.group_send("orders", {"number": 1})
-        await await_until(lambda: not layer._courier.running, "the thread has ended")
+        await await_until(lambda: not layer._worker.running, "the thread has ended")
         assert polls == []
         assert await database.count("LayerInbox") == 0
         await layer.group_send("orders", {"number": 2})  # and it begins again
@@ -331,7 +337,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.send(theirs, {"number": 1})
-        thread = there._courier._thread
+        thread = there._worker._thread
         await there.close()
         assert not thread.is_alive()
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
@@ -349,7 +355,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
     async def test_layer_that_is_dropped_ends_its_thread(self, database: Database) -> None:
         layer = DatabaseChannelLayer(using=database.alias)
         await layer.group_add("orders", await layer.new_channel())
-        thread = layer._courier._thread
+        thread = layer._worker._thread
         assert thread is not None
         del layer
         gc.collect()
@@ -376,7 +382,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             await layer.group_send("all", {"number": number})
         assert await database.count("LayerMessage") == 1
         await database.expire("LayerMessage")
-        await database.run(layer._courier.tables.trim)
+        await database.run(layer._worker.storage.trim)
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 0
 
@@ -387,10 +393,10 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await database.expire("LayerInbox")
-        await database.run(here._courier.tables.trim)
+        await database.run(here._worker.storage.trim)
         assert await database.count("LayerMember") == 0
-        there._courier._renew_at = 0.0  # as after a pause of 20 seconds
-        there._courier.look(now=True)
+        there._worker._renew_at = 0.0  # as after a pause of 20 seconds
+        there._worker.poll(now=True)
 
         async def joined() -> bool:
             return await database.count("LayerMember") == 1
@@ -430,7 +436,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await there.group_add("orders", theirs)
         await await_looked(there)
         await here.group_send("orders", {"number": 1})
-        await database.run(here._courier.tables.trim)
+        await database.run(here._worker.storage.trim)
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1
 
@@ -511,7 +517,7 @@ class TestDatabaseThatIsAway:
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
-        monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
+        monkeypatch.setattr(storage, "LOCKED_SECONDS", 0.1)
 
     async def test_locked_database_raises_after_the_members_of_this_process_got_the_message(
         self, make_layer: MakeLayer, database: Database, caplog: pytest.LogCaptureFixture
@@ -526,11 +532,11 @@ class TestDatabaseThatIsAway:
                     with pytest.raises(StoreUnavailable, match="locked"):
                         await here.group_send("orders", {"number": number})
                     await next_is(here, ours, number)
-                there._courier._renew_at = 0.0  # so that it needs the lock too
+                there._worker._renew_at = 0.0  # so that it needs the lock too
                 await await_until(
-                    lambda: there._courier._outage.failures > 1, "it failed repeatedly"
+                    lambda: there._worker._outage.failures > 1, "it failed repeatedly"
                 )
-            await await_until(lambda: not there._courier._outage.is_on, "it goes on")
+            await await_until(lambda: not there._worker._outage.is_on, "it goes on")
         await here.group_send("orders", {"number": 3})
         await next_is(there, theirs, 3)
         said = [record.levelname for record in caplog.records]
@@ -552,7 +558,7 @@ class TestDatabaseThatIsAway:
         monkeypatch.setattr(layer_module, "ANSWER_SECONDS", 0.05)
         layer = make_layer()
         answer = threading.Event()
-        monkeypatch.setattr(layer._courier, "_perform", lambda tasks: answer.wait(20) and [True])
+        monkeypatch.setattr(layer._worker, "_perform", lambda tasks: answer.wait(20) and [True])
         with pytest.raises(StoreUnavailable, match="no answer within"):
             await layer.group_send("orders", {"number": 1})
         answer.set()
@@ -621,7 +627,7 @@ class TestInMemoryDatabase(ChannelLayerContract):
         await next_is(layer, "worker", 1)
         await layer.group_discard("orders", channel)
         await layer.flush()
-        assert not layer._courier.running
+        assert not layer._worker.running
 
 
 class locked:

@@ -80,7 +80,7 @@ class TestLetters:
         await database.run(view)
         for number in range(3):
             await next_is(there, theirs, number)
-        assert not here._courier.running  # nor does a process that only sends need a thread
+        assert not here._worker.running  # nor does a process that only sends need a thread
 
     async def test_joins_of_other_processes_are_heard_of(self, make_layer: MakeLayer) -> None:
         here, there = make_layer(polling_interval=NEVER), make_layer(polling_interval=NEVER)
@@ -99,7 +99,7 @@ class TestLetters:
         channel = await layer.new_channel()
         reading = asyncio.create_task(receive(layer, channel))
         await await_hearing(layer)
-        token = layer._courier._listener._token
+        token = layer._worker._listener._token
 
         def write() -> None:
             letter = pack(["message", [channel], pack({"number": 1})])
@@ -110,7 +110,7 @@ class TestLetters:
         assert (await reading)["number"] == 1
         again = asyncio.create_task(receive(layer, channel))
         await await_until(
-            lambda: layer._courier._listener._token != token and layer._courier._listener.proved,
+            lambda: layer._worker._listener._token != token and layer._worker._listener.verified,
             "another proof came",
         )
         again.cancel()
@@ -120,7 +120,7 @@ class TestLetters:
         await layer.group_add("orders", await layer.new_channel())
         await await_hearing(layer)
         await await_until(
-            lambda: layer._courier._due - time.monotonic() > worker.SAFETY_SECONDS / 2,
+            lambda: layer._worker._poll_at - time.monotonic() > worker.SAFETY_SECONDS / 2,
             "the next look is seconds away",
         )
 
@@ -134,10 +134,10 @@ class TestConnection:
         await there.group_add("orders", theirs)
         for number in range(3):
             await await_hearing(there)
-            first = there._courier._listener._connection
+            first = there._worker._listener._connection
             await database.run(lambda: end_connections(database.alias, "LISTEN%"))
             await await_until(
-                lambda first=first: there._courier._listener._connection is not first,
+                lambda first=first: there._worker._listener._connection is not first,
                 "the end was noticed",
             )
             await await_hearing(there)
@@ -163,12 +163,12 @@ class TestConnection:
             patch.setattr(Listener, "_connect", refuse)
             await database.run(lambda: end_connections(database.alias, "LISTEN%"))
             await await_until(
-                lambda: not there._courier._listener.proved, "it knows that it is deaf"
+                lambda: not there._worker._listener.verified, "it knows that it is deaf"
             )
             for number in range(3):
                 await here.group_send("orders", {"number": number})
                 await next_is(there, theirs, number)
-            assert not there._courier._listener.proved
+            assert not there._worker._listener.verified
         await await_hearing(there)
 
     async def test_is_not_one_of_djangos_and_ends_with_the_thread(
@@ -177,7 +177,7 @@ class TestConnection:
         layer = make_layer()
         await layer.group_add("orders", await layer.new_channel())
         await await_hearing(layer)
-        connection = layer._courier._listener._connection
+        connection = layer._worker._listener._connection
         assert connection.autocommit
         await layer.close()
         assert connection.closed
@@ -205,7 +205,7 @@ class TestPooler:
         impatient: None,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(notify, "PROOF_SECONDS", 0.1)
+        monkeypatch.setattr(notify, "VERIFY_SECONDS", 0.1)
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
@@ -213,11 +213,11 @@ class TestPooler:
             await here.group_send("orders", {"number": number})
             await next_is(there, theirs, number)
         await await_until(
-            lambda: there._courier._listener._outage.failures > 1, "it tried repeatedly"
+            lambda: there._worker._listener._outage.failures > 1, "it tried repeatedly"
         )
         assert pooler.dropped
-        assert not there._courier._listener.proved
-        monkeypatch.setattr(notify, "PROOF_SECONDS", 5.0)
+        assert not there._worker._listener.verified
+        monkeypatch.setattr(notify, "VERIFY_SECONDS", 5.0)
         pooler.transparent = True
         await await_hearing(there)
 
@@ -248,7 +248,7 @@ class TestRestart:
         await there.group_add("orders", theirs)
         await await_hearing(there)
         await asyncio.to_thread(postgres_server.stop)
-        await await_until(lambda: not there._courier._listener.proved, "it noticed")
+        await await_until(lambda: not there._worker._listener.verified, "it noticed")
         await asyncio.to_thread(postgres_server.start)
         await await_hearing(there)
         await here.group_send("orders", {"number": 1})

@@ -15,7 +15,7 @@ from django.test import TestCase
 from realtime import broadcast
 from realtime.broadcast import Wakeup, group_name
 from realtime.exceptions import StoreUnavailable
-from realtime.layers import DatabaseChannelLayer, tables, worker
+from realtime.layers import DatabaseChannelLayer, storage, worker
 from realtime.protocol.events import Event
 from tests.layers.conftest import Database, close
 from tests.layers.contract import MakeLayer, next_is, receive
@@ -226,7 +226,7 @@ async def test_send_that_fails_leaves_the_transaction_usable(
     def view() -> int:
         with transaction.atomic(using=database.alias):
             with monkeypatch.context() as patch:
-                patch.setattr(party.here._courier.tables.letters, "_insert", fail)
+                patch.setattr(party.here._worker.storage.outgoing, "_insert", fail)
                 with pytest.raises(StoreUnavailable, match="nowhere"):
                     async_to_sync(party.here.send)("worker", {"number": 1})
             count: int = database.rows("LayerMessage").count()
@@ -315,7 +315,7 @@ async def test_membership_cannot_begin_while_the_sender_holds_the_lock_of_sqlite
     party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
-    monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "LOCKED_SECONDS", 0.1)
     layer = DatabaseChannelLayer(using=party.alias)
 
     def view() -> None:

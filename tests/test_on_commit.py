@@ -22,7 +22,7 @@ class Record(CommitHook[str]):
 
 
 class Another(Record):
-    """A class of its own, whose hooks are never joined with those of Record."""
+    """Another class, whose hooks are never joined with those of Record."""
 
     def run(self) -> None:
         runs.append([f"another {item}" for item in self.items])

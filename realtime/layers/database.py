@@ -276,7 +276,10 @@ class DatabaseChannelLayer(BaseChannelLayer):
             await self._execute(Flush())
 
     async def close(self) -> None:
-        """Leave all groups, drop unread messages and stop the thread; later calls start again."""
+        """Leave all groups, drop unread messages and stop the thread.
+
+        The layer can be used again.
+        """
         self._local.clear()
         thread = self._worker.stop()
         if thread is not None:

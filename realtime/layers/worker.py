@@ -237,7 +237,7 @@ class DatabaseWorker:
             return
         try:
             results = self._perform([request.operation for request in requests])
-        except Exception as error:  # any error goes to the callers, and the thread goes on
+        except Exception as error:  # any error goes to the callers; the thread must survive
             for request in requests:
                 request.future.set_exception(error)
         else:
@@ -351,7 +351,7 @@ class DatabaseWorker:
             if not has_more:
                 self.local.mark_caught_up(waiters)
                 break
-            # Other processes may have claimed some of these rows; there may be more behind them.
+            # Other processes may have claimed some of these rows; there may be more after them.
         return count
 
     def _deliver(self, packed: bytes) -> None:

@@ -1,13 +1,15 @@
-"""Announce appended events to every process: the wake-up, and the loop that sends it.
+"""Announce appended events to every process, by wake-ups over the channel layer.
 
-A wake-up may be lost, repeated, delayed or reordered by the channel layer; that costs latency and
-never an event, because hubs compare numbers and read what is missing from the log.
-So nothing here raises: a failure is logged, and the next head check of each hub makes up for it.
+The channel layer may lose, repeat, delay or reorder a wake-up.
+That costs latency but never an event, because hubs compare sequence numbers and read what is
+missing from the log.
+So nothing here raises: a failure is logged, and the next head check of each hub finds the events.
 
-A process has one loop on which the layer is used: the hub's where there is a hub, else a daemon
-thread's, made at the first publish and anew after a fork.
-A layer such as channels_redis keeps connections per loop, and ``async_to_sync`` would make a new
-loop, and so a new connection, at every call.
+A process uses the layer on one loop.
+That is the hub's if there is a hub, and otherwise that of a daemon thread, which starts with the
+first publish and again after a fork.
+Layers such as channels_redis keep a connection per loop, and ``async_to_sync`` would create a loop,
+and so a connection, for every call.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from realtime import conf
+from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
@@ -48,30 +51,30 @@ __all__ = [
 logger = logging.getLogger("realtime")
 
 WAKEUP_TYPE = "realtime.wakeup"
-WAIT_SECONDS = 0.1  # that a publisher waits for its wake-up; the log has the event already
-EXIT_SECONDS = 1.0  # that a process which ends waits for wake-ups under way
-SEND_SECONDS = 5.0  # after which a hanging layer is given up; hubs check their heads by then
-MESSAGE_BYTES = 256 * 1024  # of JSON in one wake-up; Redis and PostgreSQL layers like them small
-WAITING_WAKEUPS = 10_000  # in the process; beyond that new ones are left to head checks
-CONCURRENT_TOPICS = 16  # group_sends under way; one topic's go one after the other, in order
+WAIT_SECONDS = 0.1  # that a publisher waits for its wake-up; the event is in the log already
+EXIT_SECONDS = 1.0  # that a process waits at exit for unsent wake-ups
+SEND_SECONDS = 5.0  # the timeout of a send; by then hubs have checked their heads
+MESSAGE_BYTES = 256 * 1024  # of JSON in one wake-up; large messages slow down most layers
+WAITING_WAKEUPS = 10_000  # in this process; beyond that, new ones are dropped for head checks
+CONCURRENT_TOPICS = 16  # topics that send at the same time; each sends one message at a time
 
 
 def group_name(topic: str) -> str:
     """Return the channel-layer group of a topic.
 
-    Channels allows ASCII letters, digits and ``-_.`` under 100 characters, so the name is hashed.
+    Channels allows fewer than 100 ASCII letters, digits and ``-_.``, so the name is hashed.
     """
     return f"realtime.{hashlib.blake2b(topic.encode(), digest_size=20).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """What a hub is told of new events of one topic.
+    """A message to the hubs: new events of one topic.
 
     Attributes:
         topic: the topic's name.
-        previous: tag of the event before the first stored one, None if all are ephemeral.
-        events: contiguous in the log where stored; ephemeral ones may stand between them.
+        previous: the tag of the event before the first stored one; None if all are ephemeral.
+        events: the stored ones are contiguous in the log; there may be ephemeral ones between them.
     """
 
     topic: str
@@ -80,11 +83,11 @@ class Wakeup:
 
     @classmethod
     def of(cls, topic: str, appended: Appended) -> Wakeup:
-        """Return the wake-up that announces what an append did."""
+        """Return the wake-up that announces the events of an append."""
         return cls(topic, appended.previous.tag, appended.events)
 
     def to_message(self) -> dict[str, Any]:
-        """Return the channel-layer message; every layer can serialise it."""
+        """Return the channel-layer message, which every layer can serialise."""
         return {
             "type": WAKEUP_TYPE,
             "topic": self.topic,
@@ -97,7 +100,7 @@ class Wakeup:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Wakeup:
-        """Read a message that ``to_message()`` made."""
+        """Return the wake-up of a message that ``to_message()`` made."""
         topic = message["topic"]
         events = tuple(
             Event(topic, name, json, None if cursor is None else Cursor.parse(cursor), at, origin)
@@ -107,7 +110,7 @@ class Wakeup:
 
     @property
     def size(self) -> int:
-        """The characters of its events' JSON."""
+        """The number of characters of its events' JSON."""
         return sum(len(event.json) for event in self.events)
 
     @property
@@ -117,11 +120,11 @@ class Wakeup:
         return next((cursor.tag for cursor in cursors if cursor is not None), None)
 
     def follows(self, last: int | None) -> bool:
-        """Tell whether it can travel in one message behind a stored event with this tag."""
+        """Tell whether it can follow a stored event with this tag in one message."""
         return last is None or self.previous is None or self.previous == last
 
     def split(self, max_bytes: int = MESSAGE_BYTES) -> list[Wakeup]:
-        """Return the same as several wake-ups, each with at most so many bytes of JSON."""
+        """Return the events as wake-ups of at most ``max_bytes`` of JSON each, or of one event."""
         parts: list[Wakeup] = []
         previous, size, events = self.previous, 0, list[Event]()
         for event in self.events:
@@ -140,10 +143,10 @@ _layer_lock = threading.Lock()
 
 
 def get_layer() -> BaseChannelLayer:
-    """Return the layer that hub and publisher share.
+    """Return the layer that hubs and publishers share.
 
-    It is the project's default channel layer where ``CHANNEL_LAYERS`` names one, else a
-    ``DatabaseChannelLayer`` on the log's database that only this app uses.
+    It is the project's default channel layer if ``CHANNEL_LAYERS`` has one, and otherwise a
+    ``DatabaseChannelLayer`` for this app alone, on the database of the log.
     """
     global _layer
     if conf.has_channel_layers():
@@ -154,7 +157,7 @@ def get_layer() -> BaseChannelLayer:
         if _layer is None:
             from realtime.layers.database import DatabaseChannelLayer
 
-            # A log elsewhere leaves the default database for the wake-ups.
+            # A log outside of the databases has no alias; then the wake-ups use the default.
             _layer = DatabaseChannelLayer(using=get_store().alias or "default")
     return _layer
 
@@ -166,23 +169,37 @@ def _forget_layer(*, setting: str, **kwargs: object) -> None:
         _layer = None
 
 
-class _Sender:
-    """Sends the wake-ups of this process, on one loop.
+_Queued = tuple[Wakeup, concurrent.futures.Future[None]]
 
-    Each topic's go one after the other, and those that wait become one message, so that a burst
-    costs fewer sends and arrives in order.
+
+class _Sender:
+    """Sends the wake-ups of this process on one loop.
+
+    A topic sends one message at a time, and all its waiting wake-ups become the next one, so a
+    burst arrives in order and costs few sends.
+
+    Attributes:
+        slots: limits the number of topics that send at the same time.
+        waiting: the queued wake-ups of each topic that has a task.
+        tasks: the tasks that send; the loop holds only weak references.
+        count: the number of wake-ups that are queued or being sent.
+        outage: whether the layer fails.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.slots = asyncio.Semaphore(CONCURRENT_TOPICS)
-        self.waiting: dict[str, deque[tuple[Wakeup, concurrent.futures.Future[None]]]] = {}
+        self.waiting: dict[str, deque[_Queued]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.count = 0
-        self.failing = False
+        self.outage = Outage(
+            "the channel layer fails; events arrive late until it is back: %s",
+            "the channel layer is back",
+            level=logging.ERROR,
+        )
 
     def put(self, wakeup: Wakeup, done: concurrent.futures.Future[None]) -> None:
-        """Take a wake-up; on the loop only. ``done`` is resolved when it was sent or given up."""
+        """Queue a wake-up, on the loop; ``done`` is resolved when it was sent or dropped."""
         self.count += 1
         if self.count > WAITING_WAKEUPS:
             self.finish([(wakeup, done)])
@@ -201,7 +218,7 @@ class _Sender:
         try:
             async with self.slots:
                 while queue:
-                    batch = self.take(queue)
+                    batch = self.take_batch(queue)
                     try:
                         await self.send(topic, [wakeup for wakeup, _ in batch])
                     finally:
@@ -210,10 +227,8 @@ class _Sender:
             del self.waiting[topic]
             self.finish(queue)
 
-    def take(
-        self, queue: deque[tuple[Wakeup, concurrent.futures.Future[None]]]
-    ) -> list[tuple[Wakeup, concurrent.futures.Future[None]]]:
-        """Take as many from the left as make one message."""
+    def take_batch(self, queue: deque[_Queued]) -> list[_Queued]:
+        """Remove and return as many wake-ups as fit into one message."""
         batch = [queue.popleft()]
         wakeup = batch[0][0]
         size, last = wakeup.size, wakeup.last
@@ -233,39 +248,37 @@ class _Sender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await get_layer().group_send(group_name(topic), message)
-        except Exception:
-            # Said once, not at every publish while the layer is away.
-            if not self.failing:
-                logger.exception("the channel layer fails; events arrive late until it is back")
-            self.failing = True
+        except Exception as error:
+            self.outage.failed(error)
         else:
-            if self.failing:
-                logger.warning("the channel layer is back")
-            self.failing = False
+            self.outage.over()
 
-    def finish(
-        self, batch: Sequence[tuple[Wakeup, concurrent.futures.Future[None]]] | deque[Any]
-    ) -> None:
+    def finish(self, batch: Iterable[_Queued]) -> None:
         for _, done in batch:
             self.count -= 1
             if not done.done():
                 done.set_result(None)
 
 
-class _Home:
-    """Where this process sends from."""
+class _Publisher:
+    """The sender of this process, which changes with its loop.
+
+    Attributes:
+        sender: the current sender.
+        pending: the futures of wake-ups that are neither sent nor dropped.
+    """
 
     def __init__(self) -> None:
         self.reset()
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        """Start anew: in a forked child the loop's thread is gone and the locks may be held."""
+        """Forget the sender; in a forked child its thread is gone, and the locks may be held."""
         global _layer_lock
         _layer_lock = threading.Lock()
         self.lock = threading.Lock()
         self.sender: _Sender | None = None
-        self.under_way: set[concurrent.futures.Future[None]] = set()
+        self.pending: set[concurrent.futures.Future[None]] = set()
 
     def get(self) -> _Sender:
         with self.lock:
@@ -296,35 +309,35 @@ def _start_loop_thread() -> asyncio.AbstractEventLoop:
     return loop
 
 
-_home = _Home()
+_publisher = _Publisher()
 
 
 def adopt_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Send from this loop from now on; the hub calls it, since it reads the same layer there."""
-    _home.adopt(loop)
+    """Send on this loop from now on; the hub calls it, because it uses the layer on its loop."""
+    _publisher.adopt(loop)
 
 
 def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
-    sender = _home.get()
+    sender = _publisher.get()
     futures: list[concurrent.futures.Future[None]] = []
     for wakeup in wakeups:
         for part in wakeup.split():
             if not part.events:
                 continue
             done: concurrent.futures.Future[None] = concurrent.futures.Future()
-            # Not in the publisher's context: a layer could take its transaction for this one's.
+            # A new context, or the layer could find the publisher's transaction in it.
             sender.loop.call_soon_threadsafe(sender.put, part, done, context=Context())
-            _home.under_way.add(done)
-            done.add_done_callback(_home.under_way.discard)
+            _publisher.pending.add(done)
+            done.add_done_callback(_publisher.pending.discard)
             futures.append(done)
     return futures
 
 
 def broadcast(wakeups: Sequence[Wakeup]) -> None:
-    """Announce events from synchronous code; return when sent, after 100 ms at the latest.
+    """Announce events from synchronous code; return when they are sent, or after 100 ms.
 
-    Never raises: the events are in the log, and hubs find what was not announced.
-    On the thread of the sending loop itself it does not wait.
+    It never raises, because hubs find unannounced events in the log.
+    In a thread with a running event loop it does not wait.
     """
     try:
         futures = _start(wakeups)
@@ -335,7 +348,7 @@ def broadcast(wakeups: Sequence[Wakeup]) -> None:
 
 
 async def abroadcast(wakeups: Sequence[Wakeup]) -> None:
-    """Announce events from a coroutine; as ``broadcast()``."""
+    """Async version of ``broadcast()``."""
     try:
         futures = [asyncio.wrap_future(future) for future in _start(wakeups)]
         if futures:
@@ -353,17 +366,17 @@ def _on_loop() -> bool:
 
 
 def _flush_before_the_layer_closes() -> None:
-    """Have the flush run at exit before what the layer does there: last in, first out."""
+    """Register the flush at exit after the layer's own exit function, so that it runs before it."""
     try:
         get_layer()
     except Exception:
-        logger.debug("the channel layer cannot be made yet", exc_info=True)
+        logger.debug("the channel layer cannot be created yet", exc_info=True)
     atexit.unregister(_flush_at_exit)
     atexit.register(_flush_at_exit)
 
 
 def _flush_at_exit() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
-    futures = list(_home.under_way)
+    futures = list(_publisher.pending)
     if futures and not _on_loop():
         concurrent.futures.wait(futures, max(0.0, deadline - time.monotonic()))

@@ -1,8 +1,8 @@
-"""The settings: ``settings.REALTIME``, and the few of Django's that are read.
+"""The settings: ``settings.REALTIME``, and the few of Django's that this app uses.
 
 No other module reads ``django.conf``.
-Everything is read lazily, and anew after ``override_settings``, so that this module can be imported
-before the settings exist.
+Settings are read at their first use, so that this module can be imported before they exist, and
+again after ``override_settings``.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ __all__ = [
 ]
 
 DEFAULT_STORE = "realtime.stores.database.DatabaseStore"
-UNIX = "unix"  # in TRUSTED_PROXIES: whoever comes through a socket file, which has no address
+UNIX = "unix"  # in TRUSTED_PROXIES: a proxy on a Unix socket, which has no address
 _KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "TRUSTED_PROXIES", "AUTHENTICATE", "LIMITS")
 _STORE_KEYS = ("BACKEND", "LOCATION", "OPTIONS")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-# What needs no escaping in a URL and has no meaning in a route or a regex that is made of it.
+# Characters that need no escaping in a URL, and that routes and regexes take literally.
 _PREFIX = re.compile(r"(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
@@ -56,25 +56,25 @@ _ORIGIN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client or one event may take: ``REALTIME["LIMITS"]``.
+    """The limits of a client and of an event: ``REALTIME["LIMITS"]``.
 
     Attributes:
-        event_bytes: JSON of one event's data.
-        frame_bytes: one frame that a client sends.
+        event_bytes: the JSON of one event's data.
+        frame_bytes: one frame from a client.
         topics: topics that one connection follows.
-        commands_per_second: commands that a connection may go on sending; over HTTP commands of a
-            user, or of an address where nobody is signed in, and as many polls and streams.
-        commands_burst: commands that it may send at once, such as a page that subscribes to all
-            its topics.
-        pending: commands of a connection that are under way at once.
-        buffer_bytes: unsent bytes of a connection, beyond which it is slow.
+        commands_per_second: the rate of a connection's commands. Over HTTP, the rate of the
+            commands of a user, or of an address if the client is not signed in, and the rate of
+            its polls and streams.
+        commands_burst: commands at once, as when a page subscribes to all its topics.
+        pending: commands of a connection that run at the same time.
+        buffer_bytes: unsent bytes of a connection; with more, it is slow.
     """
 
-    event_bytes: int = 65_536  # an event is a notice, not a file; also what a client may send
+    event_bytes: int = 65_536  # an event is a notification, not a file; clients have the same limit
     frame_bytes: int = 65_536
-    topics: int = 100  # the composite cursor of a stream stays under 4 KB, which proxies pass
+    topics: int = 100  # so the composite cursor of a stream is below 4 KB, which proxies accept
     commands_per_second: int = 50
-    commands_burst: int = 200  # 100 subscribes of a reconnect, twice
+    commands_burst: int = 200  # two reconnects with 100 topics each
     pending: int = 64
     buffer_bytes: int = 1_048_576
 
@@ -85,14 +85,14 @@ class Config:
 
     Attributes:
         store_backend: dotted path of the store's class.
-        store_location: where the store is, such as a URL; its meaning is the store's.
-        store_options: what else the store wants to know.
-        prefix: URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted; no slash in
-            front, one at the end.
-        allowed_origins: origins besides the site's own and ``CSRF_TRUSTED_ORIGINS``.
-        trusted_proxies: addresses whose ``X-Forwarded-For`` is believed, and ``UNIX``.
-        authenticate: dotted path of ``(scope, token) -> user | Identity | None``, sync or async,
-            which tells who a client is; None leaves it to our tokens and the session.
+        store_location: where the store is, such as a URL; the store defines its form.
+        store_options: the store's other options.
+        prefix: the URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted, without
+            a slash at the start and with one at the end.
+        allowed_origins: origins in addition to the site's own and ``CSRF_TRUSTED_ORIGINS``.
+        trusted_proxies: addresses whose ``X-Forwarded-For`` is trusted, and ``UNIX``.
+        authenticate: dotted path of a sync or async function ``(scope, token) -> user | Identity |
+            None`` that identifies a client; None uses our tokens and the session.
         limits: see ``Limits``.
     """
 
@@ -108,13 +108,13 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong in ``settings.REALTIME``.
+    """An error in ``settings.REALTIME``.
 
     Attributes:
         where: the setting, such as ``REALTIME["LIMITS"]["topics"]``.
-        message: what is wrong with it, as a sentence that begins with ``where``.
+        message: what is wrong, as a sentence that begins with ``where``.
         hint: what to do.
-        unknown: True if the key itself is not known.
+        unknown: True if there is no such setting.
     """
 
     where: str
@@ -124,23 +124,25 @@ class Problem:
 
 
 class _Reader:
-    """Reads a settings dict and collects what is wrong with it."""
+    """Reads a settings dict and collects its errors."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
-    def wrong(self, where: str, what: str, hint: str) -> None:
+    def add_problem(self, where: str, what: str, hint: str) -> None:
         self.problems.append(Problem(where, f"{where} {what}.", hint))
 
     def known(self, where: str, value: Any, keys: Sequence[str]) -> Mapping[str, Any]:
-        """Return the part of a dict that has known keys; an empty one for something else."""
+        """Return the known keys of a dict with their values; an empty dict for another type."""
         if not isinstance(value, Mapping):
-            self.wrong(where, f"is {_kind(value)}, not a dict", f"Its keys are {_listed(keys)}.")
+            self.add_problem(
+                where, f"is {_kind(value)}, not a dict", f"Its keys are {_listed(keys)}."
+            )
             return {}
         for key in value:
             if key not in keys:
-                near = get_close_matches(str(key).casefold(), [k.casefold() for k in keys], n=1)
-                meant = next((k for k in keys if near and k.casefold() == near[0]), None)
+                close = get_close_matches(str(key).casefold(), [k.casefold() for k in keys], n=1)
+                meant = next((k for k in keys if close and k.casefold() == close[0]), None)
                 hint = f"Its keys are {_listed(keys)}."
                 if meant is not None:
                     hint = f"Did you mean {meant!r}? {hint}"
@@ -150,42 +152,42 @@ class _Reader:
         return {key: value[key] for key in keys if key in value}
 
     def read(self, value: Any) -> Config:
-        given = self.known("REALTIME", value, _KEYS)
+        known = self.known("REALTIME", value, _KEYS)
         changes: dict[str, Any] = {}
-        if "STORE" in given:
-            changes |= self.store(given["STORE"])
-        if "PREFIX" in given:
-            changes["prefix"] = self.prefix(given["PREFIX"])
-        if "ALLOWED_ORIGINS" in given:
-            changes["allowed_origins"] = self.origins(given["ALLOWED_ORIGINS"])
-        if "TRUSTED_PROXIES" in given:
-            changes["trusted_proxies"] = self.proxies(given["TRUSTED_PROXIES"])
-        if given.get("AUTHENTICATE") is not None:
-            changes["authenticate"] = self.authenticate(given["AUTHENTICATE"])
-        if "LIMITS" in given:
-            changes["limits"] = self.limits(given["LIMITS"])
+        if "STORE" in known:
+            changes |= self.store(known["STORE"])
+        if "PREFIX" in known:
+            changes["prefix"] = self.prefix(known["PREFIX"])
+        if "ALLOWED_ORIGINS" in known:
+            changes["allowed_origins"] = self.origins(known["ALLOWED_ORIGINS"])
+        if "TRUSTED_PROXIES" in known:
+            changes["trusted_proxies"] = self.proxies(known["TRUSTED_PROXIES"])
+        if known.get("AUTHENTICATE") is not None:
+            changes["authenticate"] = self.authenticate(known["AUTHENTICATE"])
+        if "LIMITS" in known:
+            changes["limits"] = self.limits(known["LIMITS"])
         return Config(**changes)
 
     def store(self, value: Any) -> dict[str, Any]:
         where = 'REALTIME["STORE"]'
-        given = self.known(where, value, _STORE_KEYS)
-        backend = given.get("BACKEND", DEFAULT_STORE)
+        known = self.known(where, value, _STORE_KEYS)
+        backend = known.get("BACKEND", DEFAULT_STORE)
         if not isinstance(backend, str) or not _DOTTED_PATH.fullmatch(backend):
-            self.wrong(
+            self.add_problem(
                 f'{where}["BACKEND"]',
                 f"is {_kind(backend)}, not the dotted path of a store",
                 f"Give the path as text, such as {DEFAULT_STORE!r}.",
             )
-        location = given.get("LOCATION", "")
+        location = known.get("LOCATION", "")
         if not isinstance(location, str):
-            self.wrong(
+            self.add_problem(
                 f'{where}["LOCATION"]',
                 f"is {_kind(location)}, not text",
-                'Give a URL, or "" where the store needs none.',
+                'Give a URL, or "" if the store needs none.',
             )
-        options = given.get("OPTIONS", {})
+        options = known.get("OPTIONS", {})
         if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-            self.wrong(
+            self.add_problem(
                 f'{where}["OPTIONS"]',
                 f"is {_kind(options)}, not a dict with text for keys",
                 'Give the store\'s options, such as {"using": "default"}.',
@@ -199,10 +201,10 @@ class _Reader:
 
     def prefix(self, value: Any) -> str:
         if not isinstance(value, str) or not _PREFIX.fullmatch(value):
-            self.wrong(
+            self.add_problem(
                 'REALTIME["PREFIX"]',
                 f"is {value!r}, not a path that ends in a slash",
-                "Use letters, digits and _ . ~ - between slashes, without a slash in front: "
+                "Use letters, digits and _ . ~ - between slashes, without a slash at the start: "
                 '"realtime/".',
             )
             return "realtime/"
@@ -211,7 +213,7 @@ class _Reader:
     def origins(self, value: Any) -> tuple[str, ...]:
         where = 'REALTIME["ALLOWED_ORIGINS"]'
         if not isinstance(value, list | tuple | set | frozenset):
-            self.wrong(
+            self.add_problem(
                 where,
                 f"is {_kind(value)}, not a list",
                 'Give a list of origins: ["https://app.example.com"].',
@@ -219,10 +221,10 @@ class _Reader:
             return ()
         for origin in value:
             if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
-                self.wrong(
+                self.add_problem(
                     where,
                     f"has {origin!r}, which is not an origin",
-                    "Give scheme and host, and the port where it is not the scheme's own, without "
+                    "Give scheme and host, and the port unless it is the scheme's default, without "
                     'a path: "https://app.example.com", "https://*.example.com", '
                     '"http://localhost:5173".',
                 )
@@ -231,23 +233,23 @@ class _Reader:
     def proxies(self, value: Any) -> tuple[IPv4Network | IPv6Network | str, ...]:
         where = 'REALTIME["TRUSTED_PROXIES"]'
         hint = (
-            f'Give addresses and networks, and "{UNIX}" for a socket file: '
+            f'Give addresses and networks, and "{UNIX}" for a Unix socket: '
             '["127.0.0.1", "10.0.0.0/8"].'
         )
         if not isinstance(value, list | tuple | set | frozenset):
-            self.wrong(where, f"is {_kind(value)}, not a list", hint)
+            self.add_problem(where, f"is {_kind(value)}, not a list", hint)
             return ()
         good: list[IPv4Network | IPv6Network | str] = []
         for proxy in value:
             try:
                 good.append(UNIX if proxy == UNIX else ip_network(_text(proxy)))
             except ValueError as error:
-                self.wrong(where, f"has {proxy!r}: {error}", hint)
+                self.add_problem(where, f"has {proxy!r}: {error}", hint)
         return tuple(good)
 
     def authenticate(self, value: Any) -> str:
         if not isinstance(value, str) or not _DOTTED_PATH.fullmatch(value):
-            self.wrong(
+            self.add_problem(
                 'REALTIME["AUTHENTICATE"]',
                 f"is {_kind(value)}, not the dotted path of a function",
                 'Give the path as text, such as "shop.tokens.authenticate".',
@@ -260,7 +262,7 @@ class _Reader:
         good = {}
         for name, limit in self.known(where, value, names).items():
             if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-                self.wrong(
+                self.add_problem(
                     f'{where}["{name}"]',
                     f"is {limit!r}, not a positive whole number",
                     f"The default is {getattr(Limits(), name)}; leave the key out to keep it.",
@@ -271,12 +273,12 @@ class _Reader:
 
 
 def _kind(value: object) -> str:
-    """Describe a value of a wrong type or form for an error message."""
+    """Describe an invalid value for an error message."""
     return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _text(value: object) -> str:
-    """Return a value that is text; ``ip_network()`` would take a number for an address."""
+    """Return a value that is text; ``ip_network()`` would accept a number."""
     if not isinstance(value, str):
         raise ValueError(f"it is {_kind(value)}, not text")
     return value
@@ -290,10 +292,10 @@ _config: Config | None = None
 
 
 def get() -> Config:
-    """Return ``settings.REALTIME``, checked and with its defaults.
+    """Return ``settings.REALTIME``, checked and with defaults.
 
     Raises:
-        ImproperlyConfigured: something in it is wrong; the text lists all that is, with hints.
+        ImproperlyConfigured: it has errors; the text lists all of them, with hints.
     """
     global _config
     config = _config
@@ -309,7 +311,7 @@ def get() -> Config:
 
 
 def check() -> list[Problem]:
-    """Return everything that is wrong in ``settings.REALTIME``; for the system checks."""
+    """Return all errors in ``settings.REALTIME``, for the system checks."""
     reader = _Reader()
     reader.read(getattr(settings, "REALTIME", {}))
     return reader.problems
@@ -325,9 +327,9 @@ setting_changed.connect(_reset, dispatch_uid="realtime.conf")
 
 
 def secret(salt: bytes) -> bytes:
-    """Return 32 secret bytes made of ``SECRET_KEY``, other ones for each salt.
+    """Return 32 secret bytes, derived from ``SECRET_KEY`` and the salt.
 
-    The same in every process of the site; a new ``SECRET_KEY`` makes new ones.
+    They are the same in every process of the site until ``SECRET_KEY`` changes.
     """
     return _derive(force_bytes(settings.SECRET_KEY), salt)
 
@@ -343,7 +345,7 @@ def debug() -> bool:
 
 
 def allowed_hosts() -> list[str]:
-    """Return ``ALLOWED_HOSTS``; if it is empty, the hosts that Django allows under ``DEBUG``."""
+    """Return ``ALLOWED_HOSTS``, or the hosts that Django allows with ``DEBUG`` if it is empty."""
     if settings.DEBUG and not settings.ALLOWED_HOSTS:
         return [".localhost", "127.0.0.1", "[::1]"]
     return list(settings.ALLOWED_HOSTS)
@@ -366,7 +368,7 @@ def use_x_forwarded_host() -> bool:
 
 
 def has_channel_layers() -> bool:
-    """Return True if ``CHANNEL_LAYERS`` has a default layer."""
+    """Tell whether ``CHANNEL_LAYERS`` has a default layer."""
     return "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {})
 
 
@@ -386,5 +388,5 @@ def authentication_backends() -> list[str]:
 
 
 def asgi_application() -> str | None:
-    """Return ``ASGI_APPLICATION``, which Daphne's runserver serves; None if it is not set."""
+    """Return ``ASGI_APPLICATION``, which Daphne's runserver serves; None if it is unset."""
     return getattr(settings, "ASGI_APPLICATION", None)

@@ -1,4 +1,4 @@
-"""Read and end a topic's log from Python."""
+"""Read a topic's log, delete its events, or start a new epoch."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _name(topic: Topic | str) -> str:
 
 
 def head(topic: Topic | str) -> Cursor:
-    """Return where a topic's log stands.
+    """Return the cursor of a topic's newest event.
 
-    A page that takes it before it reads its data, and follows the topic from there, misses nothing.
+    A page that gets it before reading its data, and follows the topic from there, misses no event.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -43,26 +43,26 @@ def head(topic: Topic | str) -> Cursor:
 
 
 def heads(topics: Iterable[Topic | str]) -> list[Cursor]:
-    """Return where several logs stand, in the order given and with one query; as ``head()``."""
+    """Return the heads of several topics with one query, in the given order; see ``head()``."""
     names = [_name(topic) for topic in topics]
     found = get_store().heads(names)
     return [found[name] for name in names]
 
 
 async def ahead(topic: Topic | str) -> Cursor:
-    """Do as ``head()`` does."""
+    """Async version of ``head()``."""
     return (await aheads([topic]))[0]
 
 
 async def aheads(topics: Iterable[Topic | str]) -> list[Cursor]:
-    """Do as ``heads()`` does."""
+    """Async version of ``heads()``."""
     names = [_name(topic) for topic in topics]
     found = await get_store().aheads(names)
     return [found[name] for name in names]
 
 
 def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
-    """Return the newest events of a topic, oldest first, at most ``last`` of those that are kept.
+    """Return up to ``last`` of the newest events that a topic keeps, oldest first.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -73,7 +73,7 @@ def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
         try:
             return _newest(name, last)
         except CursorExpired:
-            pass  # trimmed between finding the first of them and reading it
+            pass  # the first event was trimmed before it was read
 
 
 def _newest(name: str, last: int) -> list[Event]:
@@ -90,28 +90,28 @@ def _newest(name: str, last: int) -> list[Event]:
 
 
 async def ahistory(topic: Topic | str, last: int = 100) -> Sequence[Event]:
-    """Do as ``history()`` does."""
+    """Async version of ``history()``."""
     return await STORE_THREADS.run(history, topic, last)
 
 
 def delete(topic: Topic | str) -> Cursor:
-    """Remove all events of a topic; whoever follows it is reset once, within seconds.
+    """Delete all events of a topic; its followers are reset once, within seconds.
 
     Raises:
         UnknownTopic: no registered pattern matches.
-        StoreUnavailable: the store cannot be reached now; nothing was removed.
+        StoreUnavailable: the store cannot be reached now; nothing was deleted.
     """
     return get_store().delete(_name(topic))
 
 
 async def adelete(topic: Topic | str) -> Cursor:
-    """Do as ``delete()`` does."""
+    """Async version of ``delete()``."""
     return await get_store().adelete(_name(topic))
 
 
 def new_epoch(topic: Topic | str) -> Cursor:
-    """Begin a new life of a topic's log; its events stay, and its followers are reset once.
+    """Start a new epoch of a topic's log; its events stay, and its followers are reset once.
 
-    For an operator who restored a backup and does not want to wait until a hub notices.
+    Use it after restoring a backup, instead of waiting until a hub notices.
     """
     return get_store().renew(_name(topic), head(topic).epoch)

@@ -1,7 +1,7 @@
-"""Something that fails for a while: logged once when it begins and once when it is over.
+"""An operation that fails for a while: logged once when that begins and once when it ends.
 
-A database or a channel layer that is away fails every caller many times a second; the log gets one
-line, and the retries get slower.
+A database or a channel layer that is away fails many calls a second.
+The log gets one line, and each retry waits longer than the one before.
 """
 
 from __future__ import annotations
@@ -12,21 +12,36 @@ from realtime.exceptions import StoreError
 
 __all__ = ["Outage"]
 
-logger = logging.getLogger("realtime")
+_logger = logging.getLogger("realtime")
 
 
 class Outage:
-    """The failures of one operation, between its last success and its next.
+    """The failures of one operation since its last success.
 
     Args:
-        begins: what to log at the first failure; ``%s`` stands for the error.
-        ends: what to log at the next success, or "" for nothing.
-        backoff: seconds to wait before the first retry, and at most; each wait is twice the one
-            before.
+        begins: logged at the first failure; ``%s`` stands for the error.
+        ends: logged at the next success, or "" for nothing.
+        backoff: seconds before the first retry, and at most; each wait is twice the one before.
         level: the level of the first line.
+        ends_level: the level of the last line.
+        expected: the errors whose text says everything; any other is logged with its traceback.
+        logger: where to log; by default ``realtime``.
+
+    Attributes:
+        failures: the number of failures since the last success.
     """
 
-    __slots__ = ("_backoff", "_begins", "_delay", "_ends", "_level", "is_on")
+    __slots__ = (
+        "_backoff",
+        "_begins",
+        "_delay",
+        "_ends",
+        "_ends_level",
+        "_expected",
+        "_level",
+        "_logger",
+        "failures",
+    )
 
     def __init__(
         self,
@@ -35,28 +50,38 @@ class Outage:
         *,
         backoff: tuple[float, float] = (0.1, 5.0),
         level: int = logging.WARNING,
+        ends_level: int = logging.WARNING,
+        expected: type[BaseException] = StoreError,
+        logger: logging.Logger = _logger,
     ) -> None:
         self._begins = begins
         self._ends = ends
         self._backoff = backoff
         self._delay = backoff[0]
         self._level = level
-        self.is_on = False
+        self._ends_level = ends_level
+        self._expected = expected
+        self._logger = logger
+        self.failures = 0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the operation has failed since its last success."""
+        return self.failures > 0
 
     def failed(self, error: BaseException) -> float:
         """Note a failure, log it if it is the first, and return the seconds until the next try."""
-        if not self.is_on:
-            # A store's error says all there is to know; any other one needs its traceback.
-            unexpected = None if isinstance(error, StoreError) else error
-            logger.log(self._level, self._begins, error, exc_info=unexpected)
-        self.is_on = True
+        if not self.failures:
+            unexpected = None if isinstance(error, self._expected) else error
+            self._logger.log(self._level, self._begins, error, exc_info=unexpected)
+        self.failures += 1
         delay, self._delay = self._delay, min(self._delay * 2, self._backoff[1])
         return delay
 
     def over(self) -> None:
         """Note a success; log it if the operation failed before."""
-        if self.is_on:
-            self.is_on = False
+        if self.failures:
+            self.failures = 0
             self._delay = self._backoff[0]
             if self._ends:
-                logger.warning(self._ends)
+                self._logger.log(self._ends_level, self._ends)

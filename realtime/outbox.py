@@ -1,16 +1,17 @@
-"""Events that wait for their transaction, and the relay that takes them on.
+"""The outbox: events of a transaction, and the relay that appends them after its commit.
 
-Inside ``atomic()`` an event is written as a row beside the caller's data: both commit or neither.
-After the commit the row is *relayed*: appended to its log, announced, gone.
-A process that dies in between leaves the row, and any other process relays it.
+Inside ``atomic()`` an event is written as a row together with the caller's data: both are committed
+or neither.
+After the commit the row is *relayed*: appended to its log, announced and deleted.
+If the process dies before that, another process relays the row.
 
-Where the log lives in the same database, deletion and append are one transaction and the topic's
-row lock is the claim.
-For another store a lease on the topic's oldest row is the claim, the rows go after the append, and
-the store passes over ids that it has seen: a relay that died, or outlived its lease, repeats
-nothing.
-Only the oldest row needs the lease, since nobody begins anywhere else; so a topic's rows are
-relayed in their order.
+Two relays must not append the same row.
+If the log is in the same database, deletion and append are one transaction, and the lock of the
+topic's row excludes other relays.
+For another store, a relay leases the topic's oldest row and deletes the rows after the append.
+If it dies, or works longer than its lease, the next relay appends the rows again, and the store
+ignores the ids that it has seen.
+A lease on the oldest row is enough, and keeps the order, because every relay starts there.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.db import connections, models, router, transaction
+from django.db import connections, models, router
 
 from realtime import broadcast
 from realtime.broadcast import Wakeup
 from realtime.exceptions import InvalidTopicName, PublishError, StoreError, UnknownTopic
+from realtime.on_commit import CommitHook, on_commit_once
 from realtime.protocol.events import Draft
 from realtime.retention import trim_after
 from realtime.stores import get_store
@@ -43,16 +45,16 @@ from realtime.topics import resolve
 if TYPE_CHECKING:
     from realtime.models import OutboxEntry
 
-__all__ = ["put", "relay", "relay_stale", "sweep_if_due"]
+__all__ = ["put", "relay", "relay_stale", "relay_stale_if_due"]
 
 logger = logging.getLogger("realtime")
 
-BATCH = 500  # rows of a topic a transaction: some tens of ms
-STALE_SECONDS = 2.0  # after which a row's own process is taken to be dead or busy
-SWEEP_SECONDS = 1.0  # between two looks of one process for stale rows
-LEASE_SECONDS = 10.0  # longer than an append to a store that answers; a crash delays by as much
-LOCKED_SECONDS = 5.0  # that the relay waits for a lock; after that it is the next sweep's turn
-COMMIT_WAIT_SECONDS = 1.0  # that a request waits after its commit for its own relay
+BATCH = 500  # rows of a topic that are relayed in one transaction, which takes some tens of ms
+STALE_SECONDS = 2.0  # the age at which another process relays a row
+STALE_CHECK_SECONDS = 1.0  # between two searches of one process for stale rows
+LEASE_SECONDS = 10.0  # longer than an append takes; after a crash the rows wait this long
+LOCKED_SECONDS = 5.0  # that a relay waits for a lock before it leaves the rows to a later one
+COMMIT_WAIT_SECONDS = 1.0  # that a request waits for the relay after its commit
 
 
 def _rows(alias: str) -> models.QuerySet[OutboxEntry]:
@@ -62,21 +64,21 @@ def _rows(alias: str) -> models.QuerySet[OutboxEntry]:
 
 
 def _access(alias: str) -> DatabaseAccess:
-    """Return the way to an alias that waits for locks and opens broken connections anew."""
+    """Return an access that waits for locks and replaces broken connections."""
     return DatabaseAccess(alias, "the outbox", LOCKED_SECONDS)
 
 
 def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
-    """Write events into the caller's transaction and relay them after its commit.
+    """Write events, each as (topic, draft), in the caller's transaction; relay them after it.
 
     Raises:
-        PublishError: the alias has no outbox table, since a database router keeps it away.
+        PublishError: a database router keeps the outbox table out of this alias.
     """
     model: Any = apps.get_model("realtime", "OutboxEntry")
     if not router.allow_migrate_model(alias, model):
         raise PublishError(
-            f"the database {alias!r} has no outbox, because a database router keeps the app "
-            f"'realtime' away; let it in, then run: manage.py migrate --database {alias}"
+            f"the database {alias!r} has no outbox table, because a database router excludes the "
+            f"app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
         )
     _rows(alias).bulk_create(
         model(
@@ -92,38 +94,34 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     _relay_after_commit(alias, {topic for topic, _ in items})
 
 
-class _AfterCommit:
-    """The on_commit hook: relays the topics of one savepoint of one transaction, once."""
+class _AfterCommit(CommitHook[tuple[str, str]]):
+    """Relays each (alias, topic) of a savepoint."""
 
-    def __init__(self, alias: str, topics: set[str]) -> None:
-        self.alias = alias
-        self.topics = topics
+    def run(self) -> None:
+        """Start the relays and wait a limited time for them.
 
-    def __call__(self) -> None:
-        # In threads of our own, on their own connections: this thread may still be in a
-        # transaction on the log's alias. What takes longer goes on there, and what fails there is
-        # left to the next sweep: the commit has happened, so nothing may break the request.
-        try:
-            relays = [_relays.start(self.alias, topic) for topic in sorted(self.topics)]
-            concurrent.futures.wait(relays, COMMIT_WAIT_SECONDS)
-        except Exception:
-            logger.exception("committed events wait in the outbox of %r", self.alias)
+        They run in ``RELAY_THREADS``, because this thread may still be in a transaction on the
+        log's alias.
+        A relay that takes longer continues there; one that fails leaves its rows to a later one.
+        """
+        relays = [_relays.start(alias, topic) for alias, topic in sorted(set(self.items))]
+        concurrent.futures.wait(relays, COMMIT_WAIT_SECONDS)
 
 
 class _Relays:
-    """The relays of this process that have not begun: one a topic, however many commits."""
+    """The queued relays of this process: one per topic, however many commits."""
 
     def __init__(self) -> None:
         self.reset()
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        """Start anew: in a forked child nobody runs what waits, and the lock may be held."""
+        """Forget the queue; in a forked child no thread runs it, and the lock may be held."""
         self.lock = threading.Lock()
         self.waiting: dict[tuple[str, str], concurrent.futures.Future[int]] = {}
 
     def start(self, alias: str, topic: str) -> concurrent.futures.Future[int]:
-        """Relay a topic soon; what was committed until now is in it."""
+        """Relay the rows of a topic that are committed now; return a future of their number."""
         with self.lock:
             future = self.waiting.get((alias, topic))
             if future is None:
@@ -133,7 +131,7 @@ class _Relays:
 
     def run(self, alias: str, topic: str) -> int:
         with self.lock:
-            # Before the work: a commit that comes while it runs asks anew.
+            # Before the work, so that a commit during it queues another relay.
             self.waiting.pop((alias, topic), None)
         return _relay_or_log(alias, topic)
 
@@ -142,20 +140,11 @@ _relays = _Relays()
 
 
 def _relay_after_commit(alias: str, topics: set[str]) -> None:
-    connection = connections[alias]
-    if not connection.in_atomic_block:
-        # Autocommit is off by hand, where Django has no hooks, or the row is committed already and
-        # waits for a lock that this thread holds on the log: the next sweep relays it.
-        return
-    hooks = connection.run_on_commit
-    # Savepoints take their hooks with them when they roll back, so one hook serves the events of
-    # one savepoint; a loop of a thousand publishes is relayed at once.
-    if hooks:
-        savepoints, hook = hooks[-1][:2]
-        if isinstance(hook, _AfterCommit) and savepoints == set(connection.savepoint_ids):
-            hook.topics |= topics
-            return
-    transaction.on_commit(_AfterCommit(alias, topics), using=alias)
+    # Outside of an atomic block the rows wait until they are stale: either autocommit is off, where
+    # Django has no callbacks, or they are committed and this thread holds a lock that the append
+    # needs.
+    if connections[alias].in_atomic_block:
+        on_commit_once(_AfterCommit, [(alias, topic) for topic in topics], using=alias)
 
 
 def _relay_or_log(alias: str, topic: str) -> int:
@@ -167,12 +156,12 @@ def _relay_or_log(alias: str, topic: str) -> int:
 
 
 def relay(alias: str, topic: str) -> int:
-    """Append and announce the committed rows of a topic; return how many events that were.
+    """Append and announce the committed rows of a topic; return the number of events.
 
-    Call it where no transaction is open on the alias.
+    Call it in a thread without an open transaction on the alias.
 
     Raises:
-        StoreUnavailable: the rows stay, and a later relay takes them.
+        StoreUnavailable: the rows stay in the outbox for a later relay.
     """
     store = get_store()
     count = 0
@@ -189,7 +178,7 @@ def relay(alias: str, topic: str) -> int:
 
 def _announce(topic: str, appended: Appended) -> None:
     broadcast.broadcast([Wakeup.of(topic, appended)])
-    # A topic that was unregistered since it was published: its log keeps what it has.
+    # If the topic was unregistered since it was published, its log is not trimmed.
     with suppress(UnknownTopic, InvalidTopicName):
         trim_after(resolve(topic), appended)
 
@@ -199,7 +188,7 @@ def _draft(row: OutboxEntry) -> Draft:
 
 
 def _take(alias: str, topic: str) -> list[Draft]:
-    """Remove a topic's oldest rows, inside the transaction of the append; return the drafts."""
+    """Delete a topic's oldest rows, in the transaction of the append; return their drafts."""
     rows = list(_rows(alias).filter(topic=topic).order_by("id")[:BATCH])
     _rows(alias).filter(id__in=[row.id for row in rows]).delete()
     return [_draft(row) for row in rows]
@@ -222,7 +211,7 @@ def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
 
 
 def _lease(alias: str, topic: str) -> list[OutboxEntry]:
-    """Lease a topic's oldest row; return it and those behind it, or nothing if another has it."""
+    """Lease a topic's oldest row; return it and the following ones, or [] if it is leased."""
     rows = _rows(alias).filter(topic=topic).order_by("id")
     oldest = rows.values_list("id", flat=True).first()
     if oldest is None:
@@ -230,7 +219,7 @@ def _lease(alias: str, topic: str) -> list[OutboxEntry]:
     free = (
         models.Q(leased_until=None)
         | models.Q(leased_until__lt=DatabaseClock())
-        # Further ahead than any lease goes: the clock was set back since.
+        # Later than any lease can end, so the clock was set back.
         | models.Q(leased_until__gt=DatabaseClock() + LEASE_SECONDS)
     )
     if not rows.filter(free, id=oldest).update(leased_until=DatabaseClock() + LEASE_SECONDS):
@@ -239,13 +228,19 @@ def _lease(alias: str, topic: str) -> list[OutboxEntry]:
 
 
 def relay_stale(older_than: float = STALE_SECONDS) -> int:
-    """Relay what committed transactions left behind on every alias; return how many events.
+    """Relay committed rows that are still in the outbox, on every alias.
 
-    Rows younger than ``older_than`` seconds (database clock) are left to their own process.
-    Never raises: what fails now is found by the next sweep.
+    Never raises: rows whose relay fails are found again by the next call.
+
+    Args:
+        older_than: the least age of the rows, in seconds of the database's clock; younger ones are
+            left to their own process.
+
+    Returns:
+        the number of events.
     """
     if not get_store().durable:
-        return 0  # events wait for their commit in memory then
+        return 0  # its events wait for a commit in memory
     return sum(_relay_stale_on(alias, older_than) for alias in _aliases())
 
 
@@ -256,21 +251,21 @@ def _aliases() -> list[str]:
 
 def _relay_stale_on(alias: str, older_than: float) -> int:
     old = models.Q(created__lt=DatabaseClock() - older_than)
-    # From the future: the clock was set back since, perhaps by hours.
+    # A row from the future: the clock was set back, perhaps by hours.
     ahead = models.Q(created__gt=DatabaseClock() + older_than) if older_than > 0 else models.Q()
     stale = _rows(alias).filter(old | ahead).order_by()
     names = stale.values_list("topic", flat=True).distinct()[:BATCH]
     try:
         topics = _access(alias).read(lambda _: list(names))
     except StoreError as error:
-        # An alias that is never migrated, or a server that is away; neither is news each second.
+        # The alias is never migrated, or its server is away: not worth a line every second.
         logger.debug("the outbox of %r cannot be read: %s", alias, error)
         return 0
     return sum(_relay_or_log(alias, topic) for topic in topics)
 
 
-class _Sweep:
-    """At most one sweep a second in a process, whoever asks for it."""
+class _StaleCheck:
+    """The search for stale rows: at most one at a time, and one a second, in this process."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
@@ -278,14 +273,14 @@ class _Sweep:
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        """Start anew, as ``_Relays.reset()``."""
+        """Forget a running search; in a forked child it has no thread, and the lock may be held."""
         self.lock = threading.Lock()
         self.running = False
 
     def start_if_due(self) -> None:
         now = time.monotonic()
         with self.lock:
-            if self.running or now - self.last < SWEEP_SECONDS:
+            if self.running or now - self.last < STALE_CHECK_SECONDS:
                 return
             self.running, self.last = True, now
         RELAY_THREADS.submit(self.run)
@@ -297,13 +292,13 @@ class _Sweep:
             self.running = False
 
 
-_sweep = _Sweep()
+_stale_check = _StaleCheck()
 
 
-def sweep_if_due() -> None:
-    """Look for stale rows in a thread of our own, at most once a second; return at once.
+def relay_stale_if_due() -> None:
+    """Start to relay stale rows in another thread, at most once a second; return at once.
 
-    Every publisher calls it, so that a crashed process's events go out with the next publish even
-    where no server runs.
+    Every publisher calls this, so the events of a crashed process are sent with the next publish
+    even if no server is running.
     """
-    _sweep.start_if_due()
+    _stale_check.start_if_due()

@@ -1,9 +1,10 @@
-"""publish() and its kin: the one way by which events come in."""
+"""publish(), publish_many() and their async versions: the only way to publish events."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import connections, transaction
+from django.db import connections
 
 from realtime import broadcast, conf, outbox
 from realtime.broadcast import Wakeup
 from realtime.exceptions import AmbiguousTransaction, PublishError, StoreError
+from realtime.on_commit import CommitHook, on_commit_once
 from realtime.protocol.encoders import encode_data
 from realtime.protocol.events import Draft, Event, check_event_name
 from realtime.retention import trim_after
@@ -39,8 +41,10 @@ __all__ = [
     "publish_many",
 ]
 
+logger = logging.getLogger("realtime")
+
 ORIGIN_HEADER = "X-Realtime-Origin"
-ORIGIN_LENGTH = 200  # characters of that header that count; our client sends 22
+ORIGIN_LENGTH = 200  # characters of that header that are used; our client sends 22
 
 
 def encode(data: Any) -> str:
@@ -48,19 +52,19 @@ def encode(data: Any) -> str:
 
     Raises:
         DataNotSerializable: a value has no JSON form; the error names its path.
-        DataTooLarge: it is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
+        DataTooLarge: the text is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
     """
     return encode_data(data, DjangoJSONEncoder().default, conf.get().limits.event_bytes)
 
 
 def origin_hash(secret: str) -> str:
-    """Return what an event carries of a page's secret, so that no other client learns it."""
+    """Return the hash that events carry of a page's secret, which other clients must not learn."""
     return hashlib.sha256(secret[:ORIGIN_LENGTH].encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One checked and encoded event on its way."""
+    """One checked and encoded event, not yet published."""
 
     topic: Topic
     draft: Draft
@@ -77,7 +81,7 @@ def _items(items: Iterable[tuple[Topic | str, str, Any]]) -> list[_Item]:
     checked = []
     item: Any
     for index, item in enumerate(items):
-        # A fourth value must not pass for `exclude`, nor the letters of a text for three values.
+        # A fourth value must not pass as `exclude`, nor a string of three letters as a triple.
         if not isinstance(item, tuple | list) or len(item) != 3:
             raise TypeError(f"items[{index}] is {reprlib.repr(item)}, not (topic, name, data)")
         topic, name, data = item
@@ -94,20 +98,20 @@ def publish(
     exclude: HttpRequest | None = None,
     ephemeral: bool = False,
 ) -> Event | None:
-    """Publish an event to everyone who follows a topic.
+    """Publish an event to all followers of a topic.
 
-    Inside ``atomic()`` the event belongs to the transaction: it is written to the outbox beside the
-    caller's data and goes out after the commit, even if this process dies then; a rollback, also
-    one of a savepoint, takes it along.
-    Elsewhere it is appended to the topic's log before this returns.
+    Inside ``atomic()`` the event belongs to the transaction: it is written to the outbox together
+    with the caller's data and published after the commit, even if this process dies in between.
+    A rollback, of a savepoint too, discards it.
+    Outside of ``atomic()`` it is appended to the topic's log before this returns.
 
     Args:
         topic: a ``Topic`` instance or a topic's name.
         name: what happened, such as ``"shipped"``; 1 to 100 of ``A-Z a-z 0-9 _ ~ @ + : . -``.
-        data: anything that ``DjangoJSONEncoder`` encodes, without NaN and infinities; encoded now,
-            so that later changes to it do not matter.
+        data: anything that ``DjangoJSONEncoder`` encodes, without NaN and infinities; encoded at
+            the call, so later changes to it have no effect.
         using: the database alias whose transaction the event belongs to; ``"default"`` if None.
-        exclude: a request whose page ignores the event, because it made the change itself.
+        exclude: a request; the page that sent it ignores the event, because it made the change.
         ephemeral: broadcast without a log: no cursor, no replay, at most once.
 
     Returns:
@@ -117,12 +121,12 @@ def publish(
         UnknownTopic: no registered pattern matches; the error lists the nearest.
         InvalidTopicName, InvalidEventName: the name breaks the grammar.
         DataNotSerializable, DataTooLarge: the data cannot be sent.
-        AmbiguousTransaction: another alias is in ``atomic()`` and ``using`` was not given.
+        AmbiguousTransaction: another alias is in ``atomic()``; pass ``using``.
         PublishError: the event could not be appended and no transaction keeps it; try again.
         SynchronousOnlyOperation: called in an event loop; use ``await apublish(…)`` there.
 
     Guarantees:
-        What was committed is published, and nothing is published before its commit.
+        Every event of a committed transaction is published, and none before the commit.
         Events of one thread keep their order.
     """
     _refuse_event_loop("publish", "apublish")
@@ -131,7 +135,7 @@ def publish(
     if alias is not None:
         _wait_for_commit(alias, [item], ephemeral=ephemeral)
         return None
-    outbox.sweep_if_due()
+    outbox.relay_stale_if_due()
     if ephemeral:
         event = _ephemeral(item)
         broadcast.broadcast([Wakeup(event.topic, None, (event,))])
@@ -148,23 +152,23 @@ async def apublish(
     exclude: HttpRequest | None = None,
     ephemeral: bool = False,
 ) -> Event | None:
-    """Publish an event from a coroutine; everything else is as in ``publish()``.
+    """Async version of ``publish()``.
 
-    The transaction is looked for in the thread-sensitive thread, where Django's synchronous code of
-    this task runs, so that ``async_to_sync(apublish)(…)`` inside ``atomic()`` waits for the commit.
+    It finds the transaction of the thread-sensitive thread, which runs Django's synchronous code
+    for this task, so ``async_to_sync(apublish)(…)`` inside ``atomic()`` waits for the commit.
     """
     item = _item(topic, name, data, exclude)
     if await _await_commit([item], using, ephemeral=ephemeral):
         return None
-    outbox.sweep_if_due()
+    outbox.relay_stale_if_due()
     return await publish_draft(item.topic, item.draft, ephemeral=ephemeral)
 
 
 async def publish_draft(topic: Topic, draft: Draft, *, ephemeral: bool = False) -> Event:
-    """Append (unless ephemeral) and announce an event that belongs to no transaction.
+    """Append and announce an event outside of any transaction; an ephemeral one is not appended.
 
     Raises:
-        PublishError: it could not be appended.
+        PublishError: the event could not be appended.
     """
     if ephemeral:
         event = _ephemeral(_Item(topic, draft))
@@ -183,22 +187,22 @@ async def publish_draft(topic: Topic, draft: Draft, *, ephemeral: bool = False) 
 def publish_many(
     items: Iterable[tuple[Topic | str, str, Any]], *, using: str | None = None
 ) -> list[Event] | None:
-    """Publish many events with one transaction a topic.
+    """Publish many events, with one transaction per topic.
 
-    All are checked and encoded before the first is appended.
-    Topics are taken in the order of their names, a topic's events in the order given.
+    All events are checked and encoded before the first is appended.
+    Topics are processed in the order of their names, and the events of a topic in the given order.
 
     Args:
         items: ``(topic, name, data)`` of each event.
         using: as for ``publish()``.
 
     Returns:
-        The events in the order given, or None if they wait for a commit.
+        The events in the given order, or None if they wait for a commit.
 
     Raises:
-        TypeError: an item is something else; the error says which.
-        PublishError: some could not be appended; ``published`` lists those that were.
-        Everything that ``publish()`` raises: nothing was published.
+        TypeError: an item is not a triple; the error says which.
+        PublishError: some events could not be appended; ``published`` lists those that were.
+        Any other error of ``publish()``: nothing was published.
     """
     _refuse_event_loop("publish_many", "apublish_many")
     checked = _items(items)
@@ -206,7 +210,7 @@ def publish_many(
     if alias is not None:
         _wait_for_commit(alias, checked)
         return None
-    outbox.sweep_if_due()
+    outbox.relay_stale_if_due()
     published: dict[int, Event] = {}
     for numbers in _by_topic(checked):
         try:
@@ -220,11 +224,11 @@ def publish_many(
 async def apublish_many(
     items: Iterable[tuple[Topic | str, str, Any]], *, using: str | None = None
 ) -> list[Event] | None:
-    """Publish many events from a coroutine; everything else is as in ``publish_many()``."""
+    """Async version of ``publish_many()``."""
     checked = _items(items)
     if await _await_commit(checked, using):
         return None
-    outbox.sweep_if_due()
+    outbox.relay_stale_if_due()
     published: dict[int, Event] = {}
     for numbers in _by_topic(checked):
         topic = checked[numbers[0]].topic
@@ -251,10 +255,10 @@ def _in_order(published: dict[int, Event]) -> list[Event]:
 
 
 def append(topic: Topic, drafts: Sequence[Draft]) -> Appended:
-    """Append and announce events of a topic that belong to no transaction.
+    """Append and announce events of a topic outside of any transaction.
 
     Raises:
-        PublishError: they could not be appended.
+        PublishError: the events could not be appended.
     """
     name = str(topic)
     try:
@@ -271,18 +275,18 @@ def _ephemeral(item: _Item) -> Event:
     return Event(str(item.topic), draft.name, draft.json, origin=draft.origin)
 
 
-def _refuse_event_loop(name: str, twin: str) -> None:
+def _refuse_event_loop(name: str, async_name: str) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
     raise SynchronousOnlyOperation(
-        f"{name}() waits for the database and would stop this event loop; write: await {twin}(…)"
+        f"{name}() would block this event loop; write: await {async_name}(…)"
     )
 
 
 def _open_transaction(using: str | None) -> str | None:
-    """Return the alias in whose outbox the event waits for a commit, or None if it need not.
+    """Return the alias in whose outbox the event must wait, or None to publish it now.
 
     Raises:
         AmbiguousTransaction: another alias is in a transaction and ``using`` was not given.
@@ -308,16 +312,16 @@ def in_any_transaction() -> bool:
 
 def _in_transaction(alias: str) -> bool:
     connection = connections[alias]
-    # With autocommit off by hand everything is in a transaction, though not in an atomic block.
+    # With autocommit off there is always a transaction, even outside of an atomic block.
     return connection.in_atomic_block or (
         connection.connection is not None and not connection.autocommit
     )
 
 
 def _log_is_locked(alias: str) -> bool:
-    """Tell whether this thread holds the lock that an append would wait for.
+    """Tell whether this thread holds a lock that an append would wait for.
 
-    That is so if the log is in another alias, in SQLite, and in a transaction of this thread.
+    It does if the log is on another alias, in SQLite, and this thread has a transaction there.
     """
     log = get_store().alias
     return (
@@ -329,69 +333,46 @@ def _log_is_locked(alias: str) -> bool:
 
 
 def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = False) -> None:
-    store = get_store()
-    if store.durable and not ephemeral:
+    if get_store().durable and not ephemeral:
         outbox.put(alias, [(str(item.topic), item.draft) for item in items])
         return
-    # Nothing that outlives the process: it waits in memory, and goes with the process.
-    hook = AfterCommit(items, ephemeral=ephemeral)
-    transaction.on_commit(hook, using=alias, robust=True)
-    _bring_forward(connections[alias].run_on_commit, hook)
+    # The events end with the process anyway, so they wait in memory. The keys keep the order of the
+    # outbox: events of the transaction come before those that other callbacks publish.
+    topics = {str(item.topic) for item in items}
+    on_commit_once(AfterCommit, [(items, ephemeral)], using=alias, keys=topics)
 
 
-class AfterCommit:
-    """The ``on_commit()`` hook of events that wait in memory; runs once.
+class AfterCommit(CommitHook[tuple[Sequence[_Item], bool]]):
+    """Publishes events that waited in memory for the commit."""
 
-    Attributes:
-        done: it has run.
-    """
-
-    def __init__(self, items: Sequence[_Item], *, ephemeral: bool) -> None:
-        self.items = items
-        self.ephemeral = ephemeral
-        self.topics = {str(item.topic) for item in items}
-        self.done = False
-
-    def __call__(self) -> None:
-        """Publish them."""
-        if self.done:
-            return
-        self.done = True
-        if self.ephemeral:
-            broadcast.broadcast(
-                [Wakeup(event.topic, None, (event,)) for event in map(_ephemeral, self.items)]
-            )
-            return
-        for numbers in _by_topic(self.items):
-            items = [self.items[number] for number in numbers]
-            append(items[0].topic, [item.draft for item in items])
+    def run(self) -> None:
+        """Publish the events of each call; a failure does not stop the next ones."""
+        for items, ephemeral in self.items:
+            try:
+                _publish_now(items, ephemeral=ephemeral)
+            except Exception:
+                logger.exception("committed events could not be published")
 
 
-def _bring_forward(hooks: list[Any], hook: AfterCommit) -> None:
-    """Put a hook, the last one, behind the last that publishes to one of its topics.
-
-    A relay takes all rows of a topic that were committed, so that events of the transaction come
-    before those of the project's hooks; here it is the same.
-    """
-    if not hooks or hooks[-1][1] is not hook:
-        return  # there was no transaction: it has run
-    for place in range(len(hooks) - 2, -1, -1):
-        other = hooks[place][1]
-        if isinstance(other, AfterCommit) and not other.done and other.topics & hook.topics:
-            hooks.insert(place + 1, hooks.pop())
-            return
+def _publish_now(items: Sequence[_Item], *, ephemeral: bool) -> None:
+    if ephemeral:
+        events = map(_ephemeral, items)
+        broadcast.broadcast([Wakeup(event.topic, None, (event,)) for event in events])
+        return
+    for numbers in _by_topic(items):
+        append(items[numbers[0]].topic, [items[number].draft for number in numbers])
 
 
 async def _await_commit(
     items: Sequence[_Item], using: str | None, *, ephemeral: bool = False
 ) -> bool:
-    """Hand the events to the open transaction, if there is one; tell whether there was."""
+    """Add the events to the open transaction; return False if there is none."""
 
-    def hand_over() -> bool:
+    def add_to_transaction() -> bool:
         alias = _open_transaction(using)
         if alias is None:
             return False
         _wait_for_commit(alias, items, ephemeral=ephemeral)
         return True
 
-    return await sync_to_async(hand_over, thread_sensitive=True)()
+    return await sync_to_async(add_to_transaction, thread_sensitive=True)()

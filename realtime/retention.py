@@ -1,4 +1,4 @@
-"""When logs are trimmed: beside the publishing, never in its way."""
+"""Trim logs in the background, so that publishers do not wait."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["INTERNAL_RETENTION", "retention_of", "trim_after", "trim_all", "trim
 
 logger = logging.getLogger("realtime")
 
-# Of the logs of our own: who was away for longer is told the whole list anyway.
+# Of internal logs; a client that was away longer gets the whole list anyway.
 INTERNAL_RETENTION = Retention(max_events=500, max_age=86_400.0)
 
-_waiting: set[str] = set()
-_lock = threading.Lock()
+_waiting: set[str] = set()  # topics whose trim is queued
+_lock = threading.Lock()  # guards _waiting
 
 
 def retention_of(topic: Topic) -> Retention:
@@ -30,16 +30,16 @@ def retention_of(topic: Topic) -> Retention:
 
 
 def trim_after(topic: Topic, appended: Appended) -> None:
-    """Trim a topic in a thread of the store's if an append made its log too long.
+    """Trim a topic in a store thread if an append made its log too long.
 
-    A tenth more than ``max_events`` is let through, so that a busy topic is trimmed once in many
-    appends; a topic trims once at a time in a process.
+    A log may exceed ``max_events`` by a tenth, so that a busy topic is not trimmed at every append.
+    A process queues one trim per topic.
     """
     trim_log_after(str(topic), retention_of(topic), appended)
 
 
 def trim_log_after(name: str, retention: Retention, appended: Appended) -> None:
-    """Do as ``trim_after()`` does, for a log and what is kept of it."""
+    """Trim a log by name, as ``trim_after()`` does for a topic."""
     if appended.kept <= retention.max_events + retention.max_events // 10:
         return
     with _lock:
@@ -51,18 +51,18 @@ def trim_log_after(name: str, retention: Retention, appended: Appended) -> None:
 
 def _trim(store: Store, name: str, retention: Retention) -> None:
     with _lock:
-        # Before the work: an append that comes while it runs may ask again.
+        # Before the work, so that an append during it queues another trim.
         _waiting.discard(name)
     try:
         store.trim(name, retention)
     except StoreError as error:
-        logger.warning("%s was not trimmed, a later append does it: %s", name, error)
+        logger.warning("%s was not trimmed; a later append will do it: %s", name, error)
 
 
 def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
-    """Trim the named topics, by default every log that there is; return what was removed.
+    """Trim topics, by default all; return the number of removed events of each.
 
-    Logs whose pattern is no longer registered are left alone: nobody says what they keep.
+    Topics that are no longer registered are skipped, because their retention is unknown.
     """
     store = get_store()
     removed: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""Bounded threads of our own, where synchronous code runs for the event loop and after commits.
+"""Thread pools in which synchronous code runs for the event loop and after commits.
 
-Three pools, so that none keeps another waiting: ``STORE_THREADS`` for stores, ``RELAY_THREADS`` for
-the outbox, whose database may be another one that hangs, and ``USER_THREADS`` for the project's
-code, which may be slow, and the session look-up.
-None is Django's thread-sensitive thread, which a slow view may hold for seconds.
+There are three, so that none waits for another: ``STORE_THREADS`` for stores, ``RELAY_THREADS`` for
+the outbox, whose database may be a different one that hangs, and ``USER_THREADS`` for the project's
+code, which may be slow, and for reading sessions.
+None of them is Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ T = TypeVar("T")
 
 
 class WorkerThreads:
-    """A thread pool that starts with its first call and anew after a fork."""
+    """A thread pool that starts at its first use, and again after a fork.
+
+    Args:
+        name: the prefix of the threads' names.
+        count: the largest number of threads.
+    """
 
     def __init__(self, name: str, count: int) -> None:
         self.name = name
@@ -31,29 +36,29 @@ class WorkerThreads:
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        # The threads stayed behind in the parent; the executor object believes they are here.
+        # The threads exist only in the parent, but the executor counts them.
         self._executor = None
 
     @property
     def executor(self) -> ThreadPoolExecutor:
-        """The executor, for libraries that ask for one."""
+        """The executor, for libraries that need one."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self.count, thread_name_prefix=self.name)
         return self._executor
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function in one of the threads; return a future that any thread can wait for."""
+        """Run a function in one of the threads; any thread can wait for the returned future."""
         return self.executor.submit(function, *args, **kwargs)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function in one of the threads and wait without holding the loop."""
+        """Run a function in one of the threads and await its result."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
 
 
-# Four hold the disk or the database busy; each keeps a database connection open.
+# Four keep a disk or a database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
-# One may wait for a database that is away, the other goes on.
+# While one waits for a database that is away, the other continues.
 RELAY_THREADS = WorkerThreads("realtime-relay", 2)
-# Session look-ups and authorisers wait for the database too; eight bound its connections.
+# Sessions and authorisers use the database too, so this bounds its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

@@ -28,7 +28,7 @@ from realtime.consumers.rate_limits import take_turn
 from realtime.exceptions import CursorExpired
 from realtime.hub.connection import HISTORY_SECONDS
 from realtime.hub.recent import EventFrame
-from realtime.outbox import sweep_if_due
+from realtime.outbox import relay_stale_if_due
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import frame, members_frames
@@ -89,7 +89,7 @@ def _answer(request: Request, user: Any) -> Response:
     user = identity.user
     take_turn(request.scope, user, patience=0.0)  # a thread that waits serves nobody
     topics, refused = async_to_sync(permitted)(identity, list(plan.starts))
-    sweep_if_due()  # a crashed process's events go out also where no server follows
+    relay_stale_if_due()  # a crashed process's events go out also where no server follows
     store = get_store()
     names = [str(topic) for topic in topics]
     names += [presence_log(str(topic)) for topic in topics if topic.presence]

@@ -1,4 +1,4 @@
-"""Announcing events: the wake-up, and the loop that sends it, also across forks and exits."""
+"""Wake-ups, and the loop that sends them, across forks and exits too."""
 
 import asyncio
 import concurrent.futures
@@ -40,7 +40,7 @@ def wakeup(*seqs: int | None, topic: str = TOPIC, json: str = "1") -> Wakeup:
 
 
 class RecordingLayer(BaseChannelLayer):
-    """Keeps what is sent to groups; can be told to wait and to fail."""
+    """Records what is sent to groups; a test can make it wait or fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,19 +68,19 @@ class RecordingLayer(BaseChannelLayer):
 
 @pytest.fixture
 def layer(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingLayer]:
-    """A layer that records, and a publisher of this test's own."""
+    """A recording layer, and a sender for this test alone."""
     layer = RecordingLayer()
     monkeypatch.setattr(broadcast, "get_layer", lambda: layer)
-    broadcast._home.reset()
+    broadcast._publisher.reset()
     yield layer
     layer.open.set()
     layer.error = None
-    wait_until(lambda: not broadcast._home.under_way, "everything was sent")
-    sender = broadcast._home.sender
+    wait_until(lambda: not broadcast._publisher.pending, "everything is sent")
+    sender = broadcast._publisher.sender
     if sender is not None and sender.loop.is_running():
         sender.loop.call_soon_threadsafe(sender.loop.stop)
         wait_until(sender.loop.is_closed, "the loop of this test is closed")
-    broadcast._home.reset()
+    broadcast._publisher.reset()
 
 
 # Names and messages
@@ -107,7 +107,7 @@ def built(events: list[tuple[bool, int]]) -> Wakeup:
 
 
 @given(EVENTS)
-def test_a_wakeup_survives_the_journey_through_any_layer(events: list[tuple[bool, int]]) -> None:
+def test_a_wakeup_is_unchanged_after_serialisation(events: list[tuple[bool, int]]) -> None:
     original = built(events)
     message = original.to_message()
     assert message["type"] == WAKEUP_TYPE
@@ -115,7 +115,7 @@ def test_a_wakeup_survives_the_journey_through_any_layer(events: list[tuple[bool
 
 
 @given(EVENTS, st.integers(1, 100))
-def test_the_parts_of_a_wakeup_are_bounded_and_continue_each_other(
+def test_the_parts_of_a_wakeup_are_bounded_and_contiguous(
     events: list[tuple[bool, int]], limit: int
 ) -> None:
     original = built(events)
@@ -129,7 +129,7 @@ def test_the_parts_of_a_wakeup_are_bounded_and_continue_each_other(
             last = part.last
 
 
-def test_a_wakeup_says_what_an_append_did() -> None:
+def test_a_wakeup_has_the_events_of_an_append() -> None:
     events = (event(5), event(6))
     made = Wakeup.of(TOPIC, Appended(Cursor("epoch", 4, 1004), events, kept=6))
     assert made == Wakeup(TOPIC, 1004, events)
@@ -138,7 +138,7 @@ def test_a_wakeup_says_what_an_append_did() -> None:
 # Sending
 
 
-def test_a_publisher_returns_when_its_wakeup_was_sent(layer: RecordingLayer) -> None:
+def test_a_publisher_returns_when_its_wakeup_is_sent(layer: RecordingLayer) -> None:
     broadcast.broadcast([wakeup(1), wakeup(1, topic="orders.7")])
     assert layer.wakeups() == [wakeup(1)]
     assert layer.wakeups("orders.7") == [wakeup(1, topic="orders.7")]
@@ -148,14 +148,14 @@ def test_a_publisher_returns_when_its_wakeup_was_sent(layer: RecordingLayer) -> 
     }
 
 
-def test_nothing_is_sent_where_nothing_was_appended(layer: RecordingLayer) -> None:
+def test_a_wakeup_without_events_is_not_sent(layer: RecordingLayer) -> None:
     broadcast.broadcast([Wakeup(TOPIC, 1004, ())])
     broadcast.broadcast([])
     asyncio.run(abroadcast([]))
     assert layer.sent == []
 
 
-def test_a_coroutine_announces_as_a_function_does(layer: RecordingLayer) -> None:
+def test_a_coroutine_can_announce_events(layer: RecordingLayer) -> None:
     asyncio.run(abroadcast([wakeup(1), wakeup(2)]))
     assert layer.seqs() == [1, 2]
 
@@ -163,27 +163,29 @@ def test_a_coroutine_announces_as_a_function_does(layer: RecordingLayer) -> None
 def test_waiting_wakeups_become_one_message_in_order(layer: RecordingLayer) -> None:
     layer.open.clear()
     broadcast.broadcast([wakeup(1)])
-    wait_until(lambda: layer.begun, "the first is under way")
+    wait_until(lambda: layer.begun, "the first is being sent")
     broadcast.broadcast([wakeup(2), wakeup(3, 4), wakeup(None), wakeup(5)])
     layer.open.set()
     wait_until(lambda: len(layer.sent) == 2, "both messages are sent")
     assert layer.wakeups() == [wakeup(1), wakeup(2, 3, 4, None, 5)]
 
 
-def test_wakeups_that_do_not_continue_each_other_travel_alone(layer: RecordingLayer) -> None:
+def test_wakeups_that_are_not_contiguous_are_sent_separately(layer: RecordingLayer) -> None:
     layer.open.clear()
     broadcast.broadcast([wakeup(1)])
-    wait_until(lambda: layer.begun, "the first is under way")
+    wait_until(lambda: layer.begun, "the first is being sent")
     broadcast.broadcast([wakeup(2), wakeup(None), wakeup(4), wakeup(3)])
     layer.open.set()
     wait_until(lambda: len(layer.sent) == 4, "all messages are sent")
     assert layer.wakeups() == [wakeup(1), wakeup(2, None), wakeup(4), wakeup(3)]
 
 
-def test_a_merged_message_begins_where_its_first_stored_event_does(layer: RecordingLayer) -> None:
+def test_a_merged_message_has_the_predecessor_of_its_first_stored_event(
+    layer: RecordingLayer,
+) -> None:
     layer.open.clear()
     broadcast.broadcast([wakeup(1)])
-    wait_until(lambda: layer.begun, "the first is under way")
+    wait_until(lambda: layer.begun, "the first is being sent")
     broadcast.broadcast([wakeup(None), wakeup(2), wakeup(3)])
     layer.open.set()
     wait_until(lambda: len(layer.sent) == 2, "both messages are sent")
@@ -194,7 +196,7 @@ def test_a_merged_message_begins_where_its_first_stored_event_does(layer: Record
 def test_messages_are_bounded(layer: RecordingLayer) -> None:
     layer.open.clear()
     broadcast.broadcast([wakeup(1)])
-    wait_until(lambda: layer.begun, "the first is under way")
+    wait_until(lambda: layer.begun, "the first is being sent")
     big = "x" * (MESSAGE_BYTES // 3)
     broadcast.broadcast([wakeup(*range(2, 9), json=big), wakeup(9, json=big), wakeup(10)])
     layer.open.set()
@@ -203,12 +205,12 @@ def test_messages_are_bounded(layer: RecordingLayer) -> None:
     assert layer.seqs() == list(range(1, 11))
 
 
-def test_a_topic_is_in_order_whatever_the_publishers(layer: RecordingLayer) -> None:
+def test_concurrent_publishers_keep_the_order_of_a_topic(layer: RecordingLayer) -> None:
     lock, numbers = threading.Lock(), iter(range(1, 401))
 
     def publish() -> None:
         for _ in range(50):
-            with lock:  # as the store numbers them
+            with lock:  # the store numbers them under a lock too
                 made = wakeup(next(numbers))
                 futures = broadcast._start([made])
             concurrent.futures.wait(futures, 10)
@@ -221,11 +223,11 @@ def test_a_topic_is_in_order_whatever_the_publishers(layer: RecordingLayer) -> N
     assert layer.seqs() == list(range(1, 401))
 
 
-def test_a_topic_that_waits_does_not_hold_the_others(layer: RecordingLayer) -> None:
+def test_topics_beyond_the_limit_are_sent_later(layer: RecordingLayer) -> None:
     layer.open.clear()
     for number in range(broadcast.CONCURRENT_TOPICS + 3):
         broadcast._start([wakeup(1, topic=f"orders.{number}")])
-    wait_until(lambda: layer.begun == broadcast.CONCURRENT_TOPICS, "the slots are taken")
+    wait_until(lambda: layer.begun == broadcast.CONCURRENT_TOPICS, "the limit is reached")
     layer.open.set()
     wait_until(lambda: len(layer.sent) == broadcast.CONCURRENT_TOPICS + 3, "all are sent")
 
@@ -238,7 +240,7 @@ def test_a_publisher_does_not_wait_for_a_layer_that_hangs(layer: RecordingLayer)
     publishing = threading.Thread(target=broadcast.broadcast, args=[[wakeup(1)]], daemon=True)
     publishing.start()
     publishing.join(10 * SCALE)
-    assert not publishing.is_alive(), "it waits for the layer"
+    assert not publishing.is_alive(), "the publisher waits for the layer"
     assert layer.sent == []
 
     async def publish() -> None:
@@ -248,16 +250,16 @@ def test_a_publisher_does_not_wait_for_a_layer_that_hangs(layer: RecordingLayer)
     asyncio.run(publish())
     assert layer.sent == []
     layer.open.set()
-    wait_until(lambda: layer.seqs() == [1, 2], "they are sent when it is back")
+    wait_until(lambda: layer.seqs() == [1, 2], "they are sent when the layer is back")
 
 
-def test_a_layer_that_hangs_is_given_up(
+def test_a_send_that_hangs_times_out(
     layer: RecordingLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(broadcast, "SEND_SECONDS", 0.05)
     layer.open.clear()
     broadcast.broadcast([wakeup(1)])
-    wait_until(lambda: not broadcast._home.under_way, "it is given up")
+    wait_until(lambda: not broadcast._publisher.pending, "the send has timed out")
     layer.open.set()
     broadcast.broadcast([wakeup(2)])
     wait_until(lambda: layer.seqs() == [2], "the next is sent")
@@ -269,7 +271,7 @@ def test_a_layer_that_fails_is_logged_once_and_again_when_it_is_back(
     layer.error = ConnectionError("no layer")
     for seq in range(1, 5):
         broadcast.broadcast([wakeup(seq)])
-    wait_until(lambda: not broadcast._home.under_way, "they are given up")
+    wait_until(lambda: not broadcast._publisher.pending, "the sends have failed")
     layer.error = None
     broadcast.broadcast([wakeup(5)])
     wait_until(lambda: layer.seqs() == [5], "the next is sent")
@@ -278,7 +280,7 @@ def test_a_layer_that_fails_is_logged_once_and_again_when_it_is_back(
     assert sum("layer is back" in message for message in caplog.messages) == 1
 
 
-def test_a_layer_that_cannot_be_made_does_not_break_the_publisher(
+def test_a_layer_that_cannot_be_created_does_not_break_the_publisher(
     layer: RecordingLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Any:
@@ -289,18 +291,18 @@ def test_a_layer_that_cannot_be_made_does_not_break_the_publisher(
     wait_until(lambda: "the channel layer fails" in caplog.text, "it is logged")
 
 
-def test_too_many_waiting_wakeups_are_left_to_head_checks(
+def test_wakeups_beyond_the_limit_are_dropped(
     layer: RecordingLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broadcast, "WAITING_WAKEUPS", 3)
     layer.open.clear()
     broadcast._start([wakeup(1)])
-    wait_until(lambda: layer.begun, "the first is under way")
+    wait_until(lambda: layer.begun, "the first is being sent")
     futures = broadcast._start([wakeup(seq) for seq in range(2, 9)])
     concurrent.futures.wait(futures[2:], 10 * SCALE)
     assert [future.done() for future in futures] == [False, False, True, True, True, True, True]
     layer.open.set()
-    wait_until(lambda: layer.seqs() == [1, 2, 3], "those that waited are sent")
+    wait_until(lambda: layer.seqs() == [1, 2, 3], "the queued ones are sent")
     broadcast.broadcast([wakeup(9)])
     assert layer.seqs()[-1] == 9
 
@@ -308,7 +310,7 @@ def test_too_many_waiting_wakeups_are_left_to_head_checks(
 # Loops
 
 
-def test_publishers_share_one_loop_that_stays(layer: RecordingLayer) -> None:
+def test_publishers_share_one_lasting_loop(layer: RecordingLayer) -> None:
     broadcast.broadcast([wakeup(1)])
     thread = threading.Thread(target=broadcast.broadcast, args=[[wakeup(2)]])
     thread.start()
@@ -318,13 +320,15 @@ def test_publishers_share_one_loop_that_stays(layer: RecordingLayer) -> None:
     assert len(layer.loops) == 1
 
 
-def test_an_adopted_loop_sends_as_long_as_it_runs(layer: RecordingLayer) -> None:
+def test_an_adopted_loop_sends_while_it_runs(layer: RecordingLayer) -> None:
     async def serve() -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         adopt_loop(loop)
-        sender = broadcast._home.sender
+        sender = broadcast._publisher.sender
         adopt_loop(loop)
-        assert broadcast._home.sender is sender, "what waits there would overtake"
+        assert broadcast._publisher.sender is sender, (
+            "a new sender could overtake the queue of the old one"
+        )
         await abroadcast([wakeup(1)])
         await asyncio.to_thread(broadcast.broadcast, [wakeup(2)])
         broadcast.broadcast([wakeup(3)])  # on the loop itself it does not wait
@@ -338,7 +342,7 @@ def test_an_adopted_loop_sends_as_long_as_it_runs(layer: RecordingLayer) -> None
     assert len(layer.loops) == 2
 
 
-def test_the_layer_is_the_projects_or_one_of_our_own() -> None:
+def test_the_layer_is_the_projects_or_a_private_one() -> None:
     memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     with override_settings(CHANNEL_LAYERS=memory):
         assert type(broadcast.get_layer()).__name__ == "InMemoryChannelLayer"
@@ -384,7 +388,7 @@ SLOW = """
     at_once = DatabaseChannelLayer.group_send
 
     async def group_send(self, group, message):
-        await asyncio.sleep(0.4)  # longer than a publisher waits; nothing waits for it here
+        await asyncio.sleep(0.4)  # longer than a publisher waits
         await at_once(self, group, message)
 
     DatabaseChannelLayer.group_send = group_send
@@ -408,7 +412,7 @@ def run(*parts: str) -> None:
 
 @pytest.fixture
 def listener(transactional_db: None) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that prints the wake-ups it gets."""
+    """Another process, which prints the wake-ups that it receives."""
     process = start(LISTEN)
     try:
         assert process.stdout is not None
@@ -419,8 +423,8 @@ def listener(transactional_db: None) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def heard(listener: "subprocess.Popen[str]") -> str:
-    """Return the next line; without one the listener is ended and the test fails."""
+def next_line(listener: "subprocess.Popen[str]") -> str:
+    """Return the next line; after a timeout, kill the listener and return an empty one."""
     assert listener.stdout is not None
     guard = threading.Timer(20 * SCALE, listener.kill)
     guard.start()
@@ -431,21 +435,21 @@ def heard(listener: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["layer", "slow layer"])
-def test_a_process_that_publishes_and_exits_at_once_is_heard(
+def test_the_wakeup_of_a_process_that_exits_at_once_arrives(
     listener: "subprocess.Popen[str]", slow: bool
 ) -> None:
     run(PUBLISH, SLOW if slow else "", "publish('goodbye')")
-    assert heard(listener) == '"goodbye"'
+    assert next_line(listener) == '"goodbye"'
 
 
-def test_a_forked_child_publishes_with_a_loop_of_its_own(
+def test_a_forked_child_publishes_with_its_own_loop(
     listener: "subprocess.Popen[str]",
 ) -> None:
     forking = """
         from realtime import broadcast as module
 
         publish("parent")
-        with module._home.lock, module._layer_lock:  # as another thread may hold them
+        with module._publisher.lock, module._layer_lock:  # another thread may hold them
             pid = os.fork()
             if pid == 0:
                 publish("child")
@@ -455,4 +459,4 @@ def test_a_forked_child_publishes_with_a_loop_of_its_own(
         publish("parent again")
     """
     run(PUBLISH, forking)
-    assert [heard(listener) for _ in range(3)] == ['"parent"', '"child"', '"parent again"']
+    assert [next_line(listener) for _ in range(3)] == ['"parent"', '"child"', '"parent again"']

@@ -174,7 +174,7 @@ OURS = "realtime.layers.DatabaseChannelLayer"
     ("layer", "text"),
     [
         ({"BACKEND": OURS, "CONFIG": {"hosts": []}}, "unexpected keyword argument 'hosts'"),
-        ({"BACKEND": OURS, "CONFIG": {"using": "nope"}}, "using is 'nope', which is no alias"),
+        ({"BACKEND": OURS, "CONFIG": {"using": "nope"}}, "using is 'nope', which is not an alias"),
         ({"BACKEND": OURS, "CONFIG": {"polling_interval": -1}}, "polling_interval is -1"),
         ({"BACKEND": "channels_redis.pubsub.Nope"}, "channels_redis.pubsub.Nope"),
         ({"BACKEND": "tests.test_checks.LayerWithoutItsKey"}, "KeyError: 'address'"),

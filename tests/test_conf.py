@@ -1,4 +1,4 @@
-"""The settings, and what is said about wrong ones."""
+"""The settings, and the errors about invalid ones."""
 
 from dataclasses import FrozenInstanceError
 from ipaddress import ip_network
@@ -13,7 +13,7 @@ from realtime.conf import Config, Limits
 
 
 @pytest.mark.parametrize("absent", [{}, {"STORE": {}, "LIMITS": {}, "ALLOWED_ORIGINS": []}])
-def test_everything_has_a_default(absent: dict[str, Any]) -> None:
+def test_every_setting_has_a_default(absent: dict[str, Any]) -> None:
     with override_settings(REALTIME=absent):
         config = conf.get()
     assert config == Config()
@@ -22,7 +22,7 @@ def test_everything_has_a_default(absent: dict[str, Any]) -> None:
     assert config.limits.event_bytes == 65_536
 
 
-def test_the_setting_may_be_absent(settings: Any) -> None:
+def test_the_setting_can_be_absent(settings: Any) -> None:
     with override_settings(REALTIME={}):
         del settings.REALTIME
         assert conf.get() == Config()
@@ -64,7 +64,7 @@ def test_the_settings_are_read_once_and_again_after_a_change() -> None:
     assert conf.get().limits == Limits()
 
 
-def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> None:
+def test_a_later_change_of_the_settings_dict_has_no_effect() -> None:
     options: dict[str, object] = {"using": "log"}
     with override_settings(REALTIME={"STORE": {"OPTIONS": options}}):
         config = conf.get()
@@ -106,7 +106,9 @@ def test_the_settings_do_not_change_with_the_dict_that_they_were_read_from() -> 
         ({"LIMITS": {"pending": 1.5}}, 'REALTIME["LIMITS"]["pending"]', "64"),
     ],
 )
-def test_a_wrong_value_is_a_problem_that_says_what_to_do(value: Any, where: str, hint: str) -> None:
+def test_an_invalid_value_is_a_problem_that_says_what_to_do(
+    value: Any, where: str, hint: str
+) -> None:
     with override_settings(REALTIME=value):
         (problem,) = conf.check()
         assert problem.where == where
@@ -129,7 +131,7 @@ def test_a_wrong_value_is_a_problem_that_says_what_to_do(value: Any, where: str,
         ({"LIMITS": {"topic": 5}}, 'REALTIME["LIMITS"]["topic"]', "'topics'"),
     ],
 )
-def test_an_unknown_key_is_a_problem_that_names_the_nearest(
+def test_an_unknown_key_is_a_problem_that_names_the_closest_key(
     value: Any, where: str, meant: str
 ) -> None:
     with override_settings(REALTIME=value):
@@ -141,7 +143,7 @@ def test_an_unknown_key_is_a_problem_that_names_the_nearest(
     assert f"Did you mean {meant}?" in problem.hint
 
 
-def test_an_unknown_key_that_is_like_no_other_gets_the_list() -> None:
+def test_the_problem_of_an_unknown_key_lists_all_keys() -> None:
     with override_settings(REALTIME={5: 1}):
         (problem,) = conf.check()
     keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'TRUSTED_PROXIES', 'AUTHENTICATE', 'LIMITS'"
@@ -166,7 +168,7 @@ def test_a_secret_depends_on_the_key_and_the_salt() -> None:
     assert {len(secret) for secret in made} == {32}
 
 
-def test_hosts_are_those_that_django_allows() -> None:
+def test_allowed_hosts_are_those_that_django_allows() -> None:
     with override_settings(DEBUG=False, ALLOWED_HOSTS=[]):
         assert conf.allowed_hosts() == []
     with override_settings(DEBUG=True, ALLOWED_HOSTS=[]):
@@ -175,7 +177,7 @@ def test_hosts_are_those_that_django_allows() -> None:
         assert conf.allowed_hosts() == ["a.example"]
 
 
-def test_djangos_settings_are_read() -> None:
+def test_settings_of_django_are_read() -> None:
     with override_settings(
         DEBUG=True,
         CSRF_TRUSTED_ORIGINS=["https://a.example"],
@@ -196,6 +198,6 @@ def test_djangos_settings_are_read() -> None:
 @pytest.mark.parametrize(
     ("layers", "has"), [(None, False), ({}, False), ({"x": {}}, False), ({"default": {}}, True)]
 )
-def test_only_a_default_layer_counts(layers: Any, has: bool) -> None:
+def test_only_a_default_channel_layer_counts(layers: Any, has: bool) -> None:
     with override_settings(CHANNEL_LAYERS=layers):
         assert conf.has_channel_layers() is has

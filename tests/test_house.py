@@ -18,6 +18,7 @@ ORDER = [
     "conf",
     "threads",
     "outage",
+    "on_commit",
     "topics",
     "models",
     "stores",

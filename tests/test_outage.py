@@ -49,3 +49,31 @@ def test_only_an_unexpected_error_is_logged_with_its_traceback(
     assert (expected.exc_info, expected.levelno) == (None, logging.ERROR)
     assert unexpected.exc_info is not None
     assert unexpected.exc_info[1] is not None
+
+
+def test_levels_logger_and_expected_errors_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage(
+        "%s",
+        "over",
+        level=logging.INFO,
+        ends_level=logging.DEBUG,
+        expected=Exception,
+        logger=logging.getLogger("realtime.layers"),
+    )
+    with caplog.at_level(logging.DEBUG, "realtime.layers"):
+        outage.failed(ValueError("x"))
+        outage.over()
+    assert caplog.record_tuples == [
+        ("realtime.layers", logging.INFO, "x"),
+        ("realtime.layers", logging.DEBUG, "over"),
+    ]
+    assert caplog.records[0].exc_info is None
+
+
+def test_failures_are_counted_until_a_success() -> None:
+    outage = Outage("%s")
+    outage.failed(OSError())
+    outage.failed(OSError())
+    assert outage.failures == 2
+    outage.over()
+    assert outage.failures == 0

@@ -1,4 +1,4 @@
-"""The relay: a row goes out once, in its topic's order, whoever dies and whoever else relays."""
+"""The relay: each row is appended once and in order, whatever dies and whatever else relays."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ TOPIC = "public.news"
 
 
 class SharedMemoryStore(MemoryStore):
-    """Stands for any store that is not the database: durable, with its events elsewhere."""
+    """Stands for any durable store that is not the database."""
 
     durable = True
     shared = True
@@ -58,7 +58,7 @@ def waiting(alias: str = "default") -> int:
 
 @pytest.fixture(params=["the log's own database", "another database", "another store"])
 def alias(request: pytest.FixtureRequest) -> Any:
-    """Where the rows are; the log is beside them, or elsewhere."""
+    """The alias of the outbox; the log is in the same database, another one, or another store."""
     if request.param == "another store":
         with override_settings(REALTIME=ELSEWHERE):
             yield "default"
@@ -66,7 +66,7 @@ def alias(request: pytest.FixtureRequest) -> Any:
         yield "other" if request.param == "another database" else "default"
 
 
-def test_rows_that_a_dead_process_left_go_out_in_order(alias: str) -> None:
+def test_rows_of_a_dead_process_are_relayed_in_order(alias: str) -> None:
     leave_behind(20, alias)
     assert names() == []
     assert outbox.relay_stale(older_than=-1) == 20
@@ -81,7 +81,7 @@ def test_young_rows_are_left_to_their_own_process(alias: str) -> None:
     assert outbox.relay_stale(older_than=60) == 1
 
 
-def test_clock_that_was_set_back_holds_no_row_up(alias: str) -> None:
+def test_rows_are_relayed_after_the_clock_was_set_back(alias: str) -> None:
     leave_behind(1, alias)
     OutboxEntry.objects.using(alias).update(
         created=F("created") + 3600, leased_until=F("created") + 3600
@@ -90,14 +90,14 @@ def test_clock_that_was_set_back_holds_no_row_up(alias: str) -> None:
     assert names() == ["e0"]
 
 
-def test_more_rows_than_a_batch_go_out(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_a_batch_are_relayed(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "BATCH", 3)
     leave_behind(10, alias)
     assert outbox.relay(alias, TOPIC) == 10
     assert names() == [f"e{number}" for number in range(10)]
 
 
-def test_relays_at_the_same_time_send_each_row_once_and_in_order(
+def test_concurrent_relays_append_each_row_once_and_in_order(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "BATCH", 2)
@@ -124,27 +124,27 @@ def test_relays_at_the_same_time_send_each_row_once_and_in_order(
     assert waiting(alias) == 0
 
 
-def test_store_that_is_away_keeps_the_rows_and_frees_the_lease(
+def test_a_store_that_fails_leaves_the_rows_and_no_lease(
     alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*args: Any) -> None:
+    def fail(*args: Any) -> None:
         raise StoreUnavailable("the store", "gone")
 
     leave_behind(2, alias)
     with monkeypatch.context() as patch:
-        patch.setattr(get_store(), "append", away)
+        patch.setattr(get_store(), "append", fail)
         if get_store().alias is not None:
-            patch.setattr(get_store(), "append_claimed", away)
+            patch.setattr(get_store(), "append_claimed", fail)
         assert outbox.relay_stale(older_than=-1) == 0
     assert waiting(alias) == 2
     assert outbox.relay_stale(older_than=-1) == 2
     assert names() == ["e0", "e1"]
 
 
-def test_relay_that_died_after_the_append_repeats_nothing(
+def test_rows_of_a_relay_that_died_after_the_append_are_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the log in another store, where append and deletion are two steps."""
+    """The log is in another database, so append and deletion are two steps."""
     leave_behind(3, "other")
 
     class Died(BaseException):
@@ -162,7 +162,7 @@ def test_relay_that_died_after_the_append_repeats_nothing(
         with pytest.raises(Died):
             outbox.relay("other", TOPIC)
     assert waiting("other") == 3
-    assert outbox.relay_stale(older_than=-1) == 0, "the lease of the dead relay still holds"
+    assert outbox.relay_stale(older_than=-1) == 0, "the lease of the dead relay is still running"
     leave_behind(1, "other")
     OutboxEntry.objects.using("other").update(leased_until=F("leased_until") - 60)
     assert outbox.relay_stale(older_than=-1) == 1, "only the event that was not appended"
@@ -170,7 +170,7 @@ def test_relay_that_died_after_the_append_repeats_nothing(
     assert waiting("other") == 0
 
 
-def test_database_without_our_tables_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_without_the_tables_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     leave_behind(1)
     table, away = "realtime_outboxentry", "realtime_outboxentry_away"
     with connections["other"].cursor() as cursor:
@@ -179,34 +179,34 @@ def test_database_without_our_tables_is_passed_over(caplog: pytest.LogCaptureFix
             assert outbox.relay_stale(older_than=-1) == 1
         finally:
             cursor.execute(f"ALTER TABLE {away} RENAME TO {table}")
-    assert "cannot be read" not in caplog.text  # an alias that is never migrated is no news
+    assert "cannot be read" not in caplog.text  # some aliases are never migrated
 
 
-def test_sweeps_come_at_most_once_a_second_and_never_two_at_once(
+def test_stale_rows_are_searched_at_most_once_a_second_and_never_twice_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    swept: list[Any] = []
-    monkeypatch.setattr(outbox.RELAY_THREADS, "submit", swept.append)
+    jobs: list[Any] = []
+    monkeypatch.setattr(outbox.RELAY_THREADS, "submit", jobs.append)
     monkeypatch.setattr(outbox, "relay_stale", lambda: 0)
-    sweep = outbox._Sweep()
-    sweep.last = 99.5
+    check = outbox._StaleCheck()
+    check.last = 99.5
     with monkeypatch.context() as patch:
         clock = iter([100.0, 100.6, 105.0, 105.1, 105.9])
         patch.setattr(outbox.time, "monotonic", lambda: next(clock))
-        sweep.start_if_due()
-        assert swept == []
-        sweep.start_if_due()
-        sweep.start_if_due()
-        assert len(swept) == 1, "the first one is still running"
-        swept.pop()()
-        sweep.start_if_due()
-        assert len(swept) == 1
-        swept.pop()()
-        sweep.start_if_due()
-        assert swept == [], "within the second"
+        check.start_if_due()
+        assert jobs == []
+        check.start_if_due()
+        check.start_if_due()
+        assert len(jobs) == 1, "the first search is still running"
+        jobs.pop()()
+        check.start_if_due()
+        assert len(jobs) == 1
+        jobs.pop()()
+        check.start_if_due()
+        assert jobs == [], "within the second"
 
 
-def test_relays_that_have_not_begun_are_one_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_has_at_most_one_queued_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[tuple[Any, ...]] = []
 
     def submit(*job: Any) -> Future[int]:
@@ -221,7 +221,9 @@ def test_relays_that_have_not_begun_are_one_a_topic(monkeypatch: pytest.MonkeyPa
     assert len(jobs) == 2
     run, *arguments = jobs[0]
     run(*arguments)
-    assert relays.start("default", TOPIC) is not first, "what commits later is not in the first"
+    assert relays.start("default", TOPIC) is not first, (
+        "the first misses what commits after its start"
+    )
 
 
 KILLED = """
@@ -240,7 +242,7 @@ with transaction.atomic():
         publish("public.news", f"e{{number}}", {{}})
 """
 
-BETWEEN_COMMIT_AND_APPEND = "outbox._AfterCommit.__call__ = die"
+BETWEEN_COMMIT_AND_APPEND = "outbox._AfterCommit.run = die"
 BEFORE_THE_COMMIT = (
     "from django.db import connection\nconnection.ensure_connection()\nconnection._commit = die"
 )
@@ -255,7 +257,7 @@ BETWEEN_APPEND_AND_WAKE_UP = "outbox._announce = die"
         (BETWEEN_APPEND_AND_WAKE_UP, 20, 0),
     ],
 )
-def test_process_killed_at_any_point_leaves_all_or_nothing(
+def test_a_process_killed_at_any_point_publishes_all_or_nothing(
     where: str, appended: int, left: int
 ) -> None:
     killed = subprocess.run(

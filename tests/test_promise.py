@@ -1,6 +1,7 @@
-"""The promise, end to end: real Daphne processes, real sockets, and what kills them.
+"""The promise, end to end, with real Daphne processes that are killed and real sockets.
 
-Per topic, in order, each once, with no hole, across reconnects and restarts; or one reset.
+Per topic, a client gets every event once and in order, across reconnects and restarts, or it gets
+one reset.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ async def in_thread(function: object, *args: object) -> None:
     await asyncio.to_thread(function, *args)  # type: ignore[arg-type]
 
 
-async def test_client_resumes_after_the_server_was_killed_with_nothing_missing(
+async def test_a_client_misses_nothing_when_it_resumes_after_the_server_was_killed(
     server: Server,
 ) -> None:
     async with connect(server) as client:
@@ -42,7 +43,7 @@ async def test_client_resumes_after_the_server_was_killed_with_nothing_missing(
         await in_thread(server.publish, TOPIC, 3)
         cursor = (await client.events(3))[-1]["cursor"]
         server.kill9()
-        with pytest.raises(Exception):  # noqa: B017, PT011 - however the library says it
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the library decides which
             await client.receive()
     await in_thread(server.publish, TOPIC, 20, "tick", 3)
     server.start()
@@ -53,10 +54,12 @@ async def test_client_resumes_after_the_server_was_killed_with_nothing_missing(
         assert [event["data"] for event in events] == list(range(3, 23))
         assert [event["seq"] for event in events] == list(range(4, 24))
         await in_thread(server.publish, TOPIC, 1, "tick", 23)
-        assert (await client.events(1))[0]["seq"] == 24, "live, with nothing repeated in between"
+        assert (await client.events(1))[0]["seq"] == 24, (
+            "live events follow the replay, and none is repeated"
+        )
 
 
-async def test_cursor_older_than_the_log_is_exactly_one_reset(server: Server) -> None:
+async def test_a_cursor_older_than_the_log_causes_exactly_one_reset(server: Server) -> None:
     topic = "tiny.news"
     async with connect(server) as client:
         await client.subscribe(topic)
@@ -78,29 +81,29 @@ async def test_cursor_older_than_the_log_is_exactly_one_reset(server: Server) ->
 @pytest.mark.parametrize(
     "where", [BETWEEN_COMMIT_AND_APPEND, BETWEEN_APPEND_AND_WAKE_UP], ids=["append", "wake-up"]
 )
-async def test_events_of_a_process_that_was_killed_arrive_through_another(
+async def test_another_process_delivers_the_events_of_a_killed_one(
     server: Server, where: str
 ) -> None:
     async with connect(server) as client:
         await client.subscribe(TOPIC)
-        # Past the early check that follows every joining, which could find them by chance.
+        # Let the head check that follows a join pass, because it could find the events by chance.
         for _ in range(2):
             await in_thread(server.publish, TOPIC, 1)
             await client.events(1)
         await in_thread(server.run, KILLED.format(where=where), -signal.SIGKILL)
-        # Found by the relay or by a head check: within 5 s by their intervals, see below.
+        # The relay or a head check finds them within 5 s; the next test adds up the intervals.
         events = await client.events(20)
         assert [event["event"] for event in events] == [f"e{number}" for number in range(20)]
         assert [event["seq"] for event in events] == list(range(3, 23))
 
 
-def test_what_a_dead_process_left_is_found_within_five_seconds_by_the_intervals() -> None:
+def test_the_intervals_find_events_of_a_dead_process_within_five_seconds() -> None:
     relayed = outbox.STALE_SECONDS + jobs.RELAY_SECONDS + jobs.TICK_SECONDS
     announced = hub.HEAD_CHECK_SECONDS + jobs.TICK_SECONDS
     assert max(relayed, announced) < 5
 
 
-async def test_restored_backup_resets_every_client_once_and_goes_on(server: Server) -> None:
+async def test_a_restored_backup_resets_every_client_once_and_events_go_on(server: Server) -> None:
     live = server.folder / "default.sqlite3"
     backup = server.folder / "backup.sqlite3"
     async with connect(server) as client, connect(server) as other:
@@ -126,7 +129,7 @@ async def test_restored_backup_resets_every_client_once_and_goes_on(server: Serv
         assert (await client.subscribe(TOPIC, since=lost))["recovered"] is False
 
 
-async def test_database_file_replaced_by_a_backup_resets_every_client_once(
+async def test_a_database_file_replaced_by_a_backup_resets_every_client_once(
     server: Server,
 ) -> None:
     live = server.folder / "default.sqlite3"
@@ -148,7 +151,7 @@ async def test_database_file_replaced_by_a_backup_resets_every_client_once(
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database that is in use, by SQLite's own way."""
+    """Copy a database that is in use, with SQLite's backup API."""
     one, two = sqlite3.connect(source, timeout=20), sqlite3.connect(target, timeout=20)
     try:
         one.backup(two)
@@ -161,7 +164,7 @@ PROCESSES, EVENTS = 4, 150
 
 
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
-async def test_many_publishers_and_two_servers_give_every_client_one_contiguous_view(
+async def test_every_client_gets_the_same_contiguous_events_of_many_publishers(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
     url = request.getfixturevalue("postgres_dsn") if database == "PostgreSQL" else None
@@ -194,7 +197,7 @@ async def test_many_publishers_and_two_servers_give_every_client_one_contiguous_
         assert [event["cursor"] for event in view] == [event["cursor"] for event in views[0]]
 
 
-async def test_node_that_is_killed_among_publishers_costs_nobody_an_event(tmp_path: Path) -> None:
+async def test_no_client_misses_an_event_when_a_node_is_killed_repeatedly(tmp_path: Path) -> None:
     total = 200
     topic = "public.killed"
     with ExitStack() as stack:
@@ -216,7 +219,7 @@ async def test_node_that_is_killed_among_publishers_costs_nobody_an_event(tmp_pa
                 async with connect(dies) as client:
                     answer = await client.subscribe(topic, since=cursor)
                     if cursor is None:
-                        # It may have come after the first events: the log has them.
+                        # The first events may be older than the subscription: start over.
                         await client.ask(type="unsubscribe", topic=topic)
                         answer = await client.subscribe(topic, since="@0")
                     else:
@@ -237,11 +240,11 @@ async def test_node_that_is_killed_among_publishers_costs_nobody_an_event(tmp_pa
             assert [event["seq"] for event in await witness.events(total)] == seen
 
 
-async def test_page_that_leaves_at_once_leaves_nothing_behind(server: Server) -> None:
-    """Connections come and go while events flow; the server stays well."""
+async def test_clients_that_leave_at_once_do_not_disturb_the_server(server: Server) -> None:
+    """Connections open and close while events are delivered to another client."""
     stop = asyncio.Event()
 
-    async def come_and_go() -> int:
+    async def connect_repeatedly() -> int:
         count = 0
         while not stop.is_set():
             async with connect(server) as client:
@@ -249,11 +252,13 @@ async def test_page_that_leaves_at_once_leaves_nothing_behind(server: Server) ->
             count += 1
         return count
 
-    coming = [asyncio.create_task(come_and_go()) for _ in range(5)]
+    connecting = [asyncio.create_task(connect_repeatedly()) for _ in range(5)]
     async with connect(server) as witness:
         await witness.subscribe(TOPIC)
         await in_thread(server.publish, TOPIC, 200)
         assert [event["seq"] for event in await witness.events(200)] == list(range(1, 201))
     stop.set()
-    assert all(await asyncio.gather(*coming))
-    await await_until(lambda: "Traceback" not in server.log.read_text(), "the log is quiet")
+    assert all(await asyncio.gather(*connecting))
+    await await_until(
+        lambda: "Traceback" not in server.log.read_text(), "the server logged no traceback"
+    )

@@ -1,4 +1,4 @@
-"""publish() and its kin: exactly the committed events, never before the commit, from everywhere."""
+"""publish() and its variants: exactly the committed events, and none before the commit."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ def waiting(alias: str = "default") -> int:
 # Outside a transaction
 
 
-def test_event_is_in_the_log_when_publish_returns() -> None:
+def test_the_event_is_in_the_log_when_publish_returns() -> None:
     event = publish(TOPIC, "first", {"n": 1})
     assert isinstance(event, Event)
     assert event.seq == 1
@@ -66,7 +66,7 @@ def test_event_is_in_the_log_when_publish_returns() -> None:
     assert [e.cursor for e in history(TOPIC)] == [event.cursor]
 
 
-def test_topic_instance_and_its_name_are_the_same() -> None:
+def test_a_topic_instance_and_its_name_are_equivalent() -> None:
     publish(PublicTopic(name="news"), "one")
     publish(TOPIC, "two")
     assert names() == ["one", "two"]
@@ -92,7 +92,7 @@ def test_data_is_encoded_at_the_call() -> None:
         (TOPIC, "x", "a" * 70_000, DataTooLarge),
     ],
 )
-def test_what_cannot_be_published_raises_at_the_call_and_leaves_a_transaction_usable(
+def test_an_invalid_event_raises_at_the_call_and_leaves_the_transaction_usable(
     topic: str, name: str, data: Any, error: type[Exception]
 ) -> None:
     with transaction.atomic():
@@ -104,19 +104,19 @@ def test_what_cannot_be_published_raises_at_the_call_and_leaves_a_transaction_us
     assert Note.objects.count() == 1
 
 
-def test_unknown_topic_lists_the_nearest_pattern() -> None:
+def test_an_unknown_topic_lists_the_nearest_pattern() -> None:
     with pytest.raises(UnknownTopic) as caught:
         publish("pubic.news", "x")
     assert "public.<slug:name>" in caught.value.nearest
 
 
-def test_value_that_cannot_be_sent_is_named_by_its_path() -> None:
+def test_the_error_names_the_path_of_a_value_that_cannot_be_sent() -> None:
     with pytest.raises(DataNotSerializable) as caught:
         publish(TOPIC, "x", {"lines": [{"price": float("inf")}]})
     assert caught.value.path == "data['lines'][0]['price']"
 
 
-def test_publish_in_an_event_loop_names_its_twin() -> None:
+def test_publish_in_an_event_loop_names_its_async_version() -> None:
     async def wrong() -> None:
         publish(TOPIC, "x")
 
@@ -124,11 +124,11 @@ def test_publish_in_an_event_loop_names_its_twin() -> None:
         asyncio.run(wrong())
 
 
-def test_store_that_is_away_raises_publish_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*args: Any) -> None:
+def test_a_store_that_fails_raises_publish_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
         raise StoreUnavailable("DatabaseStore", "gone")
 
-    monkeypatch.setattr(get_store(), "append", away)
+    monkeypatch.setattr(get_store(), "append", fail)
     with pytest.raises(PublishError, match=r"public\.news could not be published to.*gone"):
         publish(TOPIC, "x")
 
@@ -136,7 +136,7 @@ def test_store_that_is_away_raises_publish_error(monkeypatch: pytest.MonkeyPatch
 # In a transaction
 
 
-def test_event_waits_for_the_commit_and_no_longer() -> None:
+def test_an_event_waits_for_the_commit_and_no_longer() -> None:
     with transaction.atomic():
         Note.objects.create(text="paid")
         assert publish(TOPIC, "paid") is None
@@ -146,7 +146,7 @@ def test_event_waits_for_the_commit_and_no_longer() -> None:
     assert waiting() == 0
 
 
-def test_rollback_takes_the_event_along() -> None:
+def test_a_rollback_discards_the_event() -> None:
     with pytest.raises(Broken), transaction.atomic():
         publish(TOPIC, "never")
         raise Broken
@@ -155,7 +155,7 @@ def test_rollback_takes_the_event_along() -> None:
     assert outbox.relay_stale(older_than=-1) == 0
 
 
-def test_rollback_of_a_savepoint_takes_only_its_own_events() -> None:
+def test_a_rolled_back_savepoint_discards_only_its_own_events() -> None:
     with transaction.atomic():
         publish(TOPIC, "one")
         with pytest.raises(Broken), transaction.atomic():
@@ -176,7 +176,9 @@ Block = st.deferred(lambda: st.tuples(st.booleans(), st.lists(st.none() | Block,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(blocks=st.lists(st.none() | Block, max_size=4))
-def test_exactly_the_committed_events_of_any_nesting_go_out_in_order(blocks: list[Any]) -> None:
+def test_exactly_the_committed_events_of_any_nesting_are_published_in_order(
+    blocks: list[Any],
+) -> None:
     name = f"public.{uuid.uuid4()}"
     count = iter(range(10_000))
 
@@ -204,7 +206,7 @@ def test_exactly_the_committed_events_of_any_nesting_go_out_in_order(blocks: lis
     assert waiting() == 0
 
 
-def test_loop_of_publishes_in_a_transaction_is_relayed_at_once(
+def test_a_loop_of_publishes_in_a_transaction_is_relayed_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     relayed = []
@@ -217,7 +219,7 @@ def test_loop_of_publishes_in_a_transaction_is_relayed_at_once(
     assert relayed == [("default", TOPIC)]
 
 
-def test_ephemeral_event_waits_for_the_commit_and_is_never_stored(
+def test_an_ephemeral_event_waits_for_the_commit_and_is_never_stored(
     announced: list[Wakeup],
 ) -> None:
     with transaction.atomic():
@@ -246,7 +248,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[Wakeup]:
     return sent
 
 
-def test_wake_up_is_sent_after_the_append_it_announces(announced: list[Wakeup]) -> None:
+def test_a_wake_up_is_sent_after_its_append(announced: list[Wakeup]) -> None:
     with transaction.atomic():
         publish(TOPIC, "one")
         publish(TOPIC, "two")
@@ -256,14 +258,14 @@ def test_wake_up_is_sent_after_the_append_it_announces(announced: list[Wakeup]) 
     assert announced[1].previous == history(TOPIC)[1].cursor.tag  # type: ignore[union-attr]
 
 
-def test_store_that_fails_after_the_commit_does_not_break_the_caller(
+def test_a_store_that_fails_after_the_commit_does_not_break_the_caller(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def away(*args: Any) -> None:
+    def fail(*args: Any) -> None:
         raise StoreUnavailable("DatabaseStore", "gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(get_store(), "append_claimed", away)
+        patch.setattr(get_store(), "append_claimed", fail)
         with transaction.atomic():
             Note.objects.create(text="paid")
             publish(TOPIC, "paid")
@@ -280,7 +282,7 @@ def test_publish_in_an_on_commit_hook_appends_at_once() -> None:
     assert [event and event.seq for event in published] == [1]
 
 
-def test_autocommit_off_by_hand_is_a_transaction_too() -> None:
+def test_an_event_waits_for_a_commit_while_autocommit_is_off() -> None:
     transaction.set_autocommit(False)
     try:
         assert publish(TOPIC, "never") is None
@@ -296,7 +298,7 @@ def test_autocommit_off_by_hand_is_a_transaction_too() -> None:
 # Several aliases
 
 
-def test_using_names_the_transaction_that_the_event_belongs_to() -> None:
+def test_using_names_the_transaction_of_the_event() -> None:
     with transaction.atomic(using="other"):
         assert publish(TOPIC, "kept", using="other") is None
         assert waiting("other") == 1
@@ -307,7 +309,7 @@ def test_using_names_the_transaction_that_the_event_belongs_to() -> None:
     assert waiting("other") == 0
 
 
-def test_open_transaction_on_another_alias_must_be_named() -> None:
+def test_a_transaction_on_another_alias_must_be_named() -> None:
     with transaction.atomic(using="other"):
         with pytest.raises(AmbiguousTransaction, match="using='other'"):
             publish(TOPIC, "which")
@@ -316,7 +318,7 @@ def test_open_transaction_on_another_alias_must_be_named() -> None:
     assert names() == ["now"]
 
 
-def test_inner_transaction_of_two_aliases_decides_for_its_own_events() -> None:
+def test_each_of_two_nested_transactions_keeps_its_own_events() -> None:
     with transaction.atomic():
         Note.objects.create(text="holds the lock that the log needs")
         with transaction.atomic(using="other"):
@@ -326,7 +328,7 @@ def test_inner_transaction_of_two_aliases_decides_for_its_own_events() -> None:
     assert sorted(names()) == ["default", "other"]
 
 
-def test_event_of_no_transaction_waits_for_a_lock_of_this_thread_and_is_kept() -> None:
+def test_an_event_outside_the_transaction_that_holds_the_lock_survives_its_rollback() -> None:
     with pytest.raises(Broken), transaction.atomic():
         Note.objects.create(text="holds the lock that the log needs")
         assert publish(TOPIC, "kept", using="other") is None
@@ -336,7 +338,7 @@ def test_event_of_no_transaction_waits_for_a_lock_of_this_thread_and_is_kept() -
     assert names() == ["kept"]
 
 
-def test_alias_that_a_router_keeps_away_is_named() -> None:
+def test_the_error_names_an_alias_that_a_router_excludes() -> None:
     class NotThere:
         def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
             return False if (db, app_label) == ("other", "realtime") else None
@@ -394,7 +396,7 @@ async def test_async_view_publishes() -> None:
     assert response.content == b"1"
 
 
-def test_atomic_requests_holds_the_event_until_the_response_is_made(client: Client) -> None:
+def test_atomic_requests_keeps_the_event_until_the_response_is_made(client: Client) -> None:
     connection.settings_dict["ATOMIC_REQUESTS"] = True
     try:
         assert client.post("/publish/sync/").content == b"waits"
@@ -406,7 +408,7 @@ def test_atomic_requests_holds_the_event_until_the_response_is_made(client: Clie
     assert names() == ["sync"]
 
 
-def test_excluded_page_is_known_by_a_hash_only() -> None:
+def test_an_event_carries_only_a_hash_of_the_excluded_page() -> None:
     request = RequestFactory().post("/", headers={"X-Realtime-Origin": "a secret of the page"})
     event = publish(TOPIC, "x", exclude=request)
     assert event is not None
@@ -418,10 +420,10 @@ def test_excluded_page_is_known_by_a_hash_only() -> None:
     assert without.origin is None
 
 
-# Many
+# publish_many()
 
 
-def test_publish_many_returns_the_events_in_the_order_given() -> None:
+def test_publish_many_returns_the_events_in_the_given_order() -> None:
     events = publish_many(
         [
             (TOPIC, "a", 1),
@@ -437,7 +439,7 @@ def test_publish_many_returns_the_events_in_the_order_given() -> None:
     ]
 
 
-async def test_apublish_many_does_the_same() -> None:
+async def test_apublish_many_returns_the_events_in_the_given_order() -> None:
     events = await apublish_many([("public.b", "x", None), ("public.a", "y", None)])
     assert events is not None
     assert [event.topic for event in events] == ["public.b", "public.a"]
@@ -452,7 +454,7 @@ def test_publish_many_with_one_bad_item_publishes_nothing() -> None:
 @pytest.mark.parametrize(
     "wrong", [(TOPIC, "b"), (TOPIC, "b", 2, None), "abc", None, OrderTopic(pk=1)], ids=repr
 )
-async def test_publish_many_says_which_item_is_no_triple(wrong: Any) -> None:
+async def test_publish_many_says_which_item_is_not_a_triple(wrong: Any) -> None:
     items = [(TOPIC, "a", 1), wrong]
     with pytest.raises(TypeError, match=r"^items\[1\] is .*, not \(topic, name, data\)$"):
         await apublish_many(items)
@@ -516,7 +518,7 @@ import django
 django.setup()
 from django.db import connections, transaction
 from realtime import publish
-publish("public.news", "parent", {})          # the loop and its thread exist before the fork
+publish("public.news", "parent", {})          # starts the loop's thread before the fork
 connections.close_all()                       # as gunicorn and Celery do
 children = []
 for number in range(3):
@@ -564,7 +566,7 @@ def test_management_command_publishes() -> None:
     assert names() == ["commanded"]
 
 
-# A store that does not outlive the process
+# A store in memory
 
 
 @pytest.fixture
@@ -573,7 +575,7 @@ def memory_store() -> Iterator[None]:
         yield
 
 
-def test_memory_store_needs_no_outbox(memory_store: None) -> None:
+def test_the_memory_store_uses_no_outbox(memory_store: None) -> None:
     with transaction.atomic():
         assert publish(TOPIC, "one") is None
         assert publish_many([(TOPIC, "two", None)]) is None

@@ -1,4 +1,4 @@
-"""Logs are trimmed beside the publishing."""
+"""Logs are trimmed in the background."""
 
 import threading
 from typing import Any
@@ -17,7 +17,7 @@ from tests.testapp.topics import PublicTopic
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_log_keeps_what_its_topic_says() -> None:
+def test_a_log_keeps_as_many_events_as_its_topic_says() -> None:
     for number in range(12):
         publish("tiny.log", "tick", number)
     wait_until(lambda: len(history("tiny.log")) == 5, "the log is trimmed")
@@ -25,26 +25,26 @@ def test_log_keeps_what_its_topic_says() -> None:
     assert head("tiny.log").seq == 12
 
 
-def test_publisher_does_not_wait_for_the_trimming(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publisher_does_not_wait_for_the_trim(monkeypatch: pytest.MonkeyPatch) -> None:
     store = get_store()
     real = store.trim
-    may_go_on = threading.Event()
+    may_continue = threading.Event()
     began = threading.Event()
 
     def slow(*args: Any) -> int:
         began.set()
-        assert may_go_on.wait(30)
+        assert may_continue.wait(30)
         return real(*args)
 
     monkeypatch.setattr(store, "trim", slow)
     for number in range(8):
-        publish("tiny.slow", "tick", number)  # would hang if it waited
+        publish("tiny.slow", "tick", number)  # would block if it waited
     assert began.wait(30)
-    may_go_on.set()
-    wait_until(lambda: len(history("tiny.slow")) <= 5, "the log is trimmed after all")
+    may_continue.set()
+    wait_until(lambda: len(history("tiny.slow")) <= 5, "the log is trimmed")
 
 
-def test_trimming_that_fails_is_logged_and_done_by_a_later_append(
+def test_a_failed_trim_is_logged_and_repeated_by_a_later_append(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from realtime.exceptions import StoreUnavailable
@@ -60,7 +60,7 @@ def test_trimming_that_fails_is_logged_and_done_by_a_later_append(
     wait_until(lambda: len(history("tiny.later")) == 5, "the log is trimmed")
 
 
-def test_trim_all_trims_every_log_and_leaves_unknown_topics_alone(
+def test_trim_all_trims_every_log_except_those_of_unknown_topics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention.STORE_THREADS, "submit", lambda *args: None)
@@ -78,7 +78,7 @@ def test_trim_all_trims_every_log_and_leaves_unknown_topics_alone(
     retention._waiting.clear()
 
 
-def test_delete_and_new_epoch_end_a_life_of_the_log() -> None:
+def test_delete_and_new_epoch_start_a_new_epoch() -> None:
     publish_many([("public.life", "tick", number) for number in range(3)])
     first = head("public.life")
     second = new_epoch("public.life")
@@ -92,20 +92,20 @@ def test_delete_and_new_epoch_end_a_life_of_the_log() -> None:
     assert head("public.life") == third
 
 
-def test_history_reads_the_newest_events() -> None:
+def test_history_returns_the_newest_events() -> None:
     publish_many([("public.long", "tick", number) for number in range(700)])
     assert [event.data for event in history("public.long", last=3)] == [697, 698, 699]
     assert [event.data for event in history("public.long", last=650)] == list(range(50, 700))
 
 
-def test_heads_come_in_the_order_given() -> None:
+def test_heads_are_returned_in_the_given_order() -> None:
     publish_many([("public.two", "tick", 1), ("public.two", "tick", 2), ("public.one", "tick", 1)])
     found = heads(["public.two", "public.none", PublicTopic(name="one")])
     assert [cursor.seq for cursor in found] == [2, 0, 1]
     assert found[2] == head("public.one")
 
 
-async def test_coroutines_read_the_same() -> None:
+async def test_async_versions_return_the_same() -> None:
     event = await apublish("public.two", "tick", 1)
     assert event is not None
     assert await aheads(["public.two"]) == [event.cursor]
@@ -113,6 +113,6 @@ async def test_coroutines_read_the_same() -> None:
 
 
 @override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}})
-def test_memory_store_is_trimmed_too() -> None:
+def test_a_memory_store_is_trimmed_too() -> None:
     publish_many([("tiny.memory", "tick", number) for number in range(12)])
     wait_until(lambda: len(history("tiny.memory")) == 5, "the log is trimmed")

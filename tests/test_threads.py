@@ -1,4 +1,4 @@
-"""The pools are bounded, and start anew after a fork."""
+"""The pools are bounded, and start again after a fork."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import pytest
 from realtime.threads import WorkerThreads
 
 
-def test_no_more_threads_than_said_run_at_once() -> None:
+def test_a_pool_has_no_more_threads_than_its_count() -> None:
     pool = WorkerThreads("test-bounded", 2)
     both = threading.Barrier(2)
     names = [pool.submit(lambda: (both.wait(10), threading.current_thread().name)[1])
@@ -18,12 +18,12 @@ def test_no_more_threads_than_said_run_at_once() -> None:
     pool.executor.shutdown()
 
 
-async def test_coroutine_waits_without_holding_the_loop() -> None:
+async def test_a_coroutine_waits_without_blocking_the_loop() -> None:
     pool = WorkerThreads("test-loop", 1)
     may_end = threading.Event()
     waiting = asyncio.create_task(pool.run(may_end.wait, 20))
     await asyncio.sleep(0)
-    assert not waiting.done()  # and yet this line runs
+    assert not waiting.done()  # the loop is not blocked, so this line runs
     may_end.set()
     assert await waiting is True
     with pytest.raises(ZeroDivisionError):
@@ -32,7 +32,7 @@ async def test_coroutine_waits_without_holding_the_loop() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_forked_child_has_threads_of_its_own() -> None:
+def test_a_forked_child_has_its_own_threads() -> None:
     pool = WorkerThreads("test-fork", 1)
     assert pool.submit(os.getpid).result(20) == os.getpid()
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""Channel layers: how a wake-up reaches the other processes."""
+"""Channel layers: the way by which wake-ups reach the other processes."""
 
 from realtime.layers.database import DatabaseChannelLayer
 

@@ -1,37 +1,40 @@
-"""A Channels layer over the Django database: no other server is needed.
+"""A Channels layer over the Django database; it needs no other server.
 
 ::
 
     CHANNEL_LAYERS = {"default": {"BACKEND": "realtime.layers.DatabaseChannelLayer"}}
 
-**In one process** a message goes straight to its readers, from any thread and any event loop; no
-row is written and nothing is polled for them.
+**Within a process** a message goes straight to its readers, from any thread and any event loop,
+without a row and without polling.
 
-**Between processes** a message is a row that the reading process deletes.
-Each process has an inbox, named at random and anew after a fork; the channels that it makes are
-``specific.<inbox>!<random>``.
-A group message costs one row for each other process with members, however many members they are;
-processes that died are passed over once their lease of a minute has ended (``layers.tables``).
-A channel that is not a process's, such as ``worker``, is read by whichever process asks first.
+**Between processes** a message is a row, which the reading process deletes.
+Each process has an inbox with a random name, and a forked child gets a new one; the channels that
+the process makes are called ``specific.<inbox>!<random>``.
+A group message costs one row for each other process with members, however many members that
+process has.
+A process that died gets no more rows once its lease of one minute has expired (``layers.storage``).
+Any other channel, such as ``worker``, is shared: each message is read by the first process that
+asks for it.
 
-**One thread a process** (``layers.courier``), with its own connection, writes and polls, so that no
-event loop waits for the database.
-It polls only while somebody in the process waits or is in a group; a process that only sends polls
-nothing.
-On PostgreSQL it hears of its letters instead, where that is proved (``layers.listening``).
-A database that is gone or locked makes ``send()``, ``group_send()``, ``group_add()`` and
-``group_discard()`` raise ``StoreUnavailable`` within about five seconds; readers wait on and are
-served when it is back.
+**One thread per process** (``layers.worker``), with its own connection, writes and polls, so that
+no event loop waits for the database.
+It polls only while a reader waits or a channel of the process is in a group; a process that only
+sends does not poll.
+On PostgreSQL the thread is notified of messages instead, where LISTEN is verified to work
+(``layers.notify``).
+While the database is unreachable or locked, ``send()``, ``group_send()``, ``group_add()`` and
+``group_discard()`` raise ``StoreUnavailable`` within about five seconds; readers keep waiting and
+get their messages when it is back.
 
-**A send inside a transaction** of the sender's is a part of it (``layers.transactions``): its row
-is written there, in the sender's thread, and nobody reads it before the commit, in this process
-neither.
+**A send inside a transaction** of the sender is part of it (``layers.transactions``): the sender's
+thread writes the row in the transaction, and no reader gets the message before the commit, not even
+in the same process.
 
-An in-memory SQLite database has one process, so that nothing is written to it at all: the layer
-works unchanged in a project's tests.
+An in-memory SQLite database belongs to one process, so the layer writes nothing to it: it works
+unchanged in a project's tests.
 
-Guarantees: at most once; in order from one sender to one process; a message waits unread for
-``expiry`` seconds at least.
+Guarantees: at most once; in order from one sender to one process; an unread message is kept for at
+least ``expiry`` seconds.
 """
 
 from __future__ import annotations
@@ -50,7 +53,6 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.exceptions import StoreUnavailable
 from realtime.layers.local import LocalChannels
@@ -65,39 +67,39 @@ from realtime.layers.messages import (
     pack,
     unpack,
 )
-from realtime.layers.tables import LayerTables
+from realtime.layers.storage import LayerStorage
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
-from realtime.layers.worker import DatabaseWorker, Task
+from realtime.layers.worker import DatabaseWorker, Operation
 from realtime.stores.sqlite_checks import is_in_memory
 
 __all__ = ["DatabaseChannelLayer"]
 
-ANSWER_SECONDS = 5.0  # the longest that a caller waits for the database
-GOODBYE_SECONDS = 1.0  # the longest that a process which exits waits for it
+ANSWER_SECONDS = 5.0  # that a caller waits for the database at most
+EXIT_SECONDS = 1.0  # that a process waits for it at exit, at most
 
 _layers: weakref.WeakSet[DatabaseChannelLayer] = weakref.WeakSet()
 
 
 class DatabaseChannelLayer(BaseChannelLayer):
-    """Channels, groups and their messages, in memory and in a Django database.
+    """A channel layer in memory and in a Django database.
 
     Args:
-        expiry: seconds that an unread message is kept.
-        capacity: unread messages that a channel holds, in its process's memory and, as an address
-            (a process, or a channel such as ``worker``), in the database.
-        channel_capacity: capacities of channels by glob or compiled pattern.
+        expiry: seconds after which an unread message expires.
+        capacity: unread messages that a channel holds in its process's memory, and that an address
+            (a process, or a shared channel such as ``worker``) holds in the database.
+        channel_capacity: capacities of other channels, by glob or compiled pattern.
         using: the database alias.
         group_expiry: seconds that a membership lasts after the last ``group_add()``.
-        polling_interval: seconds between two looks for messages of other processes, where they are
-            not heard of; less than half of it while messages arrive.
+        polling_interval: seconds between polls for messages of other processes, where LISTEN is not
+            used; less than half of that while messages arrive.
 
     Raises:
-        ImproperlyConfigured: one of them has no meaning; the text says which, and what it may be.
+        ImproperlyConfigured: an option is invalid; the text says which, and what is allowed.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush"]
     ChannelFull = ChannelFull
-    MessageTooLarge = MessageTooLarge  # there is no limit of the layer's own
+    MessageTooLarge = MessageTooLarge  # never raised: the layer has no limit of its own
 
     def __init__(
         self,
@@ -119,56 +121,58 @@ class DatabaseChannelLayer(BaseChannelLayer):
         _require_capacities(channel_capacity)
         if using not in connections.settings:
             known = ", ".join(map(repr, connections.settings))
-            raise _refused("using", using, f"is no alias in settings.DATABASES; it has {known}")
+            raise _refused("using", using, f"is not an alias in settings.DATABASES; it has {known}")
         super().__init__(expiry=expiry, capacity=capacity)
-        # The base class declares the form of its argument and uses the compiled one.
+        # The base class declares the type of the argument but reads the compiled form.
         self.channel_capacity = cast("Any", self.compile_capacities(channel_capacity or {}))
         self.using = using
         self.group_expiry = group_expiry
         self.polling_interval = polling_interval
-        self._begin()
+        self._reset()
         _layers.add(self)
 
-    def _begin(self) -> None:
-        """Become a process of its own, in no group and with an inbox that nobody knows."""
+    def _reset(self) -> None:
+        """Create this process's state: a new inbox, no groups, no messages and no thread."""
         self.inbox = new_inbox()
-        ourselves = weakref.ref(self)  # the thread must not keep the layer
+        reference = weakref.ref(self)  # the thread must not keep the layer alive
 
         def capacity(channel: str) -> int:
-            layer = ourselves()
+            layer = reference()
             return 0 if layer is None else layer.get_capacity(channel)
 
         self._local = LocalChannels(self.expiry, self.group_expiry, capacity)
-        tables = LayerTables(self.using, self.inbox, self.expiry, self.group_expiry, capacity)
-        self._courier = DatabaseWorker(tables, self._local, self.polling_interval)
-        # A layer that is dropped without close() (settings changed in a test) must not poll on.
-        self._finalizer = weakref.finalize(self, self._courier.stop)
+        storage = LayerStorage(self.using, self.inbox, self.expiry, self.group_expiry, capacity)
+        self._worker = DatabaseWorker(storage, self._local, self.polling_interval)
+        # Stops the thread of a layer that is dropped without close(), as when a test changes the
+        # settings.
+        self._finalizer = weakref.finalize(self, self._worker.stop)
         self._finalizer.atexit = False
 
     # Channels
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
-        """Put a message on a channel; it is read once, by one reader.
+        """Send a message to a channel; one reader receives it.
 
-        From ``async_to_sync()`` inside ``atomic()`` of the layer's alias it is a part of that
-        transaction: nobody gets it before the commit, and nobody at all after a rollback.
-        Expiry counts from the call, and of a channel of this process, a message for which there
-        is no room after the commit is dropped.
+        If it is called through ``async_to_sync()`` inside ``atomic()`` of the layer's alias, the
+        message is part of that transaction: it is delivered after the commit, or never after a
+        rollback.
+        It expires ``expiry`` seconds after the call.
+        A message for a channel of this process that is full after the commit is dropped.
 
         Raises:
             ChannelFull: the channel holds ``capacity`` unread messages; this one is dropped.
-            StoreUnavailable: the database did not take it; it may arrive all the same if the
-                answer was what got lost.
-            TypeError: the name is not valid, or a value cannot be packed.
+            StoreUnavailable: the database did not confirm the message; it may still arrive if only
+                the answer was lost.
+            TypeError: the name is invalid, or a value cannot be packed.
         """
         self.require_valid_channel_name(channel)
-        letter = Message(_body(message), channel=channel)
-        fits = await in_thread_of_sender(lambda: self._enclose(letter))
+        outgoing = Message(_body(message), channel=channel)
+        fits = await in_thread_of_sender(lambda: self._send_in_transaction(outgoing))
         if fits is None:
-            if address_of(channel) == self.inbox or self._alone():
-                fits = self._local.put(channel, letter.body)
+            if address_of(channel) == self.inbox or self._is_in_memory():
+                fits = self._local.put(channel, outgoing.body)
             else:
-                fits = self._local.offer(channel, letter.body) or await self._have(letter)
+                fits = self._local.offer(channel, outgoing.body) or await self._execute(outgoing)
         if not fits:
             raise ChannelFull(channel)
 
@@ -180,27 +184,27 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """
         self.require_valid_channel_name(channel)
         address = address_of(channel)
-        shared = not is_inbox(address, channel)
-        if not shared and address != self.inbox:
+        is_shared = not is_inbox(address, channel)
+        if not is_shared and address != self.inbox:
             raise ValueError(
-                f"{channel} belongs to another process, or to this one before a fork; receive() "
-                "reads channels that new_channel() made in this process and such as 'worker'"
+                f"{channel} belongs to another process, or to this one before a fork; receive from "
+                "a channel that new_channel() made in this process, or a shared one like 'worker'"
             )
-        if self._alone():
+        if self._is_in_memory():
             body = await self._local.get(channel, lambda: None)
         else:
-            courier = self._courier
+            worker = self._worker
 
             def give_back(body: bytes) -> None:
-                courier.submit(Message(body, channel=channel))
+                worker.submit(Message(body, channel=channel))
 
             body = await self._local.get(
-                channel, lambda: courier.look(now=shared), give_back if shared else None
+                channel, lambda: worker.poll(now=is_shared), give_back if is_shared else None
             )
         return cast("dict[str, Any]", unpack(body))
 
     async def new_channel(self, prefix: str = "specific") -> str:
-        """Return the name of a new channel that this process reads."""
+        """Return the name of a new channel, which only this process reads."""
         channel = f"{prefix}.{self.inbox}!{secrets.token_hex(8)}"
         self.require_valid_channel_name(channel)
         return channel
@@ -208,25 +212,25 @@ class DatabaseChannelLayer(BaseChannelLayer):
     # Groups
 
     async def group_add(self, group: str, channel: str) -> None:
-        """Make a channel a member of a group, for ``group_expiry`` seconds from now.
+        """Add a channel to a group, for ``group_expiry`` seconds from now.
 
-        When it returns, every process sees the member: at once, inside ``atomic()`` too, where
-        SQLite's lock makes it fail.
+        All processes see the member when this returns, inside ``atomic()`` too; on SQLite it fails
+        there, because the transaction holds the lock.
 
         Raises:
-            StoreUnavailable: the database did not take it; the channel is no member.
+            StoreUnavailable: the database did not accept it; the channel is not a member.
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        own = address_of(channel) == self.inbox
-        if self._alone():
+        is_own = address_of(channel) == self.inbox
+        if self._is_in_memory():
             self._local.join(group, channel)
             return
-        new = self._local.join(group, channel) if own else False
+        is_new = self._local.join(group, channel) if is_own else False
         try:
-            await self._have(Join(group, channel, new=new))
+            await self._execute(Join(group, channel, new=is_new))
         except BaseException:
-            if new:
+            if is_new:
                 self._local.leave(group, channel)
             raise
 
@@ -234,102 +238,107 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """Remove a channel from a group if it is a member.
 
         Raises:
-            StoreUnavailable: the database did not take it; what other processes send to the group
-                may go on arriving.
+            StoreUnavailable: the database did not accept it; group messages of other processes may
+                still arrive.
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         self._local.leave(group, channel)
-        if not self._alone():
-            await self._have(Leave(group, channel))
+        if not self._is_in_memory():
+            await self._execute(Leave(group, channel))
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        """Put a message on every channel of a group; channels that are full miss it.
+        """Send a message to all channels of a group; full channels miss it.
 
-        Inside ``atomic()`` it is as with ``send()``; the members in other processes are those that
-        the transaction sees.
+        Inside ``atomic()`` it behaves like ``send()``; the members in other processes are those
+        that the transaction sees.
 
         Raises:
-            StoreUnavailable: the database did not take it; the members in this process have it,
-                unless it was sent in a transaction.
-            TypeError: the name is not valid, or a value cannot be packed.
+            StoreUnavailable: the database did not accept the message; unless it was sent inside a
+                transaction, the members in this process have received it.
+            TypeError: the name is invalid, or a value cannot be packed.
         """
         self.require_valid_group_name(group)
-        letter = Message(_body(message), group=group)
-        if await in_thread_of_sender(lambda: self._enclose(letter)) is None:
-            self._local.publish(group, letter.body)
-            if not self._alone():
-                await self._have(letter)
+        outgoing = Message(_body(message), group=group)
+        if await in_thread_of_sender(lambda: self._send_in_transaction(outgoing)) is None:
+            self._local.publish(group, outgoing.body)
+            if not self._is_in_memory():
+                await self._execute(outgoing)
 
-    # Flush, and the end
+    # Flush and close
 
     async def flush(self) -> None:
-        """Remove every message and every membership, of all processes.
+        """Remove every message and every membership of all processes.
 
-        Other processes forget what they have in memory within their polling interval.
+        Other processes clear their memory within their polling interval.
         """
         self._local.clear()
-        if not self._alone():
-            await self._have(Flush())
+        if not self._is_in_memory():
+            await self._execute(Flush())
 
     async def close(self) -> None:
-        """Leave all groups, drop what is unread and end the thread; the layer can be used again."""
+        """Leave all groups, drop unread messages and stop the thread.
+
+        The layer can be used again.
+        """
         self._local.clear()
-        thread = self._courier.stop()
+        thread = self._worker.stop()
         if thread is not None:
             await asyncio.to_thread(thread.join, ANSWER_SECONDS)
 
-    # Names: the pattern of Channels ends in "$" and its "\w" is not ASCII.
+    # Names. The pattern of Channels accepts too much: "$" matches before a newline, and "\w"
+    # matches letters that are not ASCII.
 
     def require_valid_channel_name(self, name: object, receive: bool = False) -> bool:
         """Return True.
 
         Raises:
-            TypeError: the name is not valid.
+            TypeError: the name is invalid.
         """
         super().require_valid_channel_name(name, receive=receive)
-        return self._ascii(str(name), "Channel")
+        return self._require_ascii(str(name), "Channel")
 
     def require_valid_group_name(self, name: object) -> bool:
         """Return True.
 
         Raises:
-            TypeError: the name is not valid.
+            TypeError: the name is invalid.
         """
         super().require_valid_group_name(name)
-        return self._ascii(str(name), "Group")
+        return self._require_ascii(str(name), "Group")
 
-    def _ascii(self, name: str, kind: str) -> bool:
+    def _require_ascii(self, name: str, kind: str) -> bool:
         if name.endswith("\n") or not name.isascii():
             raise TypeError(self.invalid_name_error.format(kind))
         return True
 
     # Inside
 
-    def _alone(self) -> bool:
-        """Tell whether no other process can use this database, so that nothing is written there."""
+    def _is_in_memory(self) -> bool:
+        """Tell whether this process alone can use the database, so that nothing is written."""
         connection = connections[self.using]
         return connection.vendor == "sqlite" and cast("Any", connection).is_in_memory_db()
 
-    def _enclose(self, letter: Message) -> bool | None:
-        """Make a letter a part of this thread's transaction; None if there is none.
+    def _send_in_transaction(self, message: Message) -> bool | None:
+        """Make a message part of this thread's transaction.
 
         Returns:
-            False if an address had no room.
+            None if no transaction is open, and False if an address was full.
         """
         connection = connections[self.using]
         if not is_in_transaction(connection):
             return None
         fits, addresses = True, set[str]()
-        if not self._alone() and address_of(letter.channel) != self.inbox:
-            fits, addresses = self._courier.tables.letters.enclose(connection, letter)
-        if fits or letter.group:
-            after_commit(self._courier, letter, addresses)
+        if not self._is_in_memory() and address_of(message.channel) != self.inbox:
+            outgoing = self._worker.storage.outgoing
+            fits, addresses = outgoing.write_in_transaction(connection, message)
+        if fits or message.group:
+            after_commit(self._worker, message, addresses)
         return fits
 
-    async def _have(self, task: Task) -> bool:
-        """Have a task done at the database; tell whether there was room."""
-        future: Future[bool] = self._courier.submit(task)
+    async def _execute(self, operation: Operation) -> bool:
+        """Execute an operation in the worker; return whether there was room."""
+        future: Future[bool] = self._worker.submit(operation)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
         except TimeoutError:
@@ -354,49 +363,51 @@ def _refused(name: str, value: object, reason: str) -> ImproperlyConfigured:
 
 
 def _require_seconds(name: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and 0 < cast("float", value) < math.inf):
-        raise _refused(name, value, "is no time; give seconds, more than 0")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 < cast("float", value) < math.inf):
+        raise _refused(name, value, "is not a duration; give a number of seconds above 0")
 
 
 def _require_messages(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _refused(name, value, "is no number of messages; give a whole number from 1 on")
+        raise _refused(name, value, "is not a number of messages; give an integer above 0")
 
 
 def _require_capacities(value: object) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
-        raise _refused("channel_capacity", value, "is no dict; give {glob or pattern: messages}")
+        raise _refused("channel_capacity", value, "is not a dict; give {glob or pattern: messages}")
     for pattern, capacity in value.items():
         if not (isinstance(pattern, str) or hasattr(pattern, "match")):
-            raise _refused("channel_capacity", value, f"has {pattern!r}, no glob and no pattern")
+            raise _refused(
+                "channel_capacity", value, f"has the key {pattern!r}; give a glob or a pattern"
+            )
         _require_messages(f"channel_capacity[{pattern!r}]", capacity)
 
 
 def _body(message: dict[str, Any]) -> bytes:
     if not isinstance(message, dict):
-        raise TypeError(f"a message is a dict, not {type(message).__name__}")
+        raise TypeError(f"the message is {type(message).__name__}; send a dict")
     return pack(message)
 
 
-# Connections of threads that stayed behind in the parent. Closing them here could end the
-# parent's session or drop SQLite's locks; they are kept so that nothing does.
-_abandoned: list[BaseDatabaseWrapper | object] = []
+# Workers of the parent process. Their connections must not be closed in a forked child, which could
+# end the parent's session or drop its SQLite locks, so they are never garbage-collected.
+_abandoned: list[DatabaseWorker] = []
 
 
 def _after_fork() -> None:
     for layer in list(_layers):
         layer._finalizer.detach()
-        _abandoned.append(layer._courier)
-        layer._begin()
+        _abandoned.append(layer._worker)
+        layer._reset()
 
 
 def _at_exit() -> None:
-    """Take back the rows of this process, so that nobody writes to it for another minute."""
-    threads = [layer._courier.stop() for layer in list(_layers)]
-    deadline = time.monotonic() + GOODBYE_SECONDS
+    """Remove the rows of this process, so that no process writes to it for another minute."""
+    threads = [layer._worker.stop() for layer in list(_layers)]
+    deadline = time.monotonic() + EXIT_SECONDS
     for thread in threads:
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,11 +1,11 @@
-"""What the channel layer keeps in this process: waiting messages, readers and group members.
+"""The part of the channel layer that is in memory: messages, readers and members of one process.
 
-Nothing here knows the database.
-One lock guards everything and is never held while anything is waited for, so that every method can
-be called from any thread and any event loop.
+Nothing here uses the database.
+One lock guards everything and is never held during a wait, so every method can be called from any
+thread and any event loop.
 
-A message is kept as its packed bytes: each reader unpacks a copy of its own, and a message that
-could not travel to another process is refused here too.
+A message is kept as packed bytes: each reader unpacks its own copy, and a message that could not
+travel to another process is refused within a process too.
 """
 
 from __future__ import annotations
@@ -19,54 +19,60 @@ from dataclasses import dataclass, field
 
 __all__ = ["LocalChannels", "Waiter"]
 
-SWEEP_SECONDS = 10  # between two looks for channels that nobody reads any more
+EXPIRE_SECONDS = 10  # between two searches for expired messages and memberships
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A ``receive()`` that waits.
+    """A ``receive()`` that waits for a message.
 
     Attributes:
         loop: the event loop that it runs in.
-        future: done when it shall look into its queue again.
-        settled: the database held nothing for its channel after it had begun to wait, so that a
-            message handed to it directly overtakes none.
+        future: done when it must look into its queue again.
+        caught_up: the database held no message for its channel after it had begun to wait, so a
+            message that is handed to it directly overtakes none.
     """
 
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[None]
-    settled: bool = False
+    caught_up: bool = False
 
     def wake(self) -> bool:
-        """Wake the reader from whichever thread this is; False if its loop is gone."""
+        """Wake the reader, from any thread; return False if its loop is closed."""
         if asyncio._get_running_loop() is self.loop:
-            self._done()
+            self._set_done()
             return True
         try:
-            self.loop.call_soon_threadsafe(self._done)
-        except RuntimeError:  # the loop was closed under its reader
+            self.loop.call_soon_threadsafe(self._set_done)
+        except RuntimeError:  # the loop was closed while the reader waited
             return False
         return True
 
-    def _done(self) -> None:
+    def _set_done(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
 
 
 @dataclass(slots=True)
 class _Channel:
-    """A queue of (deadline, message), those who wait for it, and those who were woken to look."""
+    """The messages and readers of one channel.
+
+    Attributes:
+        queue: unread messages, each as (deadline, body).
+        waiters: the readers that wait.
+        woken: the readers that were woken and have not run yet.
+    """
 
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     waiters: deque[Waiter] = field(default_factory=deque)
     woken: set[Waiter] = field(default_factory=set)
 
-    def drop_expired(self, now: float) -> bool:
-        dropped = False
+    def remove_expired(self, now: float) -> bool:
+        removed = False
         while self.queue and self.queue[0][0] <= now:
             self.queue.popleft()
-            dropped = True
-        return dropped
+            removed = True
+        return removed
 
     def wake_next(self) -> None:
         while self.waiters:
@@ -80,8 +86,8 @@ class _Channel:
         self.woken.discard(waiter)
         return False
 
-    def surplus(self) -> list[bytes]:
-        """Remove and return the messages that nobody here is about to read."""
+    def take_surplus(self) -> list[bytes]:
+        """Remove and return the messages that no reader here is about to read."""
         count = max(0, len(self.queue) - len(self.woken) - len(self.waiters))
         return [self.queue.pop()[1] for _ in range(count)][::-1]
 
@@ -90,9 +96,9 @@ class LocalChannels:
     """The channels and groups of one process.
 
     Args:
-        expiry: seconds that an unread message is kept.
+        expiry: seconds after which an unread message expires.
         group_expiry: seconds that a membership lasts after the last ``join()``.
-        capacity: tells how many unread messages a channel may hold.
+        capacity: returns how many unread messages a channel may hold.
     """
 
     def __init__(self, expiry: float, group_expiry: float, capacity: Callable[[str], int]) -> None:
@@ -101,38 +107,38 @@ class LocalChannels:
         self.capacity = capacity
         self._lock = threading.Lock()
         self._channels: dict[str, _Channel] = {}
-        self._shared: set[str] = set()  # channels that other processes may read too
-        self._groups: dict[str, dict[str, float]] = {}
-        self._swept = time.monotonic()
-        self._dropped: list[tuple[str, str]] = []
+        self._shared: set[str] = set()  # those of _channels that other processes may read too
+        self._groups: dict[str, dict[str, float]] = {}  # group to channel to deadline
+        self._expired_at = time.monotonic()  # the last search for what has expired
+        self._expired_members: list[tuple[str, str]] = []  # since the last take_expired_members()
 
     # Messages
 
     def put(self, channel: str, body: bytes) -> bool:
-        """Queue a message and wake one reader; False if the channel is full."""
+        """Queue a message and wake one reader; return False if the channel is full."""
         now = time.monotonic()
         with self._lock:
-            self._sweep_if_due(now)
+            self._expire_if_due(now)
             return self._put(channel, body, now)
 
     def publish(self, group: str, body: bytes) -> None:
         """Queue a message on every channel of a group; full channels miss it."""
         now = time.monotonic()
         with self._lock:
-            self._sweep_if_due(now)
+            self._expire_if_due(now)
             members = self._groups.get(group)
             for channel, deadline in list(members.items()) if members else ():
                 if deadline > now:
                     self._put(channel, body, now)
 
     def offer(self, channel: str, body: bytes) -> bool:
-        """Hand a message of a shared channel to a reader that waits here; False if none does."""
+        """Hand a message of a shared channel to a reader here; return False if none can take it."""
         with self._lock:
             slot = self._channels.get(channel)
             if slot is None or slot.queue:
                 return False
             for waiter in slot.waiters:
-                if waiter.settled:
+                if waiter.caught_up:
                     slot.waiters.remove(waiter)
                     slot.queue.append((time.monotonic() + self.expiry, body))
                     if slot.wake(waiter):
@@ -143,7 +149,7 @@ class LocalChannels:
 
     def _put(self, channel: str, body: bytes, now: float) -> bool:
         slot = self._channels.setdefault(channel, _Channel())
-        slot.drop_expired(now)
+        slot.remove_expired(now)
         if len(slot.queue) >= self.capacity(channel):
             return False
         slot.queue.append((now + self.expiry, body))
@@ -158,29 +164,27 @@ class LocalChannels:
     ) -> bytes:
         """Return the channel's next message; wait for one if there is none.
 
-        A message stays queued until its reader really runs, so that a reader that is cancelled
-        takes none with it.
+        A message stays queued until its reader runs, so a reader that is cancelled loses none.
 
         Args:
             channel: its name.
             waiting: called each time that this reader begins to wait.
-            give_back: called with a message that this reader was woken for, was cancelled before
-                it read it, and nobody else here waits for; given if other processes may read this
-                channel too.
+            give_back: receives each message that is left without a reader here when this one is
+                cancelled; pass it for a channel that other processes read too.
         """
-        loop, shared = asyncio.get_running_loop(), give_back is not None
+        loop, is_shared = asyncio.get_running_loop(), give_back is not None
         waiter: Waiter | None = None
         while True:
             with self._lock:
                 slot = self._channels.setdefault(channel, _Channel())
                 if waiter is not None:
                     slot.woken.discard(waiter)
-                slot.drop_expired(time.monotonic())
+                slot.remove_expired(time.monotonic())
                 if slot.queue:
                     _, body = slot.queue.popleft()
-                    self._forget_if_empty(channel, slot)
+                    self._remove_if_empty(channel, slot)
                     return body
-                if shared:
+                if is_shared:
                     self._shared.add(channel)
                 waiter = Waiter(loop, loop.create_future())
                 slot.waiters.append(waiter)
@@ -189,38 +193,38 @@ class LocalChannels:
                 await waiter.future
             except BaseException:
                 with self._lock:
-                    self._give_up(channel, slot, waiter)
-                    unread = self._surplus(channel) if shared else []
+                    self._remove_waiter(channel, slot, waiter)
+                    unread = self._take_surplus(channel) if is_shared else []
                 if give_back is not None:
                     for body in unread:
                         give_back(body)
                 raise
 
-    def _give_up(self, channel: str, slot: _Channel, waiter: Waiter) -> None:
+    def _remove_waiter(self, channel: str, slot: _Channel, waiter: Waiter) -> None:
         slot.woken.discard(waiter)
         if waiter in slot.waiters:
             slot.waiters.remove(waiter)
-        elif slot.queue:  # it had been woken: what it was woken for is another reader's now
+        elif slot.queue:  # it had been woken for a message, which now goes to another reader
             slot.wake_next()
-        self._forget_if_empty(channel, slot)
+        self._remove_if_empty(channel, slot)
 
-    def surplus(self, channel: str) -> list[bytes]:
-        """Remove and return the messages of a shared channel that nobody here is about to read.
+    def take_surplus(self, channel: str) -> list[bytes]:
+        """Remove and return the messages of a shared channel that no reader here will read.
 
-        The readers that they came for were cancelled meanwhile; in another process one may wait.
+        Their readers were cancelled; there may be one in another process.
         """
         with self._lock:
-            return self._surplus(channel)
+            return self._take_surplus(channel)
 
-    def _surplus(self, channel: str) -> list[bytes]:
+    def _take_surplus(self, channel: str) -> list[bytes]:
         slot = self._channels.get(channel)
         if slot is None:
             return []
-        surplus = slot.surplus()
-        self._forget_if_empty(channel, slot)
+        surplus = slot.take_surplus()
+        self._remove_if_empty(channel, slot)
         return surplus
 
-    def _forget_if_empty(self, channel: str, slot: _Channel) -> None:
+    def _remove_if_empty(self, channel: str, slot: _Channel) -> None:
         if slot.queue or slot.waiters or slot.woken:
             return
         if self._channels.get(channel) is slot:
@@ -230,12 +234,12 @@ class LocalChannels:
     # Groups
 
     def join(self, group: str, channel: str) -> bool:
-        """Make the channel a member until ``group_expiry`` from now; True if it was none."""
+        """Make the channel a member until ``group_expiry`` from now; return True if it was none."""
         with self._lock:
             members = self._groups.setdefault(group, {})
-            new = channel not in members
+            is_new = channel not in members
             members[channel] = time.monotonic() + self.group_expiry
-            return new
+            return is_new
 
     def leave(self, group: str, channel: str) -> None:
         """Remove the channel from the group if it is a member."""
@@ -255,10 +259,10 @@ class LocalChannels:
                 if deadline > now
             ]
 
-    # For the thread at the database
+    # For the thread that uses the database
 
-    def busy(self) -> bool:
-        """Tell whether anything here may want a message of another process."""
+    def needs_polling(self) -> bool:
+        """Tell whether a message of another process could find a reader or a member here."""
         with self._lock:
             return bool(self._groups) or any(
                 not waiter.loop.is_closed()
@@ -266,67 +270,67 @@ class LocalChannels:
                 for waiter in slot.waiters
             )
 
-    def wanted(self) -> dict[str, list[Waiter]]:
-        """Return the readers of shared channels for whom no message is queued yet."""
+    def shared_readers(self) -> dict[str, list[Waiter]]:
+        """Return the waiting readers of each shared channel."""
         with self._lock:
-            return self._wanted()
+            return self._shared_readers()
 
-    def reserve(self) -> dict[str, list[Waiter]]:
-        """Do the same, and hand these readers nothing until they are settled again.
+    def reserve_shared_readers(self) -> dict[str, list[Waiter]]:
+        """Return the same, and hand these readers nothing directly until they have caught up.
 
-        Otherwise a message that is taken from the database for one of them could find it served,
-        and lie here while a reader in another process waits.
+        Otherwise a message that is read from the database for one of them could find it served, and
+        stay here while a reader in another process waits.
         """
         with self._lock:
-            wanted = self._wanted()
-            for waiters in wanted.values():
+            readers = self._shared_readers()
+            for waiters in readers.values():
                 for waiter in waiters:
-                    waiter.settled = False
-            return wanted
+                    waiter.caught_up = False
+            return readers
 
-    def _wanted(self) -> dict[str, list[Waiter]]:
+    def _shared_readers(self) -> dict[str, list[Waiter]]:
         return {
             channel: list(waiters)
             for channel in self._shared
             if (waiters := self._channels[channel].waiters)
         }
 
-    def settle(self, waiters: Iterable[Waiter]) -> None:
+    def mark_caught_up(self, waiters: Iterable[Waiter]) -> None:
         """Note that the database held nothing for these readers after they began to wait."""
         with self._lock:
             for waiter in waiters:
-                waiter.settled = True
+                waiter.caught_up = True
 
-    def dropped(self) -> list[tuple[str, str]]:
-        """Return, once, the (group, channel) pairs that ended because nobody read the channel."""
+    def take_expired_members(self) -> list[tuple[str, str]]:
+        """Return, once, each (group, channel) that expired or whose channel is no longer read."""
         now = time.monotonic()
         with self._lock:
-            self._sweep_if_due(now)
-            dropped, self._dropped = self._dropped, []
-            return dropped
+            self._expire_if_due(now)
+            expired, self._expired_members = self._expired_members, []
+            return expired
 
     def clear(self) -> None:
-        """Forget every message and member; readers go on waiting."""
+        """Remove every message and member; readers keep waiting."""
         with self._lock:
             self._groups.clear()
-            self._dropped.clear()
+            self._expired_members.clear()
             for channel, slot in list(self._channels.items()):
                 slot.queue.clear()
-                self._forget_if_empty(channel, slot)
+                self._remove_if_empty(channel, slot)
 
-    def _sweep_if_due(self, now: float) -> None:
-        """End memberships that ran out, and those of channels on which a message expired unread."""
-        if now - self._swept < SWEEP_SECONDS:
+    def _expire_if_due(self, now: float) -> None:
+        """Remove memberships that expired, and those of channels on which a message expired."""
+        if now - self._expired_at < EXPIRE_SECONDS:
             return
-        self._swept = now
-        dead = set()
+        self._expired_at = now
+        unread = set()
         for channel, slot in list(self._channels.items()):
-            if slot.drop_expired(now):
-                dead.add(channel)
-            self._forget_if_empty(channel, slot)
+            if slot.remove_expired(now):
+                unread.add(channel)
+            self._remove_if_empty(channel, slot)
         for group, members in list(self._groups.items()):
-            for channel in [c for c, until in members.items() if until <= now or c in dead]:
+            for channel in [c for c, until in members.items() if until <= now or c in unread]:
                 del members[channel]
-                self._dropped.append((group, channel))
+                self._expired_members.append((group, channel))
             if not members:
                 del self._groups[group]

@@ -1,8 +1,8 @@
-"""What travels through the database between processes, and where it goes.
+"""The operations of the layer's thread, and the addresses of messages.
 
-An *address* is what a row of ``LayerMessage`` is kept under: the inbox of a process for the
-channels that ``new_channel()`` made there, and for any other channel its own name, because any
-process may read it.
+Each row of ``LayerMessage`` has an *address*.
+For a channel that ``new_channel()`` made, it is the inbox of the process that reads the channel.
+Any other channel is *shared*: every process may read it, and its address is its own name.
 """
 
 from __future__ import annotations
@@ -32,31 +32,32 @@ _INBOX_NAME = re.compile(r"[0-9a-f]{20}")
 
 
 def new_inbox() -> str:
-    """Return a name for the inbox of one process: 80 random bits, so that no two share one."""
+    """Return a new name for a process's inbox: 80 random bits, so that no two are equal."""
     return secrets.token_hex(10)
 
 
 def address_of(channel: str) -> str:
-    """Return the inbox of a process's channel, and of any other channel its name."""
+    """Return the inbox of the process that reads a channel, or a shared channel's own name."""
     match = _PROCESS_CHANNEL.fullmatch(channel)
     return channel if match is None else match[1]
 
 
 def is_inbox(address: str, channel: str) -> bool:
-    """Tell whether a channel's address is a process's inbox."""
+    """Tell whether a channel's address is an inbox, so that one process alone reads it."""
     return address != channel
 
 
 def is_inbox_name(address: str) -> bool:
-    """Tell whether an address looks like a process's inbox."""
+    """Tell whether an address has the form of an inbox."""
     return _INBOX_NAME.fullmatch(address) is not None
 
 
 def pack(value: Any) -> bytes:
-    """Encode plain values.
+    """Encode a plain value with msgpack.
 
     Raises:
-        TypeError: a value is neither None, bool, int, float, str, bytes, list nor dict.
+        TypeError: it contains something other than None, bool, int, float, str, bytes, list and
+            dict.
         OverflowError: an integer needs more than 64 bits.
     """
     packed: bytes = msgpack.packb(value, use_bin_type=True)
@@ -64,13 +65,19 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """Decode what ``pack()`` encoded; tuples have become lists."""
+    """Decode what ``pack()`` encoded; tuples become lists."""
     return msgpack.unpackb(packed, raw=False, strict_map_key=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A packed message to the channels of a group in other processes, or to one channel."""
+    """Send a packed message to one channel, or to the members of a group in other processes.
+
+    Attributes:
+        body: the packed message.
+        channel: the channel, or "" for a group message.
+        group: the group, or "" for a message to one channel.
+    """
 
     body: bytes
     channel: str = ""
@@ -79,7 +86,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A channel enters a group; ``new`` if it surely was no member yet."""
+    """Add a channel to a group.
+
+    Attributes:
+        group: the group.
+        channel: the channel.
+        new: the channel was certainly no member before, so there is no row to extend.
+    """
 
     group: str
     channel: str
@@ -88,7 +101,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """A channel leaves a group."""
+    """Remove a channel from a group."""
 
     group: str
     channel: str
@@ -96,4 +109,4 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Every message and every membership goes."""
+    """Remove every message and every membership."""

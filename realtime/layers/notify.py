@@ -1,15 +1,16 @@
-"""How a process hears of letters on PostgreSQL: LISTEN, once it is proved that it works.
+"""LISTEN on PostgreSQL: a process is notified of its messages, once that is verified to work.
 
-The connection is not Django's: it is made beside the pool, stays in autocommit, and only listens.
+The connection is not one of Django's: it is opened outside the pool, stays in autocommit and only
+listens.
 
-**Proved** means that a notification, sent on the connection of the layer's thread, was heard on
-this one.
-A pooler that hands out connections by transaction, such as pgbouncer, accepts LISTEN and lets
-nothing through; so do some servers that speak PostgreSQL's protocol.
-It has to come from another connection: one that notifies itself is told with the answer to its own
-statement, whoever stands in between.
+**Verified** means that a notification which was sent on the connection of the layer's thread has
+arrived on this one.
+A pooler that hands out connections by transaction, such as pgbouncer, accepts LISTEN and delivers
+no notification; so do some servers that speak PostgreSQL's protocol.
+The test needs two connections: one that notifies itself gets the notification with the answer to
+its own statement, even through a pooler.
 
-Until it is proved, and as soon as anything speaks against it, the process polls.
+Until LISTEN is verified, and after any sign that it no longer works, the process polls.
 """
 
 from __future__ import annotations
@@ -27,115 +28,121 @@ from django.db import Error, connections
 from realtime.exceptions import StoreError
 from realtime.layers.outgoing import SHARED_CHANNEL, inbox_channel
 from realtime.layers.sql import notify
-from realtime.layers.tables import LayerTables
+from realtime.layers.storage import LayerStorage
+from realtime.outage import Outage
 
 __all__ = ["Listener"]
 
 logger = logging.getLogger("realtime.layers")
 
-CONNECT_SECONDS = 5  # the layer's thread waits for a new connection; less than callers wait for it
-PROOF_SECONDS = 5.0  # that a notification to oneself may take; on an idle server it takes 1 ms
-RETRY_SECONDS = (1.0, 60.0)  # first and longest pause before LISTEN is tried again
+CONNECT_SECONDS = 5  # for a new connection, during which the layer's thread does nothing else
+VERIFY_SECONDS = 5.0  # for a notification to arrive; on an idle server it takes 1 ms
+RETRY_SECONDS = (1.0, 60.0)  # before LISTEN is tried again: the first wait and the longest
 
 
 class Listener:
-    """Listens for one process; every method is called in the layer's thread, and none raises.
+    """Listens for one process; every method is called in the layer's thread and never raises.
 
     Attributes:
-        proved: letters are heard of, so that looking for them now and then is enough.
-        due: when ``keep()`` has something to do (``time.monotonic()``).
+        verified: notifications arrive, so that polling every few seconds is enough.
+        due: when ``maintain()`` has something to do, on the clock of ``time.monotonic()``.
     """
 
-    def __init__(self, tables: LayerTables) -> None:
-        self.tables = tables
-        self.proved = False
+    def __init__(self, storage: LayerStorage) -> None:
+        self.storage = storage
+        self.verified = False
         self.due = 0.0
         self._connection: Any = None
-        self._token = ""
-        self._failures = 0
+        self._token = ""  # the payload of the notification that verifies the connection
+        self._outage = Outage(
+            "LISTEN does not work (%s); polling until it does",
+            backoff=RETRY_SECONDS,
+            level=logging.INFO,
+            expected=Exception,
+            logger=logger,
+        )
 
     @property
     def socket(self) -> int | None:
-        """The descriptor that can be read when there is something to hear."""
+        """The descriptor that becomes readable when a notification arrives."""
         return None if self._connection is None else cast("int", self._connection.fileno())
 
-    def keep(self) -> None:
-        """Connect if it is time to, and give up a connection on which nothing was heard."""
+    def maintain(self) -> None:
+        """Connect when it is time to; close a connection that was not verified in time."""
         if time.monotonic() < self.due:
             return
-        own = connections[self.tables.using]
+        own = connections[self.storage.using]
         if own.vendor != "postgresql" or cast("Any", own).Database.__name__ != "psycopg":
-            self.due = math.inf  # psycopg 2 is not made to be waited for
+            self.due = math.inf  # psycopg 2 has no way to wait for its notifications here
             return
         try:
             if self._connection is not None:
-                raise TimeoutError("a notification to itself did not arrive")  # a pooler, or dead
+                # There is a pooler, or the connection is dead.
+                raise TimeoutError("a notification to itself did not arrive")
             self._connect()
-            self._prove()
+            self._send_token()
         except (Error, StoreError, OSError, self._driver.Error) as error:
-            self._give_up(error)
+            self._disconnect(error)
 
-    def hear(self, wanted: Collection[str]) -> bool:
-        """Read what has arrived; True if letters may wait for this process.
+    def receive(self, channels: Collection[str]) -> bool:
+        """Read the notifications that arrived; return True if there may be messages.
 
         Args:
-            wanted: shared channels that are read here.
+            channels: the shared channels that this process reads.
         """
-        heard = False
+        found = False
         try:
             self._connection.pgconn.consume_input()
             while (notice := self._connection.pgconn.notifies()) is not None:
                 payload = notice.extra.decode()
                 if notice.relname.decode() == SHARED_CHANNEL:
-                    heard |= payload in wanted
+                    found |= payload in channels
                 elif not payload:
-                    heard = True
+                    found = True
                 elif payload == self._token:
-                    heard = self.proved = True  # what came before it was not heard for sure
-                    self._failures, self.due = 0, math.inf
+                    # Notifications of earlier messages may have been missed.
+                    found = self.verified = True
+                    self._outage.over()
+                    self.due = math.inf
         except (OSError, self._driver.Error) as error:
-            self._give_up(error)
-            self.due = 0.0  # it has worked: the server may have been restarted
+            self._disconnect(error)
+            self.due = 0.0  # it worked before: the server may have restarted
             return True
-        return heard
+        return found
 
-    def doubt(self) -> None:
-        """Have it proved anew: there was a letter that was not heard of."""
+    def verify_again(self) -> None:
+        """Verify the connection again; call this after a message without a notification."""
         try:
-            self._prove()
+            self._send_token()
         except StoreError as error:
-            self._give_up(error)
+            self._disconnect(error)
 
     def close(self) -> None:
-        """End the connection; ``keep()`` makes another."""
+        """Close the connection; ``maintain()`` opens another."""
         if self._connection is not None:
             with suppress(OSError, self._driver.Error):
                 self._connection.close()
-        self._connection, self.proved, self.due = None, False, 0.0
+        self._connection, self.verified, self.due = None, False, 0.0
 
     @property
     def _driver(self) -> Any:
-        return cast("Any", connections[self.tables.using]).Database
+        return cast("Any", connections[self.storage.using]).Database
 
     def _connect(self) -> None:
-        params = cast("Any", connections[self.tables.using]).get_connection_params()
+        params = cast("Any", connections[self.storage.using]).get_connection_params()
         params.setdefault("connect_timeout", CONNECT_SECONDS)
         self._connection = self._driver.connect(**params | {"autocommit": True})
-        for channel in (inbox_channel(self.tables.inbox), SHARED_CHANNEL):
+        for channel in (inbox_channel(self.storage.inbox), SHARED_CHANNEL):
             self._connection.execute(f'LISTEN "{channel}"')
 
-    def _prove(self) -> None:
-        self.proved = False
+    def _send_token(self) -> None:
+        self.verified = False
         self._token = secrets.token_hex(8)
-        self.due = time.monotonic() + PROOF_SECONDS
-        notice = (inbox_channel(self.tables.inbox), self._token)
-        self.tables.database.read(lambda connection: notify(connection, [notice]))
+        self.due = time.monotonic() + VERIFY_SECONDS
+        notice = (inbox_channel(self.storage.inbox), self._token)
+        self.storage.database.read(lambda connection: notify(connection, [notice]))
 
-    def _give_up(self, error: Exception) -> None:
-        if not self._failures:
-            logger.info("LISTEN does not work (%s); polling until it does", error)
-        first, longest = RETRY_SECONDS
-        pause = min(first * 2**self._failures, longest)
-        self._failures = min(self._failures + 1, 10)
+    def _disconnect(self, error: Exception) -> None:
+        pause = self._outage.failed(error)
         self.close()
         self.due = time.monotonic() + pause

@@ -1,10 +1,10 @@
-"""Writing letters: to which addresses, whether there is room, and who is told of them.
+"""Writing messages for other processes, and notifying them.
 
-On PostgreSQL the processes that read at the addresses are told by ``NOTIFY``, after the letters
-were committed and never in their transaction: it takes a lock of the whole cluster until the
-commit.
-It names an inbox or a channel and carries nothing else; a process that misses it finds its letters
-when it looks for them the next time.
+On PostgreSQL, ``NOTIFY`` tells the reading processes that there are messages.
+It is sent after the commit and never inside the transaction, where it would hold a lock of the
+whole cluster until the commit.
+It names an inbox or a shared channel and carries no message; a process that misses it finds its
+messages with its next poll.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["SHARED_CHANNEL", "MessageWriter", "announce", "inbox_channel"]
 
 logger = logging.getLogger("realtime.layers")
 
-SHARED_CHANNEL = "realtime_layer_shared"  # PostgreSQL's name for letters that any process may read
+SHARED_CHANNEL = "realtime_layer_shared"  # PostgreSQL's channel for messages on shared channels
 
 
 def inbox_channel(inbox: str) -> str:
-    """Return PostgreSQL's name for the letters of one process."""
+    """Return PostgreSQL's channel for the messages of one process."""
     return f"realtime_layer_{inbox}"
 
 
 def announce(connection: BaseDatabaseWrapper, addresses: Collection[str]) -> None:
-    """Tell the processes that read at these addresses that letters wait; call it after the commit.
+    """Notify the processes that read at these addresses; call this after the commit.
 
-    Where there is no PostgreSQL it does nothing: they look by themselves.
+    On other databases than PostgreSQL it does nothing, because processes poll there.
     """
     if connection.vendor == "postgresql" and addresses:
         notify(
@@ -56,14 +56,14 @@ def announce(connection: BaseDatabaseWrapper, addresses: Collection[str]) -> Non
 
 
 class MessageWriter:
-    """Writes the letters of one process.
+    """Writes the messages that one process sends to others.
 
     Args:
-        rows: the tables.
-        database: how the layer's thread uses them.
-        inbox: the process's inbox, to which nothing is written.
-        expiry: seconds that a letter waits.
-        capacity: tells how many letters may wait for a channel.
+        rows: the layer's tables.
+        database: the access of the layer's thread to them.
+        inbox: the process's own inbox, to which nothing is written.
+        expiry: seconds after which an unread message expires.
+        capacity: returns how many messages may wait for a channel.
     """
 
     def __init__(
@@ -82,90 +82,93 @@ class MessageWriter:
 
     # In the layer's thread
 
-    def post(self, letters: Sequence[Message]) -> list[bool]:
-        """Write letters to the processes that they are for, all in one transaction.
+    def write(self, messages: Sequence[Message]) -> list[bool]:
+        """Write messages for the processes that read them, in one transaction.
 
-        A group costs one row for each *process* that has members, never one for each member.
+        A group message costs one row for each *process* with members, not for each member.
 
         Returns:
-            for each letter, False if an address had no room: that copy is dropped.
+            for each message, False if an address was full; its copy for that address is dropped.
         """
-        fits, rows = self.database.read(lambda connection: self._plan(connection, letters))
-        self.write(rows)
+        fits, rows = self.database.read(lambda connection: self._plan(connection, messages))
+        self.write_rows(rows)
         return fits
 
-    def write(self, rows: Collection[tuple[str, bytes]]) -> None:
-        """Write packed letters, each with its address, and tell who reads there."""
+    def write_rows(self, rows: Collection[tuple[str, bytes]]) -> None:
+        """Write packed messages, each as (address, payload), and notify their readers."""
         if not rows:
             return
-        letters = list(rows)
-        one = len(letters) <= INSERT_ROWS and connections[self.rows.using].vendor == "postgresql"
-        run = self.database.execute if one else self.database.write
-        run(lambda connection: self._insert(connection, letters))
-        addresses = {address for address, _ in letters}
+        rows = list(rows)
+        is_postgresql = connections[self.rows.using].vendor == "postgresql"
+        is_one_statement = len(rows) <= INSERT_ROWS and is_postgresql
+        run = self.database.execute if is_one_statement else self.database.write
+        run(lambda connection: self._insert(connection, rows))
+        addresses = {address for address, _ in rows}
         try:
             self.database.read(lambda connection: announce(connection, addresses))
-        except StoreError as error:  # they are written: who reads there finds them all the same
-            logger.debug("Letters could not be announced: %s", error)
+        except StoreError as error:  # the rows are written, so their readers' next poll finds them
+            logger.debug("Messages could not be announced: %s", error)
 
     # In the thread of a sender
 
-    def enclose(self, connection: BaseDatabaseWrapper, letter: Message) -> tuple[bool, set[str]]:
-        """Write a letter as a part of the transaction that is open on a connection.
+    def write_in_transaction(
+        self, connection: BaseDatabaseWrapper, message: Message
+    ) -> tuple[bool, set[str]]:
+        """Write a message as a part of the transaction that is open on a connection.
 
-        Whether it fails or not, the transaction can go on.
+        The transaction stays usable if this fails.
 
         Returns:
-            False if an address had no room, and the addresses to announce after the commit.
+            False if an address was full, and the addresses to announce after the commit.
 
         Raises:
-            StoreUnavailable: the database did not take it.
+            StoreUnavailable: the database did not accept the message.
         """
         try:
             with transaction.atomic(using=connection.alias):
-                [fits], rows = self._plan(connection, [letter])
+                [fits], rows = self._plan(connection, [message])
                 self._insert(connection, rows)
         except TransactionManagementError:
-            raise  # the sender's own: its transaction is broken
+            raise  # the sender's transaction is broken already
         except Error as error:
             raise StoreUnavailable("DatabaseChannelLayer", str(error)) from error
         return fits, {address for address, _ in rows}
 
-    # In either
+    # In either thread
 
     def _plan(
-        self, connection: BaseDatabaseWrapper, letters: Sequence[Message]
+        self, connection: BaseDatabaseWrapper, messages: Sequence[Message]
     ) -> tuple[list[bool], list[tuple[str, bytes]]]:
-        """Return, for each letter, whether there is room for it; and the rows to write."""
-        named = {letter.group for letter in letters if letter.group}
-        groups = self._addresses_of_groups(connection, named)
+        """Return, for each message, whether all its addresses have room, and the rows to write."""
+        names = {message.group for message in messages if message.group}
+        groups = self._addresses_of_groups(connection, names)
         routes = [
-            groups.get(letter.group, {})
-            if letter.group
-            else {address_of(letter.channel): [letter.channel]}
-            for letter in letters
+            groups.get(message.group, {})
+            if message.group
+            else {address_of(message.channel): [message.channel]}
+            for message in messages
         ]
         addresses = set(chain.from_iterable(routes))
         if not addresses:
-            return [True] * len(letters), []
+            return [True] * len(messages), []
         waiting = Counter(dict(self._counts.rows(connection, addresses)))
         fits = []
         rows = []
-        for letter, route in zip(letters, routes, strict=True):
+        for message, route in zip(messages, routes, strict=True):
             fit = True
             for address, channels in route.items():
                 if waiting[address] >= max(map(self.capacity, channels)):
                     fit = False
                     continue
                 waiting[address] += 1
-                rows.append((address, pack(["message", channels, letter.body])))
+                rows.append((address, pack(["message", channels, message.body])))
             fits.append(fit)
         return fits, rows
 
     def _addresses_of_groups(
         self, connection: BaseDatabaseWrapper, groups: set[str]
     ) -> dict[str, dict[str, list[str]]]:
-        """Return, for each group, the foreign addresses with living members, and their channels."""
+        """Return the living members of each group outside this process: address to channels."""
         found: dict[str, dict[str, list[str]]] = {}
         if groups:
             for group, address, channel in self._members_of.rows(connection, groups):
@@ -189,7 +192,5 @@ class MessageWriter:
         counts = self.rows.messages.order_by().values_list("inbox").annotate(Count("pk"))
         return Compiled(lambda addresses: counts.filter(inbox__in=addresses))
 
-    def _insert(
-        self, connection: BaseDatabaseWrapper, letters: Sequence[tuple[str, bytes]]
-    ) -> None:
-        insert_messages(connection, self.rows.message_model, letters, self.expiry)
+    def _insert(self, connection: BaseDatabaseWrapper, rows: Sequence[tuple[str, bytes]]) -> None:
+        insert_messages(connection, self.rows.message_model, rows, self.expiry)

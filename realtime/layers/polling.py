@@ -1,12 +1,12 @@
-"""How a process learns that letters may wait for it: by asking, as cheaply as the database allows.
+"""Asking the database whether there are messages for this process, at the lowest cost.
 
-SQLite tells by ``PRAGMA data_version`` whether another connection has committed anything: 3 µs, and
-no query while nothing happens.
-Other databases are asked for one row by an indexed query; PostgreSQL seldom, while a ``Listener``
-(``layers.listening``) hears of every letter.
+SQLite: ``PRAGMA data_version`` tells whether another connection has committed anything, in 3 µs;
+there is no query while nothing happens.
+Other databases: an indexed query for one row.
+On PostgreSQL it is rare while a ``Listener`` (``layers.notify``) is notified of every message.
 
-Neither goes through Django's cursors, which would fill the log of queries, and the console of a
-developer who reads it, with twenty lines a second.
+Neither uses Django's cursors, which would add twenty lines a second to the query log, and to the
+console of a developer who reads it.
 """
 
 from __future__ import annotations
@@ -16,45 +16,52 @@ from typing import Any
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime.layers.tables import LayerTables
+from realtime.layers.storage import LayerStorage
 
 __all__ = ["Poller"]
 
-BUSY_MILLISECONDS = 2_000  # that SQLite waits for a lock at once; the tables try again after it
+BUSY_MILLISECONDS = 2_000  # SQLite's wait for a lock, once; then the storage tries again
 
 
 class Poller:
-    """Watches the addresses of one process, on the connection of the layer's thread."""
+    """Polls the addresses of one process, on the connection of the layer's thread."""
 
-    def __init__(self, tables: LayerTables) -> None:
-        self.tables = tables
+    def __init__(self, storage: LayerStorage) -> None:
+        self.storage = storage
+        # The driver's connection at the last call, and SQLite's version of the data on it.
         self._raw: object = None
         self._version: object = None
+        # The addresses of the last query, its SQL and its parameters.
         self._query: tuple[frozenset[str], str, Any] | None = None
 
-    def open(self) -> bool:
-        """Connect if need be; True if this is another connection than before.
+    def connect(self) -> bool:
+        """Connect if necessary; return True if the connection is a new one.
 
-        Then everything that this process has in the database must be looked at anew: the file may
-        be another one, the server an older backup.
+        The file may be another one then, or the server an older backup, so the caller must check
+        everything that this process has in the database.
         """
-        own = connections[self.tables.using]
-        return self.tables.database.read(lambda connection: self._open(connection, own))
+        own = connections[self.storage.using]
+        return self.storage.database.read(lambda connection: self._connect(connection, own))
 
-    def check(self, addresses: frozenset[str], *, sure: bool) -> tuple[bool, bool]:
-        """Do as ``open()`` does, and tell too whether anything may wait at one of the addresses.
+    def poll(self, addresses: frozenset[str], *, is_known: bool) -> tuple[bool, bool]:
+        """Connect if necessary, and ask whether there may be messages at one of the addresses.
 
-        ``sure``: something may, as far as the caller knows; then no query asks.
+        Args:
+            addresses: where to look.
+            is_known: the caller knows that there may be some, so no query is needed.
+
+        Returns:
+            whether the connection is a new one, and whether there may be messages.
         """
-        own = connections[self.tables.using]
-        return self.tables.database.read(
+        own = connections[self.storage.using]
+        return self.storage.database.read(
             lambda connection: (
-                self._open(connection, own),
-                self._changed(connection, addresses, sure),
+                self._connect(connection, own),
+                self._has_changed(connection, addresses, is_known),
             )
         )
 
-    def _open(self, connection: BaseDatabaseWrapper, own: BaseDatabaseWrapper) -> bool:
+    def _connect(self, connection: BaseDatabaseWrapper, own: BaseDatabaseWrapper) -> bool:
         if connection.connection is self._raw:
             return False
         if connection.vendor == "sqlite" and connection is own:
@@ -62,14 +69,14 @@ class Poller:
                 cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
                 cursor.execute("PRAGMA journal_mode")
                 if cursor.fetchone()[0] == "wal":
-                    # A power failure may take the last letters along, and nothing else: in WAL
-                    # mode this is safe for the file. A commit costs 0.01 instead of 0.3 ms.
+                    # A commit costs 0.01 instead of 0.3 ms. In WAL mode this cannot corrupt the
+                    # file; a power failure can only lose the last messages.
                     cursor.execute("PRAGMA synchronous = NORMAL")
         self._raw, self._version = connection.connection, None
         return True
 
-    def _changed(
-        self, connection: BaseDatabaseWrapper, addresses: frozenset[str], sure: bool
+    def _has_changed(
+        self, connection: BaseDatabaseWrapper, addresses: frozenset[str], is_known: bool
     ) -> bool:
         if connection.vendor == "sqlite":
             with connection.wrap_database_errors:
@@ -77,11 +84,11 @@ class Poller:
             key = (id(connection.connection), version)
             changed, self._version = key != self._version, key
             return changed
-        if sure:
+        if is_known:
             return True
         if self._query is None or self._query[0] != addresses:
-            rows = self.tables.rows.messages.filter(inbox__in=addresses).values("pk")[:1]
-            sql, params = rows.query.get_compiler(self.tables.using).as_sql()
+            rows = self.storage.rows.messages.filter(inbox__in=addresses).values("pk")[:1]
+            sql, params = rows.query.get_compiler(self.storage.using).as_sql()
             self._query = (addresses, sql, params)
         with connection.wrap_database_errors, connection.connection.cursor() as cursor:
             cursor.execute(*self._query[1:])

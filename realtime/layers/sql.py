@@ -1,7 +1,7 @@
-"""The statements that run for every message, without compiling them every time.
+"""The statements that run for every message, compiled once.
 
-To compile a query costs the ORM ten times what SQLite takes to run it: 1.1 ms against 0.1 ms for
-the members of a group.
+Compiling a query takes the ORM ten times as long as SQLite takes to run it: 1.1 ms against 0.1 ms
+for the members of a group.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ __all__ = ["INSERT_ROWS", "Compiled", "LayerRows", "delete_keys", "insert_messag
 
 
 class LayerRows:
-    """The rows of all processes.
+    """The layer's models, and the rows of all processes.
 
-    Models are looked up at first use: the layer may be made before ``django.setup()`` is through.
+    Models are looked up at first use, because a layer may be created before ``django.setup()`` has
+    finished.
 
     Args:
         using: the database alias.
@@ -34,17 +35,17 @@ class LayerRows:
 
     @cached_property
     def inbox_model(self) -> type[Model]:
-        """The model of inboxes."""
+        """``LayerInbox``."""
         return apps.get_model("realtime", "LayerInbox")
 
     @cached_property
     def member_model(self) -> type[Model]:
-        """The model of members."""
+        """``LayerMember``."""
         return apps.get_model("realtime", "LayerMember")
 
     @cached_property
     def message_model(self) -> type[Model]:
-        """The model of letters."""
+        """``LayerMessage``."""
         return apps.get_model("realtime", "LayerMessage")
 
     @property
@@ -59,37 +60,42 @@ class LayerRows:
 
     @property
     def messages(self) -> QuerySet[Any]:
-        """All letters that wait."""
+        """All waiting messages."""
         return self.message_model._default_manager.using(self.using)
 
 
-INSERT_ROWS = 100  # letters a statement: 300 parameters, which every database takes
+INSERT_ROWS = 100  # per statement: 300 parameters, which every database accepts
 
 
 class Compiled:
-    """A query over a list of texts, which the ORM compiles once for each length of the list.
+    """A query over a list of strings, which the ORM compiles once for each length of the list.
 
     Args:
-        build: returns the query for a list of texts, with ``values_list()`` of plain columns.
+        build: returns the query for a list of strings; a ``values_list()`` of plain columns.
     """
 
     def __init__(self, build: Callable[[Sequence[str]], QuerySet[Any, Any]]) -> None:
         self.build = build
         self._compiled: dict[int, tuple[str, Sequence[Any]]] = {}
 
-    def rows(self, connection: BaseDatabaseWrapper, texts: Collection[str]) -> list[Any]:
-        """Run the query; return its rows as the driver gives them."""
-        values = list(texts)
-        # Repeat one up to a power of two, so that there are few lengths.
+    def rows(self, connection: BaseDatabaseWrapper, strings: Collection[str]) -> list[Any]:
+        """Run the query and return its rows as the driver returns them.
+
+        Args:
+            connection: where to run it.
+            strings: at least one.
+        """
+        values = list(strings)
+        # Repeat the last value up to a power of two, so that only a few lengths are compiled.
         values += values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values))
-        marks = [f"\0{place}" for place in range(len(values))]
+        marks = [f"\0{index}" for index in range(len(values))]
         if len(values) not in self._compiled:
             query = self.build(marks).query
             self._compiled[len(values)] = query.get_compiler(connection=connection).as_sql()
         sql, params = self._compiled[len(values)]
         fill = dict(zip(marks, values, strict=True))
         with connection.cursor() as cursor:
-            # A mark is a str, and so are the only parameters that can equal one.
+            # Only a str can equal a mark; other parameters need not be hashable.
             cursor.execute(sql, [fill.get(p, p) if isinstance(p, str) else p for p in params])
             found: list[Any] = cursor.fetchall()
         return found
@@ -101,9 +107,9 @@ def insert_messages(
     rows: Sequence[tuple[str, bytes]],
     seconds: float,
 ) -> None:
-    """Insert letters, each an (address, payload), that wait for so many seconds."""
+    """Insert messages, each an (address, payload), which expire after ``seconds``."""
     quote = connection.ops.quote_name
-    # As BinaryField does, whose own way differs between the versions of Django.
+    # What BinaryField does, but its code differs between versions of Django.
     binary = cast("Any", connection).Database.Binary
     blob = "_binary %s" if connection.vendor == "mysql" else "%s"
     clock, _ = DatabaseClock().as_sql(cast("SQLCompiler", None), connection)
@@ -111,21 +117,21 @@ def insert_messages(
     table = quote(model._meta.db_table)
     with connection.cursor() as cursor:
         for start in range(0, len(rows), INSERT_ROWS):
-            some = rows[start : start + INSERT_ROWS]
-            holes = ", ".join([f"(%s, {blob}, {clock} + %s)"] * len(some))
+            batch = rows[start : start + INSERT_ROWS]
+            placeholders = ", ".join([f"(%s, {blob}, {clock} + %s)"] * len(batch))
             cursor.execute(
-                f"INSERT INTO {table} ({columns}) VALUES {holes}",  # noqa: S608 - no value in it
-                [value for inbox, payload in some for value in (inbox, binary(payload), seconds)],
+                f"INSERT INTO {table} ({columns}) VALUES {placeholders}",  # noqa: S608 - no values in it
+                [value for inbox, payload in batch for value in (inbox, binary(payload), seconds)],
             )
 
 
 def delete_keys(connection: BaseDatabaseWrapper, model: type[Model], keys: Sequence[int]) -> int:
-    """Delete rows by primary key; return how many there were."""
+    """Delete rows by primary key and return how many were there."""
     quote = connection.ops.quote_name
-    table, holes = quote(model._meta.db_table), ", ".join(["%s"] * len(keys))
+    table, placeholders = quote(model._meta.db_table), ", ".join(["%s"] * len(keys))
     with connection.cursor() as cursor:
         cursor.execute(
-            f"DELETE FROM {table} WHERE {quote('id')} IN ({holes})",  # noqa: S608 - no value in it
+            f"DELETE FROM {table} WHERE {quote('id')} IN ({placeholders})",  # noqa: S608 - no values in it
             keys,
         )
         count: int = cursor.rowcount

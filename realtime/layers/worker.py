@@ -1,13 +1,14 @@
-"""The layer's thread: everything that one process does at the database for its channel layer.
+"""The layer's thread: all that one process does in the database for its channel layer.
 
-It has a database connection of its own, takes what coroutines hand it, many at a time, and looks
-for letters of other processes while anybody here may want one: every ``interval`` seconds, or when
-it hears of one, where ``layers.listening`` has proved that it does.
-It begins with the first need and ends by itself ten seconds after the last.
+It has its own database connection, executes the operations that coroutines submit, many at a time,
+and receives the messages of other processes.
+For those it polls every ``interval`` seconds, but only while a reader waits or a channel is in a
+group; where ``layers.notify`` has verified LISTEN, it waits for notifications instead.
+It starts when it is first needed and stops after ten seconds without work.
 
-An error of the database fails the tasks that met it.
-While looking for letters it is logged once and tried again, less and less often; it never ends the
-thread, and the process's memberships are written anew when the database is back.
+A database error fails the operations that it hit.
+While polling it is logged once and retried with backoff; it never ends the thread.
+When the database is back, the process writes its memberships again.
 """
 
 from __future__ import annotations
@@ -33,18 +34,16 @@ from realtime.layers.local import LocalChannels, Waiter
 from realtime.layers.messages import Flush, Join, Leave, Message, address_of, unpack
 from realtime.layers.notify import Listener
 from realtime.layers.polling import Poller
-from realtime.layers.tables import LayerTables
+from realtime.layers.storage import LayerStorage
+from realtime.outage import Outage
 
-__all__ = ["DatabaseWorker", "Task", "Waker"]
+__all__ = ["DatabaseWorker", "Operation", "Waker"]
 
 logger = logging.getLogger("realtime.layers")
 
 
 class Waker:
-    """Rung by any thread, waited for by one.
-
-    A ring that comes while nobody waits ends the next wait at once.
-    """
+    """Lets any thread wake the one that waits; a wake-up before the wait ends it at once."""
 
     def __init__(self) -> None:
         self._inner, self._outer = socket.socketpair()
@@ -52,20 +51,20 @@ class Waker:
         self._outer.setblocking(False)
         weakref.finalize(self, _close, self._inner, self._outer).atexit = False
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the thread that waits."""
-        with suppress(BlockingIOError):  # so many rings that one is sure to be heard
+        with suppress(BlockingIOError):  # the buffer is full, so the thread will wake anyway
             self._outer.send(b"\0")
 
     def wait(self, seconds: float, other: int | None = None) -> bool:
-        """Wait for a ring, at most so many seconds, or until a socket can be read.
+        """Wait for a wake-up, or until another socket is readable.
 
         Args:
-            seconds: not negative.
-            other: the descriptor of the socket.
+            seconds: how long to wait at most; not negative.
+            other: the descriptor of the other socket.
 
         Returns:
-            True if the socket can be read.
+            True if the other socket is readable.
         """
         with selectors.DefaultSelector() as selector:
             selector.register(self._inner, selectors.EVENT_READ)
@@ -83,82 +82,96 @@ def _close(*sockets: socket.socket) -> None:
         one.close()
 
 
-Task = Message | Join | Leave | Flush
+Operation = Message | Join | Leave | Flush
 
-BATCH = 500  # tasks done together, so that a hub's joins cost one transaction and not thousands
-ACTIVE_SECONDS = 1.0  # after a letter, more are likely
-ACTIVE_SHARE = 0.4  # of the interval is waited while active
-SAFETY_SECONDS = 5.0  # between two looks while every letter is heard of; one may get lost
+BATCH = 500  # requests executed together, so that a hub's joins do not cost one transaction each
+ACTIVE_SECONDS = 1.0  # after a message, when more are likely
+ACTIVE_SHARE = 0.4  # of the interval is the wait between polls during that time
+SAFETY_SECONDS = 5.0  # between polls while LISTEN works, because a notification may get lost
 RENEW_SECONDS = 20  # a third of the lease
-TRIM_SECONDS = 60  # give or take a half, so that processes do not trim together
-IDLE_SECONDS = 10  # without a reader, a member or a task, then the thread ends
-BACKOFF_SECONDS = (0.1, 2.0)  # first and longest pause after an error
+TRIM_SECONDS = 60  # varied by a half, so that processes do not trim together
+IDLE_SECONDS = 10  # without a reader, a member or a request, until the thread stops
+BACKOFF_SECONDS = (0.1, 2.0)  # the first and the longest wait after a failed poll
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    task: Task
+    operation: Operation
     future: Future[bool] = field(default_factory=Future)
 
 
 class DatabaseWorker:
-    """Carries letters between this process's channels and the database.
+    """Carries messages between the channels of this process and the database.
 
     Args:
-        tables: the process's rows; used in the thread only.
+        storage: the process's rows; only the thread uses them.
         local: the process's channels.
-        interval: seconds between two looks for letters.
+        interval: seconds between polls.
     """
 
-    def __init__(self, tables: LayerTables, local: LocalChannels, interval: float) -> None:
-        self.tables = tables
+    def __init__(self, storage: LayerStorage, local: LocalChannels, interval: float) -> None:
+        self.storage = storage
         self.local = local
         self.interval = interval
-        self._lock = threading.Lock()
-        self._bell = Waker()
-        self._errands: deque[_Request] = deque()
-        self._thread: threading.Thread | None = None
-        self._previous: threading.Thread | None = None
-        self._hurry = False
-        self._asleep = False
-        # The rest belongs to the thread.
-        self._watch = Poller(tables)
-        self._listener = Listener(tables)
-        self._registered = False
-        self._dirty = True  # letters may wait: look, until a look has succeeded
-        self._due = self._renew_at = self._trim_at = self._active_until = self._idle_at = 0.0
-        self._failures = 0
+        self._lock = threading.Lock()  # guards the attributes of this block
+        self._waker = Waker()  # ends the thread's wait
+        self._requests: deque[_Request] = deque()  # submitted and not yet executed
+        self._thread: threading.Thread | None = None  # the current thread, if one is needed
+        self._previous: threading.Thread | None = None  # the one before it, which may still run
+        self._poll_now = False  # a reader of a shared channel began to wait
+        self._is_idle = False  # the thread does not poll
+        # Only the thread uses the attributes below. Times are those of time.monotonic().
+        self._poller = Poller(storage)  # asks for messages
+        self._listener = Listener(storage)  # is notified of messages
+        self._is_registered = False  # the lease and the members are in the database
+        self._may_have_messages = True  # until a poll succeeds
+        self._poll_at = 0.0  # the next poll
+        self._renew_at = 0.0  # the next renewal of the lease
+        self._trim_at = 0.0  # the next trim
+        self._active_until = 0.0  # when polls become less frequent again
+        self._stop_at = 0.0  # the end of the thread if it stays idle
+        self._outage = Outage(
+            "Cannot poll for messages of other processes; retrying: %s",
+            "Polling for messages of other processes again.",
+            backoff=BACKOFF_SECONDS,
+            ends_level=logging.INFO,
+            logger=logger,
+        )
 
     # From any thread
 
     @property
     def running(self) -> bool:
-        """Is there a thread?"""
+        """Whether there is a thread."""
         return self._thread is not None
 
-    def submit(self, task: Task) -> Future[bool]:
-        """Have a task done; the future tells whether there was room, or the database's error."""
-        errand = _Request(task)
-        with self._lock:
-            self._errands.append(errand)
-            self._start()
-            self._bell.ring()
-        return errand.future
+    def submit(self, operation: Operation) -> Future[bool]:
+        """Execute an operation soon.
 
-    def look(self, *, now: bool) -> None:
-        """Look for letters from now on, because somebody here waits; ``now``: at once."""
+        Returns:
+            a future of whether there was room, or of the database's error.
+        """
+        request = _Request(operation)
+        with self._lock:
+            self._requests.append(request)
+            self._start()
+            self._waker.wake()
+        return request.future
+
+    def poll(self, *, now: bool) -> None:
+        """Poll from now on, because a reader waits here; at once if ``now``."""
         with self._lock:
             self._start()
-            if now or self._asleep:
-                self._hurry = True
-                self._bell.ring()
+            if now or self._is_idle:
+                self._poll_now = True
+                self._waker.wake()
 
     def stop(self) -> threading.Thread | None:
-        """Finish what was handed in, take the process's rows back, end; return the thread."""
+        """Stop the thread and return it; it executes what was submitted and removes its rows."""
         with self._lock:
             if self._thread is not None:
                 self._previous, self._thread = self._thread, None
-                self._bell.ring()
+                self._waker.wake()
             return self._previous
 
     def _start(self) -> None:
@@ -172,181 +185,178 @@ class DatabaseWorker:
 
     def _run(self, previous: threading.Thread | None) -> None:
         if previous is not None:
-            previous.join()  # two at once would take back what the other one registers
-        self._registered, self._dirty = False, True
+            previous.join()  # it would remove the rows that this thread registers
+        self._is_registered, self._may_have_messages = False, True
         now = time.monotonic()
-        self._due, self._idle_at = now, now + IDLE_SECONDS
+        self._poll_at, self._stop_at = now, now + IDLE_SECONDS
         self._trim_at = now + _about(TRIM_SECONDS)
         try:
-            while (errands := self._wait()) is not None:
-                for _, run in groupby(errands, key=lambda errand: type(errand.task)):
-                    self._do(list(run))
-                if errands or self.local.busy():
-                    self._idle_at = time.monotonic() + IDLE_SECONDS
-                if time.monotonic() >= self._due and self.local.busy():
-                    self._poll()
-                connections[self.tables.using].queries_log.clear()  # under DEBUG it has payloads
+            while (requests := self._wait()) is not None:
+                for _, run in groupby(requests, key=lambda request: type(request.operation)):
+                    self._execute(list(run))
+                if requests or self.local.needs_polling():
+                    self._stop_at = time.monotonic() + IDLE_SECONDS
+                if time.monotonic() >= self._poll_at and self.local.needs_polling():
+                    self._poll_or_back_off()
+                # With DEBUG, Django would keep every query with its payload.
+                connections[self.storage.using].queries_log.clear()
         finally:
-            if self._registered:
-                with suppress(Exception):  # then it expires
-                    self.tables.retire()
+            if self._is_registered:
+                with suppress(Exception):  # the lease expires instead
+                    self.storage.unregister()
             self._listener.close()
-            connections[self.tables.using].close()
+            connections[self.storage.using].close()
 
     def _wait(self) -> list[_Request] | None:
-        """Wait for something to do; None: there will be nothing more."""
+        """Wait for requests or for the next poll; return None if the thread must stop."""
         me = threading.current_thread()
         while True:
             with self._lock:
-                if self._hurry:
-                    self._hurry, self._due = False, 0.0
-                if self._errands:
-                    count = min(BATCH, len(self._errands))
-                    return [self._errands.popleft() for _ in range(count)]
+                if self._poll_now:
+                    self._poll_now, self._poll_at = False, 0.0
+                if self._requests:
+                    count = min(BATCH, len(self._requests))
+                    return [self._requests.popleft() for _ in range(count)]
                 if self._thread is not me:
                     return None
-                self._asleep = not self.local.busy()
-                pause = (self._idle_at if self._asleep else self._due) - time.monotonic()
+                self._is_idle = not self.local.needs_polling()
+                pause = (self._stop_at if self._is_idle else self._poll_at) - time.monotonic()
                 if pause <= 0:
-                    if not self._asleep:
+                    if not self._is_idle:
                         return []
                     self._previous, self._thread = me, None
                     return None
-            if self._bell.wait(pause, self._listener.socket) and self._listener.hear(
-                self.local.wanted()
+            if self._waker.wait(pause, self._listener.socket) and self._listener.receive(
+                self.local.shared_readers()
             ):
-                self._dirty, self._due = True, 0.0
+                self._may_have_messages, self._poll_at = True, 0.0
 
-    def _do(self, errands: Sequence[_Request]) -> None:
-        errands = [e for e in errands if e.future.set_running_or_notify_cancel()]
-        if not errands:
+    def _execute(self, requests: Sequence[_Request]) -> None:
+        requests = [r for r in requests if r.future.set_running_or_notify_cancel()]
+        if not requests:
             return
         try:
-            results = self._perform([errand.task for errand in errands])
-        except Exception as error:  # whatever it is, it is the caller's, and the thread goes on
-            for errand in errands:
-                errand.future.set_exception(error)
+            results = self._perform([request.operation for request in requests])
+        except Exception as error:  # any error goes to the callers; the thread must survive
+            for request in requests:
+                request.future.set_exception(error)
         else:
-            for errand, result in zip(errands, results, strict=True):
-                errand.future.set_result(result)
+            for request, result in zip(requests, results, strict=True):
+                request.future.set_result(result)
 
-    def _perform(self, tasks: Sequence[Task]) -> Sequence[bool]:
-        """Do tasks of one kind."""
-        self._open()
-        done: Sequence[bool] = [True] * len(tasks)
-        match tasks[0]:
+    def _perform(self, operations: Sequence[Operation]) -> Sequence[bool]:
+        """Perform operations of one kind; return, for each, whether there was room."""
+        self._connect()
+        results: Sequence[bool] = [True] * len(operations)
+        match operations[0]:
             case Message():
-                done = self.tables.letters.post(cast("Sequence[Message]", tasks))
-                if self.local.wanted():  # SQLite does not announce what this connection writes
-                    self._dirty, self._due = True, 0.0
+                results = self.storage.outgoing.write(cast("Sequence[Message]", operations))
+                # SQLite's data_version does not change for writes of the same connection.
+                if self.local.shared_readers():
+                    self._may_have_messages, self._poll_at = True, 0.0
             case Join():
-                joins = cast("Sequence[Join]", tasks)
-                if any(address_of(join.channel) == self.tables.inbox for join in joins):
+                joins = cast("Sequence[Join]", operations)
+                if any(address_of(join.channel) == self.storage.inbox for join in joins):
                     self._ensure_registered()
-                self.tables.join(joins)
+                self.storage.join(joins)
             case Leave():
-                self.tables.leave(cast("Sequence[Leave]", tasks))
+                self.storage.leave(cast("Sequence[Leave]", operations))
             case Flush():
-                self.tables.flush()
-        return done
+                self.storage.flush()
+        return results
 
-    def _open(self) -> None:
-        if self._watch.open():
-            self._registered, self._dirty = False, True
+    def _connect(self) -> None:
+        if self._poller.connect():
+            self._is_registered, self._may_have_messages = False, True
 
     def _ensure_registered(self) -> None:
-        if not self._registered:
-            self.tables.register(self.local.members())
-            self._registered = True
+        if not self._is_registered:
+            self.storage.register(self.local.members())
+            self._is_registered = True
             self._renew_at = time.monotonic() + RENEW_SECONDS
 
-    # Looking for letters
+    # Polling
 
-    def _poll(self) -> None:
+    def _poll_or_back_off(self) -> None:
         try:
-            found = self._look()
-        except Exception as error:  # of whatever kind: the readers wait for this thread
-            if not self._failures:
-                logger.warning("Cannot look for messages of other processes; retrying: %s", error)
-            first, longest = BACKOFF_SECONDS
-            self._due = time.monotonic() + min(first * 2**self._failures, longest)
-            self._failures = min(self._failures + 1, 10)
+            count = self._poll()
+        except Exception as error:  # any error is retried, because the readers need this thread
+            self._poll_at = time.monotonic() + self._outage.failed(error)
             return
+        self._outage.over()
         now = time.monotonic()
-        if self._failures:
-            self._failures = 0
-            logger.info("Looking for messages of other processes again.")
-        if found:
+        if count:
             self._active_until = now + ACTIVE_SECONDS
-        if self._listener.proved:
+        if self._listener.verified:
             pause = max(self.interval, SAFETY_SECONDS)
         else:
             pause = self.interval * (ACTIVE_SHARE if now < self._active_until else 1)
-        self._due = min(now + pause, max(now, self._listener.due))
+        self._poll_at = min(now + pause, max(now, self._listener.due))
 
-    def _look(self) -> int:
-        """Look for letters and take them; return how many there were."""
-        wanted = self.local.wanted()
-        addresses = frozenset([self.tables.inbox, *wanted])
-        self._dirty |= any(not w.settled for waiters in wanted.values() for w in waiters)
-        expected = self._dirty
-        reopened, changed = self._watch.check(addresses, sure=expected)
-        if reopened:
-            self._registered = False
-        self._dirty |= changed or reopened
-        self._listener.keep()
+    def _poll(self) -> int:
+        """Receive the waiting messages, keep the lease, and return the number of messages."""
+        readers = self.local.shared_readers()
+        addresses = frozenset([self.storage.inbox, *readers])
+        self._may_have_messages |= any(not w.caught_up for ws in readers.values() for w in ws)
+        was_expected = self._may_have_messages
+        is_new, has_changed = self._poller.poll(addresses, is_known=was_expected)
+        if is_new:
+            self._is_registered = False
+        self._may_have_messages |= has_changed or is_new
+        self._listener.maintain()
         self._ensure_registered()
-        self._keep_alive()
-        found = self._fetch() if self._dirty else 0
-        if found and self._listener.proved and not expected:
-            self._listener.doubt()
-        return found
+        self._renew_and_trim()
+        count = self._receive() if self._may_have_messages else 0
+        if count and self._listener.verified and not was_expected:
+            self._listener.verify_again()
+        return count
 
-    def _keep_alive(self) -> None:
+    def _renew_and_trim(self) -> None:
         now = time.monotonic()
         if now >= self._renew_at:
-            if not self.tables.renew():  # a pause, a restored backup: others gave this process up
-                self.tables.register(self.local.members())
+            # The lease expires during a pause of the process, and a restored backup has an old one.
+            if not self.storage.renew():
+                self.storage.register(self.local.members())
             self._renew_at = now + RENEW_SECONDS
-            if dropped := self.local.dropped():
-                self.tables.leave([Leave(group, channel) for group, channel in dropped])
+            if expired := self.local.take_expired_members():
+                self.storage.leave([Leave(group, channel) for group, channel in expired])
         if now >= self._trim_at:
             self._trim_at = now + _about(TRIM_SECONDS)
-            self.tables.trim()
+            self.storage.trim()
 
-    def _fetch(self) -> int:
-        """Take everything that waits for this process; return how many letters there were."""
+    def _receive(self) -> int:
+        """Deliver all messages that wait for this process and return their number."""
         count = 0
-        more = True
-        while more:
-            letters, more = self.tables.claim()
-            count += len(letters)
-            for letter in letters:
-                self._deliver(letter)
-        for channel, waiters in self.local.reserve().items():
-            count += self._fetch_shared(channel, waiters)
-        self._dirty = False
+        has_more = True
+        while has_more:
+            messages, has_more = self.storage.claim()
+            count += len(messages)
+            for packed in messages:
+                self._deliver(packed)
+        for channel, waiters in self.local.reserve_shared_readers().items():
+            count += self._receive_shared(channel, waiters)
+        self._may_have_messages = False
         return count
 
-    def _fetch_shared(self, channel: str, waiters: Sequence[Waiter]) -> int:
-        """Take a letter for each reader that waits here; return how many there were."""
+    def _receive_shared(self, channel: str, waiters: Sequence[Waiter]) -> int:
+        """Deliver a message to each reader of a shared channel and return their number."""
         count = 0
         while count < len(waiters):
-            letters, more = self.tables.claim_shared(channel, len(waiters) - count)
-            count += len(letters)
-            for letter in letters:
-                self._deliver(letter)
-            if unread := self.local.surplus(channel):
-                self.tables.letters.post([Message(body, channel=channel) for body in unread])
-            if not more:
-                self.local.settle(waiters)
+            messages, has_more = self.storage.claim_shared(channel, len(waiters) - count)
+            count += len(messages)
+            for packed in messages:
+                self._deliver(packed)
+            if surplus := self.local.take_surplus(channel):
+                self.storage.outgoing.write([Message(body, channel=channel) for body in surplus])
+            if not has_more:
+                self.local.mark_caught_up(waiters)
                 break
-            # Others took what was seen here, and behind it there may be more.
+            # Other processes may have claimed some of these rows; there may be more after them.
         return count
 
-    def _deliver(self, letter: bytes) -> None:
+    def _deliver(self, packed: bytes) -> None:
         try:
-            match unpack(letter):
+            match unpack(packed):
                 case ["message", [*channels], bytes(body)]:
                     for channel in channels:
                         self.local.put(channel, body)  # a full channel misses it
@@ -358,7 +368,7 @@ class DatabaseWorker:
                     self.local.clear()
                 case other:
                     raise ValueError(f"unknown form: {other!r:.80}")
-        except ValueError as error:  # a process of another version, or not ours at all
+        except ValueError as error:  # another version of this app wrote it, or another program
             logger.warning("A message of another process cannot be read: %s", error)
 
 

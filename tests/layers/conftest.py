@@ -1,4 +1,4 @@
-"""Layers over real databases, and other processes that use them too."""
+"""Layers over real databases, and other processes that share them."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ from tests.support.waiting import await_until
 
 
 class Database:
-    """A database with the layer's tables, and what is in them."""
+    """A database with the layer's tables."""
 
     def __init__(self, alias: str, url: str) -> None:
         self.alias = alias
@@ -36,11 +36,11 @@ class Database:
         return count
 
     async def expire(self, model: str) -> None:
-        """Let all rows expire that are there now."""
+        """Make all current rows expire."""
         await self.run(lambda: self.rows(model).update(expires=1.0))
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Call the function in a thread and leave no connection there."""
+        """Call a function in a thread and close the thread's connection."""
 
         def call() -> Any:
             try:
@@ -61,7 +61,7 @@ def migrated_file(
     django_db_blocker: DjangoDbBlocker,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A SQLite file with this app's tables, to be copied."""
+    """A SQLite file with this app's tables, which tests copy."""
     path = tmp_path_factory.mktemp("layers") / "migrated.sqlite3"
     with sqlite_alias("migrated", path), django_db_blocker.unblock():
         call_command("migrate", "realtime", database="migrated", verbosity=0)
@@ -73,7 +73,7 @@ def migrated_file(
 def sqlite(
     migrated_file: Path, django_db_blocker: DjangoDbBlocker, tmp_path: Path
 ) -> Iterator[Database]:
-    """A SQLite file of the test's own, so that it can be locked and replaced."""
+    """A SQLite file of this test alone, which it can lock and replace."""
     path = tmp_path / "layer.sqlite3"
     shutil.copy(migrated_file, path)
     with sqlite_alias("layer", path), django_db_blocker.unblock():
@@ -102,13 +102,13 @@ def postgres(
 
 
 def close(alias: str) -> None:
-    """Close this thread's connection, also one to a database in memory, which Django keeps open."""
+    """Close this thread's connection, even to an in-memory database, which Django keeps open."""
     BaseDatabaseWrapper.close(connections[alias])
 
 
 @pytest.fixture
 def memory(django_db_blocker: DjangoDbBlocker) -> Iterator[Database]:
-    """A SQLite database in memory, with no table at all."""
+    """An in-memory SQLite database without tables."""
     config = {"default": {}, "memory": database_config(":memory:")}
     connections.settings["memory"] = connections.configure_settings(config)["memory"]
     with django_db_blocker.unblock():
@@ -126,7 +126,7 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 async def make_layer(database: Database) -> AsyncIterator[Callable[..., DatabaseChannelLayer]]:
-    """Make layers over the database; two of them are to each other like two processes."""
+    """Make layers over the database; two of them behave like two processes."""
     made = []
 
     def make(**options: Any) -> DatabaseChannelLayer:
@@ -138,23 +138,23 @@ async def make_layer(database: Database) -> AsyncIterator[Callable[..., Database
         await layer.close()
 
 
-def deafen(layer: DatabaseChannelLayer) -> None:
-    """Keep a new layer from hearing of letters, so that it has to look for them."""
-    layer._courier._listener.due = math.inf
+def disable_listen(layer: DatabaseChannelLayer) -> None:
+    """Keep a new layer from using LISTEN, so that it must poll."""
+    layer._worker._listener.due = math.inf
 
 
-async def await_looked(layer: DatabaseChannelLayer) -> None:
-    """Wait until a layer has looked for letters once, after which it waits for its interval."""
-    await await_until(lambda: not layer._courier._dirty, "it has looked")
+async def await_polled(layer: DatabaseChannelLayer) -> None:
+    """Wait until a layer has polled once, after which it waits for its interval."""
+    await await_until(lambda: not layer._worker._may_have_messages, "the layer has polled")
 
 
-async def await_hearing(layer: DatabaseChannelLayer) -> None:
-    """Wait until it is proved that a layer hears of its letters."""
-    await await_until(lambda: layer._courier._listener.proved, "LISTEN is proved")
+async def await_listening(layer: DatabaseChannelLayer) -> None:
+    """Wait until LISTEN is verified for a layer."""
+    await await_until(lambda: layer._worker._listener.verified, "LISTEN is verified")
 
 
 def end_connections(alias: str, query: str) -> None:
-    """End the others' connections to PostgreSQL whose last statement is like this."""
+    """End the other connections to PostgreSQL whose last statement matches the pattern."""
     with connections[alias].cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -165,6 +165,6 @@ def end_connections(alias: str, query: str) -> None:
 
 @pytest.fixture
 def start_node(database: Database) -> Iterator[Callable[[], Node]]:
-    """Start processes that are members of the group "all"."""
+    """Start processes that join the group "all"."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(Node(database.url))

@@ -1,6 +1,6 @@
-"""What a channel layer must do: one test for each sentence of Channels' specification.
+"""The channel layer contract: one test for each sentence of Channels' specification.
 
-A test module runs the class on its layer by giving it the fixture `make_layer`.
+A test module subclasses it and provides the fixture `make_layer`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ MakeLayer = Callable[..., Any]
 
 
 async def receive(layer: Any, channel: str) -> dict[str, Any]:
-    """Return the next message of a channel, or fail."""
+    """Return the next message of a channel; fail if none arrives."""
     async with asyncio.timeout(10 * SCALE):
         return await layer.receive(channel)
 
@@ -28,9 +28,9 @@ async def next_is(layer: Any, channel: str, number: int) -> None:
 
 
 class ChannelLayerContract:
-    """Sentences that hold on every channel layer."""
+    """Claims that hold on every channel layer."""
 
-    async def test_layer_names_its_extensions(self, make_layer: MakeLayer) -> None:
+    async def test_a_layer_names_its_extensions(self, make_layer: MakeLayer) -> None:
         layer = make_layer(group_expiry=1234)
         assert set(layer.extensions) == {"groups", "flush"}
         assert layer.group_expiry == 1234
@@ -43,7 +43,7 @@ class ChannelLayerContract:
             for number in range(20):
                 await next_is(layer, channel, number)
 
-    async def test_message_arrives_with_every_type_that_is_allowed(
+    async def test_a_message_keeps_values_of_every_allowed_type(
         self, make_layer: MakeLayer
     ) -> None:
         layer = make_layer()
@@ -59,14 +59,14 @@ class ChannelLayerContract:
             await layer.send(channel, message)
             assert await receive(layer, channel) == message
 
-    async def test_message_of_one_megabyte_arrives(self, make_layer: MakeLayer) -> None:
+    async def test_a_message_of_one_megabyte_arrives(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         message = {"type": "large", "text": "x" * 1_000_000}
         for channel in (await layer.new_channel(), "worker"):
             await layer.send(channel, message)
             assert await receive(layer, channel) == message
 
-    async def test_reader_that_waits_gets_the_next_message(self, make_layer: MakeLayer) -> None:
+    async def test_a_waiting_reader_gets_the_next_message(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         for channel in (await layer.new_channel(), "worker"):
             waiting = asyncio.create_task(receive(layer, channel))
@@ -83,23 +83,23 @@ class ChannelLayerContract:
             got = [message["number"] for message in await asyncio.gather(*readers)]
             assert sorted(got) == list(range(10))
 
-    async def test_cancelled_reader_takes_no_message_along(self, make_layer: MakeLayer) -> None:
+    async def test_a_cancelled_reader_loses_no_message(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         channel = await layer.new_channel()
-        for moment in range(3):
+        for turns in range(3):
             reader = asyncio.create_task(layer.receive(channel))
             await asyncio.sleep(0)
-            for _ in range(moment):
+            for _ in range(turns):
                 await asyncio.sleep(0)
-            await layer.send(channel, {"number": moment})
+            await layer.send(channel, {"number": turns})
             reader.cancel()
             (result,) = await asyncio.gather(reader, return_exceptions=True)
             if isinstance(result, asyncio.CancelledError):
-                await next_is(layer, channel, moment)
+                await next_is(layer, channel, turns)
             else:
-                assert result["number"] == moment
+                assert result["number"] == turns
 
-    async def test_readers_get_copies(self, make_layer: MakeLayer) -> None:
+    async def test_each_reader_gets_its_own_copy(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         channels = [await layer.new_channel() for _ in range(2)]
         for channel in channels:
@@ -123,7 +123,7 @@ class ChannelLayerContract:
             await layer.send(channel, {"number": 4})
             await next_is(layer, channel, 4)
 
-    async def test_message_expires_unread(self, make_layer: MakeLayer) -> None:
+    async def test_an_unread_message_expires(self, make_layer: MakeLayer) -> None:
         layer = make_layer(expiry=1)
         for channel in (await layer.new_channel(), "worker"):
             await layer.send(channel, {"number": 1})
@@ -132,7 +132,7 @@ class ChannelLayerContract:
             await layer.send(channel, {"number": 2})
             await next_is(layer, channel, 2)
 
-    async def test_name_of_99_characters_is_a_name(self, make_layer: MakeLayer) -> None:
+    async def test_a_name_of_99_characters_is_valid(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         for name in ("x" * 99, await layer.new_channel("y" * 50)):
             await layer.group_add("g" * 99, name)
@@ -140,7 +140,7 @@ class ChannelLayerContract:
             await next_is(layer, name, 1)
             await layer.group_discard("g" * 99, name)
 
-    async def test_busy_channel_does_not_hold_up_a_quiet_one(self, make_layer: MakeLayer) -> None:
+    async def test_a_full_channel_does_not_delay_another(self, make_layer: MakeLayer) -> None:
         layer = make_layer(capacity=500)
         busy, quiet = await layer.new_channel(), await layer.new_channel()
         for number in range(500):
@@ -149,7 +149,7 @@ class ChannelLayerContract:
         await next_is(layer, quiet, 1)
         await next_is(layer, busy, 0)
 
-    async def test_new_channel_names_differ_and_belong_to_the_process(
+    async def test_new_channels_have_unique_names_with_an_exclamation_mark(
         self, make_layer: MakeLayer
     ) -> None:
         layer = make_layer()
@@ -163,13 +163,13 @@ class ChannelLayerContract:
 
     # Groups
 
-    async def test_group_message_reaches_every_member_once(self, make_layer: MakeLayer) -> None:
+    async def test_a_group_message_reaches_every_member_once(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         members = [await layer.new_channel() for _ in range(3)] + ["worker"]
         outsider = await layer.new_channel()
         for channel in members:
             await layer.group_add("orders", channel)
-            await layer.group_add("orders", channel)  # a second time changes nothing
+            await layer.group_add("orders", channel)  # the second call changes nothing
         for number in range(3):
             await layer.group_send("orders", {"number": number})
         await layer.send(outsider, {"number": 99})
@@ -180,15 +180,13 @@ class ChannelLayerContract:
             await next_is(layer, channel, 7)
         await next_is(layer, outsider, 99)
 
-    async def test_channel_that_was_discarded_gets_nothing_more(
-        self, make_layer: MakeLayer
-    ) -> None:
+    async def test_a_discarded_channel_gets_no_group_messages(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         stays, goes = [await layer.new_channel() for _ in range(2)]
         await layer.group_add("orders", stays)
         await layer.group_add("orders", goes)
         await layer.group_discard("orders", goes)
-        await layer.group_discard("orders", goes)  # and again
+        await layer.group_discard("orders", goes)  # the second call changes nothing
         await layer.group_discard("never", goes)
         await layer.group_send("orders", {"number": 1})
         await layer.send(goes, {"number": 2})
@@ -208,19 +206,19 @@ class ChannelLayerContract:
         await layer.send(full, {"number": 9})
         await next_is(layer, full, 9)
 
-    async def test_membership_ends_with_its_time(self, make_layer: MakeLayer) -> None:
+    async def test_a_membership_expires(self, make_layer: MakeLayer) -> None:
         layer = make_layer(group_expiry=1)
         members = [await layer.new_channel(), "worker"]
         for channel in members:
             await layer.group_add("orders", channel)
         end = time.monotonic() + 2.1  # Channels' own layer counts whole seconds
-        await await_until(lambda: time.monotonic() > end, "the memberships have ended")
+        await await_until(lambda: time.monotonic() > end, "the memberships have expired")
         await layer.group_send("orders", {"number": 1})
         for channel in members:
             await layer.send(channel, {"number": 2})
             await next_is(layer, channel, 2)
 
-    async def test_membership_is_renewed_by_joining_again(self, make_layer: MakeLayer) -> None:
+    async def test_group_add_extends_a_membership(self, make_layer: MakeLayer) -> None:
         layer = make_layer(group_expiry=2)
         members = [await layer.new_channel(), "worker"]
         end = time.monotonic() + 2.1
@@ -230,15 +228,17 @@ class ChannelLayerContract:
                 await layer.group_add("orders", channel)
             return time.monotonic() > end
 
-        await await_until(keep, "the first memberships would have ended")
+        await await_until(keep, "the first memberships would have expired")
         await layer.group_send("orders", {"number": 1})
         for channel in members:
             await next_is(layer, channel, 1)
 
-    async def test_group_without_members_takes_messages(self, make_layer: MakeLayer) -> None:
+    async def test_a_message_to_a_group_without_members_is_accepted(
+        self, make_layer: MakeLayer
+    ) -> None:
         await make_layer().group_send("nobody", {"number": 1})
 
-    async def test_flush_forgets_messages_and_groups(self, make_layer: MakeLayer) -> None:
+    async def test_flush_removes_messages_and_groups(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         channel = await layer.new_channel()
         await layer.group_add("orders", channel)
@@ -250,10 +250,12 @@ class ChannelLayerContract:
             await layer.send(name, {"number": 3})
             await next_is(layer, name, 3)
 
-    # What is refused
+    # Refusals
 
     @pytest.mark.parametrize("name", ["", "a b", "ä", "a!b!c", "x" * 100, "a/b", 7, None, b"a"])
-    async def test_bad_names_raise_type_error(self, make_layer: MakeLayer, name: Any) -> None:
+    async def test_an_invalid_name_raises_type_error(
+        self, make_layer: MakeLayer, name: Any
+    ) -> None:
         layer = make_layer()
         channel = await layer.new_channel()
         for call in (
@@ -268,12 +270,14 @@ class ChannelLayerContract:
             with pytest.raises(TypeError, match="name must be a valid unicode string"):
                 await call
 
-    async def test_group_name_has_no_exclamation_mark(self, make_layer: MakeLayer) -> None:
+    async def test_a_group_name_must_not_have_an_exclamation_mark(
+        self, make_layer: MakeLayer
+    ) -> None:
         with pytest.raises(TypeError):
             await make_layer().group_send("a!b", {"number": 1})
 
     @pytest.mark.parametrize("message", ["text", None, [1]])
-    async def test_message_that_is_no_dict_is_refused(
+    async def test_a_message_that_is_not_a_dict_is_refused(
         self, make_layer: MakeLayer, message: Any
     ) -> None:
         layer = make_layer()

@@ -1,6 +1,6 @@
-"""A process with a channel layer, in the group "all"; and the test's handle on it.
+"""A process with a channel layer in the group "all", and the test's handle on it.
 
-It does what the lines that it reads tell it, and writes a line for everything that happens.
+The process reads commands from its input and writes what happens to its output, as lines of JSON.
 """
 
 import asyncio
@@ -16,7 +16,12 @@ from tests.support.waiting import wait_until
 
 
 class Node:
-    """A running process; `got` are the messages that it received."""
+    """A running process.
+
+    Attributes:
+        got: the messages that it received.
+        answers: the other lines that it wrote.
+    """
 
     def __init__(self, url: str) -> None:
         self.got: list[dict[str, Any]] = []
@@ -44,7 +49,7 @@ class Node:
         self.process.stdout.close()
 
     def wait_ready(self) -> str:
-        """Return the process's channel, once it is in the group."""
+        """Wait until the process is in the group and return its channel."""
         channel: str = self.wait_answer("channel")["channel"]
         return channel
 
@@ -55,7 +60,7 @@ class Node:
             timeout=30,
         )
 
-    def tell(self, **command: Any) -> None:
+    def send_command(self, **command: Any) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
@@ -67,16 +72,16 @@ class Node:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            what = json.loads(line)
-            if "got" in what:
-                self.got.append(what["got"])
+            report = json.loads(line)
+            if "got" in report:
+                self.got.append(report["got"])
             else:
-                self.answers.append(what)
+                self.answers.append(report)
 
 
-def say(**what: Any) -> None:
-    # One write, so that lines of a forked child do not mix with ours.
-    os.write(1, (json.dumps(what) + "\n").encode())
+def write_report(**report: Any) -> None:
+    # A single write, so that lines of a forked child do not mix with the parent's.
+    os.write(1, (json.dumps(report) + "\n").encode())
 
 
 async def run() -> None:
@@ -85,11 +90,11 @@ async def run() -> None:
     layer = DatabaseChannelLayer(capacity=10_000)
     channel = await layer.new_channel()
     await layer.group_add("all", channel)
-    say(channel=channel)
+    write_report(channel=channel)
 
     async def read(channel: str) -> None:
         while True:
-            say(got=await layer.receive(channel))
+            write_report(got=await layer.receive(channel))
 
     readers = [asyncio.create_task(read(channel))]
     loop = asyncio.get_running_loop()
@@ -98,12 +103,12 @@ async def run() -> None:
             case {"publish": [int(count), str(sender)]}:
                 for number in range(count):
                     await layer.group_send("all", {"sender": sender, "number": number})
-                say(published=count)
+                write_report(published=count)
             case {"send": [int(count), str(name)]}:
                 for number in range(count):
                     last = {"last": True} if count == 1 else {}
                     await layer.send(name, {"sender": name, "number": number} | last)
-                say(sent=count)
+                write_report(sent=count)
             case {"read": str(name)}:
                 readers.append(asyncio.create_task(read(name)))
             case {"fork": True}:
@@ -117,23 +122,23 @@ async def run() -> None:
 
 
 def after_fork(layer: Any, parents: str) -> None:
-    """Use the inherited layer in the child, on a loop of its own."""
+    """Use the inherited layer in the child, on its own loop."""
 
     async def use() -> None:
         channel = await layer.new_channel()
         try:
             await layer.receive(parents)
         except ValueError as error:
-            say(refused=str(error))
+            write_report(refused=str(error))
         await layer.group_add("all", channel)
         await layer.group_send("all", {"sender": "child", "number": 0})
-        say(child=channel, first=await layer.receive(channel))
-        say(second=await layer.receive(channel))
+        write_report(child=channel, first=await layer.receive(channel))
+        write_report(second=await layer.receive(channel))
         await layer.close()
 
     code = 1
     try:
-        # The parent's loop is marked as running in this thread: a thread has none yet.
+        # This thread still has the parent's running loop, so the child's loop needs another thread.
         thread = threading.Thread(target=lambda: asyncio.run(use()))
         thread.start()
         thread.join()

@@ -1,8 +1,8 @@
-"""A proxy before PostgreSQL that keeps notifications back as a pooler of transactions does.
+"""A proxy for PostgreSQL that drops notifications as a transaction pooler does.
 
-Such a pooler hands a server's connection out for one transaction at a time.
-So a notification gets through only with the answer to a statement that is under way on the same
-connection; one that comes while nothing is asked belongs to nobody and is dropped.
+Such a pooler lends a server connection to a client for one transaction.
+So a notification gets through only together with the answer to a running statement on the same
+connection; at any other time the connection has no client, and the notification is dropped.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from tests.support.databases import database_config
 
 
 class Pooler:
-    """A port of 127.0.0.1 before the server at a URL.
+    """A port on 127.0.0.1 that forwards to the server at a URL.
 
     Attributes:
-        dropped: how many notifications were kept back.
-        transparent: let everything through from now on.
+        dropped: the number of dropped notifications.
+        transparent: set it to let all notifications through.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,49 +46,52 @@ class Pooler:
             one.close()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
+        with contextlib.suppress(OSError):  # the pooler was closed
             while True:
                 client, _ = self._listening.accept()
                 server = socket.socket(socket.AF_UNIX)
                 self._sockets += [client, server]
                 server.connect(self.server)
-                asked = threading.Event()
-                asked.set()  # the session begins with an answer
+                is_busy = threading.Event()
+                is_busy.set()  # the server answers the startup message
                 for run, args in (
-                    (self._to_server, (client, server, asked)),
-                    (self._to_client, (server, client, asked)),
+                    (self._to_server, (client, server, is_busy)),
+                    (self._to_client, (server, client, is_busy)),
                 ):
                     thread = threading.Thread(target=run, args=args)
                     thread.start()
                     self._threads.append(thread)
 
     def _to_server(
-        self, client: socket.socket, server: socket.socket, asked: threading.Event
+        self, client: socket.socket, server: socket.socket, is_busy: threading.Event
     ) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
-                asked.set()
+                is_busy.set()
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
 
     def _to_client(
-        self, server: socket.socket, client: socket.socket, asked: threading.Event
+        self, server: socket.socket, client: socket.socket, is_busy: threading.Event
     ) -> None:
         with contextlib.suppress(OSError):
             for kind, message in _messages(server):
-                if kind == b"A" and not asked.is_set() and not self.transparent:
+                if kind == b"A" and not is_busy.is_set() and not self.transparent:
                     self.dropped += 1
                     continue
                 client.sendall(message)
                 if kind == b"Z":
-                    asked.clear()
+                    is_busy.clear()
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 
 
 def _messages(server: socket.socket) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the server's messages: a letter, a length of four bytes that counts itself, a body."""
+    """Yield (type, message) of the server's messages.
+
+    A message is a type of one byte, a length of four bytes that includes itself, and a body.
+    """
     data = b""
     while more := server.recv(65536):
         data += more

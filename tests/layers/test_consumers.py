@@ -24,7 +24,7 @@ from tests.support.waiting import SCALE
 
 @pytest.fixture
 async def layer(database: Database, settings: Any) -> AsyncIterator[DatabaseChannelLayer]:
-    """The project's default layer."""
+    """The project's default layer, over each database."""
     settings.CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "realtime.layers.DatabaseChannelLayer",
@@ -47,7 +47,7 @@ class SyncChat(WebsocketConsumer):
 
 
 @pytest.mark.parametrize("consumer", [Chat, SyncChat])
-async def test_websocket_consumers_get_what_this_and_other_processes_send(
+async def test_websocket_consumers_get_messages_of_this_and_other_processes(
     layer: DatabaseChannelLayer, make_layer: MakeLayer, consumer: Any
 ) -> None:
     clients = [WebsocketCommunicator(consumer.as_asgi(), "/") for _ in range(2)]
@@ -63,7 +63,7 @@ async def test_websocket_consumers_get_what_this_and_other_processes_send(
     assert layer._local.members() == []
 
 
-async def test_websocket_consumer_gets_what_a_view_sends_once_it_is_committed(
+async def test_a_websocket_consumer_gets_a_views_message_after_the_commit(
     layer: DatabaseChannelLayer, database: Database
 ) -> None:
     class Rollback(Exception):
@@ -87,7 +87,7 @@ async def test_websocket_consumer_gets_what_a_view_sends_once_it_is_committed(
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_documented_function_tells_once_it_is_committed(settings: Any) -> None:
+async def test_the_documented_function_sends_after_the_commit(settings: Any) -> None:
     class Order:
         def __str__(self) -> str:
             return "Order 42"
@@ -104,12 +104,12 @@ async def test_documented_function_tells_once_it_is_committed(settings: Any) -> 
     await get_channel_layer().close()
 
 
-async def test_sync_consumer_in_a_process_of_runworker_answers(
+async def test_a_sync_consumer_under_runworker_answers(
     make_layer: MakeLayer, database: Database
 ) -> None:
     layer = make_layer()
     answers = await layer.new_channel()
-    # What is sent before the worker has started waits for it.
+    # A message that is sent before the worker starts waits for it.
     await layer.send("thumbnails", {"type": "generate", "number": 0, "reply_to": answers})
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "django", "runworker", "thumbnails"),

@@ -1,4 +1,4 @@
-"""The database layer: the contract, between processes, and when the database is away."""
+"""The database layer: the contract, several processes, and an unavailable database."""
 
 import asyncio
 import gc
@@ -20,57 +20,63 @@ from django.db import connections
 
 from realtime.exceptions import StoreUnavailable
 from realtime.layers import database as layer_module
-from realtime.layers import tables, worker
+from realtime.layers import storage, worker
 from realtime.layers.database import DatabaseChannelLayer
-from tests.layers.conftest import Database, await_looked, deafen, end_connections
+from tests.layers.conftest import Database, await_polled, disable_listen, end_connections
 from tests.layers.contract import ChannelLayerContract, MakeLayer, next_is, receive
 from tests.layers.node import Node
 from tests.support.waiting import await_until, wait_until
 
-NEVER = 3600.0  # a polling interval at which nothing is found by polling
+NEVER = 3600.0  # a polling interval so long that polling finds nothing
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"expiry": -1}, "expiry is -1, which is no time; give seconds, more than 0"),
-        ({"expiry": "60"}, "expiry is '60', which is no time"),
-        ({"expiry": True}, "expiry is True, which is no time"),
-        ({"group_expiry": 0}, "group_expiry is 0, which is no time"),
-        ({"polling_interval": -1}, "polling_interval is -1, which is no time"),
-        ({"polling_interval": math.nan}, "polling_interval is nan, which is no time"),
-        ({"polling_interval": math.inf}, "polling_interval is inf, which is no time"),
-        ({"capacity": 0}, "capacity is 0, which is no number of messages; give a whole number"),
-        ({"capacity": 1.5}, "capacity is 1.5, which is no number of messages"),
-        ({"channel_capacity": {"work*": 0}}, "channel_capacity['work*'] is 0, which is no number"),
-        ({"channel_capacity": {7: 1}}, "has 7, no glob and no pattern"),
+        ({"expiry": -1}, "expiry is -1, which is not a duration; give a number of seconds above 0"),
+        ({"expiry": "60"}, "expiry is '60', which is not a duration"),
+        ({"expiry": True}, "expiry is True, which is not a duration"),
+        ({"group_expiry": 0}, "group_expiry is 0, which is not a duration"),
+        ({"polling_interval": -1}, "polling_interval is -1, which is not a duration"),
+        ({"polling_interval": math.nan}, "polling_interval is nan, which is not a duration"),
+        ({"polling_interval": math.inf}, "polling_interval is inf, which is not a duration"),
+        (
+            {"capacity": 0},
+            "capacity is 0, which is not a number of messages; give an integer above 0",
+        ),
+        ({"capacity": 1.5}, "capacity is 1.5, which is not a number of messages"),
+        (
+            {"channel_capacity": {"work*": 0}},
+            "channel_capacity['work*'] is 0, which is not a number",
+        ),
+        ({"channel_capacity": {7: 1}}, "has the key 7; give a glob or a pattern"),
         (
             {"channel_capacity": [("work*", 1)]},
-            "which is no dict; give {glob or pattern: messages}",
+            "which is not a dict; give {glob or pattern: messages}",
         ),
         (
             {"using": "nope"},
-            "using is 'nope', which is no alias in settings.DATABASES; it has 'def",
+            "using is 'nope', which is not an alias in settings.DATABASES; it has 'def",
         ),
-        ({"using": ""}, "using is '', which is no alias in settings.DATABASES"),
+        ({"using": ""}, "using is '', which is not an alias in settings.DATABASES"),
     ],
 )
-def test_options_without_a_meaning_are_refused(options: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_option_is_refused(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=re.escape(complaint)):
         DatabaseChannelLayer(**options)
 
 
-def is_settled(layer: DatabaseChannelLayer, channel: str, readers: int = 1) -> bool:
-    """Tell whether so many readers wait here, and the database held nothing for them."""
-    waiters = layer._local.wanted().get(channel, [])
-    return len(waiters) == readers and all(waiter.settled for waiter in waiters)
+def has_caught_up(layer: DatabaseChannelLayer, channel: str, readers: int = 1) -> bool:
+    """Tell whether so many readers wait here, and the database held no message for them."""
+    waiters = layer._local.shared_readers().get(channel, [])
+    return len(waiters) == readers and all(waiter.caught_up for waiter in waiters)
 
 
 class TestDatabaseChannelLayer(ChannelLayerContract):
-    """Run with the fixtures of conftest: on SQLite and on PostgreSQL."""
+    """The contract and more, on SQLite and on PostgreSQL."""
 
     @pytest.mark.parametrize("name", ["orders\n", "orders!ä", "b.c!d\n"])
-    async def test_names_that_the_pattern_of_channels_lets_through_are_refused(
+    async def test_invalid_names_that_channels_accepts_are_refused(
         self, make_layer: MakeLayer, name: str
     ) -> None:
         layer = make_layer()
@@ -78,9 +84,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             with pytest.raises(TypeError, match="must be a valid unicode string"):
                 await call
 
-    async def test_value_that_cannot_travel_is_refused_where_it_is_sent(
-        self, make_layer: MakeLayer
-    ) -> None:
+    async def test_send_refuses_a_value_that_cannot_be_packed(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         channel = await layer.new_channel()
         for value, error in ((object(), TypeError), (2**64, OverflowError)):
@@ -89,7 +93,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             with pytest.raises(error):
                 await layer.group_send("orders", {"value": value})
 
-    async def test_capacity_is_given_by_name_too(self, make_layer: MakeLayer) -> None:
+    async def test_capacity_can_depend_on_the_channels_name(self, make_layer: MakeLayer) -> None:
         layer = make_layer(capacity=2, channel_capacity={"work*": 1, "specific.*": 3})
         own = await layer.new_channel()
         for channel, capacity in ((own, 3), ("worker", 1), ("other", 2)):
@@ -113,26 +117,24 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await here.send(theirs, {"number": 10})
         await next_is(there, theirs, 10)
 
-    async def test_channel_can_be_put_into_a_group_by_another_process(
+    async def test_another_process_can_add_a_channel_to_a_group(
         self, make_layer: MakeLayer
     ) -> None:
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         reading = asyncio.create_task(receive(there, theirs))
         await here.group_add("orders", theirs)
-        await await_until(lambda: there._local.members(), "the owner knows of it")
+        await await_until(lambda: there._local.members(), "the owner has the member")
         await there.group_send("orders", {"number": 1})
         assert (await reading)["number"] == 1
         await here.group_discard("orders", theirs)
         reading = asyncio.create_task(receive(there, theirs))
-        await await_until(lambda: not there._local.members(), "the owner knows that it left")
+        await await_until(lambda: not there._local.members(), "the owner has removed the member")
         await there.group_send("orders", {"number": 2})
         await here.send(theirs, {"number": 3})
         assert (await reading)["number"] == 3
 
-    async def test_worker_channel_is_read_once_whichever_process_asks(
-        self, make_layer: MakeLayer
-    ) -> None:
+    async def test_a_message_on_a_shared_channel_is_read_once(self, make_layer: MakeLayer) -> None:
         here, there = make_layer(), make_layer()
         readers = [asyncio.create_task(receive(layer, "worker")) for layer in (here, there) * 10]
         for number in range(20):
@@ -140,26 +142,26 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         got = await asyncio.gather(*readers)
         assert sorted(message["number"] for message in got) == list(range(20))
 
-    async def test_group_message_costs_one_row_for_each_other_process(
+    async def test_a_group_message_costs_one_row_for_each_other_process(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
-        deafen(there)
+        disable_listen(there)
         for layer in (here, there):
             for _ in range(5):
                 await layer.group_add("orders", await layer.new_channel())
-        await await_looked(there)
+        await await_polled(there)
         await here.group_send("orders", {"number": 1})
         assert await database.count("LayerMessage") == 1
 
-    async def test_letters_of_a_process_that_does_not_read_are_bounded(
+    async def test_messages_of_a_process_that_does_not_read_are_bounded(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(capacity=3), make_layer(polling_interval=NEVER)
-        deafen(there)
+        disable_listen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
-        await await_looked(there)
+        await await_polled(there)
         for number in range(5):
             await here.group_send("orders", {"number": number})
         with pytest.raises(ChannelFull):
@@ -173,65 +175,69 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.flush()
-        await await_until(lambda: not there._local.members(), "the other process forgot")
+        await await_until(
+            lambda: not there._local.members(), "the other process removed its members"
+        )
         await here.group_send("orders", {"number": 1})
         assert await database.count("LayerMessage") == 0
 
-    async def test_flushed_process_still_reads(self, make_layer: MakeLayer) -> None:
+    async def test_a_process_still_reads_after_a_flush(self, make_layer: MakeLayer) -> None:
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.flush()
-        await await_until(lambda: not there._local.members(), "the other process forgot")
+        await await_until(
+            lambda: not there._local.members(), "the other process removed its members"
+        )
         await there.group_add("orders", theirs)
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
 
-    # Readers that are cancelled while a message comes for them
+    # Readers that are cancelled while a message arrives
 
-    async def test_message_for_a_reader_that_was_cancelled_goes_to_one_in_another_process(
+    async def test_the_message_of_a_cancelled_reader_goes_to_another_process(
         self, make_layer: MakeLayer
     ) -> None:
         here, there = make_layer(), make_layer()
         reading = asyncio.create_task(receive(here, "worker"))
-        await await_until(lambda: is_settled(here, "worker"), "the reader waits")
+        await await_until(lambda: has_caught_up(here, "worker"), "the reader waits")
         other = asyncio.create_task(receive(there, "worker"))
-        await await_until(lambda: is_settled(there, "worker"), "the other one waits")
+        await await_until(lambda: has_caught_up(there, "worker"), "the other reader waits")
         await here.send("worker", {"number": 1})
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
         assert (await other)["number"] == 1
 
-    async def test_message_for_a_reader_that_was_cancelled_goes_to_the_next_one_here(
+    async def test_the_message_of_a_cancelled_reader_goes_to_the_next_one_here(
         self, make_layer: MakeLayer
     ) -> None:
         layer = make_layer(polling_interval=NEVER)
         readings = [asyncio.create_task(receive(layer, "worker")) for _ in range(3)]
-        await await_until(lambda: is_settled(layer, "worker", 3), "the readers wait")
+        await await_until(lambda: has_caught_up(layer, "worker", 3), "the readers wait")
         await layer.send("worker", {"number": 1})
         readings[0].cancel()
         readings[1].cancel()
         assert (await readings[2])["number"] == 1
 
-    async def test_message_that_was_taken_for_a_reader_which_is_gone_is_given_back(
+    async def test_a_message_that_was_claimed_for_a_cancelled_reader_is_written_back(
         self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here, there = make_layer(), make_layer()
         reading = asyncio.create_task(receive(here, "worker"))
-        await await_until(lambda: is_settled(here, "worker"), "the reader waits")
-        loop, gone = asyncio.get_running_loop(), threading.Event()
-        reading.add_done_callback(lambda _: gone.set())
-        claim = here._courier.tables.claim_shared
+        await await_until(lambda: has_caught_up(here, "worker"), "the reader waits")
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+        reading.add_done_callback(lambda _: cancelled.set())
+        claim = here._worker.storage.claim_shared
 
         def claim_and_cancel(channel: str, limit: int) -> tuple[list[bytes], bool]:
-            letters = claim(channel, limit)
-            if letters[0]:
+            messages = claim(channel, limit)
+            if messages[0]:
                 loop.call_soon_threadsafe(reading.cancel)
-                assert gone.wait(10)
-            return letters
+                assert cancelled.wait(10)
+            return messages
 
-        monkeypatch.setattr(here._courier.tables, "claim_shared", claim_and_cancel)
+        monkeypatch.setattr(here._worker.storage, "claim_shared", claim_and_cancel)
         await there.send("worker", {"number": 1})
         with pytest.raises(asyncio.CancelledError):
             await reading
@@ -239,14 +245,14 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
 
     # In one process
 
-    async def test_send_from_a_plain_thread_wakes_an_idle_loop_without_the_database(
+    async def test_a_send_from_a_thread_wakes_an_idle_loop_without_the_database(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         layer = make_layer(polling_interval=NEVER)
         channel = await layer.new_channel()
         for name, send in ((channel, layer.send), ("orders", layer.group_send)):
             reading = asyncio.create_task(receive(layer, channel))
-            await await_until(layer._local.busy, "the reader waits")
+            await await_until(layer._local.needs_polling, "the reader waits")
             thread = threading.Thread(target=async_to_sync(send), args=(name, {"number": 1}))
             thread.start()
             assert (await reading)["number"] == 1
@@ -271,7 +277,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             await asyncio.to_thread(thread.join, 10)
         assert got == [1, 1, 1]
 
-    async def test_message_for_a_loop_that_was_closed_stays_for_the_next_reader(
+    async def test_the_message_of_a_closed_loop_goes_to_the_next_reader(
         self, make_layer: MakeLayer
     ) -> None:
         layer = make_layer()
@@ -291,53 +297,53 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await next_is(layer, channel, 1)
         gc.collect()
 
-    async def test_membership_of_a_channel_that_nobody_reads_ends(
+    async def test_the_membership_of_an_unread_channel_is_removed(
         self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("realtime.layers.local.SWEEP_SECONDS", 0)
+        monkeypatch.setattr("realtime.layers.local.EXPIRE_SECONDS", 0)
         layer = make_layer(expiry=0.05)
         dead, alive = await layer.new_channel(), await layer.new_channel()
         await layer.group_add("orders", dead)
         await layer.group_add("orders", alive)
 
-        async def swept() -> bool:
+        async def expired() -> bool:
             await layer.group_send("orders", {"number": 1})
             await receive(layer, alive)
             return len(layer._local.members()) == 1
 
-        await await_until(swept, "the message expired, and the membership with it")
+        await await_until(expired, "the message and the membership expired")
         assert layer._local.members()[0][:2] == ("orders", alive)
 
     # The thread
 
-    async def test_process_that_only_sends_polls_nothing_and_its_thread_ends(
+    async def test_a_process_that_only_sends_does_not_poll_and_its_thread_stops(
         self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker, "IDLE_SECONDS", 0.05)
         layer = make_layer(polling_interval=0.001)
         polls: list[object] = []
-        monkeypatch.setattr(layer._courier, "_poll", lambda: polls.append(None))
+        monkeypatch.setattr(layer._worker, "_poll_or_back_off", lambda: polls.append(None))
         await layer.group_send("orders", {"number": 1})
-        await await_until(lambda: not layer._courier.running, "the thread has ended")
+        await await_until(lambda: not layer._worker.running, "the thread has stopped")
         assert polls == []
         assert await database.count("LayerInbox") == 0
-        await layer.group_send("orders", {"number": 2})  # and it begins again
+        await layer.group_send("orders", {"number": 2})  # a new thread starts
 
-    async def test_close_ends_the_thread_and_takes_the_rows_back(
+    async def test_close_stops_the_thread_and_removes_the_rows(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
-        deafen(there)
+        disable_listen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await here.send(theirs, {"number": 1})
-        thread = there._courier._thread
+        thread = there._worker._thread
         await there.close()
         assert not thread.is_alive()
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 0
 
-    async def test_closed_layer_can_be_used_again(self, make_layer: MakeLayer) -> None:
+    async def test_a_closed_layer_can_be_used_again(self, make_layer: MakeLayer) -> None:
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
@@ -346,19 +352,19 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
 
-    async def test_layer_that_is_dropped_ends_its_thread(self, database: Database) -> None:
+    async def test_the_thread_of_a_dropped_layer_stops(self, database: Database) -> None:
         layer = DatabaseChannelLayer(using=database.alias)
         await layer.group_add("orders", await layer.new_channel())
-        thread = layer._courier._thread
+        thread = layer._worker._thread
         assert thread is not None
         del layer
         gc.collect()
         await asyncio.to_thread(thread.join, 10)
         assert not thread.is_alive()
 
-    # Death
+    # Leases and trimming
 
-    async def test_dead_process_costs_no_rows_once_its_lease_has_ended(
+    async def test_a_dead_process_costs_no_rows_after_its_lease_expired(
         self,
         make_layer: MakeLayer,
         database: Database,
@@ -376,36 +382,36 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             await layer.group_send("all", {"number": number})
         assert await database.count("LayerMessage") == 1
         await database.expire("LayerMessage")
-        await database.run(layer._courier.tables.trim)
+        await database.run(layer._worker.storage.trim)
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 0
 
-    async def test_process_that_was_given_up_joins_its_groups_again(
+    async def test_a_process_whose_lease_expired_registers_its_members_again(
         self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
         await database.expire("LayerInbox")
-        await database.run(here._courier.tables.trim)
+        await database.run(here._worker.storage.trim)
         assert await database.count("LayerMember") == 0
-        there._courier._renew_at = 0.0  # as after a pause of 20 seconds
-        there._courier.look(now=True)
+        there._worker._renew_at = 0.0  # as after a pause of 20 seconds
+        there._worker.poll(now=True)
 
         async def joined() -> bool:
             return await database.count("LayerMember") == 1
 
-        await await_until(joined, "it wrote its member anew")
+        await await_until(joined, "it registered its member again")
         await here.group_send("orders", {"number": 1})
         await next_is(there, theirs, 1)
 
-    async def test_process_that_reads_trims_what_others_left(
+    async def test_a_process_that_reads_trims_expired_rows_of_others(
         self, make_layer: MakeLayer, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         dead, sender = make_layer(polling_interval=NEVER), make_layer(expiry=1)
-        deafen(dead)
+        disable_listen(dead)
         await dead.group_add("orders", await dead.new_channel())
-        await await_looked(dead)
+        await await_polled(dead)
         await sender.group_send("orders", {"number": 1})
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1
@@ -417,20 +423,20 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             left = [await database.count(model) for model in ("LayerMember", "LayerMessage")]
             return left == [0, 0] and await database.count("LayerInbox") == 1
 
-        await await_until(trimmed, "its own lease is all that is left")
+        await await_until(trimmed, "only its own lease is left")
         await sender.send("worker", {"number": 2})
         assert (await reading)["number"] == 2
 
-    async def test_trimming_spares_what_lives(
+    async def test_trim_keeps_what_has_not_expired(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer(polling_interval=NEVER)
-        deafen(there)
+        disable_listen(there)
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
-        await await_looked(there)
+        await await_polled(there)
         await here.group_send("orders", {"number": 1})
-        await database.run(here._courier.tables.trim)
+        await database.run(here._worker.storage.trim)
         for model in ("LayerInbox", "LayerMember", "LayerMessage"):
             assert await database.count(model) == 1
 
@@ -447,12 +453,12 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
             await asyncio.to_thread(node.wait_ready)
         await layer.group_send("all", {"sender": "test", "number": 0})
         for node in nodes:
-            await await_until(lambda node=node: node.got, "the process got the message")
+            await await_until(lambda node=node: node.got, "the process has the message")
             assert node.got == [{"sender": "test", "number": 0}]
         await next_is(layer, channel, 0)
-        nodes[0].tell(publish=[1, "node"])
+        nodes[0].send_command(publish=[1, "node"])
         assert await receive(layer, channel) == {"sender": "node", "number": 0}
-        await await_until(lambda: len(nodes[1].got) == 2, "the other process got it too")
+        await await_until(lambda: len(nodes[1].got) == 2, "the other process has it too")
 
     def test_four_processes_get_each_of_two_thousand_messages_once_and_in_order(
         self, start_node: Callable[[], Node]
@@ -461,7 +467,7 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         for node in nodes:
             node.wait_ready()
         for name, node in zip("abcd", nodes, strict=True):
-            node.tell(publish=[500, name])
+            node.send_command(publish=[500, name])
         for node in nodes:
             wait_until(lambda node=node: len(node.got) >= 2000, "all arrived", timeout=60)
         for node in nodes:
@@ -469,41 +475,41 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
                 numbers = [got["number"] for got in node.got if got["sender"] == name]
                 assert numbers == list(range(500))
 
-    def test_worker_that_is_killed_takes_no_message_twice(
+    def test_no_message_is_read_twice_after_a_worker_was_killed(
         self, start_node: Callable[[], Node], database: Database
     ) -> None:
         killed, survivor, sender = (start_node() for _ in range(3))
         for node in (killed, survivor, sender):
             node.wait_ready()
         for node in (killed, survivor):
-            node.tell(read="worker")
-        sender.tell(send=[400, "worker"])
+            node.send_command(read="worker")
+        sender.send_command(send=[400, "worker"])
         wait_until(lambda: len(killed.got) > 20, "it has read some")
         killed.kill()
         sender.wait_answer("sent")
-        sender.tell(send=[1, "worker"])
+        sender.send_command(send=[1, "worker"])
         last = {"sender": "worker", "number": 0, "last": True}
-        wait_until(lambda: last in survivor.got, "the other has read what was left", timeout=30)
+        wait_until(lambda: last in survivor.got, "the other process has read the rest", timeout=30)
         killed._reader.join()
         numbers = [got["number"] for node in (killed, survivor) for got in node.got if got != last]
         assert len(numbers) == len(set(numbers))
-        # What it had taken and not yet said is lost with it: a letter for each reader at most.
+        # Lost are at most the messages that it had claimed and not reported: one for each reader.
         assert len(numbers) >= 399
 
-    def test_forked_child_has_an_inbox_of_its_own(self, start_node: Callable[[], Node]) -> None:
+    def test_a_forked_child_has_its_own_inbox(self, start_node: Callable[[], Node]) -> None:
         node = start_node()
         channel = node.wait_ready()
-        node.tell(fork=True)
+        node.send_command(fork=True)
         answer = node.wait_answer("child")
         assert answer["child"].partition("!")[0] != channel.partition("!")[0]
         assert answer["first"] == {"sender": "child", "number": 0}
         assert "belongs to another process" in node.wait_answer("refused")["refused"]
-        wait_until(lambda: node.got, "the parent got the child's message")
-        node.tell(publish=[1, "parent"])
+        wait_until(lambda: node.got, "the parent has the child's message")
+        node.send_command(publish=[1, "parent"])
         assert node.wait_answer("second")["second"] == {"sender": "parent", "number": 0}
 
 
-class TestDatabaseThatIsAway:
+class TestUnavailableDatabase:
     @pytest.fixture
     def database(self, sqlite: Database) -> Database:
         return sqlite
@@ -511,9 +517,9 @@ class TestDatabaseThatIsAway:
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
-        monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
+        monkeypatch.setattr(storage, "LOCKED_SECONDS", 0.1)
 
-    async def test_locked_database_raises_after_the_members_of_this_process_got_the_message(
+    async def test_group_send_raises_after_the_members_of_this_process_got_the_message(
         self, make_layer: MakeLayer, database: Database, caplog: pytest.LogCaptureFixture
     ) -> None:
         here, there = make_layer(), make_layer()
@@ -526,16 +532,18 @@ class TestDatabaseThatIsAway:
                     with pytest.raises(StoreUnavailable, match="locked"):
                         await here.group_send("orders", {"number": number})
                     await next_is(here, ours, number)
-                there._courier._renew_at = 0.0  # so that it needs the lock too
-                await await_until(lambda: there._courier._failures > 1, "it failed repeatedly")
-            await await_until(lambda: not there._courier._failures, "it goes on")
+                there._worker._renew_at = 0.0  # so that it must write too
+                await await_until(
+                    lambda: there._worker._outage.failures > 1, "polling failed repeatedly"
+                )
+            await await_until(lambda: not there._worker._outage.is_on, "polling works again")
         await here.group_send("orders", {"number": 3})
         await next_is(there, theirs, 3)
-        said = [record.levelname for record in caplog.records]
-        assert said.count("WARNING") == 1
-        assert "INFO" in said
+        levels = [record.levelname for record in caplog.records]
+        assert levels.count("WARNING") == 1
+        assert "INFO" in levels
 
-    async def test_group_add_that_fails_leaves_no_member(
+    async def test_a_failed_group_add_leaves_no_member(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         layer = make_layer()
@@ -544,18 +552,18 @@ class TestDatabaseThatIsAway:
             await layer.group_add("orders", channel)
         assert layer._local.members() == []
 
-    async def test_database_that_does_not_answer_is_waited_for_within_a_bound(
+    async def test_a_caller_waits_a_bounded_time_for_the_database(
         self, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(layer_module, "ANSWER_SECONDS", 0.05)
         layer = make_layer()
         answer = threading.Event()
-        monkeypatch.setattr(layer._courier, "_perform", lambda tasks: answer.wait(20) and [True])
+        monkeypatch.setattr(layer._worker, "_perform", lambda tasks: answer.wait(20) and [True])
         with pytest.raises(StoreUnavailable, match="no answer within"):
             await layer.group_send("orders", {"number": 1})
         answer.set()
 
-    async def test_file_that_was_replaced_is_opened_anew(
+    async def test_a_replaced_database_file_is_opened(
         self, make_layer: MakeLayer, database: Database
     ) -> None:
         here, there = make_layer(), make_layer()
@@ -571,17 +579,17 @@ class TestDatabaseThatIsAway:
             await here.group_send("orders", {"number": 1})
             return bool(there._local._channels)
 
-        await await_until(arrives, "both use the new file, and the member is in it")
+        await await_until(arrives, "both use the new file, which has the member")
         await next_is(there, theirs, 1)
 
-    async def test_missing_tables_are_logged_and_waited_for(
+    async def test_missing_tables_are_logged_until_they_exist(
         self, make_layer: MakeLayer, database: Database, caplog: pytest.LogCaptureFixture
     ) -> None:
         connection = sqlite3.connect(database.url)
         connection.execute("ALTER TABLE realtime_layerinbox RENAME TO elsewhere")
         layer = make_layer()
         reading = asyncio.create_task(receive(layer, "worker"))
-        await await_until(lambda: "no such table" in caplog.text, "it said so")
+        await await_until(lambda: "no such table" in caplog.text, "the missing table is logged")
         connection.execute("ALTER TABLE elsewhere RENAME TO realtime_layerinbox")
         connection.close()
         await make_layer().send("worker", {"number": 1})
@@ -591,10 +599,10 @@ class TestDatabaseThatIsAway:
 class TestServerThatEndsConnections:
     @pytest.fixture
     def database(self, postgres: Database) -> Database:
-        connections[postgres.alias].close()  # the test's own is not to be ended
+        connections[postgres.alias].close()  # the tests must not end their own connection
         return postgres
 
-    async def test_they_are_opened_anew(self, make_layer: MakeLayer, database: Database) -> None:
+    async def test_they_are_opened_again(self, make_layer: MakeLayer, database: Database) -> None:
         here, there = make_layer(), make_layer()
         theirs = await there.new_channel()
         await there.group_add("orders", theirs)
@@ -609,7 +617,7 @@ class TestInMemoryDatabase(ChannelLayerContract):
     def database(self, memory: Database) -> Database:
         return memory
 
-    async def test_nothing_is_written_and_no_thread_runs(self, make_layer: MakeLayer) -> None:
+    async def test_the_layer_writes_nothing_and_runs_no_thread(self, make_layer: MakeLayer) -> None:
         layer = make_layer()
         channel = await layer.new_channel()
         await layer.group_add("orders", channel)
@@ -619,7 +627,7 @@ class TestInMemoryDatabase(ChannelLayerContract):
         await next_is(layer, "worker", 1)
         await layer.group_discard("orders", channel)
         await layer.flush()
-        assert not layer._courier.running
+        assert not layer._worker.running
 
 
 class locked:

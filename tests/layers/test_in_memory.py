@@ -1,4 +1,4 @@
-"""The contract on Channels' own layer: what it asks for is what Channels does."""
+"""The contract on Channels' own in-memory layer, which proves that the contract is Channels'."""
 
 import pytest
 from channels.layers import InMemoryChannelLayer

@@ -1,4 +1,4 @@
-"""What is sent inside atomic(): part of the transaction, and delivered after its commit."""
+"""Messages that are sent inside atomic(): part of the transaction, delivered after its commit."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ from django.test import TestCase
 from realtime import broadcast
 from realtime.broadcast import Wakeup, group_name
 from realtime.exceptions import StoreUnavailable
-from realtime.layers import DatabaseChannelLayer, tables, worker
+from realtime.layers import DatabaseChannelLayer, storage, worker
 from realtime.protocol.events import Event
 from tests.layers.conftest import Database, close
 from tests.layers.contract import MakeLayer, next_is, receive
@@ -25,24 +25,24 @@ ON_POSTGRES = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 
 class Rollback(Exception):
-    """Rolls back, and is caught."""
+    """Raised to roll a transaction back."""
 
 
 @pytest.fixture(params=["sqlite", "postgres", "memory"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """Each database, and the connection of the test's thread closed at the end."""
+    """Each database; the connection of the test's thread is closed at the end."""
     database: Database = request.getfixturevalue(request.param)
     yield database
     close(database.alias)
 
 
-class Party:
-    """A layer, its members of the group "orders" in this process and in another; and "worker"."""
+class TwoLayers:
+    """A layer here and one of another process, each with a member of the group "orders"."""
 
     def __init__(self, database: Database, make_layer: MakeLayer) -> None:
         self.alias = database.alias
         self.here = make_layer()
-        # What is in memory is in one process.
+        # An in-memory database belongs to one process.
         self.there = self.here if database.alias == "memory" else make_layer()
 
     async def join(self) -> None:
@@ -55,37 +55,37 @@ class Party:
         return [(self.here, self.ours), (self.there, self.theirs), (self.there, "worker")]
 
     def send(self, number: int) -> None:
-        """Send to every reader, in synchronous code."""
+        """Send to the group and to the shared channel "worker", from synchronous code."""
         async_to_sync(self.here.group_send)("orders", {"number": number})
         async_to_sync(self.here.send)("worker", {"number": number})
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Call synchronous code as Django calls a view: the coroutines run on this loop."""
+        """Call synchronous code as Django calls a view; its coroutines run on this loop."""
         return await sync_to_async(function)()
 
 
 @pytest.fixture
-async def party(database: Database, make_layer: MakeLayer) -> Any:
-    party = Party(database, make_layer)
-    await party.join()
-    yield party
+async def layers(database: Database, make_layer: MakeLayer) -> Any:
+    layers = TwoLayers(database, make_layer)
+    await layers.join()
+    yield layers
 
-    def forget() -> None:
+    def forget_alias() -> None:
         close(database.alias)
         del connections[database.alias]  # the next test has another database of this name
 
-    await party.run(forget)
+    await layers.run(forget_alias)
 
 
 def in_a_thread(function: Callable[[], Any]) -> Any:
-    """Call a function in a thread of its own, as a worker of a WSGI server; return its result."""
+    """Call a function in a new thread, as a WSGI server does; return a future of its result."""
     future: Future[Any] = Future()
 
     def call() -> Any:
         try:
             return function()
         finally:
-            # Before the test goes on, and takes the alias away.
+            # Now, because the test removes the alias when it goes on.
             for connection in connections.all(initialized_only=True):
                 close(connection.alias)
 
@@ -99,103 +99,106 @@ def in_a_thread(function: Callable[[], Any]) -> Any:
     return asyncio.wrap_future(future)
 
 
-async def test_committed_messages_arrive_in_order(party: Party) -> None:
+async def test_committed_messages_arrive_in_order(layers: TwoLayers) -> None:
     def view() -> None:
-        party.send(1)
-        with transaction.atomic(using=party.alias):
-            party.send(2)
-            party.send(3)
-        party.send(4)
+        layers.send(1)
+        with transaction.atomic(using=layers.alias):
+            layers.send(2)
+            layers.send(3)
+        layers.send(4)
 
-    for call in (party.run, in_a_thread):
+    for call in (layers.run, in_a_thread):
         await call(view)
-        for layer, channel in party.readers:
+        for layer, channel in layers.readers:
             for number in (1, 2, 3, 4):
                 await next_is(layer, channel, number)
 
 
-async def test_rolled_back_messages_reach_nobody(party: Party) -> None:
+async def test_rolled_back_messages_are_not_delivered(layers: TwoLayers) -> None:
     def view() -> None:
-        with pytest.raises(Rollback), transaction.atomic(using=party.alias):
-            party.send(1)
+        with pytest.raises(Rollback), transaction.atomic(using=layers.alias):
+            layers.send(1)
             raise Rollback
-        party.send(2)
+        layers.send(2)
 
-    for call in (party.run, in_a_thread):
+    for call in (layers.run, in_a_thread):
         await call(view)
-        for layer, channel in party.readers:
+        for layer, channel in layers.readers:
             await next_is(layer, channel, 2)
 
 
-async def test_rolled_back_savepoint_takes_its_messages_along(party: Party) -> None:
+async def test_messages_of_a_rolled_back_savepoint_are_not_delivered(layers: TwoLayers) -> None:
     def view() -> None:
-        with transaction.atomic(using=party.alias):
-            party.send(1)
-            with transaction.atomic(using=party.alias):
-                party.send(2)
-            with pytest.raises(Rollback), transaction.atomic(using=party.alias):
-                party.send(3)
+        with transaction.atomic(using=layers.alias):
+            layers.send(1)
+            with transaction.atomic(using=layers.alias):
+                layers.send(2)
+            with pytest.raises(Rollback), transaction.atomic(using=layers.alias):
+                layers.send(3)
                 raise Rollback
-            party.send(4)
+            layers.send(4)
 
-    await party.run(view)
-    for layer, channel in party.readers:
+    await layers.run(view)
+    for layer, channel in layers.readers:
         for number in (1, 2, 4):
             await next_is(layer, channel, number)
 
 
-async def test_nothing_arrives_before_the_commit(party: Party) -> None:
+async def test_nothing_arrives_before_the_commit(layers: TwoLayers) -> None:
     sent, others_sent = threading.Event(), threading.Event()
 
     def view() -> None:
-        with transaction.atomic(using=party.alias):
-            party.send(1)
+        with transaction.atomic(using=layers.alias):
+            layers.send(1)
             sent.set()
             others_sent.wait(20)
 
     viewing = in_a_thread(view)
     await asyncio.to_thread(sent.wait, 20)
-    # What comes after it overtakes it, as far as the lock of SQLite lets it be sent.
+    # A later message overtakes it. On SQLite only the channel of this process can be written to,
+    # because the transaction holds the lock.
     readers = (
-        party.readers
-        if connections[party.alias].vendor == "postgresql"
-        else [(party.here, party.ours)]
+        layers.readers
+        if connections[layers.alias].vendor == "postgresql"
+        else [(layers.here, layers.ours)]
     )
     for layer, channel in readers:
         await layer.send(channel, {"number": 2})
         await next_is(layer, channel, 2)
     others_sent.set()
     await viewing
-    for layer, channel in party.readers:
+    for layer, channel in layers.readers:
         await next_is(layer, channel, 1)
 
 
-async def test_reader_that_waits_is_woken_by_the_commit(party: Party) -> None:
-    waiting = [asyncio.create_task(receive(layer, channel)) for layer, channel in party.readers]
+async def test_the_commit_wakes_waiting_readers(layers: TwoLayers) -> None:
+    waiting = [asyncio.create_task(receive(layer, channel)) for layer, channel in layers.readers]
     await asyncio.sleep(0)
 
     def view() -> None:
-        with transaction.atomic(using=party.alias):
-            party.send(1)
+        with transaction.atomic(using=layers.alias):
+            layers.send(1)
 
     await in_a_thread(view)
     assert [message["number"] for message in await asyncio.gather(*waiting)] == [1, 1, 1]
 
 
-async def test_transaction_of_another_alias_is_not_waited_for(party: Party) -> None:
+async def test_a_message_does_not_wait_for_a_transaction_of_another_alias(
+    layers: TwoLayers,
+) -> None:
     def view() -> None:
         with pytest.raises(Rollback), transaction.atomic(using="default"):
-            party.send(1)
+            layers.send(1)
             raise Rollback
         connections["default"].close()
 
     await in_a_thread(view)
-    for layer, channel in party.readers:
+    for layer, channel in layers.readers:
         await next_is(layer, channel, 1)
 
 
 @ON_DISK
-async def test_full_channel_raises_and_the_transaction_goes_on(
+async def test_a_full_channel_raises_and_the_transaction_stays_usable(
     database: Database, make_layer: MakeLayer
 ) -> None:
     here, there = make_layer(capacity=2), make_layer()
@@ -215,32 +218,32 @@ async def test_full_channel_raises_and_the_transaction_goes_on(
 
 
 @ON_DISK
-async def test_send_that_fails_leaves_the_transaction_usable(
-    party: Party, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_a_failed_send_leaves_the_transaction_usable(
+    layers: TwoLayers, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def fail(connection: Any, letters: Any) -> None:
+    def fail(connection: Any, rows: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM nowhere")
 
     def view() -> int:
         with transaction.atomic(using=database.alias):
             with monkeypatch.context() as patch:
-                patch.setattr(party.here._courier.tables.letters, "_insert", fail)
+                patch.setattr(layers.here._worker.storage.outgoing, "_insert", fail)
                 with pytest.raises(StoreUnavailable, match="nowhere"):
-                    async_to_sync(party.here.send)("worker", {"number": 1})
+                    async_to_sync(layers.here.send)("worker", {"number": 1})
             count: int = database.rows("LayerMessage").count()
-            party.send(2)
+            layers.send(2)
         return count
 
     assert await in_a_thread(view) == 0
-    for layer, channel in party.readers:
+    for layer, channel in layers.readers:
         await next_is(layer, channel, 2)
 
 
 @ON_DISK
-async def test_letter_of_a_process_that_died_after_its_commit_is_found(
-    party: Party, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_the_message_of_a_process_that_died_after_its_commit_is_found(
+    layers: TwoLayers, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "SAFETY_SECONDS", 0.05)
 
@@ -249,15 +252,15 @@ async def test_letter_of_a_process_that_died_after_its_commit_is_found(
 
     def view() -> None:
         with pytest.raises(Rollback), transaction.atomic(using=database.alias):
-            transaction.on_commit(die, using=database.alias)  # the hooks behind it never run
-            async_to_sync(party.here.group_send)("orders", {"number": 1})
+            transaction.on_commit(die, using=database.alias)  # the later callbacks never run
+            async_to_sync(layers.here.group_send)("orders", {"number": 1})
 
     await in_a_thread(view)
-    await next_is(party.there, party.theirs, 1)
+    await next_is(layers.there, layers.theirs, 1)
 
 
 @ON_POSTGRES
-async def test_transaction_that_commits_late_loses_nothing(
+async def test_a_transaction_that_commits_late_loses_no_message(
     database: Database, make_layer: MakeLayer
 ) -> None:
     here, there = make_layer(), make_layer()
@@ -289,37 +292,39 @@ async def test_transaction_that_commits_late_loses_nothing(
     assert ids[0] < ids[1]
 
 
-# Who is in no transaction
+# Outside of the transaction
 
 
 @pytest.mark.parametrize("database", ["postgres", "memory"], indirect=True)
-async def test_membership_begins_at_once_and_stays_after_a_rollback(party: Party) -> None:
-    another = await party.here.new_channel()
+async def test_group_add_and_discard_take_effect_at_once_and_survive_a_rollback(
+    layers: TwoLayers,
+) -> None:
+    another = await layers.here.new_channel()
 
     def view() -> None:
-        with pytest.raises(Rollback), transaction.atomic(using=party.alias):
-            async_to_sync(party.here.group_add)("others", another)
-            async_to_sync(party.here.group_discard)("orders", party.ours)
+        with pytest.raises(Rollback), transaction.atomic(using=layers.alias):
+            async_to_sync(layers.here.group_add)("others", another)
+            async_to_sync(layers.here.group_discard)("orders", layers.ours)
             raise Rollback
 
     await in_a_thread(view)
-    await party.there.group_send("others", {"number": 1})
-    await party.there.group_send("orders", {"number": 2})
-    await party.here.send(party.ours, {"number": 3})
-    await next_is(party.here, another, 1)
-    await next_is(party.here, party.ours, 3)
+    await layers.there.group_send("others", {"number": 1})
+    await layers.there.group_send("orders", {"number": 2})
+    await layers.here.send(layers.ours, {"number": 3})
+    await next_is(layers.here, another, 1)
+    await next_is(layers.here, layers.ours, 3)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-async def test_membership_cannot_begin_while_the_sender_holds_the_lock_of_sqlite(
-    party: Party, monkeypatch: pytest.MonkeyPatch
+async def test_group_add_fails_while_the_caller_holds_the_lock_of_sqlite(
+    layers: TwoLayers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realtime.layers.polling.BUSY_MILLISECONDS", 20)
-    monkeypatch.setattr(tables, "LOCKED_SECONDS", 0.1)
-    layer = DatabaseChannelLayer(using=party.alias)
+    monkeypatch.setattr(storage, "LOCKED_SECONDS", 0.1)
+    layer = DatabaseChannelLayer(using=layers.alias)
 
     def view() -> None:
-        with transaction.atomic(using=party.alias), pytest.raises(StoreUnavailable):
+        with transaction.atomic(using=layers.alias), pytest.raises(StoreUnavailable):
             async_to_sync(layer.group_add)("others", "worker")
 
     await in_a_thread(view)
@@ -327,67 +332,67 @@ async def test_membership_cannot_begin_while_the_sender_holds_the_lock_of_sqlite
 
 
 @ON_POSTGRES
-async def test_transaction_by_hand_is_not_waited_for(party: Party) -> None:
+async def test_a_message_does_not_wait_while_autocommit_is_off(layers: TwoLayers) -> None:
     def view() -> None:
-        transaction.set_autocommit(False, using=party.alias)
-        party.send(1)
-        transaction.rollback(using=party.alias)
+        transaction.set_autocommit(False, using=layers.alias)
+        layers.send(1)
+        transaction.rollback(using=layers.alias)
 
     await in_a_thread(view)
-    for layer, channel in party.readers:
+    for layer, channel in layers.readers:
         await next_is(layer, channel, 1)
 
 
-async def test_task_that_outlives_its_caller_sends_at_once(party: Party) -> None:
+async def test_a_task_that_outlives_its_caller_sends_at_once(layers: TwoLayers) -> None:
     gone = asyncio.Event()
     tasks = []
 
     async def begin() -> None:
         async def send_later() -> None:
             await gone.wait()
-            await party.here.group_send("orders", {"number": 1})
+            await layers.here.group_send("orders", {"number": 1})
 
         tasks.append(asyncio.create_task(send_later()))
 
-    await party.run(lambda: async_to_sync(begin)())
+    await layers.run(lambda: async_to_sync(begin)())
     gone.set()
     await tasks[0]
-    await next_is(party.here, party.ours, 1)
+    await next_is(layers.here, layers.ours, 1)
 
 
-async def test_wakeup_of_this_app_belongs_to_no_transaction(
-    party: Party, monkeypatch: pytest.MonkeyPatch
+async def test_a_wakeup_of_this_app_does_not_wait_for_a_commit(
+    layers: TwoLayers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcast, "get_layer", lambda: party.here)
+    monkeypatch.setattr(broadcast, "get_layer", lambda: layers.here)
     broadcast.adopt_loop(asyncio.get_running_loop())
-    await party.here.group_add(group_name("t"), party.ours)
+    await layers.here.group_add(group_name("t"), layers.ours)
     arrived = threading.Event()
 
     def view() -> bool:
-        with transaction.atomic(using=party.alias):
+        with transaction.atomic(using=layers.alias):
             wakeup = Wakeup("t", None, (Event("t", "x", "1"),))
             async_to_sync(broadcast.abroadcast)([wakeup])
             return arrived.wait(20)
 
-    viewing = asyncio.create_task(party.run(view))
-    assert (await receive(party.here, party.ours))["topic"] == "t"
+    viewing = asyncio.create_task(layers.run(view))
+    assert (await receive(layers.here, layers.ours))["topic"] == "t"
     arrived.set()
     assert await viewing
 
 
-async def test_send_of_a_coroutine_alone_visits_no_thread(
-    party: Party, monkeypatch: pytest.MonkeyPatch
+async def test_a_send_without_a_waiting_thread_uses_no_thread(
+    layers: TwoLayers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
-        raise AssertionError("a thread was asked")
+        raise AssertionError("a thread was used")
 
     monkeypatch.setattr("realtime.layers.transactions.sync_to_async", refuse)
-    await party.here.group_send("orders", {"number": 1})
-    await next_is(party.here, party.ours, 1)
+    await layers.here.group_send("orders", {"number": 1})
+    await next_is(layers.here, layers.ours, 1)
 
 
-class TestInsideOfATestCase(TestCase):
-    """Django never commits there, so that nothing is waited for but a test's own atomic()."""
+class TestInsideATestCase(TestCase):
+    """Django never commits there, so a message waits only for the test's own atomic()."""
 
     def setUp(self) -> None:
         self.layer = DatabaseChannelLayer()
@@ -400,11 +405,11 @@ class TestInsideOfATestCase(TestCase):
         number: int = async_to_sync(receive)(self.layer, self.channel)["number"]
         return number
 
-    def test_message_arrives_at_once(self) -> None:
+    def test_a_message_arrives_at_once(self) -> None:
         self.send(1)
         assert self.receive() == 1
 
-    def test_own_transaction_is_committed_as_django_says(self) -> None:
+    def test_a_message_in_atomic_waits_for_the_captured_callbacks(self) -> None:
         with self.captureOnCommitCallbacks(execute=True):
             with transaction.atomic():
                 self.send(1)
@@ -415,6 +420,6 @@ class TestInsideOfATestCase(TestCase):
         assert self.receive() == 2
         assert self.receive() == 1
 
-    async def test_coroutine_sends_at_once(self) -> None:
+    async def test_a_coroutine_sends_at_once(self) -> None:
         await self.layer.send(self.channel, {"number": 1})
         assert (await receive(self.layer, self.channel))["number"] == 1

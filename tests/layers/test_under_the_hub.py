@@ -1,4 +1,4 @@
-"""Any layer under the hub: events come through it live and in order."""
+"""The hub on each channel layer: events arrive live and in order."""
 
 import asyncio
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MEMORY = "channels.layers.InMemoryChannelLayer"
 
 
 def layer_settings(backend: str, url: str = "") -> dict[str, Any]:
-    """Return the settings that docs/redis.md shows."""
+    """Return settings as docs/redis.md shows them."""
     config: dict[str, Any] = {}
     if url:
         config["hosts"] = [url if backend == PUBSUB else {"address": url, "socket_timeout": None}]
@@ -33,14 +33,14 @@ def layer_settings(backend: str, url: str = "") -> dict[str, Any]:
 
 @pytest.fixture(params=[PUBSUB, CORE, DATABASE], ids=["pubsub", "core", "database"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The settings of each layer that several processes share."""
+    """The settings of each layer that several processes can share."""
     url = "" if request.param == DATABASE else request.getfixturevalue("redis_server").url
     return layer_settings(request.param, url)
 
 
 @pytest.fixture
 def servers(tmp_path: Path, settings: dict[str, Any]) -> Iterator[list[Server]]:
-    """Two servers that learn of events through the layer alone."""
+    """Two servers that get events only through the layer."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(Server(tmp_path, application=UNCHECKED, settings=settings))
@@ -48,7 +48,7 @@ def servers(tmp_path: Path, settings: dict[str, Any]) -> Iterator[list[Server]]:
         ]
 
 
-async def test_events_of_another_process_come_through_the_layer(
+async def test_events_of_another_process_arrive_through_the_layer(
     servers: list[Server],
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -58,9 +58,9 @@ async def test_events_of_another_process_come_through_the_layer(
         publisher = Publisher(servers[0])
         stack.callback(publisher.close)
         await publisher.publish(TOPIC, 200)
-        await all_until(followers, 200)
+        await wait_for_all(followers, 200)
         await publisher.publish(TOPIC, 50)
-        await all_until(followers, 250)
+        await wait_for_all(followers, 250)
         for follower in followers:
             assert follower.resets == []
     for server in servers:
@@ -68,11 +68,11 @@ async def test_events_of_another_process_come_through_the_layer(
         assert "layer fails" not in server.log.read_text()
 
 
-async def all_until(followers: list[Follower], seq: int) -> None:
+async def wait_for_all(followers: list[Follower], seq: int) -> None:
     await asyncio.gather(*(follower.until(seq) for follower in followers))
 
 
-async def test_the_layer_in_memory_carries_the_events_of_its_own_process(tmp_path: Path) -> None:
+async def test_the_in_memory_layer_carries_the_events_of_its_own_process(tmp_path: Path) -> None:
     settings = layer_settings(MEMORY)
     with Server(tmp_path, application=UNCHECKED, settings=settings) as server:
         async with follow(server, TOPIC) as follower, http_client() as http:
@@ -83,7 +83,7 @@ async def test_the_layer_in_memory_carries_the_events_of_its_own_process(tmp_pat
             assert follower.resets == []
 
 
-async def test_events_of_another_process_are_found_where_the_layer_is_in_memory(
+async def test_events_of_another_process_are_found_with_the_in_memory_layer(
     tmp_path: Path,
 ) -> None:
     with Server(tmp_path, settings=layer_settings(MEMORY)) as server:
@@ -94,7 +94,7 @@ async def test_events_of_another_process_are_found_where_the_layer_is_in_memory(
 
 
 @pytest.mark.parametrize("backend", [PUBSUB, CORE], ids=["pubsub", "core"])
-async def test_cut_connections_of_the_layer_cost_no_event(
+async def test_broken_connections_of_the_layer_lose_no_event(
     redis_server: RedisServer, tmp_path: Path, backend: str
 ) -> None:
     with Server(tmp_path, settings=layer_settings(backend, redis_server.url)) as server:
@@ -107,14 +107,14 @@ async def test_cut_connections_of_the_layer_cost_no_event(
                 kind = "pubsub" if backend == PUBSUB else "normal"
                 await await_until(
                     lambda kind=kind: asyncio.to_thread(redis_server.cut, kind),
-                    "a connection was there to be cut",
+                    "a connection was cut",
                 )
                 await publisher.publish(TOPIC, 20)
                 await follower.until(5 + 20 * number)
             assert follower.resets == []
 
 
-async def test_a_layer_whose_redis_was_away_is_used_again(
+async def test_a_layer_works_again_after_its_redis_was_away(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     settings = layer_settings(PUBSUB, redis_server.url)

@@ -1,4 +1,4 @@
-"""The test project without its regular head checks: what arrives came through the layer."""
+"""The test project without regular head checks, so that events arrive only through the layer."""
 
 from realtime.hub import hub
 

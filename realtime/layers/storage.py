@@ -1,12 +1,14 @@
-"""What one process does at the channel layer's tables: read its letters, keep its rows, trim.
+"""The rows of one process in the channel layer's tables.
 
-**Nobody writes to the dead.**
-A member counts only while the lease of its inbox runs, so that a process which was killed costs its
-group rows for a minute and nothing afterwards; what it had not read expires.
-A renewal is one row, however many groups the process is in.
+**A dead process gets no messages.**
+A member counts only while the lease of its inbox is running.
+So a process that was killed costs its groups one row a message for a minute, and nothing after
+that; its unread messages expire.
+A renewal writes one row, however many groups the process is in.
 
-**A row is taken by deleting it**, and is delivered only after the deletion has been committed: at
-most once. ``id > last`` would pass over rows whose transactions commit late.
+**A message is read by deleting its row**, and is delivered after that deletion is committed: at
+most once.
+Reading ``id > last`` would skip rows whose transactions commit late.
 
 Every method is called in the layer's thread.
 Every error of the database becomes ``StoreUnavailable`` or ``StoreError`` within a few seconds.
@@ -27,23 +29,28 @@ from realtime.layers.sql import Compiled, LayerRows, delete_keys
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 
-__all__ = ["LEASE_SECONDS", "LayerTables"]
+__all__ = ["LEASE_SECONDS", "LayerStorage"]
 
-LEASE_SECONDS = 60  # three renewals may fail; the most that a killed process goes on costing
-LOCKED_SECONDS = 4.0  # less than a caller waits, so that it learns the reason
-CLAIM_ROWS = 200  # letters taken at a time: a few ms of any database
-TRIM_ROWS = 500  # rows deleted at a time: nobody waits for long
+LEASE_SECONDS = 60  # three renewals long; a killed process costs rows for as long
+LOCKED_SECONDS = 4.0  # less than a caller waits, so that it gets the reason
+CLAIM_ROWS = 200  # messages read at a time: a few ms on any database
+TRIM_ROWS = 500  # rows deleted at a time, so that no one waits long for the lock
 
 
-class LayerTables:
-    """The rows of one process, and those that it writes for others.
+class LayerStorage:
+    """Reads and writes the rows of one process, and writes messages for others.
 
     Args:
         using: the database alias.
         inbox: the process's inbox.
-        expiry: seconds that a letter waits.
+        expiry: seconds after which an unread message expires.
         group_expiry: seconds that a membership lasts.
-        capacity: tells how many letters may wait for a channel.
+        capacity: returns how many messages may wait for a channel.
+
+    Attributes:
+        rows: the layer's tables.
+        database: runs operations and translates the database's errors.
+        outgoing: writes messages for other processes.
     """
 
     def __init__(
@@ -59,25 +66,25 @@ class LayerTables:
         self.group_expiry = group_expiry
         self.rows = LayerRows(using)
         self.database = DatabaseAccess(using, "DatabaseChannelLayer", LOCKED_SECONDS)
-        self.letters = MessageWriter(self.rows, self.database, inbox, expiry, capacity)
-        self._looks: dict[int, Compiled] = {}
+        self.outgoing = MessageWriter(self.rows, self.database, inbox, expiry, capacity)
+        self._selects: dict[int, Compiled] = {}  # the query for messages, by its limit
 
     # Groups
 
     def join(self, joins: Sequence[Join]) -> None:
-        """Write memberships; those of channels of other processes are told to them too."""
+        """Write memberships; send those of other processes' channels to their owners too."""
         self._insert_members((join.group, join.channel, self.group_expiry) for join in joins)
-        again: dict[str, list[str]] = {}
+        groups_to_extend: dict[str, list[str]] = {}
         foreign = []
         for join in joins:
             if not join.new:
-                again.setdefault(join.channel, []).append(join.group)
+                groups_to_extend.setdefault(join.channel, []).append(join.group)
             address = address_of(join.channel)
             if is_inbox(address, join.channel) and address != self.inbox:
                 foreign.append((address, pack(["join", join.group, join.channel])))
-        if again:
-            self.database.write(lambda _: self._extend(again))
-        self.letters.write(foreign)
+        if groups_to_extend:
+            self.database.write(lambda _: self._extend(groups_to_extend))
+        self.outgoing.write_rows(foreign)
 
     def _extend(self, groups_of: Mapping[str, list[str]]) -> None:
         for channel, groups in groups_of.items():
@@ -86,7 +93,7 @@ class LayerTables:
             )
 
     def leave(self, leaves: Sequence[Leave]) -> None:
-        """Delete memberships; those of channels of other processes are told to them too."""
+        """Delete memberships; tell the owners of other processes' channels too."""
         groups_of: dict[str, list[str]] = {}
         foreign = []
         for leave in leaves:
@@ -100,10 +107,10 @@ class LayerTables:
                 self._delete(self.rows.members.filter(channel=channel, group__in=groups))
 
         self.database.write(delete)
-        self.letters.write(foreign)
+        self.outgoing.write_rows(foreign)
 
     def flush(self) -> None:
-        """Delete every letter and membership, and tell the processes that live to do so too."""
+        """Delete every message and membership, and make all living processes forget theirs."""
 
         def delete(_: BaseDatabaseWrapper) -> None:
             self._delete(self.rows.messages.all())
@@ -112,58 +119,59 @@ class LayerTables:
         self.database.write(delete)
         others = self.rows.inboxes.exclude(name=self.inbox).filter(expires__gt=DatabaseClock())
         names = self.database.read(lambda _: list(others.values_list("name", flat=True)))
-        self.letters.write([(name, pack(["flush"])) for name in names])
+        self.outgoing.write_rows([(name, pack(["flush"])) for name in names])
 
     # Receiving
 
     def claim(self) -> tuple[list[bytes], bool]:
-        """Take what waits in the process's inbox, oldest first.
+        """Remove and return messages from the process's inbox, oldest first.
 
         Returns:
-            the letters, and whether there may be more.
+            the messages, and whether there may be more.
         """
-        rows = self._look(self.inbox, CLAIM_ROWS)
+        rows = self._select(self.inbox, CLAIM_ROWS)
         if rows:
-            keys = [key for key, _, _ in rows]
-            self._take(keys)
+            self._delete_messages([key for key, _, _ in rows])
         return [bytes(payload) for _, payload, fresh in rows if fresh], len(rows) == CLAIM_ROWS
 
     def claim_shared(self, channel: str, limit: int) -> tuple[list[bytes], bool]:
-        """Take at most ``limit`` letters of a channel that other processes read too.
+        """Remove and return at most ``limit`` messages of a shared channel.
 
-        Of several processes that see a row, the one whose deletion finds it has it.
+        Several processes may see the same row; the one that deletes it gets the message.
 
         Returns:
-            the letters, and whether there may be more.
+            the messages, and whether there may be more.
         """
-        rows = self._look(channel, limit)
-        taken = []
+        rows = self._select(channel, limit)
+        claimed = []
         for key, payload, fresh in rows:
-            if self._take([key]) and fresh:
-                taken.append(bytes(payload))
-        return taken, len(rows) == limit
+            if self._delete_messages([key]) and fresh:
+                claimed.append(bytes(payload))
+        return claimed, len(rows) == limit
 
-    def _look(self, address: str, limit: int) -> list[tuple[int, bytes, bool]]:
-        if limit not in self._looks:
+    def _select(self, address: str, limit: int) -> list[tuple[int, bytes, bool]]:
+        """Return (key, payload, not expired) of the oldest messages at an address."""
+        if limit not in self._selects:
             fresh = ExpressionWrapper(Q(expires__gt=DatabaseClock()), BooleanField())
             rows = self.rows.messages.order_by("pk").values_list("pk", "payload", fresh)
-            self._looks[limit] = Compiled(lambda at: rows.filter(inbox__in=at)[:limit])
-        letters = self._looks[limit]
-        return self.database.read(lambda connection: letters.rows(connection, [address]))
+            self._selects[limit] = Compiled(lambda at: rows.filter(inbox__in=at)[:limit])
+        messages = self._selects[limit]
+        return self.database.read(lambda connection: messages.rows(connection, [address]))
 
-    def _take(self, keys: Sequence[int]) -> int:
-        """Delete letters; return how many were there."""
+    def _delete_messages(self, keys: Sequence[int]) -> int:
+        """Delete messages and return how many were there."""
         model = self.rows.message_model
-        # On PostgreSQL it waits for one answer instead of three. It may be repeated: what the
-        # first deletion took is not there for the second, and is lost instead of read twice.
-        postgresql = connections[self.using].vendor == "postgresql"
-        run = self.database.read if postgresql else self.database.write
+        # On PostgreSQL read() waits for one answer instead of three. It may repeat the deletion
+        # after a broken connection; a message whose first deletion succeeded is then lost, but
+        # never delivered twice.
+        is_postgresql = connections[self.using].vendor == "postgresql"
+        run = self.database.read if is_postgresql else self.database.write
         return run(lambda connection: delete_keys(connection, model, keys))
 
-    # Life and death
+    # The lease
 
     def register(self, members: Iterable[tuple[str, str, float]]) -> None:
-        """Write the process's lease and the (group, channel, seconds left) of its members."""
+        """Write the process's lease and its members, each as (group, channel, seconds left)."""
         ends = DatabaseClock() + Value(float(LEASE_SECONDS))
         row = self.rows.inbox_model(name=self.inbox, expires=ends)
 
@@ -175,7 +183,7 @@ class LayerTables:
         self._insert_members(members)
 
     def renew(self) -> bool:
-        """Renew the lease; False if it had ended, so that others may have trimmed the members."""
+        """Renew the lease; return False if it had expired, so that its members may be trimmed."""
         own = self.rows.inboxes.filter(name=self.inbox)
         ends = DatabaseClock() + Value(float(LEASE_SECONDS))
         running = own.filter(expires__gt=DatabaseClock())
@@ -196,8 +204,8 @@ class LayerTables:
                 lambda _: self.rows.members.bulk_create(rows, batch_size=500, ignore_conflicts=True)
             )
 
-    def retire(self) -> None:
-        """Delete everything that is kept for this process: nobody writes to it from now on."""
+    def unregister(self) -> None:
+        """Delete all rows of this process, so that no other process writes to it any longer."""
 
         def delete(_: BaseDatabaseWrapper) -> None:
             self._delete(self.rows.inboxes.filter(name=self.inbox))
@@ -206,32 +214,34 @@ class LayerTables:
 
         self.database.write(delete)
 
+    # Trimming
+
     def trim(self) -> None:
-        """Delete some of what has expired: letters, members, and inboxes with theirs."""
+        """Delete some of the expired messages, members, and inboxes with their members."""
         now = self.database.read(lambda connection: _clock(connection))
         self._delete_some(self.rows.messages.filter(expires__lt=now))
         self._delete_some(self.rows.members.filter(expires__lt=now))
-        dead = self.rows.inboxes.filter(expires__lt=now - LEASE_SECONDS).values_list(
-            "name", flat=True
-        )
-        for name in self.database.read(lambda _: list(dead[:20])):
-            self._bury(name, now - LEASE_SECONDS)
+        limit = now - LEASE_SECONDS
+        expired = self.rows.inboxes.filter(expires__lt=limit).values_list("name", flat=True)
+        for name in self.database.read(lambda _: list(expired[:20])):
+            self._delete_inbox(name, limit)
 
-    def _bury(self, name: str, limit: float) -> None:
-        """Delete an inbox that has been dead since before ``limit``, and its members.
+    def _delete_inbox(self, name: str, limit: float) -> None:
+        """Delete an inbox that expired before ``limit``, and its members.
 
-        The inbox's row is locked first: its process, should it come back at this moment, finds
-        its lease ended and writes its members anew, after this transaction.
+        The inbox's row is locked first.
+        If its process comes back at this moment, it finds its lease expired and writes its members
+        again after this transaction.
         """
-        lock = self.rows.inboxes.filter(name=name, expires__lt=limit)
+        inbox = self.rows.inboxes.filter(name=name, expires__lt=limit)
         members = self.rows.members.filter(inbox=name)
 
         def delete(_: BaseDatabaseWrapper) -> None:
-            if lock.update(expires=F("expires")):
-                some = list(members.values_list("pk", flat=True)[:TRIM_ROWS])
-                self._delete(members.filter(pk__in=some))
-                if len(some) < TRIM_ROWS:
-                    self._delete(lock)
+            if inbox.update(expires=F("expires")):
+                keys = list(members.values_list("pk", flat=True)[:TRIM_ROWS])
+                self._delete(members.filter(pk__in=keys))
+                if len(keys) < TRIM_ROWS:
+                    self._delete(inbox)
 
         self.database.write(delete)
 
@@ -241,8 +251,8 @@ class LayerTables:
             self.database.write(lambda _: self._delete(rows.filter(pk__in=keys)))
 
     def _delete(self, rows: QuerySet[Any]) -> int:
-        # Not delete(): with a project-wide receiver of post_delete it loads the rows and sends a
-        # signal for each.
+        # QuerySet.delete() would load the rows and send a signal for each where the project has a
+        # post_delete receiver for all models.
         count: int = rows._raw_delete(self.using)
         return count
 

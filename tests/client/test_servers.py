@@ -171,7 +171,7 @@ async def test_members_are_told_as_they_come_and_go(
     finally:
         reading.cancel()
         await asyncio.wait([reading])
-    with pytest.raises(CommandRefused, match="unsupported: this topic does not tell"):
+    with pytest.raises(CommandRefused, match="unsupported: this topic does not track"):
         await client.members("orders.7")
     with pytest.raises(CommandRefused, match="unsupported"):
         await anext(client.subscribe("orders.7", on_members=told.append))

@@ -83,7 +83,9 @@ def test_missing_and_unknown_values_are_refused() -> None:
 
 
 def test_values_that_no_name_has_are_refused() -> None:
-    with pytest.raises(InvalidTopicName, match=r"^no topic 'orders\.<int:pk>' has pk=-1: "):
+    with pytest.raises(
+        InvalidTopicName, match=r"^the pattern 'orders\.<int:pk>' does not accept pk=-1: "
+    ):
         OrderTopic(pk=-1)
 
 

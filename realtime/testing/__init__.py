@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from realtime.testing.capture import CapturedEvents, capture_events
     from realtime.testing.client import RealtimeClient
 
-_HOME = {
+_MODULES = {
     "CapturedEvents": "capture",
     "RealtimeClient": "client",
     "capture_events": "capture",
@@ -38,7 +38,7 @@ __all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
 # pytest imports this package before Django has its settings, so the names are resolved later.
 def __getattr__(name: str) -> Any:
     try:
-        module = importlib.import_module(f"realtime.testing.{_HOME[name]}")
+        module = importlib.import_module(f"realtime.testing.{_MODULES[name]}")
     except KeyError:
         raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}") from None
     return getattr(module, name)

@@ -1,4 +1,4 @@
-"""For the tests of a project: what was published, and a client without a server.
+"""Tools for the tests of a project: capture published events, and a client without a server.
 
 ::
 
@@ -12,9 +12,9 @@
                 events.assert_published("orders.42", "shipped")
                 self.assertEqual(browser.receive_event().name, "shipped")
 
-Inside, events are kept in memory instead of the project's store; nothing else of the project is
-replaced, and no other thread touches the database.
-With pytest the fixtures ``realtime_events`` and ``realtime_connect`` do the same.
+Inside the ``with`` block, events are stored in memory instead of in the project's store. Nothing
+else of the project is replaced, and no other thread uses the database.
+For pytest, there are the fixtures ``realtime_events`` and ``realtime_connect``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MODULES = {
 __all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
 
 
-# pytest imports this package before Django has its settings, so the names are resolved later.
+# pytest imports this package before Django is configured, so the names are imported on first use.
 def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"realtime.testing.{_MODULES[name]}")

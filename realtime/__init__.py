@@ -1,7 +1,7 @@
 """Push events from Django to connected clients: in order, each once, with no hole.
 
-The public names are resolved at first use, so that this package can be imported before
-``django.setup()`` and so that ``realtime.asgi`` can be imported in any order.
+The public names are imported on first use. So this package can be imported before
+``django.setup()``, and ``realtime.asgi`` in any order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from realtime.publishing import apublish, apublish_many, publish, publish_many
     from realtime.topics import Topic, action, register, user_topic
 
-_HOME = {
+_MODULES = {
     "Cursor": "protocol.events",
     "Event": "protocol.events",
     "PublishError": "exceptions",
@@ -50,11 +50,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     try:
-        module = importlib.import_module(f"realtime.{_HOME[name]}")
+        module = importlib.import_module(f"realtime.{_MODULES[name]}")
     except KeyError:
         raise AttributeError(f"module 'realtime' has no attribute {name!r}") from None
     return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_MODULES])

@@ -5,29 +5,28 @@
     RealtimeError
     ├── InvalidName (ValueError)            a topic, pattern or event name breaks the grammar
     │   ├── InvalidTopicName
-    │   │   └── InvalidTopicValue           no topic of a pattern has the value
+    │   │   └── InvalidTopicValue           a pattern does not accept a value
     │   ├── InvalidPattern
     │   └── InvalidEventName
     ├── InvalidData (ValueError)            the data of an event cannot be sent
     │   ├── DataNotSerializable
     │   └── DataTooLarge
-    ├── InvalidCursor (ValueError)          text that is not a cursor
-    ├── UnknownTopic (LookupError)          no registered pattern matches
-    ├── PresenceDisabled                    nobody knows who is on this topic
-    ├── CursorExpired                       the log cannot be read on from this cursor
-    ├── StoreError                          the store cannot do what it was asked to do
-    │   └── StoreUnavailable                ... now; the same call may work later
-    ├── PublishError                        publish() could not keep its promise
-    │   └── AmbiguousTransaction            publish() cannot tell which transaction it belongs to
+    ├── InvalidCursor (ValueError)          a text is not a cursor
+    ├── UnknownTopic (LookupError)          no registered pattern matches a topic name
+    ├── PresenceDisabled                    a topic does not track presence
+    ├── CursorExpired                       the log cannot be read from a cursor
+    ├── StoreError                          the store cannot complete an operation
+    │   └── StoreUnavailable                the store cannot be reached; try again later
+    ├── PublishError                        publish() could not append an event
+    │   └── AmbiguousTransaction            publish() cannot tell which transaction to wait for
     ├── ProtocolError                       a client broke the wire protocol
-    ├── CommandRefused                      what a client asked for was refused
-    ├── AnswerLost                          what a client asked for was sent, and maybe done
-    ├── EventsLost                          a client missed events for good
+    ├── CommandRefused                      the server refused a client's command
+    ├── AnswerLost                          a command was sent, but its answer was lost
+    ├── EventsLost                          a client missed events that the log no longer has
     └── ConnectionEnded                     a client's connection was closed
 
 An error keeps its facts as attributes and builds its text in ``__str__``.
-All of them can be pickled, so that a task queue can carry them.
-Import them from here; the files are by subject, and import nothing else of this package.
+Every error can be pickled, so a task queue can transport it.
 """
 
 from __future__ import annotations
@@ -65,20 +64,20 @@ __all__ = [
 
 
 def shorten(text: str, length: int = 80) -> str:
-    """Return the text quoted and cut to a length that fits an error message."""
+    """Quote a text and cut it to a length that fits into an error message."""
     return repr(text if len(text) <= length else text[: length - 1] + "…")
 
 
 class RealtimeError(Exception):
-    """Base of every error of this package."""
+    """Base class of all errors of this package."""
 
 
 class InvalidName(RealtimeError, ValueError):
     """A name breaks the grammar.
 
     Attributes:
-        name: the name as it was given.
-        reason: what is wrong with it, as a clause.
+        name: the rejected name.
+        reason: what is wrong with the name, as a clause.
     """
 
     kind = "name"
@@ -99,15 +98,15 @@ class InvalidTopicName(InvalidName):
 
 
 class InvalidTopicValue(InvalidTopicName):
-    """No topic of a pattern has a value that was given for it.
+    """A pattern does not accept a value.
 
     Attributes:
         name: the pattern's text.
-        reason: the value, and what is wrong with it.
+        reason: the value and what is wrong with it, such as ``pk=-1: …``.
     """
 
     def __str__(self) -> str:
-        return f"no topic {shorten(self.name)} has {self.reason}"
+        return f"the pattern {shorten(self.name)} does not accept {self.reason}"
 
 
 class InvalidPattern(InvalidName):
@@ -117,7 +116,7 @@ class InvalidPattern(InvalidName):
 
 
 class InvalidEventName(InvalidName):
-    """An event name is empty, too long or has characters that are not allowed."""
+    """An event name is empty, too long or contains a character that is not allowed."""
 
     kind = "event name"
 
@@ -127,8 +126,9 @@ class UnknownTopic(RealtimeError, LookupError):
 
     Attributes:
         name: the topic name.
-        nearest: the registered patterns most like it, best first.
-        reason: which value of it is none of a pattern of its shape, as a clause, or "".
+        nearest: the registered patterns that are most similar to it, best match first.
+        reason: the value in the name that a pattern of the same shape does not accept, as a
+            clause; "" if there is no such pattern.
     """
 
     def __init__(self, name: str, nearest: Sequence[str] = (), reason: str = "") -> None:
@@ -138,20 +138,23 @@ class UnknownTopic(RealtimeError, LookupError):
         self.reason = reason
 
     def __str__(self) -> str:
-        text = f"no registered topic matches {shorten(self.name)}"
+        text = f"no registered pattern matches {shorten(self.name)}"
         if self.reason:
             text += f": {self.reason}"
         if self.nearest:
             return f"{text}; the nearest patterns are {', '.join(map(repr, self.nearest))}"
-        return f'{text}; none is registered: add @register("…") to a topics.py of an installed app'
+        return (
+            f'{text}; no topic is registered at all: add a class with @register("…") to the '
+            "topics.py of an installed app"
+        )
 
 
 class PresenceDisabled(RealtimeError):
-    """A topic keeps no presence, so nobody knows who is on it.
+    """A topic does not track presence, so its members are unknown.
 
     Attributes:
         topic: the topic's name.
-        declared: the name of its class.
+        declared: the name of the topic's class.
     """
 
     def __init__(self, topic: str, declared: str) -> None:
@@ -160,7 +163,7 @@ class PresenceDisabled(RealtimeError):
         self.declared = declared
 
     def __str__(self) -> str:
-        return f"{self.topic} keeps no presence; set `presence = True` on {self.declared}"
+        return f"{self.topic} does not track presence; set `presence = True` on {self.declared}"
 
 
 class InvalidData(RealtimeError, ValueError):
@@ -171,8 +174,8 @@ class DataNotSerializable(InvalidData):
     """A value inside the data has no JSON form.
 
     Attributes:
-        path: where the value stands, such as ``data["lines"][3].price``.
-        reason: what is wrong with it, as a clause.
+        path: the path to the value, such as ``data['lines'][3]['price']``.
+        reason: what is wrong with the value, as a clause.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -188,8 +191,8 @@ class DataTooLarge(InvalidData):
     """The data is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
 
     Attributes:
-        size: bytes of the data as JSON.
-        limit: bytes that are allowed.
+        size: size of the data as JSON, in bytes.
+        limit: maximum size, in bytes.
     """
 
     def __init__(self, size: int, limit: int) -> None:
@@ -200,16 +203,17 @@ class DataTooLarge(InvalidData):
     def __str__(self) -> str:
         return (
             f"the data is {self.size} bytes of JSON and {self.limit} are allowed; publish a "
-            'reference that clients fetch, or raise REALTIME["LIMITS"]["event_bytes"]'
+            'reference from which clients fetch it, or raise REALTIME["LIMITS"]["event_bytes"]'
         )
 
 
 class PublishError(RealtimeError):
-    """An event could not be appended to its log, and no transaction keeps it.
+    """An event could not be appended to its log, and it was not saved for a later attempt.
 
     Attributes:
         reason: what went wrong.
-        published: the events that were appended before; empty for ``publish()``.
+        published: the events that ``publish_many()`` had already appended; empty for
+            ``publish()``.
     """
 
     def __init__(self, reason: str, published: Sequence[Event] = ()) -> None:
@@ -219,23 +223,23 @@ class PublishError(RealtimeError):
 
     def __str__(self) -> str:
         if self.published:
-            return f"{self.reason} ({len(self.published)} events were published before)"
+            return f"{self.reason} (events already published: {len(self.published)})"
         return self.reason
 
 
 class AmbiguousTransaction(PublishError):
-    """Another alias of this thread is in ``atomic()`` and ``using`` was not given.
+    """``using`` is missing, and the thread has an open transaction on another database alias.
 
     Attributes:
-        alias: the alias that publish() would have used.
-        atomic: the aliases that are in a transaction.
+        alias: the alias that publish() uses by default.
+        atomic: the aliases on which a transaction is open.
     """
 
     def __init__(self, alias: str, atomic: Sequence[str]) -> None:
         super().__init__(
             f"no transaction is open on {alias!r}, but one is on {', '.join(map(repr, atomic))}; "
-            f"say which one the event belongs to: publish(…, using={atomic[0]!r}) waits for its "
-            f"commit, using={alias!r} publishes now"
+            f"pass the alias that the event belongs to: publish(…, using={atomic[0]!r}) waits for "
+            f"the commit, using={alias!r} publishes now"
         )
         self.alias = alias
         self.atomic = tuple(atomic)
@@ -245,11 +249,11 @@ class AmbiguousTransaction(PublishError):
 
 
 class InvalidCursor(RealtimeError, ValueError):
-    """Text that is not a cursor, or a composite cursor without a place of the topic asked for.
+    """A text is not a cursor, or is a composite cursor that does not contain the topic.
 
     Attributes:
-        text: the text as it was given.
-        topic: the topic whose place it lacks, or "".
+        text: the rejected text.
+        topic: the topic that the composite cursor does not contain; "" if the text is no cursor.
     """
 
     def __init__(self, text: str, topic: str = "") -> None:
@@ -260,22 +264,24 @@ class InvalidCursor(RealtimeError, ValueError):
     def __str__(self) -> str:
         if self.topic:
             text, topic = shorten(self.text), shorten(self.topic)
-            return f"the composite cursor {text} has no place of {topic}; ask for it without since"
+            return (
+                f"the composite cursor {text} does not contain {topic}; omit since for this topic"
+            )
         return f"{shorten(self.text)} is not a cursor; send one exactly as the server gave it"
 
 
 class CursorExpired(RealtimeError):
-    """The log cannot be read on from a cursor: what follows it is not known to be whole.
+    """The log cannot be read from a cursor, because events after it may be missing.
 
-    A client that resumes is reset to ``head``.
-    A hub, whose cursors are never forged, treats ``contradicts`` as a rewound log.
+    Fetch the current state and continue from ``head``; a client that resumes is reset to it.
+    The cursors of a hub are never forged, so a hub treats ``contradicts`` as a rewound log.
 
     Attributes:
         topic: the topic's name.
-        cursor: the cursor that was asked for.
-        head: where the log stands.
-        contradicts: True if the cursor contradicts the log (its seq is ahead of the head or
-            carries another tag), False if its event was trimmed or belongs to another epoch.
+        cursor: the cursor from which the log was to be read.
+        head: the cursor of the log's newest event.
+        contradicts: True if the cursor contradicts the log (its seq is ahead of the head, or its
+            tag differs); False if its event was trimmed or belongs to another epoch.
     """
 
     def __init__(self, topic: str, cursor: Cursor, head: Cursor, *, contradicts: bool) -> None:
@@ -290,7 +296,10 @@ class CursorExpired(RealtimeError):
 
     def __str__(self) -> str:
         why = "does not belong to this log" if self.contradicts else "is older than the log"
-        return f"the cursor {self.cursor} {why}; {self.topic} can be followed from {self.head}"
+        return (
+            f"the cursor {self.cursor} {why}; fetch the current state of {self.topic} and continue "
+            f"from {self.head}"
+        )
 
 
 def _expired(topic: str, cursor: Cursor, head: Cursor, contradicts: bool) -> CursorExpired:
@@ -298,15 +307,15 @@ def _expired(topic: str, cursor: Cursor, head: Cursor, contradicts: bool) -> Cur
 
 
 class StoreError(RealtimeError):
-    """The store cannot do what it was asked to do."""
+    """The store cannot complete an operation."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or is locked; the same call may work later.
+    """The store cannot be reached or is locked; the same call can succeed later.
 
     Attributes:
-        store: the store's class name.
-        reason: the error of the driver, as text.
+        store: the name of the store's class.
+        reason: the text of the driver's error.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -322,10 +331,10 @@ class ProtocolError(RealtimeError):
     """A client broke the wire protocol.
 
     Attributes:
-        code: the machine-readable code of the error frame, such as ``bad_frame``.
-        reason: what was wrong and what to do, for the client's programmer.
-        close_code: the WebSocket close code, or None if the connection goes on.
-        id: the ``id`` of the command, where it could be read.
+        code: the code of the error frame, such as ``bad_frame``.
+        reason: what was wrong and what to send instead, for the developer of the client.
+        close_code: the WebSocket close code; None if the connection stays open.
+        id: the ``id`` of the command; None if it could not be read.
     """
 
     def __init__(
@@ -351,12 +360,12 @@ def _protocol_error(
 
 
 class CommandRefused(RealtimeError):
-    """The server refused a command; nothing was done.
+    """The server refused a command and did not run it.
 
     Attributes:
         code: the code of the error frame, such as ``forbidden``.
-        reason: what the server said about it.
-        retry: whether the same command may succeed a few seconds later.
+        reason: the message of the error frame.
+        retry: True if the same command can succeed a few seconds later.
     """
 
     def __init__(self, code: str, reason: str, retry: bool = False) -> None:
@@ -370,7 +379,7 @@ class CommandRefused(RealtimeError):
 
 
 class AnswerLost(RealtimeError):
-    """The connection broke before a command's answer came: look whether it was run.
+    """The connection broke before a command was answered, so the command may have run.
 
     Attributes:
         command: ``publish`` or ``call``.
@@ -383,16 +392,19 @@ class AnswerLost(RealtimeError):
         self.topic = topic
 
     def __str__(self) -> str:
-        return f"the connection broke before {self.command} on {self.topic} was answered"
+        return (
+            f"the connection broke before {self.command} on {self.topic} was answered; check "
+            "whether it ran before sending it again"
+        )
 
 
 class EventsLost(RealtimeError):
-    """Events of a topic are missing which the log does not keep; fetch the state anew.
+    """Events of a topic were missed, and the log no longer has them; fetch the state again.
 
     Attributes:
         topic: the topic's name.
-        cursor: what comes next is after this place.
-        reason: ``trimmed``, ``restarted``, or an empty text if the server did not say.
+        cursor: the events that arrive next come after this cursor.
+        reason: ``trimmed``, ``restarted``, or "" if the server did not give a reason.
     """
 
     def __init__(self, topic: str, cursor: Cursor, reason: str = "") -> None:
@@ -403,15 +415,15 @@ class EventsLost(RealtimeError):
 
     def __str__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
-        return f"events of {self.topic} were missed for good{why}; fetch its state anew"
+        return f"events of {self.topic} were missed for good{why}; fetch its state again"
 
 
 class ConnectionEnded(RealtimeError):
-    """The connection was closed, by the server or because the client had left.
+    """The connection was closed by the server or by the client.
 
     Attributes:
-        code: the WebSocket close code; 4400 to 4499 say not to come back.
-        reason: what the server said before, or an empty text.
+        code: the WebSocket close code; after 4400 to 4499, do not connect again.
+        reason: the reason that was given, or "".
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -420,4 +432,5 @@ class ConnectionEnded(RealtimeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"closed with {self.code}" + (f": {self.reason}" if self.reason else "")
+        reason = f": {self.reason}" if self.reason else ""
+        return f"the connection was closed with {self.code}{reason}"

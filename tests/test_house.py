@@ -1,4 +1,28 @@
-"""Guard the order of the house: who may import whom, how long things may be, no sleeps."""
+"""Rules for the source tree: import order, pure packages, size of files and functions, no sleeps.
+
+::
+
+    realtime/
+        exceptions          the errors, which everything else can raise
+        protocol/           names, events, cursors, frames, commands: no Django, no I/O
+        client/             the Python client, on top of protocol/ alone
+        conf, threads, outage
+        topics/             the topic classes that a project defines, and their registry
+        models
+        stores/             where logs live: memory, database/, redis/
+        request_time
+        layers/             the channel layer on a database
+        broadcast, retention, outbox, publishing, log, nodes, presence
+        writers/            write frames to sockets: directly with Daphne, or with ASGI
+        hub/                one per process: topics, subscribers, connections
+        auth/
+        consumers/          WebSocket, SSE, long polling, polling
+        routing, asgi
+        testing/            tools for the tests of a project
+        views, urls, admin/, checks, management/, templatetags/, apps
+
+``tests/`` has the same folders.
+"""
 
 import ast
 import re
@@ -10,7 +34,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "realtime"
 
-# A file imports only from files above it here; inside a folder imports are free.
+# A file imports only from entries above its own. Within a folder, any import is allowed.
 ORDER = [
     "exceptions",
     "protocol",
@@ -48,8 +72,11 @@ ORDER = [
     "__init__",
 ]
 
-ANYTIME = {"migrations"}  # Django's own; they import nothing of ours
-TYPES_ONLY = {("exceptions", "protocol")}  # an error keeps its facts; their types cost no import
+UNORDERED = {"migrations"}  # they import only Django
+TYPES_ONLY = {("exceptions", "protocol")}  # imports that are allowed under TYPE_CHECKING
+# These must work without Django: the Python client is used in programs that do not have it.
+PURE = {"exceptions", "protocol", "client"}
+FRAMEWORKS = {"asgiref", "autobahn", "channels", "channels_redis", "daphne", "django", "twisted"}
 FILE_LINES = 700
 FUNCTION_LINES = 50  # without the docstring
 REASON = re.compile(r"#\s*long:\s*\S")
@@ -62,13 +89,13 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def room(path: Path) -> str:
-    """Return the entry of ORDER that a file of the package belongs to."""
+def package_of(path: Path) -> str:
+    """Return the folder or module directly below ``realtime/`` that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def modules_imported(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line, dotted name) of everything imported from `realtime`, inside functions too."""
+    """Yield the line and the dotted name of every import, including those inside functions."""
     package = list(path.relative_to(ROOT).parent.parts)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -81,8 +108,8 @@ def modules_imported(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{module}.{alias.name}"
 
 
-def room_imported(name: str) -> str | None:
-    """Return the room a dotted name lives in; None if it is not ours."""
+def package_imported(name: str) -> str | None:
+    """Return the folder or module that a dotted name belongs to; None if it is not ours."""
     parts = name.split(".")
     if parts[0] != "realtime":
         return None
@@ -106,46 +133,66 @@ def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
 
 
-def test_every_module_has_its_place() -> None:
-    unknown = {room(path) for path in SOURCES} - set(ORDER) - ANYTIME
-    assert not unknown, f"place these in ORDER: {sorted(unknown)}"
+def test_every_module_is_in_the_import_order() -> None:
+    missing = {package_of(path) for path in SOURCES} - set(ORDER) - UNORDERED
+    assert not missing, f"add these to ORDER: {sorted(missing)}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_file_imports_only_from_above(path: Path) -> None:
-    own = room(path)
-    if own in ANYTIME or own not in ORDER:
+def test_a_file_imports_only_from_entries_above_it(path: Path) -> None:
+    own = package_of(path)
+    if own in UNORDERED or own not in ORDER:
         return
     tree = ast.parse(path.read_text())
     for_types_only = type_checking_lines(tree)
     wrong = []
     for line, name in modules_imported(tree, path):
-        other = room_imported(name)
-        if other is None or other == own or other in ANYTIME:
+        other = package_imported(name)
+        if other is None or other == own or other in UNORDERED:
             continue
         if line in for_types_only and (own, other) in TYPES_ONLY:
             continue
         if other not in ORDER or ORDER.index(other) > ORDER.index(own):
-            wrong.append(f"{relative(path)}:{line} imports {name}, which stands below {own}")
+            wrong.append(f"{relative(path)}:{line} imports {name}, which is below {own} in ORDER")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if package_of(path) in PURE], ids=relative
+)
+def test_a_pure_package_imports_no_framework(path: Path) -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for line, name in modules_imported(ast.parse(path.read_text()), path)
+        if name.split(".")[0] in FRAMEWORKS
+    ]
+    assert not wrong, "\n".join(wrong) + f"\n{', '.join(sorted(PURE))} must work without Django"
+
+
+def test_imports_are_found_at_any_depth() -> None:
+    code = "import twisted.web\ndef f():\n    from django.db import models\nfrom . import names"
+    found = list(modules_imported(ast.parse(code), PACKAGE / "protocol" / "events.py"))
+    assert (1, "twisted.web") in found
+    assert (3, "django.db.models") in found
+    assert (4, "realtime.protocol.names") in found
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_models_are_reached_through_the_app_registry(path: Path) -> None:
-    if room(path) == "models":
+    if package_of(path) == "models":
         return
     tree = ast.parse(path.read_text())
     for_types_only = type_checking_lines(tree)
     wrong = [
         f"{relative(path)}:{line} imports {name}: use apps.get_model"
         for line, name in modules_imported(tree, path)
-        if room_imported(name) == "models" and line not in for_types_only
+        if package_imported(name) == "models" and line not in for_types_only
     ]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_long_file_or_function_says_why(path: Path) -> None:
+def test_a_long_file_or_function_gives_a_reason(path: Path) -> None:
     text = path.read_text()
     lines = text.splitlines()
     wrong = []
@@ -158,7 +205,7 @@ def test_a_long_file_or_function_says_why(path: Path) -> None:
             near = "\n".join(lines[max(0, start - 3) : node.body[0].lineno + 1])
             if length > FUNCTION_LINES and not REASON.search(near):
                 wrong.append(f"{relative(path)}:{start} {node.name} has {length} lines")
-    assert not wrong, "\n".join(wrong) + "\nmake it shorter, or say why: # long: ..."
+    assert not wrong, "\n".join(wrong) + "\nshorten it, or give a reason: # long: ..."
 
 
 def test_tests_do_not_sleep() -> None:
@@ -171,4 +218,4 @@ def test_tests_do_not_sleep() -> None:
                 argument = node.args[0]
                 if not (isinstance(argument, ast.Constant) and argument.value == 0):
                     wrong.append(f"{relative(path)}:{node.lineno} {ast.unparse(node)}")
-    assert not wrong, "\n".join(wrong) + "\nwait for a condition: tests/support/waiting.py"
+    assert not wrong, "\n".join(wrong) + "\nwait for a condition with tests/support/waiting.py"

@@ -1,7 +1,7 @@
-"""Follow topics from Python: ``async for event in client.subscribe("orders.42")``.
+"""The Python client: ``async for event in client.subscribe("orders.42")``.
 
-It needs no Django, no settings and nothing else of this package than the words of the protocol;
-``docs/python-client.md`` is its page.
+It needs neither Django nor settings; of this package it imports only the protocol and the errors.
+See ``docs/python-client.md``.
 """
 
 from __future__ import annotations

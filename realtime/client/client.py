@@ -1,4 +1,4 @@
-"""The client: many topics, and commands, over one connection that it keeps."""
+"""The client: topics and commands over one connection, which reconnects when it breaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from realtime.client.connector import Connector, Transport
 from realtime.client.links import Address, Frame, Link
 from realtime.client.stream import StreamLink
 from realtime.client.subscription import OnMembers, OnReset, Subscription
-from realtime.client.topic import Following, read_member
+from realtime.client.topic import SharedSubscription, read_member
 from realtime.client.websocket import WebSocketLink
 from realtime.exceptions import CommandRefused, ConnectionEnded
 from realtime.protocol.commands import parse_since
@@ -24,32 +24,34 @@ from realtime.protocol.names import check_topic_name
 
 __all__ = ["Client"]
 
-MAX_QUEUE = 500  # events that a topic's reader may be behind before the topic is left for a while
-COMMAND_BYTES = 2**24  # of a command's data; the server's limit is lower, and its refusal says it
+MAX_QUEUE = 500  # unread events of a topic; above this the client unsubscribes for a while
+COMMAND_BYTES = 2**24  # maximum size of a command's data; the server has a lower limit of its own
 
 logger = logging.getLogger("realtime.client")
 
 
 class Client:
-    """Follows topics, publishes clients' events and calls actions.
+    """A client that follows topics, publishes client events and calls actions.
 
-    It connects at ``async with`` and keeps the connection; it belongs to one event loop.
+    Use it with ``async with``, which connects. It reconnects when the connection breaks, and
+    belongs to one event loop.
 
     Args:
-        url: where the app is mounted, such as ``https://shop.example/realtime/``.
-        token: sent as ``Authorization: Bearer``, never in a URL.
-        headers: more headers of each request.
-        cookies: of each request, such as ``{"sessionid": "…"}``.
-        transport: ``websocket`` or ``sse`` alone; ``auto`` uses a WebSocket, and an event stream
-            while no WebSocket gets through.
-        ssl: for a private authority's certificates.
+        url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
+        token: sent in the header ``Authorization: Bearer``, never in a URL.
+        headers: additional headers of each request.
+        cookies: cookies of each request, such as ``{"sessionid": "…"}``.
+        transport: ``websocket`` or ``sse`` to use only that; ``auto`` to use a WebSocket, or an
+            event stream while WebSockets are blocked.
+        ssl: an SSL context, for certificates of a private authority.
 
     Attributes:
-        user_id: whom the server takes us for: the user's primary key as text, None for nobody.
-        topics: what the server offers: the user's own topic and ``everyone``.
+        user_id: the user that the server authenticated: the primary key as text, or None for an
+            anonymous user.
+        topics: the topics that the server suggests: the user's own topic and ``everyone``.
 
     Raises:
-        ValueError: the address, the token, a header or a cookie cannot be used.
+        ValueError: the URL, the token, a header or a cookie is not valid; the error says why.
     """
 
     def __init__(
@@ -63,29 +65,29 @@ class Client:
         ssl: SSLContext | None = None,
     ) -> None:
         if transport not in ("auto", "websocket", "sse"):
-            raise ValueError(f"{transport!r} is no transport: use auto, websocket or sse")
+            raise ValueError(f"{transport!r} is not a transport: use auto, websocket or sse")
         self.user_id: str | None = None
         self.topics: list[str] = []
         self._address = Address.build(url, token, headers, cookies, ssl)
         self._transport: Transport = transport
-        self._followings: dict[str, Following] = {}
+        self._subscriptions: dict[str, SharedSubscription] = {}
         self._link: Link | None = None
         self._task: asyncio.Task[None] | None = None
-        self._over: Exception | None = None
+        self._end_error: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<Client {self._address.url}>"
 
     @property
     def transport(self) -> str | None:
-        """The transport in use, ``websocket`` or ``sse``; None while there is no connection."""
+        """The current transport, ``websocket`` or ``sse``; None while disconnected."""
         return None if self._task is None else self._connector.transport
 
-    # Its life
+    # Opening and closing
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
-            raise RuntimeError("this client was used already; make another one")
+            raise RuntimeError("this client has already been used; create another one")
         self._commands = Commands()
         self._connector = Connector(self._make_link, self._transport, self)
         self._task = asyncio.create_task(self._run())
@@ -100,13 +102,13 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Disconnect; iterations end, and commands without an answer raise."""
+        """Close the connection; iterations end, and unanswered commands raise ConnectionEnded."""
         if self._task is None:
             return
-        self._over = self._over or ConnectionEnded(1000, "this client was closed")
-        for following in list(self._followings.values()):
-            following.leave()
-        self._commands.end(self._over)
+        self._end_error = self._end_error or ConnectionEnded(1000, "this client was closed")
+        for shared in list(self._subscriptions.values()):
+            shared.unsubscribe()
+        self._commands.close(self._end_error)
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -114,16 +116,16 @@ class Client:
         try:
             await self._connector.run()
         except ConnectionEnded as error:
-            self._end(error)
+            self._fail(error)
         except Exception as error:
             logger.exception("the client failed")
-            self._end(error)
+            self._fail(error)
 
-    def _end(self, error: Exception) -> None:
-        self._over = error
-        for following in list(self._followings.values()):
-            following.end(error)
-        self._commands.end(error)
+    def _fail(self, error: Exception) -> None:
+        self._end_error = error
+        for shared in list(self._subscriptions.values()):
+            shared.close(error)
+        self._commands.close(error)
 
     def _make_link(self, name: str) -> Link:
         if name == "sse":
@@ -133,10 +135,10 @@ class Client:
     def _check_open(self) -> None:
         if self._task is None:
             raise RuntimeError("this client is not connected: use it inside `async with`")
-        if self._over is not None:
-            raise self._over
+        if self._end_error is not None:
+            raise self._end_error
 
-    # What people do with it
+    # Topics and commands
 
     def subscribe(
         self,
@@ -148,81 +150,86 @@ class Client:
         on_members: OnMembers | None = None,
         max_queue: int = MAX_QUEUE,
     ) -> Subscription:
-        """Follow a topic; what comes from now on, unless ``since`` or ``last`` is given.
+        """Subscribe to a topic; by default, only new events arrive.
 
         Args:
             topic: the topic's name.
-            since: go on after this cursor, which may be a composite one with a place of this topic,
-                or from ``@`` and seconds since 1970 on.
-            last: begin with so many of the newest events.
-            on_reset: called with an ``EventsLost`` when events are missing that the log does not
-                keep, in its place among the events; may be a coroutine function. Without it the
-                iteration raises the error, and goes on when iterated over again.
-            on_members: called with who is on the topic, at first and after each change, by the
-                iteration as ``on_reset`` is; a reader that is behind is told the newest list alone.
-            max_queue: events that wait at most; beyond it the topic is left until half of them
-                were taken, and then read on from the log.
+            since: resume after this cursor (a composite cursor must contain the topic), or after a
+                time: ``@`` and seconds since 1970.
+            last: start with this many of the newest events.
+            on_reset: a function or coroutine function. The iteration calls it with an
+                ``EventsLost`` where events were missed that are no longer in the log. Without it,
+                the iteration raises the error instead, and can then be continued.
+            on_members: a function or coroutine function. The iteration calls it with the list of
+                members at first and after each change; a slow reader receives the newest list only.
+            max_queue: maximum number of unread events. When it is reached, the client unsubscribes
+                until half of them were read, and then resumes from the log.
 
         Raises:
-            InvalidTopicName, InvalidCursor: it cannot be understood.
-            CommandRefused: this client follows the topic already.
-            ConnectionEnded: the client is closed, or was told not to come back.
+            InvalidTopicName, InvalidCursor: the topic or the cursor is not valid.
+            CommandRefused: this client already follows the topic.
+            ConnectionEnded: the client was closed, by itself or by the server.
         """
         self._check_open()
         name = check_topic_name(str(topic))
         if since is not None and last is not None:
             raise ValueError("give since or last, not both")
         if max_queue < 1 or (last is not None and last < 0):
-            raise ValueError("max_queue is from 1 on, last from 0 on")
+            raise ValueError("max_queue must be at least 1, and last at least 0")
         start: Frame = {}
         if since is not None:
-            place = parse_since(str(since), name)
-            # The topic's own cursor, where a composite one was given.
-            start = {"since": str(place) if isinstance(place, Cursor) else str(since)}
+            parsed = parse_since(str(since), name)
+            # Of a composite cursor, only the topic's own cursor is sent.
+            start = {"since": str(parsed) if isinstance(parsed, Cursor) else str(since)}
         elif last is not None:
             start = {"last": last}
-        before = self._followings.get(name)
-        if before is not None and before.abandoned:
-            before.leave()
-        elif before is not None:
-            reason = f"this client follows {name} already; use another client, or share the events"
+        existing = self._subscriptions.get(name)
+        if existing is not None and existing.abandoned:
+            existing.unsubscribe()
+        elif existing is not None:
+            reason = f"this client already follows {name}; share its events, or use another client"
             raise CommandRefused("already_subscribed", reason)
         wants_members = on_members is not None
-        following = Following(name, start, max_queue, wants_members, self._commands, self._forget)
-        self._followings[name] = following
+        shared = SharedSubscription(
+            name, start, max_queue, wants_members, self._commands, self._forget
+        )
+        self._subscriptions[name] = shared
         if self._link is not None:
-            following.up()
-        return Subscription(following, on_reset, on_members)
+            shared.up()
+        return Subscription(shared, on_reset, on_members)
 
     async def publish(self, topic: str, event: str, data: Any = None) -> None:
-        """Publish one of the events that the topic lets its clients publish.
+        """Publish a client event, which the topic must allow.
 
         Raises:
-            CommandRefused: the server refused it, and nothing was done.
-            AnswerLost: the connection broke; it may have been published.
-            ConnectionEnded: there was no connection, and it was not sent.
+            CommandRefused: the server refused the event; it was not published.
+            AnswerLost: the connection broke; the event may have been published.
+            ConnectionEnded: the event was not sent, because there is no connection.
             DataNotSerializable: the data has no JSON form.
         """
         check_event_name(event)
-        encode_data(data, _refuse, COMMAND_BYTES)  # its errors say where the fault is
+        encode_data(data, _reject_value, COMMAND_BYTES)  # raises with the path to a bad value
         await self._ask({"type": "publish", "topic": topic, "event": event, "data": data})
 
     async def call(self, topic: str, action: str, data: Any = None) -> Any:
-        """Run an action of the topic and return what it returned.
+        """Call an action of a topic and return its result.
 
         Raises:
-            CommandRefused, AnswerLost, ConnectionEnded, DataNotSerializable: as in ``publish()``.
+            CommandRefused, AnswerLost, ConnectionEnded, DataNotSerializable: see ``publish()``.
         """
-        encode_data(data, _refuse, COMMAND_BYTES)
+        encode_data(data, _reject_value, COMMAND_BYTES)
         frame = {"type": "call", "topic": topic, "action": action, "data": data}
         return (await self._ask(frame))["data"]
 
     async def members(self, topic: str) -> list[Member]:
-        """Return who is on a topic now, followed or not, in the order in which they came.
+        """Return the members of a topic, in the order in which they joined.
+
+        The client does not have to follow the topic.
 
         Raises:
-            CommandRefused: this client may not follow it, or it keeps no presence.
-            AnswerLost, ConnectionEnded: as in ``publish()``.
+            CommandRefused: the client is not allowed to follow the topic, or the topic does not
+                track presence.
+            AnswerLost, ConnectionEnded: see ``publish()``.
         """
         answer = await self._ask({"type": "members", "topic": topic})
         return [read_member(fields) for fields in answer["members"]]
@@ -231,35 +238,35 @@ class Client:
         self._check_open()
         return await self._commands.ask({**frame, "topic": check_topic_name(str(frame["topic"]))})
 
-    # What the connector tells
+    # Callbacks of the connector
 
     def up(self, link: Link) -> None:
-        """Begin to use a connection."""
+        """Start to use a new connection; called by the connector."""
         self._link = link
         self._commands.up(link.send)
-        for following in list(self._followings.values()):
-            following.up()
+        for shared in list(self._subscriptions.values()):
+            shared.up()
 
     def down(self) -> None:
-        """Use it no more."""
+        """Stop using the connection, which broke or is about to; called by the connector."""
         self._link = None
-        for following in self._followings.values():
-            following.down()
+        for shared in self._subscriptions.values():
+            shared.down()
         self._commands.down()
 
-    def hear(self, frame: Frame) -> None:
-        """Take a frame."""
+    def receive(self, frame: Frame) -> None:
+        """Process a frame of the server; called by the connector."""
         if frame["type"] == "welcome":
             self.user_id, self.topics = frame.get("user"), list(frame.get("topics") or [])
         elif not self._commands.answer(frame):
-            following = self._followings.get(str(frame.get("topic")))
-            if following is not None:
-                following.receive(frame)
+            shared = self._subscriptions.get(str(frame.get("topic")))
+            if shared is not None:
+                shared.receive(frame)
 
-    def _forget(self, following: Following) -> None:
-        if self._followings.get(following.topic) is following:
-            del self._followings[following.topic]
+    def _forget(self, shared: SharedSubscription) -> None:
+        if self._subscriptions.get(shared.topic) is shared:
+            del self._subscriptions[shared.topic]
 
 
-def _refuse(value: Any) -> Any:
+def _reject_value(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")

@@ -1,4 +1,4 @@
-"""Commands that want an answer, and the answers."""
+"""Send commands and match the answers to them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from realtime.exceptions import AnswerLost, CommandRefused, ConnectionEnded
 
 __all__ = ["Commands"]
 
-PATIENCE_SECONDS = 10.0  # that a command waits for a connection
-ATTEMPTS = 5  # of a command that the server had no room for
-AGAIN = ("rate_limited", "busy", UNREACHED)  # it was not run
+CONNECT_WAIT_SECONDS = 10.0  # maximum time for which a command waits for a connection
+ATTEMPTS = 5  # maximum number of times that a command is sent
+RETRIED_CODES = ("rate_limited", "busy", UNREACHED)  # errors after which the command has not run
 
 
 @dataclass
-class _Open:
-    """A command without an answer; ``done`` gets it, or None if the connection broke.
+class _Pending:
+    """A command without an answer.
 
-    A list of members comes in several frames if it is long; ``members`` has those that came.
+    Attributes:
+        done: called with the answer, or with None if the connection broke.
+        size: size of the command's frame, in characters.
+        members: the members received so far, if the answer is a list in several frames.
     """
 
     done: Callable[[Frame | None], None]
@@ -34,80 +37,84 @@ class _Open:
 
 
 class Commands:
-    """Gives each command a number and finds the answer's; on one event loop."""
+    """Sends commands with an id and finds the command that an answer belongs to.
+
+    It belongs to one event loop.
+    """
 
     def __init__(self) -> None:
         self._send: Callable[[Frame], None] | None = None
         self._ids = itertools.count(1)
-        self._open: dict[int, _Open] = {}
-        self._ready = asyncio.Event()  # there is a connection, or there will be none
-        self._over: Exception | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._ready = asyncio.Event()  # set while connected, and when the client has ended
+        self._end_error: Exception | None = None
 
     def up(self, send: Callable[[Frame], None]) -> None:
-        """Note that there is a connection."""
+        """Use a new connection; ``send`` sends a frame over it."""
         self._send = send
         self._ready.set()
 
     def down(self) -> None:
-        """Note that it broke: what was sent has no answer any more."""
+        """Stop using the connection; commands without an answer will not get one."""
         self._send = None
-        if self._over is None:
+        if self._end_error is None:
             self._ready.clear()
-        left, self._open = self._open, {}
-        for one in left.values():
-            one.done(None)
+        unanswered, self._pending = self._pending, {}
+        for command in unanswered.values():
+            command.done(None)
 
-    def end(self, error: Exception) -> None:
-        """Note that there will be no connection any more, and why."""
-        self._over = error
+    def close(self, error: Exception) -> None:
+        """End for good: all commands, from now on too, raise the error."""
+        self._end_error = error
         self._ready.set()
         self.down()
 
     def request(self, frame: Frame, done: Callable[[Frame | None], None]) -> int:
-        """Send a frame now, if there is a connection, and return its number.
+        """Send a frame if there is a connection, and return its id.
 
         Args:
-            frame: without its ``id``.
-            done: called once with the answer, or with None if the connection broke before.
+            frame: the frame without ``id``.
+            done: called once with the answer, or with None if the connection broke first; not
+                called if the frame was not sent.
         """
         id = next(self._ids)
         if self._send is not None:
             frame = {**frame, "id": id}
-            self._open[id] = _Open(done, len(json.dumps(frame)))
+            self._pending[id] = _Pending(done, len(json.dumps(frame)))
             self._send(frame)
         return id
 
     def forget(self, id: int) -> None:
-        """Let go of a request whose answer nobody waits for any more."""
-        self._open.pop(id, None)
+        """Ignore the answer to a command."""
+        self._pending.pop(id, None)
 
     def answer(self, frame: Frame) -> bool:
-        """Take a frame; return whether it was an answer."""
+        """Process a frame if it is an answer; return whether it is one."""
         id = frame.get("id")
         if id is None and frame["type"] == "error" and frame.get("code") == "too_large":
-            # The server has not read it, so it cannot say which; no larger one can have passed.
-            id = max(self._open, key=lambda one: self._open[one].size, default=None)
-        one = None if id is None else self._open.get(id)
-        if id is None or one is None:
+            # The server did not parse the frame, so it does not know its id. It is the largest one.
+            id = max(self._pending, key=lambda id: self._pending[id].size, default=None)
+        command = None if id is None else self._pending.get(id)
+        if id is None or command is None:
             return id is not None
         if frame["type"] == "members":
-            one.members += frame["members"]
+            command.members += frame["members"]
             if frame.get("more"):
                 return True
-            frame = {**frame, "members": one.members}
-        del self._open[id]
-        one.done(None if frame["type"] == "lost" else frame)
+            frame = {**frame, "members": command.members}
+        del self._pending[id]
+        command.done(None if frame["type"] == "lost" else frame)
         return True
 
     async def ask(self, frame: Frame) -> Frame:
-        """Send a command as soon as there is a connection, and return its answer.
+        """Send a command as soon as there is a connection, and return the answer.
 
-        It is repeated only where the server says that it did not run.
+        The command is sent again only after an error which says that it has not run.
 
         Raises:
-            CommandRefused: the server refused it.
-            AnswerLost: it was sent and no answer came.
-            ConnectionEnded: it was not sent.
+            CommandRefused: the server refused the command.
+            AnswerLost: the command was sent, but the connection broke before the answer.
+            ConnectionEnded: the command was not sent.
         """
         backoff = Backoff()
         attempts = 0
@@ -119,19 +126,21 @@ class Commands:
                 raise AnswerLost(frame["type"], frame["topic"])
             if answer["type"] != "error":
                 return answer
-            if answer.get("code") not in AGAIN or attempts == ATTEMPTS:
-                raise _failure(answer)
+            if answer.get("code") not in RETRIED_CODES or attempts == ATTEMPTS:
+                raise _error_for(answer)
             await asyncio.sleep(backoff.next())
 
     async def _until_ready(self) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(CONNECT_WAIT_SECONDS):
                 await self._ready.wait()
         except TimeoutError:
-            reason = f"there was no connection for {PATIENCE_SECONDS:g} s; the command was not sent"
+            reason = (
+                f"there was no connection for {CONNECT_WAIT_SECONDS:g} s; the command was not sent"
+            )
             raise ConnectionEnded(1006, reason) from None
-        if self._over is not None:
-            raise self._over
+        if self._end_error is not None:
+            raise self._end_error
 
     async def _ask_once(self, frame: Frame) -> Frame | None:
         answered: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
@@ -147,7 +156,7 @@ class Commands:
             self.forget(id)
 
 
-def _failure(error: Frame) -> CommandRefused | ConnectionEnded:
+def _error_for(error: Frame) -> CommandRefused | ConnectionEnded:
     code, message = str(error.get("code")), str(error.get("message", ""))
     if code == UNREACHED:
         return ConnectionEnded(1006, f"the command was not sent: {message}")

@@ -1,4 +1,4 @@
-"""Keeps one connection, whatever happens to it, over the best transport that gets through."""
+"""Keep one connection open: reconnect when it breaks, over the best transport available."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from realtime.protocol.frames import CloseCode
 
 __all__ = ["Backoff", "Connector", "Owner", "Transport"]
 
-FIRST_SECONDS = 0.5  # a server that restarts quickly is found again quickly
-LAST_SECONDS = 20.0  # a herd of thousands then comes back at a rate that a server can bear
+FIRST_SECONDS = 0.5  # short, to reconnect soon after a quick restart of the server
+LAST_SECONDS = 20.0  # long enough to spread the reconnects of thousands of clients
 
 
 class Backoff:
-    """Delays with full jitter: anywhere between zero and a bound that doubles up to 20 seconds."""
+    """Exponential backoff with full jitter.
+
+    Each delay is random between zero and a bound, which doubles from 0.5 to 20 seconds.
+    """
 
     def __init__(self) -> None:
         self._bound = FIRST_SECONDS
@@ -32,15 +35,15 @@ class Backoff:
         return random.random() * bound
 
     def reset(self) -> None:
-        """Begin with the shortest bound again."""
+        """Start again with the shortest bound."""
         self._bound = FIRST_SECONDS
 
 
 Transport: TypeAlias = Literal["auto", "websocket", "sse"]
 
-STABLE_SECONDS = 10.0  # of a connection after which the next attempt is an early one
-RETRY_AFTER_SECONDS = 300.0  # that a server may keep us waiting at most
-WEBSOCKET_AGAIN_SECONDS = 300.0  # until a WebSocket is tried again that did not get through
+STABLE_SECONDS = 10.0  # a connection that lasted longer than this resets the backoff
+RETRY_AFTER_SECONDS = 300.0  # upper limit for a delay that the server asks for
+WEBSOCKET_AGAIN_SECONDS = 300.0  # until a WebSocket is tried again after it was blocked
 
 _CODES = {code.reason: int(code) for code in CloseCode}
 
@@ -48,57 +51,57 @@ logger = logging.getLogger("realtime.client")
 
 
 class Owner(Protocol):
-    """What a connector tells."""
+    """The callbacks of a connector."""
 
     def up(self, link: Link) -> None:
-        """There is a connection."""
+        """Called when a connection is open; ``link`` sends frames over it."""
 
     def down(self) -> None:
-        """There is none any more, or it is about to end; may be called twice."""
+        """Called when the connection broke or is about to close; possibly twice."""
 
-    def hear(self, frame: Frame) -> None:
-        """A frame came."""
+    def receive(self, frame: Frame) -> None:
+        """Called with each frame that arrives."""
 
 
 class Connector:
-    """Keeps a connection.
+    """Keeps one connection open.
 
     Args:
-        make: makes a link over the transport of a name.
-        transport: the only one to use, or ``auto``: a WebSocket, and an event stream where that
-            does not get through.
-        owner: whom it tells.
+        make: creates a link for the name of a transport.
+        transport: the transport to use, or ``auto``: a WebSocket, or an event stream while
+            WebSockets are blocked.
+        owner: receives the callbacks.
 
     Attributes:
-        transport: the name of the transport in use; None while there is no connection.
+        transport: the name of the current transport; None while disconnected.
     """
 
     def __init__(self, make: Callable[[str], Link], transport: Transport, owner: Owner) -> None:
         self.transport: str | None = None
         self._make = make
-        self._wanted = transport
+        self._requested = transport
         self._owner = owner
         self._backoff = Backoff()
-        self._was_up = False
-        self._up_at = 0.0
-        self._websocket_at = 0.0  # from when on a WebSocket may be tried
-        self._closing: Frame = {}
+        self._was_up = False  # at least one connection was opened
+        self._up_at = 0.0  # time at which the current connection was opened
+        self._websocket_at = 0.0  # time from which a WebSocket is tried again
+        self._closing: Frame = {}  # the ``closing`` frame of the current link
 
     async def run(self) -> NoReturn:
-        """Connect, and connect again, until it makes no sense any more.
+        """Connect, and reconnect whenever the connection breaks.
 
         Raises:
-            ConnectionEnded: the server said not to come back, or no transport ever got through and
-            the last one was answered with HTTP 401, 403, 404 or 410.
+            ConnectionEnded: the server told the client not to reconnect, or the first connection
+                could not be opened because of HTTP 401, 403, 404 or 410.
         """
         while True:
             closed = await self._use_any()
             delay = self._delay(closed)
-            logger.info("no connection (%s); again in %.1f s", closed.reason, delay)
+            logger.info("no connection (%s); reconnecting in %.1f s", closed.reason, delay)
             await asyncio.sleep(delay)
 
     async def _use_any(self) -> LinkClosed:
-        """Connect once, and return why that is over."""
+        """Connect, use the connection until it breaks, and return why it broke."""
         try:
             link = await self._open_any()
             while True:
@@ -109,13 +112,13 @@ class Connector:
     # Opening
 
     async def _open_any(self) -> Link:
-        """Open the first link that gets through.
+        """Open a link over the first transport that is not blocked.
 
         Raises:
-            LinkClosed: none does; the last one's reason.
+            LinkClosed: no link could be opened; the reason is that of the last attempt.
         """
-        if self._wanted != "auto":
-            return await self._open(self._wanted)
+        if self._requested != "auto":
+            return await self._open(self._requested)
         now = asyncio.get_running_loop().time()
         if now >= self._websocket_at:
             try:
@@ -123,8 +126,8 @@ class Connector:
             except LinkClosed as closed:
                 if not closed.blocked:
                     raise
-                logger.info("no WebSocket gets through: %s", closed.reason)
-        self._websocket_at = 0.0  # no stream either: then it is not the WebSocket
+                logger.info("WebSockets are blocked, using an event stream: %s", closed.reason)
+        self._websocket_at = 0.0  # if the stream fails as well, start with a WebSocket again
         link = await self._open("sse")
         self._websocket_at = asyncio.get_running_loop().time() + WEBSOCKET_AGAIN_SECONDS
         return link
@@ -133,23 +136,23 @@ class Connector:
         link = self._make(name)
         self._closing = {}
         try:
-            await link.open(self._hear)
+            await link.open(self._receive)
         except LinkClosed as closed:
             await link.close()
-            raise self._explain(closed) from closed
+            raise self._with_announced_reason(closed) from closed
         except BaseException:
             await link.close()
             raise
         return link
 
     async def _open_better(self) -> Link:
-        """Return a WebSocket as soon as one gets through."""
+        """Try to open a WebSocket at intervals; return it when that succeeds."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._websocket_at - loop.time())
             link = self._make("websocket")
             try:
-                await link.open(self._hear_early)
+                await link.open(self._receive_early)
             except LinkClosed:
                 await link.close()
                 self._websocket_at = loop.time() + WEBSOCKET_AGAIN_SECONDS
@@ -162,17 +165,17 @@ class Connector:
     # Using
 
     async def _use(self, link: Link) -> Link:
-        """Use a link until it ends or there is a better one, which is returned.
+        """Use a link until there is a better one, and return that.
 
         Raises:
-            LinkClosed: it ended.
+            LinkClosed: the link was closed.
         """
         loop = asyncio.get_running_loop()
         self._closing = {}
         self._was_up, self._up_at, self.transport = True, loop.time(), link.name
         running = asyncio.create_task(link.run())
         opening = None
-        if self._wanted == "auto" and link.name == "sse":
+        if self._requested == "auto" and link.name == "sse":
             opening = asyncio.create_task(self._open_better())
         tasks = [running] if opening is None else [running, opening]
         better: Link | None = None
@@ -183,9 +186,9 @@ class Connector:
                 better = opening.result()
                 return better
             running.result()
-            raise LinkClosed(1006, "the link ended")
+            raise LinkClosed(1006, "the link was closed without a reason")
         except LinkClosed as closed:
-            raise self._explain(closed) from closed
+            raise self._with_announced_reason(closed) from closed
         finally:
             self.transport = None
             self._owner.down()
@@ -194,24 +197,24 @@ class Connector:
             await asyncio.wait(tasks)
             await link.close()
             if better is None and opening is not None and not opening.cancelled():
-                await opening.result().close()  # it came a moment too late
+                await opening.result().close()  # it opened just after the current link closed
 
-    def _hear(self, frame: Frame) -> None:
+    def _receive(self, frame: Frame) -> None:
         if frame["type"] == "closing":
             self._closing = frame
-            self._owner.down()  # what is sent from now on is not read
+            self._owner.down()  # the server ignores frames from now on
         elif frame["type"] not in ("heartbeat", "pong"):
-            self._owner.hear(frame)
+            self._owner.receive(frame)
 
-    def _hear_early(self, frame: Frame) -> None:
-        """Hear what a link says; while it is opened, that is of no interest."""
+    def _receive_early(self, frame: Frame) -> None:
+        """Ignore the frames of a second link until it replaces the current one."""
         if self.transport == "websocket":
-            self._hear(frame)
+            self._receive(frame)
 
-    # The end of a link
+    # After a link was closed
 
-    def _explain(self, closed: LinkClosed) -> LinkClosed:
-        """Add what the server said before the end."""
+    def _with_announced_reason(self, closed: LinkClosed) -> LinkClosed:
+        """Add the code and reason of the ``closing`` frame that preceded the close."""
         if not (closing := self._closing):
             return closed
         reason, after = str(closing.get("reason", "")), closing.get("retry_after")
@@ -221,10 +224,10 @@ class Connector:
         return LinkClosed(code, reason or closed.reason, retry_after=after)
 
     def _delay(self, closed: LinkClosed) -> float:
-        """Return the seconds until the next attempt.
+        """Return the delay in seconds before the next attempt.
 
         Raises:
-            ConnectionEnded: there will be none.
+            ConnectionEnded: the client must not reconnect.
         """
         if 4400 <= closed.code <= 4499:
             raise ConnectionEnded(closed.code, closed.reason) from closed

@@ -1,4 +1,7 @@
-"""What every transport of the client is: a link, which carries frames of the wire protocol."""
+"""Links: a link is one connection over one transport, which carries frames in both directions.
+
+``WebSocketLink`` and ``StreamLink`` implement ``Link``; the connector opens one after the other.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,25 @@ from urllib.parse import urlsplit
 
 from realtime.protocol.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS, VERSION
 
-__all__ = ["Address", "Frame", "Hear", "Link", "LinkClosed", "Silence", "decode", "refused"]
+__all__ = [
+    "Address",
+    "Frame",
+    "Link",
+    "LinkClosed",
+    "OnFrame",
+    "Silence",
+    "closed_by_status",
+    "decode",
+]
 
 Frame: TypeAlias = dict[str, Any]
-Hear: TypeAlias = Callable[[Frame], None]
+OnFrame: TypeAlias = Callable[[Frame], None]
 
-OPEN_SECONDS = 10.0  # from the attempt until the server has said something
-CLOSING_SECONDS = 5.0  # from the announcement of a close to the close
-GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # that a heartbeat may be late
+OPEN_SECONDS = 10.0  # timeout from opening a link to the first frame of the server
+CLOSING_SECONDS = 5.0  # timeout from the ``closing`` frame to the close
+GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # by which a heartbeat can be late
 
-DENIALS = {401: 4401, 403: 4403}  # close codes of statuses that refuse somebody
+DENIALS = {401: 4401, 403: 4403}  # HTTP statuses that deny access, and the equivalent close codes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -30,14 +42,14 @@ _COOKIE = re.compile(r"[\x21-\x3a\x3c-\x7e]*")  # no space and no semicolon
 
 
 class LinkClosed(Exception):
-    """A link came to its end, or could not be opened.
+    """A link was closed, or could not be opened.
 
     Attributes:
-        code: a WebSocket close code; 4400 to 4499 say not to come back.
-        reason: for people.
-        retry_after: seconds that the server asked for, or None.
-        blocked: this transport does not get through; another one may.
-        status: the HTTP status that refused it, or None.
+        code: a WebSocket close code; after 4400 to 4499, do not reconnect.
+        reason: the reason, for logs and error messages.
+        retry_after: the delay in seconds that the server asked for, or None.
+        blocked: True if something blocks this transport; another transport can still work.
+        status: the HTTP status with which opening the link was refused, or None.
     """
 
     def __init__(
@@ -57,36 +69,39 @@ class LinkClosed(Exception):
         self.status = status
 
 
-def refused(status: int, url: str, headers: Mapping[str, str], said: str = "") -> LinkClosed:
-    """Return what an HTTP status other than success means for a link.
+def closed_by_status(
+    status: int, url: str, headers: Mapping[str, str], explanation: str = ""
+) -> LinkClosed:
+    """Return the error for a link that was refused with an HTTP status.
 
     Args:
-        status: the status.
-        url: what was asked.
-        headers: of the answer.
-        said: what our server says about it; empty if the answer may be somebody else's, such as a
-            proxy's, which does not speak for the server: another transport may get through.
+        status: the HTTP status.
+        url: the URL that was requested.
+        headers: the headers of the response.
+        explanation: the error message of our own server. Empty if the response may come from a
+            proxy; that is not the server's decision, so another transport can still work.
     """
-    reason = f"{url} answered with HTTP {status}" + (f": {said}" if said else "")
+    reason = f"{url} answered with HTTP {status}" + (f": {explanation}" if explanation else "")
     if status in DENIALS:
         reason = f"{reason}; check the URL, and the token or the cookies"
-        if said:
+        if explanation:
             return LinkClosed(DENIALS[status], reason, status=status)
     seconds = headers.get("Retry-After", "")
     after = None
     if seconds.isascii() and seconds.isdigit() and len(seconds) < 9:
-        after = int(seconds) * (1 + random.random())  # the same for all clients, who must not herd
+        # All clients receive the same value; the jitter spreads their reconnects.
+        after = int(seconds) * (1 + random.random())
     return LinkClosed(1006, reason, retry_after=after, blocked=True, status=status)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the app is mounted, and what each request there carries.
+    """The URL of the app, and the headers and SSL context of each request.
 
     Attributes:
-        url: such as ``https://shop.example/realtime/``.
-        headers: of each request; they hold secrets and stay out of ``repr``.
-        ssl: whose certificates are believed; made once, since reading them takes a while.
+        url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
+        headers: the headers of each request; they contain secrets and are left out of ``repr()``.
+        ssl: the SSL context, created once because loading the certificates is slow.
     """
 
     url: str
@@ -102,51 +117,63 @@ class Address:
         cookies: Mapping[str, str] | None,
         ssl: SSLContext | None,
     ) -> Address:
-        """Check what somebody gave and put it together.
+        """Check the arguments of a client and combine them.
 
         Raises:
-            ValueError: one of them cannot be used; the text says which and why.
+            ValueError: an argument is not valid; the error says which one and why.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"the URL {parts.scheme}:… is none such as https://host/realtime/")
+            raise ValueError(
+                f"the URL {parts.scheme}:… is not valid: use one such as https://host/realtime/"
+            )
         if parts.query or parts.fragment or parts.username or parts.password:
-            # The URL itself is not in the text: it may hold a secret.
-            raise ValueError("the URL must end with its path; a token is given apart from it")
+            # The text does not contain the URL, because that can contain a secret.
+            raise ValueError(
+                "the URL must not have a query, a fragment, a user or a password; pass a token as "
+                "token="
+            )
         if ssl is not None and parts.scheme != "https":
-            raise ValueError("ssl= is for a URL that begins with https://")
-        ours = dict(headers or {})
-        names = {name.lower() for name in ours}
+            raise ValueError("ssl= needs a URL that begins with https://")
+        combined = dict(headers or {})
+        names = {name.lower() for name in combined}
         for given, name in ((token, "authorization"), (cookies, "cookie")):
             if given is not None and name in names:
-                raise ValueError(f"{name} is given twice: once in headers")
+                raise ValueError(
+                    f"the header {name} is given twice: remove it from headers=, or remove the "
+                    "argument that sets it"
+                )
         if token is not None:
             if not _TOKEN.fullmatch(token):
-                raise ValueError("the token is empty or has spaces or other than ASCII characters")
-            ours["Authorization"] = f"Bearer {token}"
+                raise ValueError(
+                    "the token is empty or has characters other than visible ASCII characters"
+                )
+            combined["Authorization"] = f"Bearer {token}"
         if cookies:
             if not all(map(_COOKIE.fullmatch, (*cookies, *cookies.values()))):
-                raise ValueError("a cookie has a space, a semicolon or other than ASCII characters")
-            ours["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        for name, value in ours.items():
+                raise ValueError(
+                    "a cookie has a space, a semicolon or characters outside ASCII; quote it"
+                )
+            combined["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        for name, value in combined.items():
             if _CONTROL.search(name + value):
-                raise ValueError(f"the header {name!r} has a control character")
+                raise ValueError(f"the header {name!r} has a control character; remove it")
         base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
-        return cls(base, ours, ssl or create_default_context())
+        return cls(base, combined, ssl or create_default_context())
 
     @property
     def origin(self) -> str:
-        """The site: its scheme, host and port."""
+        """The origin of the URL: scheme, host and port."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
     def of(self, name: str) -> str:
-        """Return the URL of a transport."""
+        """Return the URL of an endpoint, such as ``ws``."""
         return f"{self.url}{name}?v={VERSION}"
 
 
 def decode(text: str | bytes) -> Frame | None:
-    """Return the frame of a text; None for what is none, which clients ignore."""
+    """Parse a frame; return None if the text is not a frame, which clients ignore."""
     try:
         frame = json.loads(text)
     except (ValueError, RecursionError):
@@ -155,17 +182,17 @@ def decode(text: str | bytes) -> Frame | None:
 
 
 class Silence:
-    """How long nothing may be heard.
+    """The timeout after which a silent connection counts as broken.
 
     Attributes:
-        seconds: without a frame, after which the connection counts as lost.
+        seconds: the timeout, counted from the last frame.
     """
 
     def __init__(self) -> None:
         self.seconds: float = SILENCE_SECONDS
 
-    def heed(self, frame: Frame) -> None:
-        """Take what a frame says about it."""
+    def update(self, frame: Frame) -> None:
+        """Adjust the timeout to a frame: the ``welcome`` or a ``closing``."""
         if frame["type"] == "welcome" and isinstance(beat := frame.get("heartbeat"), int | float):
             self.seconds = max(1.0, beat) + GRACE_SECONDS
         elif frame["type"] == "closing":
@@ -173,32 +200,32 @@ class Silence:
 
 
 class Link(Protocol):
-    """One connection over one transport; used once.
+    """One connection over one transport; it cannot be reused.
 
-    ``open()``, then ``run()``; ``close()`` comes last, also after a failed ``open()``.
-    What the server says comes as frames to what ``open()`` was given.
+    Call ``open()``, then ``run()``, and finally ``close()``, even if ``open()`` failed.
+    The callback that is passed to ``open()`` receives the frames of the server.
     """
 
     @property
     def name(self) -> str:
         """The transport's name."""
 
-    async def open(self, hear: Hear) -> None:
-        """Connect; when it returns, the server has answered.
+    async def open(self, on_frame: OnFrame) -> None:
+        """Connect and wait for the first frame of the server.
 
         Raises:
-            LinkClosed: it could not.
+            LinkClosed: the link could not be opened.
         """
 
     async def run(self) -> None:
-        """Carry frames until the end.
+        """Receive frames until the link is closed.
 
         Raises:
-            LinkClosed: always, unless it is cancelled.
+            LinkClosed: the link was closed; only a cancellation ends this method in another way.
         """
 
     def send(self, frame: Frame) -> None:
-        """Send a frame, as soon as possible and in order; what comes after the end is dropped."""
+        """Queue a frame to be sent in order; it is dropped if the link is closed."""
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close the connection and stop all tasks."""

@@ -1,4 +1,4 @@
-"""What ``client.subscribe()`` answers with: the events of one topic, to be iterated over."""
+"""The result of ``client.subscribe()``: an asynchronous iterator over the events of one topic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from realtime.client.topic import Following, Members
+from realtime.client.topic import Members, SharedSubscription
 from realtime.exceptions import EventsLost
 from realtime.protocol.events import Cursor, Event, Member
 
@@ -23,58 +23,60 @@ class Subscription:
     """The events of a topic: in order, each once, with no hole, across reconnects.
 
     Iterate over it with ``async for``, in one task.
-    As ``async with client.subscribe(…) as events`` it waits until the server follows the topic,
-    and leaves the topic at the end; without, the topic is left when nothing refers to this any
-    more, as after a ``break`` out of ``async for event in client.subscribe(…)``.
+
+    ``async with client.subscribe(…) as events`` waits until the server has confirmed the
+    subscription, and unsubscribes at the end.
+    Without ``async with``, the client unsubscribes when this object is garbage-collected, for
+    example after a ``break`` out of ``async for event in client.subscribe(…)``.
     """
 
     def __init__(
-        self, following: Following, on_reset: OnReset | None, on_members: OnMembers | None
+        self, shared: SharedSubscription, on_reset: OnReset | None, on_members: OnMembers | None
     ) -> None:
-        self._following = following
+        self._shared = shared
         self._on_reset = on_reset
         self._on_members = on_members
         loop = asyncio.get_running_loop()
-        weakref.finalize(self, _abandon, following, loop).atexit = False
+        weakref.finalize(self, _abandon, shared, loop).atexit = False
 
     @property
     def topic(self) -> str:
         """The topic's name."""
-        return self._following.topic
+        return self._shared.topic
 
     @property
     def cursor(self) -> Cursor | None:
-        """The place after the last event that was handed out; a program that ends stores it.
+        """The cursor of the last event that the iteration returned; None until subscribed.
 
-        None until the server has said where the topic stands.
+        Save it, and pass it as ``since`` to resume in a later run of the program.
         """
-        return self._following.cursor
+        return self._shared.cursor
 
     @property
     def members(self) -> list[Member] | None:
-        """Who is on the topic, as the server told last, in the order in which they came.
+        """The current members of the topic, in the order in which they joined.
 
-        None until it did, which follows at once behind the subscription, and for ever if the topic
-        keeps no presence.
+        None until the list arrives, which is right after the subscription is confirmed. It stays
+        None if the topic does not track presence.
         """
-        return self._following.members.list
+        return self._shared.members.list
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event; a timeout around it loses none.
+        """Wait for the next event and return it; a timeout around it loses no event.
 
         Raises:
-            EventsLost: events are missing which the log does not keep, and there is no
-                ``on_reset``; fetch the state anew, and iterate on.
-            CommandRefused: the topic does not exist or may not be followed, or there is an
-                ``on_members`` and the topic keeps no presence.
-            ConnectionEnded: the server said not to come back.
+            EventsLost: events were missed that are no longer in the log, and there is no
+                ``on_reset``. Fetch the state again, then continue the iteration.
+            CommandRefused: the topic does not exist or the user is not allowed to follow it; or
+                there is an ``on_members``, but the topic does not track presence.
+            ConnectionEnded: the server told the client not to reconnect.
             StopAsyncIteration: the client or this subscription was closed.
         """
         while True:
-            item = await self._following.next()
+            item = await self._shared.next()
             if item is None:
                 raise StopAsyncIteration
             if isinstance(item, Event):
@@ -82,29 +84,29 @@ class Subscription:
             if isinstance(item, EventsLost) and self._on_reset is None:
                 raise item
             try:
-                await self._tell(item)
+                await self._call_back(item)
             except BaseException:
-                self._following.put_back(item)  # whoever iterates on is told again
+                self._shared.put_back(item)  # the next iteration calls the function again
                 raise
 
-    async def _tell(self, item: EventsLost | Members) -> None:
-        outcome = None
+    async def _call_back(self, item: EventsLost | Members) -> None:
+        result = None
         if isinstance(item, EventsLost):
-            outcome = self._on_reset(item) if self._on_reset is not None else None
+            result = self._on_reset(item) if self._on_reset is not None else None
         elif self._on_members is not None:
-            outcome = self._on_members(item.list or [])
-        if inspect.isawaitable(outcome):
-            await outcome
+            result = self._on_members(item.list or [])
+        if inspect.isawaitable(result):
+            await result
 
     async def aclose(self) -> None:
-        """Leave the topic; what waits is dropped, and the iteration ends."""
-        self._following.leave()
+        """Unsubscribe; the iteration ends, and unread events are discarded."""
+        self._shared.unsubscribe()
 
     async def __aenter__(self) -> Self:
         try:
-            await self._following.begun()
+            await self._shared.wait_subscribed()
         except BaseException:
-            self._following.leave()
+            self._shared.unsubscribe()
             raise
         return self
 
@@ -117,8 +119,8 @@ class Subscription:
         await self.aclose()
 
 
-def _abandon(following: Following, loop: asyncio.AbstractEventLoop) -> None:
-    """Leave a topic whose subscription is gone; in whichever thread found that out."""
-    following.abandoned = True
+def _abandon(shared: SharedSubscription, loop: asyncio.AbstractEventLoop) -> None:
+    """Unsubscribe after garbage collection, which can happen in any thread."""
+    shared.abandoned = True
     if not loop.is_closed():
-        loop.call_soon_threadsafe(following.leave)
+        loop.call_soon_threadsafe(shared.unsubscribe)

@@ -1,8 +1,8 @@
-"""One topic on the connection: its place, and the events that nobody has taken yet.
+"""The subscription to one topic on the connection: its cursor and its queue of unread events.
 
-A queue that is full does not stop the connection, which carries other topics and answers: the
-topic is left, and asked for again from its place when half of the queue is free.
-So memory is bounded, and nothing is lost that the log keeps.
+A full queue does not block the connection, which is shared with other topics and commands.
+Instead, the client unsubscribes, and resumes from its cursor when half of the queue has been read.
+So memory is bounded, and no event is lost that the log still has.
 """
 
 from __future__ import annotations
@@ -19,83 +19,88 @@ from realtime.client.links import Frame
 from realtime.exceptions import CommandRefused, EventsLost
 from realtime.protocol.events import Cursor, Event, Member
 
-__all__ = ["Following", "Item", "Members", "read_member"]
+__all__ = ["Item", "Members", "SharedSubscription", "read_member"]
 
 
 def read_member(fields: dict[str, Any]) -> Member:
-    """Return a member of a frame."""
+    """Return the member that a frame describes."""
     return Member(str(fields["id"]), fields.get("user"), fields.get("info"))
 
 
 class Members:
-    """The list of a topic's members; empty-handed until it was told once."""
+    """The members of a topic, updated from ``members``, ``join`` and ``leave`` frames."""
 
     def __init__(self) -> None:
-        self._all: dict[str, Member] = {}
-        self._version: int | None = None  # of the last change that is in the list
-        self._coming: dict[str, Member] = {}  # a list of which parts are still to come
-        self._coming_version: int | None = None
+        self._members: dict[str, Member] = {}
+        self._version: int | None = None  # of the newest change in the list; None before the list
+        self._partial: dict[str, Member] = {}  # a new list, of which some frames have not arrived
+        self._partial_version: int | None = None
 
     @property
     def list(self) -> list[Member] | None:
-        """The members in the order in which they came; None as long as nobody told."""
-        return None if self._version is None else [*self._all.values()]
+        """The members in the order in which they joined; None before the first list arrives."""
+        return None if self._version is None else [*self._members.values()]
 
-    def interrupt(self) -> None:
-        """Give up a list whose other parts will not come."""
-        self._coming, self._coming_version = {}, None
+    def discard_partial(self) -> None:
+        """Discard a list whose remaining frames will not arrive."""
+        self._partial, self._partial_version = {}, None
 
-    def continues(self, frame: Frame) -> bool:
-        """Tell whether nothing is missing before a join or leave; a list misses nothing."""
+    def is_contiguous(self, frame: Frame) -> bool:
+        """Return whether no change is missing before this frame; always True for a list."""
         if frame["type"] == "members" or self._version is None:
             return True
         return int(frame["version"]) <= self._version + 1
 
     def receive(self, frame: Frame) -> bool:
-        """Take a ``members``, ``join`` or ``leave``; return whether it made a difference."""
+        """Process a ``members``, ``join`` or ``leave`` frame; return whether the list changed."""
         version = int(frame["version"])
         if frame["type"] == "members":
-            return self._list(frame, version)
+            return self._receive_list(frame, version)
         if self._version is None or version <= self._version:
-            return False  # the list is still to come, or has it already
+            return False  # the list has not arrived yet, or already contains the change
         self._version = version
         member = read_member(frame["member"])
         if frame["type"] == "join":
-            self._all[member.id] = member
+            self._members[member.id] = member
         else:
-            self._all.pop(member.id, None)
+            self._members.pop(member.id, None)
         return True
 
-    def _list(self, frame: Frame, version: int) -> bool:
-        if version != self._coming_version:
-            self._coming, self._coming_version = {}, version
-        self._coming |= {member.id: member for member in map(read_member, frame["members"])}
+    def _receive_list(self, frame: Frame, version: int) -> bool:
+        if version != self._partial_version:
+            self._partial, self._partial_version = {}, version
+        self._partial |= {member.id: member for member in map(read_member, frame["members"])}
         if frame.get("more"):
             return False
-        is_news = self._version is None or self._all != self._coming
-        self._all, self._version = self._coming, version
-        self.interrupt()
-        return is_news
+        has_changed = self._version is None or self._members != self._partial
+        self._members, self._version = self._partial, version
+        self.discard_partial()
+        return has_changed
 
 
 Item: TypeAlias = Event | EventsLost | Members
 
 
-class Following:
-    """One topic; used on one event loop.
+class SharedSubscription:
+    """The subscription to a topic on the connection, which survives reconnects.
+
+    The reader and the connection share it: the connection queues what arrives for the topic, and
+    the ``Subscription`` in the reader's hands takes it from the queue.
+    It belongs to one event loop.
 
     Args:
         topic: the topic's name.
-        start: ``since`` or ``last``, or neither for what comes from now on.
-        max_queue: events that wait at most.
-        wants_members: the reader wants to be told when there are other members.
-        commands: the way to the server.
-        forget: called once, when it ends.
+        start: the field ``since`` or ``last``, or neither to receive new events only.
+        max_queue: maximum number of queued events.
+        wants_members: whether the reader wants to receive changed member lists.
+        commands: sends the commands to the server.
+        forget: called once, when this is closed.
 
     Attributes:
-        cursor: the place after what was handed out last; None until the server has said one.
-        members: who is on the topic, as far as the server told.
-        abandoned: nobody holds the subscription any more.
+        topic: the topic's name.
+        cursor: the cursor of the event that the reader took last; None until subscribed.
+        members: the members of the topic.
+        abandoned: True once the reader has dropped its ``Subscription``.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class Following:
         max_queue: int,
         wants_members: bool,
         commands: Commands,
-        forget: Callable[[Following], None],
+        forget: Callable[[SharedSubscription], None],
     ) -> None:
         self.topic = topic
         self.cursor: Cursor | None = None
@@ -116,108 +121,108 @@ class Following:
         self._wants_members = wants_members
         self._commands = commands
         self._forget = forget
-        self._place: Cursor | None = None  # after the newest event that was queued
-        self._items: deque[Item] = deque()
+        self._queued_cursor: Cursor | None = None  # of the newest queued event: resume from here
+        self._items: deque[Item] = deque()  # the queue
         self._changed = asyncio.Event()
-        self._is_up = False
-        self._is_live = False
-        self._paused = False
-        self._over = False
+        self._is_connected = False
+        self._is_live = False  # the server has answered the newest subscribe
+        self._is_paused = False  # unsubscribed until the reader has emptied half of the queue
+        self._closed = False
         self._error: Exception | None = None
-        self._attempt = object()  # of the newest subscribe; an answer to an older one is void
+        self._attempt = object()  # identifies the newest subscribe; older answers are ignored
         self._retries = Backoff()
-        self._retry: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
 
-    # The reader's side
+    # For the reader
 
-    async def begun(self) -> None:
-        """Wait until the server follows the topic.
+    async def wait_subscribed(self) -> None:
+        """Wait until the server has confirmed the subscription.
 
         Raises:
-            Exception: what ended it.
+            Exception: the error that closed it.
         """
-        while self._place is None and not self._over:
-            await self._change()
-        if self._error is not None and self._place is None:
+        while self._queued_cursor is None and not self._closed:
+            await self._wait_for_change()
+        if self._error is not None and self._queued_cursor is None:
             raise self._error
 
     async def next(self) -> Item | None:
-        """Return what is next; None at the end.
+        """Wait for the next item of the queue and return it; return None at the end.
 
-        Nothing is lost if it is cancelled.
+        A cancelled call loses no item.
 
         Raises:
-            Exception: what ended it, after all that came before.
+            Exception: the error that closed it, once the queue is empty.
         """
         while not self._items:
             if self._error is not None:
                 raise self._error
-            if self._over:
+            if self._closed:
                 return None
-            await self._change()
+            await self._wait_for_change()
         item = self._items.popleft()
         if not isinstance(item, Members):
             self.cursor = item.cursor or self.cursor
-        if self._paused and len(self._items) <= self._max_queue // 2:
-            self._paused = False
-            if self._is_up:
+        if self._is_paused and len(self._items) <= self._max_queue // 2:
+            self._is_paused = False
+            if self._is_connected:
                 self._subscribe()
         return item
 
     def put_back(self, item: Item) -> None:
-        """Let ``next()`` return it again."""
-        if item not in self._items:  # of members there is one list, the newest
+        """Put an item back, so that ``next()`` returns it again."""
+        if item not in self._items:  # the queue holds at most one member list
             self._items.appendleft(item)
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
-    def leave(self) -> None:
-        """Follow the topic no more and drop what waits."""
+    def unsubscribe(self) -> None:
+        """Unsubscribe and discard the queue."""
         self._items.clear()
-        self.end(None)
+        self.close(None)
 
-    def end(self, error: Exception | None) -> None:
-        """End it: after what waits, the reader gets the error, or the end of the iteration."""
-        if self._over:
+    def close(self, error: Exception | None) -> None:
+        """Close it: once the queue is empty, the reader gets the error, or the iteration ends."""
+        if self._closed:
             return
-        self._leave()
-        self._over, self._error = True, error
+        self._send_unsubscribe()
+        self._closed, self._error = True, error
         self._changed.set()
         self._forget(self)
 
-    # The connection's side
+    # For the connection
 
     def up(self) -> None:
-        """Follow: there is a connection."""
-        self._is_up = True
+        """Subscribe over a new connection."""
+        self._is_connected = True
         self._retries.reset()
-        if not self._paused:
+        if not self._is_paused:
             self._subscribe()
 
     def down(self) -> None:
-        """Wait: it broke."""
-        self._is_up = False
-        self._stop()
+        """Wait for the next connection."""
+        self._is_connected = False
+        self._stop_receiving()
 
-    def _stop(self) -> None:
-        """Take no event until the next answer."""
+    def _stop_receiving(self) -> None:
+        """Ignore events until the next subscribe is answered."""
         self._is_live = False
         self._attempt = object()
-        self.members.interrupt()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self.members.discard_partial()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
 
-    def _leave(self) -> None:
-        if self._is_up and not self._paused:
+    def _send_unsubscribe(self) -> None:
+        if self._is_connected and not self._is_paused:
             self._commands.request({"type": "unsubscribe", "topic": self.topic}, lambda _: None)
-        self._stop()
+        self._stop_receiving()
 
     def _subscribe(self) -> None:
         self._attempt = attempt = object()
-        start = self._start if self._place is None else {"since": str(self._place)}
+        start = self._start if self._queued_cursor is None else {"since": str(self._queued_cursor)}
 
         def answered(frame: Frame | None) -> None:
             if attempt is not self._attempt or frame is None:
@@ -231,78 +236,78 @@ class Following:
 
     def _subscribe_later(self) -> None:
         def again() -> None:
-            self._retry = None
+            self._retry_timer = None
             self._subscribe()
 
         loop = asyncio.get_running_loop()
-        self._retry = loop.call_later(self._retries.next(), again)
+        self._retry_timer = loop.call_later(self._retries.next(), again)
 
     def _subscribed(self, frame: Frame) -> None:
         self._is_live = True
-        is_first = self._place is None
-        self._place = Cursor.parse(frame["cursor"])
+        is_first = self._queued_cursor is None
+        self._queued_cursor = Cursor.parse(frame["cursor"])
         if frame.get("recovered") is False:
-            self._lose("")
+            self._queue_loss("")
         elif is_first:
-            self.cursor = self._place
+            self.cursor = self._queued_cursor
         if self._wants_members and self.members.list is None:
             self._check_presence()
         self._changed.set()
 
     def _check_presence(self) -> None:
-        """End it if the topic keeps no presence, so that nobody waits for ever to be told."""
+        """Close it if the topic does not track presence, as no member list would ever arrive."""
 
         def answered(frame: Frame | None) -> None:
             if frame is not None and frame.get("code") == "unsupported":
-                self.end(CommandRefused("unsupported", f"{self.topic}: {frame.get('message')}"))
+                self.close(CommandRefused("unsupported", f"{self.topic}: {frame.get('message')}"))
 
         self._commands.request({"type": "members", "topic": self.topic}, answered)
 
     def _refused(self, error: Frame) -> None:
         code, message = str(error.get("code")), str(error.get("message", ""))
-        if code == "already_subscribed":  # the unsubscribe before it was refused
+        if code == "already_subscribed":  # the preceding unsubscribe was refused
             self._repair()
         elif error.get("retry") is True:
             self._subscribe_later()
         else:
-            self._is_up = False  # there is nothing to leave
-            self.end(CommandRefused(code, f"{self.topic}: {message}"))
+            self._is_connected = False  # so that close() sends no unsubscribe
+            self.close(CommandRefused(code, f"{self.topic}: {message}"))
 
     def receive(self, frame: Frame) -> None:
-        """Take a frame about this topic that answers nothing."""
+        """Process a frame of this topic that is not an answer."""
         if not self._is_live:
-            return  # of a subscription before this one
+            return  # it belongs to an earlier subscribe
         match frame["type"]:
             case "event":
                 self._event(frame)
             case "reset":
-                self._place = Cursor.parse(frame["cursor"])
-                self._lose(str(frame.get("reason", "")))
+                self._queued_cursor = Cursor.parse(frame["cursor"])
+                self._queue_loss(str(frame.get("reason", "")))
             case "members" | "join" | "leave":
                 self._presence(frame)
             case "unsubscribed":
-                self._is_up = False  # it was left already
+                self._is_connected = False  # so that close() sends no unsubscribe
                 reason = str(frame.get("reason"))
-                said = frame.get("message") or "the server ended the subscription"
-                self.end(CommandRefused(reason, f"{self.topic}: {said}"))
+                message = frame.get("message") or "the server ended the subscription"
+                self.close(CommandRefused(reason, f"{self.topic}: {message}"))
 
     def _event(self, frame: Frame) -> None:
         cursor = None
         if "cursor" in frame:
-            cursor, place = Cursor.parse(frame["cursor"]), self._place
-            assert place is not None
-            if cursor.epoch == place.epoch and cursor.seq <= place.seq:
+            cursor, newest = Cursor.parse(frame["cursor"]), self._queued_cursor
+            assert newest is not None
+            if cursor.epoch == newest.epoch and cursor.seq <= newest.seq:
                 return
-            if (cursor.epoch, cursor.seq) != (place.epoch, place.seq + 1):
+            if (cursor.epoch, cursor.seq) != (newest.epoch, newest.seq + 1):
                 self._repair()
                 return
         if len(self._items) >= self._max_queue:
             if cursor is not None:
-                self._leave()
-                self._paused = True
-            return  # an event that is in no log arrives at most once
+                self._send_unsubscribe()
+                self._is_paused = True
+            return  # an ephemeral event is lost
         if cursor is not None:
-            self._place = cursor
+            self._queued_cursor = cursor
             self._retries.reset()
         data = json.dumps(frame.get("data"), ensure_ascii=False, separators=(",", ":"))
         time, origin = frame.get("time"), frame.get("origin")
@@ -310,22 +315,22 @@ class Following:
         self._changed.set()
 
     def _presence(self, frame: Frame) -> None:
-        if not self.members.continues(frame):
-            self._repair()  # a new subscription begins with the list
+        if not self.members.is_contiguous(frame):
+            self._repair()  # the answer to a new subscribe is followed by the list
         elif self.members.receive(frame) and self._wants_members:
             if self.members not in self._items:
                 self._items.append(self.members)
             self._changed.set()
 
     def _repair(self) -> None:
-        """Ask for everything after the last event: one is missing."""
-        self._leave()
+        """Resume from the newest queued event, because an event is missing."""
+        self._send_unsubscribe()
         self._subscribe_later()
 
-    def _lose(self, reason: str) -> None:
-        """Queue that events are missing; two holes with nothing between them are one."""
-        assert self._place is not None
+    def _queue_loss(self, reason: str) -> None:
+        """Queue an ``EventsLost``; it replaces one that would directly precede it."""
+        assert self._queued_cursor is not None
         if self._items and isinstance(self._items[-1], EventsLost):
             self._items.pop()
-        self._items.append(EventsLost(self.topic, self._place, reason))
+        self._items.append(EventsLost(self.topic, self._queued_cursor, reason))
         self._changed.set()

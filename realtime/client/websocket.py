@@ -14,27 +14,27 @@ from realtime.client.links import (
     OPEN_SECONDS,
     Address,
     Frame,
-    Hear,
     LinkClosed,
+    OnFrame,
     Silence,
+    closed_by_status,
     decode,
-    refused,
 )
 
 __all__ = ["WebSocketLink"]
 
-MAX_BYTES = 2**24  # of a frame; the server's own limit of an event is 64 KB unless it was raised
-CLOSE_SECONDS = 1.0  # that the server has for its part of a close
+MAX_BYTES = 2**24  # maximum size of a frame; the server limits an event to 64 KB by default
+CLOSE_SECONDS = 1.0  # timeout for the server's part of the closing handshake
 
 
 class _Connect(websockets.asyncio.client.connect):
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Follow none: our headers go to the address that was given."""
+        """Follow no redirect, which would send our headers to another address."""
         return exc
 
 
 class WebSocketLink:
-    """Each frame in a text frame."""
+    """A link over a WebSocket; each frame is one text message."""
 
     name = "websocket"
 
@@ -44,9 +44,9 @@ class WebSocketLink:
         self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._socket: ClientConnection | None = None
 
-    async def open(self, hear: Hear) -> None:
-        """Connect and take the welcome."""
-        self._hear = hear
+    async def open(self, on_frame: OnFrame) -> None:
+        """Connect and wait for the welcome frame; see ``Link``."""
+        self._on_frame = on_frame
         url = self._address.of("ws")
         try:
             async with asyncio.timeout(OPEN_SECONDS):
@@ -57,14 +57,16 @@ class WebSocketLink:
                     url.replace("http", "ws", 1),
                     additional_headers=self._address.headers,
                     open_timeout=None,
-                    ping_interval=None,  # heartbeats tell more: that frames come through
+                    ping_interval=None,  # heartbeats prove more: that frames arrive
                     close_timeout=CLOSE_SECONDS,
                     max_size=MAX_BYTES,
                     **tls,
                 )
                 await self._welcome(self._socket)
         except InvalidStatus as error:
-            raise refused(error.response.status_code, url, error.response.headers) from error
+            raise closed_by_status(
+                error.response.status_code, url, error.response.headers
+            ) from error
         except TimeoutError as error:
             raise LinkClosed(1006, f"{url} did not answer", blocked=True) from error
         except ConnectionClosed as error:
@@ -75,20 +77,18 @@ class WebSocketLink:
             raise LinkClosed(1006, f"{url}: {error}") from error
 
     async def _welcome(self, socket: ClientConnection) -> None:
-        """Take frames up to the first that says more than that a proxy is there."""
-        said = ""
+        """Receive frames up to the welcome, which proves that our server answers, not a proxy."""
         while True:
             frame = decode(await socket.recv())
             if frame is None:
                 continue
-            self._silence.heed(frame)
-            self._hear(frame)
+            self._silence.update(frame)
+            self._on_frame(frame)
             if frame["type"] == "welcome":
                 return
-            said = str(frame.get("message", said))
 
     async def run(self) -> None:
-        """Carry frames until the end."""
+        """Receive frames until the link is closed; see ``Link``."""
         assert self._socket is not None
         writing = asyncio.create_task(self._write(self._socket))
         try:
@@ -97,10 +97,10 @@ class WebSocketLink:
                     text = await self._socket.recv()
                 frame = decode(text)
                 if frame is not None:
-                    self._silence.heed(frame)
-                    self._hear(frame)
+                    self._silence.update(frame)
+                    self._on_frame(frame)
         except TimeoutError as error:
-            raise LinkClosed(1006, f"nothing came for {self._silence.seconds:g} s") from error
+            raise LinkClosed(1006, f"no frame arrived for {self._silence.seconds:g} s") from error
         except ConnectionClosed as error:
             raise LinkClosed(_code(error), str(error)) from error
         finally:
@@ -112,14 +112,14 @@ class WebSocketLink:
             while True:
                 await socket.send(await self._outgoing.get())
         except ConnectionClosed:
-            pass  # the reading side tells
+            pass  # run() raises
 
     def send(self, frame: Frame) -> None:
-        """Send a frame."""
+        """Queue a frame to be sent; see ``Link``."""
         self._outgoing.put_nowait(json.dumps(frame))
 
     async def close(self) -> None:
-        """Close the socket."""
+        """Close the WebSocket; see ``Link``."""
         if self._socket is not None:
             await self._socket.close()
 

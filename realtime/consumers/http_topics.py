@@ -15,7 +15,7 @@ from realtime.hub.hub import Hub
 from realtime.hub.presence import LivePresence, visit
 from realtime.hub.topic import LiveTopic
 from realtime.protocol.commands import parse_since
-from realtime.protocol.cursors import Composite, is_composite
+from realtime.protocol.cursors import CompositeCursor, is_composite
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import ErrorCode, frame
@@ -99,7 +99,7 @@ def _presences(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
     found: dict[str, Cursor] = {}
     for text in (request.value("since"), request.headers.get("last-event-id")):
         if text and is_composite(text):
-            composite = Composite(text)
+            composite = CompositeCursor(text)
             places = {name: composite.get(presence_log(name)) for name in names}
             found |= {name: place for name, place in places.items() if place is not None}
     return found
@@ -146,7 +146,7 @@ def _last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
     if not is_composite(text):
         return _reader(text, names)
     try:
-        return Composite(text).get
+        return CompositeCursor(text).get
     except InvalidCursor as error:
         raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), "leave it out") from None
 
@@ -161,7 +161,7 @@ def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
         return lambda name: None
     try:
         if is_composite(text) and len(names) != 1:
-            return Composite(text).get
+            return CompositeCursor(text).get
         start = parse_since(text, names[0] if len(names) == 1 else None)
     except InvalidCursor as error:
         hint = "fetch the state anew and ask without since"

@@ -1,1 +1,1 @@
-"""The wire protocol and its vocabulary: pure, without Django and without I/O."""
+"""The wire protocol: names, events, cursors, frames and commands, without Django or I/O."""

@@ -1,4 +1,4 @@
-"""The client's frames of the wire protocol, version 1: read into commands, or refused."""
+"""Parse the frames that clients send (wire protocol, version 1) into commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from realtime.exceptions import (
     ProtocolError,
     shorten,
 )
-from realtime.protocol.cursors import Composite, is_composite
+from realtime.protocol.cursors import CompositeCursor, is_composite
 from realtime.protocol.events import Cursor, check_event_name
 from realtime.protocol.frames import MAX_INTEGER, MAX_NESTING, ErrorCode, nesting
 from realtime.protocol.names import check_topic_name
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _LEADING_ID = re.compile(r'\s*\{\s*"id"\s*:\s*(-?(?:0|[1-9][0-9]{0,15}))\s*,')
-_MOMENT = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
+_TIMESTAMP = re.compile(r"@([0-9]{1,12}(?:\.[0-9]{1,9})?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Subscribe:
     """Follow a topic.
 
     Attributes:
-        since: resume after this cursor, or send what came after this moment (seconds since 1970).
-        last: send so many of the newest events first; never together with ``since``.
+        since: resume after this cursor, or after this time in seconds since 1970.
+        last: start with this many of the newest events; never together with ``since``.
     """
 
     id: int | None
@@ -55,7 +55,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """Follow a topic no more; says ``unsubscribed`` also where it was not followed."""
+    """Unsubscribe from a topic; the answer is ``unsubscribed``, even without a subscription."""
 
     id: int | None
     topic: str
@@ -63,7 +63,7 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish a client event; ``data`` is decoded and nested no deeper than ``MAX_NESTING``."""
+    """Publish a client event; ``data`` is decoded JSON, nested at most ``MAX_NESTING`` levels."""
 
     id: int | None
     topic: str
@@ -73,7 +73,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call an action of a topic; ``data`` as in ``Publish``, ``action`` is not checked further."""
+    """Call an action of a topic; whether the topic has the action is not checked here."""
 
     id: int | None
     topic: str
@@ -83,7 +83,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Ask who is on a topic."""
+    """List the members of a topic."""
 
     id: int | None
     topic: str
@@ -91,7 +91,7 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Present a token, which is a secret and stays out of ``repr``."""
+    """Authenticate with a token, which is a secret and therefore left out of ``repr()``."""
 
     id: int | None
     token: str = field(repr=False)
@@ -99,7 +99,7 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Ask for a ``pong``."""
+    """Request a ``pong``."""
 
     id: int | None = None
 
@@ -107,56 +107,60 @@ class Ping:
 Command: TypeAlias = Subscribe | Unsubscribe | Publish | Call | Members | Auth | Ping
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("out of range")
     return number
 
 
-def _no_constant(text: str) -> float:
+def _reject_constant(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_float=_parse_float, parse_constant=_reject_constant)
 
 
 def parse_since(text: str, topic: str | None = None) -> Cursor | float:
-    """Read where a client wants to begin: a cursor, or ``@`` and seconds since 1970.
+    """Parse a ``since``: a cursor, or ``@`` and a time in seconds since 1970.
 
     Args:
-        text: what the client sent.
-        topic: the topic that it wants to follow; its cursor is found in a composite one too.
+        text: the text that the client sent.
+        topic: the topic to follow; if given, a composite cursor that contains it is accepted too.
 
     Raises:
-        InvalidCursor: the text is neither, or a composite cursor without this topic.
+        InvalidCursor: the text is neither, or is a composite cursor without this topic.
     """
-    if moment := _MOMENT.fullmatch(text):
-        return float(moment[1])
+    if timestamp := _TIMESTAMP.fullmatch(text):
+        return float(timestamp[1])
     if topic is None or not is_composite(text):
         return Cursor.parse(text)
-    cursor = Composite(text).get(topic)
+    cursor = CompositeCursor(text).get(topic)
     if cursor is None:
         raise InvalidCursor(text, topic)
     return cursor
 
 
-def _bad(reason: str, id: int | None = None) -> ProtocolError:
+def _bad_frame(reason: str, id: int | None = None) -> ProtocolError:
     return ProtocolError(ErrorCode.BAD_FRAME, reason, id=id)
 
 
 def parse(text: str, max_bytes: int) -> Command:
-    """Read one frame of a client.
+    """Parse one frame of a client.
+
+    Args:
+        text: the frame.
+        max_bytes: the maximum size of a frame in UTF-8.
 
     Raises:
-        ProtocolError: it is not a command; the error says what to send instead.
+        ProtocolError: the frame is not a valid command; the error says what to send instead.
     """
     if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
         reason = f"send frames of at most {max_bytes} bytes"
         raise ProtocolError(ErrorCode.TOO_LARGE, reason, id=_leading_id(text))
     if nesting(text) > MAX_NESTING + 1:
         reason = f"send data that is nested at most {MAX_NESTING} levels deep"
-        raise _bad(reason, _leading_id(text))
+        raise _bad_frame(reason, _leading_id(text))
     try:
         fields = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -165,27 +169,29 @@ def parse(text: str, max_bytes: int) -> Command:
         reason = "send one JSON object a frame: a number in it is out of range"
         raise ProtocolError(ErrorCode.BAD_JSON, reason) from None
     if not isinstance(fields, dict):
-        raise _bad('send a JSON object such as {"type":"subscribe","id":1,"topic":"orders.42"}')
+        raise _bad_frame(
+            'send a JSON object such as {"type":"subscribe","id":1,"topic":"orders.42"}'
+        )
     received = _Fields(fields)
     type_ = received.text("type", "the name of a command")
-    if (read := _READERS.get(type_)) is None:
-        reason = f"{shorten(type_)} is not a command; send one of {', '.join(_READERS)}"
+    if (parse_command := _PARSERS.get(type_)) is None:
+        reason = f"{shorten(type_)} is not a command; send one of {', '.join(_PARSERS)}"
         raise ProtocolError(ErrorCode.UNKNOWN_TYPE, reason, id=received.id)
-    return read(received)
+    return parse_command(received)
 
 
 def _leading_id(text: str) -> int | None:
-    """Return the id of a frame that begins with it and is not read as a whole."""
+    """Return the id of a frame that is not parsed as a whole, if the id is its first field."""
     match = _LEADING_ID.match(text)
     return None if match is None or abs(int(match[1])) > MAX_INTEGER else int(match[1])
 
 
 class _Fields:
-    """The fields of a frame, read by the kind of value that each must have; null is absence."""
+    """The fields of a frame; each method checks a field's type. A null counts as absent."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
-        self.id: int | None = None  # until it is known, an error cannot carry it
+        self.id: int | None = None  # used by the error if the id itself is invalid
         self.id = self.integer("id", -MAX_INTEGER)
 
     def integer(self, key: str, minimum: int) -> int | None:
@@ -193,19 +199,21 @@ class _Fields:
         if value is None:
             return None
         if type(value) is not int or not minimum <= value <= MAX_INTEGER:
-            raise _bad(f"{key} must be a whole number from {minimum} to {MAX_INTEGER}", self.id)
+            raise _bad_frame(
+                f"{key} must be a whole number from {minimum} to {MAX_INTEGER}", self.id
+            )
         return value
 
     def optional_text(self, key: str, meaning: str) -> str | None:
         value = self._fields.get(key)
         if value is not None and not isinstance(value, str):
-            raise _bad(f"{key} must be a string: {meaning}", self.id)
+            raise _bad_frame(f"{key} must be a string: {meaning}", self.id)
         return value
 
     def text(self, key: str, meaning: str) -> str:
         value = self.optional_text(key, meaning)
         if not value:
-            raise _bad(f"{key} is missing: send {meaning} as a string", self.id)
+            raise _bad_frame(f"{key} is missing: send {meaning} as a string", self.id)
         return value
 
     def topic(self) -> str:
@@ -220,7 +228,7 @@ class _Fields:
         try:
             return check_event_name(name)
         except InvalidEventName as error:
-            raise _bad(str(error), self.id) from None
+            raise _bad_frame(str(error), self.id) from None
 
     def since(self, topic: str) -> Cursor | float | None:
         text = self.optional_text("since", "a cursor, or @ and seconds since 1970")
@@ -231,10 +239,10 @@ class _Fields:
         except InvalidCursor as error:
             reason = (
                 f"{shorten(text)} is neither a cursor as the server gave it nor @ and seconds "
-                "since 1970; nothing is subscribed: fetch the state and subscribe without since"
+                "since 1970; you are not subscribed: fetch the state and subscribe without since"
             )
             if error.topic:
-                reason = f"{error}; nothing is subscribed"
+                reason = f"{error}; you are not subscribed"
             raise ProtocolError(ErrorCode.BAD_CURSOR, reason, id=self.id) from None
 
     @property
@@ -246,7 +254,7 @@ def _subscribe(fields: _Fields) -> Subscribe:
     topic = fields.topic()
     since, last = fields.since(topic), fields.integer("last", 0)
     if since is not None and last is not None:
-        raise _bad("send since or last, not both", fields.id)
+        raise _bad_frame("send since or last, not both", fields.id)
     return Subscribe(fields.id, topic, since, last)
 
 
@@ -255,10 +263,12 @@ def _publish(fields: _Fields) -> Publish:
 
 
 def _call(fields: _Fields) -> Call:
-    return Call(fields.id, fields.topic(), fields.text("action", "its name"), fields.data)
+    return Call(
+        fields.id, fields.topic(), fields.text("action", "the name of an action"), fields.data
+    )
 
 
-_READERS: dict[str, Callable[[_Fields], Command]] = {
+_PARSERS: dict[str, Callable[[_Fields], Command]] = {
     "subscribe": _subscribe,
     "unsubscribe": lambda fields: Unsubscribe(fields.id, fields.topic()),
     "publish": _publish,

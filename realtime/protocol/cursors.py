@@ -1,9 +1,10 @@
-"""One text for the cursors of several topics, for URLs and ``Last-Event-ID``; pure.
+"""Composite cursors: the cursors of several topics in one text, for URLs and ``Last-Event-ID``.
 
-``<epoch>~<entry>.<entry>…``, several epochs with ``!`` between them; an entry is six characters of
-the topic's hash, six of the event's tag, and the number.
-That is 12 characters and the digits a topic, so that 100 topics stay under 2 KB and pass the header
-limits of proxies, which the topics' names would not.
+The format is ``<epoch>~<entry>.<entry>…``, with ``!`` between epochs.
+An entry consists of six characters for the hash of the topic's name, six for the event's tag, and
+the digits of its seq.
+At 12 characters plus digits for each topic, the cursors of 100 topics take about 2 KB and fit into
+the header size limits of proxies. With the names of the topics they would not fit.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from collections.abc import Iterable
 from realtime.exceptions import InvalidCursor
 from realtime.protocol.events import Cursor
 
-__all__ = ["Composite", "compose", "entry", "is_composite"]
+__all__ = ["CompositeCursor", "compose", "entry", "is_composite"]
 
-MAX_LENGTH = 16_384  # characters that are read at all; 100 topics with an epoch each take 8,000
+MAX_LENGTH = 16_384  # in characters; 100 topics with an epoch each take 8,000
 
 _ENTRY = re.compile(r"([A-Za-z0-9_-]{6})([A-Za-z0-9_-]{6})(0|[1-9][0-9]{0,17})")
 _EPOCH = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -29,18 +30,18 @@ def _base64(number: int) -> str:
 
 
 def _key(topic: str) -> str:
-    # SHA-256, since every language has it: the page's client makes these texts as well.
+    # SHA-256 because every language has it: the JavaScript client builds composite cursors too.
     digest = hashlib.sha256(topic.encode()).digest()[:4]
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def entry(topic: str, cursor: Cursor) -> tuple[str, str]:
-    """Return the epoch and the entry of one topic."""
+    """Return the epoch of a topic's cursor, and the topic's entry in a composite cursor."""
     return cursor.epoch, f"{_key(topic)}{_base64(cursor.tag)}{cursor.seq}"
 
 
 def compose(entries: Iterable[tuple[str, str]]) -> str:
-    """Return the text that holds entries as ``entry()`` made them."""
+    """Return the composite cursor of entries that ``entry()`` returned."""
     by_epoch: dict[str, list[str]] = {}
     for epoch, text in entries:
         by_epoch.setdefault(epoch, []).append(text)
@@ -48,18 +49,18 @@ def compose(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def is_composite(text: str) -> bool:
-    """Tell whether a text can only be a composite cursor; a cursor of one topic has no ``~``."""
+    """Return whether a text can only be a composite cursor: a topic's own cursor has no ``~``."""
     return "~" in text
 
 
-class Composite:
-    """Cursors of several topics, as a text brought them.
+class CompositeCursor:
+    """The cursors of several topics, parsed from a text.
 
-    Two topics whose hashes agree (1 in 10 million for 100 topics) share a cursor, which then fits
-    one of them and is refused by the other's log like any cursor that is not its own.
+    Two topics with the same hash (a chance of 1 in 10 million for 100 topics) share a cursor. It is
+    valid for one of them; the log of the other rejects it, as it does any foreign cursor.
 
     Raises:
-        InvalidCursor: the text is something else.
+        InvalidCursor: the text is not a composite cursor.
     """
 
     def __init__(self, text: str) -> None:
@@ -78,5 +79,5 @@ class Composite:
                 self._cursors[match[1]] = Cursor(epoch, int(match[3]), tag)
 
     def get(self, topic: str) -> Cursor | None:
-        """Return the cursor of a topic, or None if the text had none."""
+        """Return the cursor of a topic, or None if the composite cursor does not contain it."""
         return self._cursors.get(_key(topic))

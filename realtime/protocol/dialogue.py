@@ -1,9 +1,9 @@
-"""The conversation with one client, without I/O.
+"""The state of the conversation with one client, without I/O.
 
-A ``Dialogue`` takes the text of each frame that arrives and returns a command, or raises
-``ProtocolError``; it returns the text of each frame that answers.
-It owns what the conversation knows: the topics, the commands without an answer, the rate, whether
-the end was announced.
+A ``Dialogue`` parses each text frame that the client sends into a command, or raises
+``ProtocolError``; for each answer it returns the text of the frame to send.
+It tracks the subscribed topics, the unanswered commands, the rate limit, and whether the
+connection is about to be closed.
 """
 
 from __future__ import annotations
@@ -36,41 +36,41 @@ from realtime.protocol.frames import MEMBERS_CHARACTERS, CloseCode, ErrorCode, f
 
 __all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal"]
 
-BAD_FRAMES = 10  # in a row: a person typing is still answered, a broken program is not
+BAD_FRAMES = 10  # in a row; leaves room for a person at a console, but not for a broken client
 
 
 class Limits(Protocol):
-    """The limits that a dialogue keeps, all of one connection."""
+    """The limits that a dialogue enforces for one connection."""
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of a frame that a client sends."""
+        """Maximum size in bytes of a frame that the client sends."""
 
     @property
     def topics(self) -> int:
-        """Topics that are followed at a time."""
+        """Maximum number of topics followed at the same time."""
 
     @property
     def commands_per_second(self) -> int:
-        """Commands a second in the long run."""
+        """Maximum number of commands per second, on average."""
 
     @property
     def commands_burst(self) -> int:
-        """Commands at once after a pause."""
+        """Maximum number of commands in a burst after a pause."""
 
     @property
     def pending(self) -> int:
-        """Commands without an answer, other than subscribe and unsubscribe."""
+        """Maximum number of unanswered commands other than subscribe and unsubscribe."""
 
 
 def forbidden(id: int | None = None) -> ProtocolError:
-    """Return the one refusal, whether the topic is unknown or the user may not follow it."""
+    """Return the refusal for an unknown topic and for a forbidden one, which look the same."""
     reason = "this topic does not exist, or you may not do this with it"
     return ProtocolError(ErrorCode.FORBIDDEN, reason, id=id)
 
 
 def refusal(error: Exception, id: int | None = None) -> ProtocolError:
-    """Say why a command failed in the protocol's words, and give nothing else away."""
+    """Return the protocol error for an exception; it reveals no details of the server."""
     match error:
         case ProtocolError():
             error.id = id if error.id is None else error.id
@@ -78,12 +78,12 @@ def refusal(error: Exception, id: int | None = None) -> ProtocolError:
         case UnknownTopic() | InvalidTopicName():
             return forbidden(id)
         case PresenceDisabled():
-            reason = "this topic does not tell who is on it"
+            reason = "this topic does not track presence"
             return ProtocolError(ErrorCode.UNSUPPORTED, reason, id=id)
         case InvalidData():
             return ProtocolError(ErrorCode.BAD_DATA, str(error), id=id)
         case StoreError() | PublishError():
-            reason = "the server cannot reach its log now; try again in a few seconds"
+            reason = "the server cannot reach its event log now; try again in a few seconds"
             return ProtocolError(ErrorCode.UNAVAILABLE, reason, id=id)
         case _:
             reason = "the server failed to run this command; its log says why"
@@ -91,7 +91,12 @@ def refusal(error: Exception, id: int | None = None) -> ProtocolError:
 
 
 class Bucket:
-    """A token bucket; full at first."""
+    """A token bucket, which starts full.
+
+    Args:
+        rate: tokens added per second.
+        burst: capacity, in tokens.
+    """
 
     __slots__ = ("burst", "filled", "level", "rate")
 
@@ -102,15 +107,15 @@ class Bucket:
         self.filled = 0.0
 
     def take(self, now: float) -> bool:
-        """Take a token if one is there; ``now`` is any clock in seconds that does not go back."""
+        """Take a token if one is available; ``now`` is a monotonic time in seconds."""
         return self.reserve(now, 0.0) <= 0.0
 
     def reserve(self, now: float, patience: float) -> float:
-        """Return in how many seconds a token is there, and take it if that is soon enough.
+        """Return the seconds until a token is available; take it if the caller can wait that long.
 
         Args:
-            now: any clock in seconds that does not go back.
-            patience: seconds until a token that is taken has to be there; it is lent till then.
+            now: monotonic time in seconds.
+            patience: maximum wait in seconds. If the wait is longer, no token is taken.
         """
         self.level = min(self.burst, self.level + max(0.0, now - self.filled) * self.rate)
         self.filled = max(self.filled, now)
@@ -121,23 +126,24 @@ class Bucket:
 
 
 class Dialogue:
-    """The conversation with one client; not thread-safe, it belongs to one event loop.
+    """The state of the conversation with one client; not thread-safe.
 
-    Every command that ``receive_text()`` returns is answered once: by ``subscribed()``,
-    ``unsubscribed()``, ``ok()``, ``result()``, ``members()`` or ``pong()``, or by ``refused()``.
+    Answer every command that ``receive_text()`` returns exactly once: with ``subscribed()``,
+    ``unsubscribed()``, ``ok()``, ``result()``, ``members()`` or ``pong()``, or with ``refused()``.
 
     Attributes:
-        is_closing: the end was announced or decided; what the client still sends is passed over.
+        is_closing: True once a close was announced or decided; further frames are ignored.
+        limits: the limits of this connection.
     """
 
     __slots__ = (
         "_bad_frames",
         "_commands",
-        "_open_following",
-        "_open_others",
         "_pending",
         "_refusals",
         "_subscribed",
+        "_unanswered_others",
+        "_unanswered_subscribes",
         "is_closing",
         "limits",
     )
@@ -147,30 +153,31 @@ class Dialogue:
         self.is_closing = False
         self._pending: dict[str, Subscribe] = {}
         self._subscribed: set[str] = set()
-        # Following is bounded by the topics, so that a page that subscribes to all of them at once
-        # is not refused; it is counted only against leaving and joining in a circle.
-        self._open_following = 0
-        self._open_others = 0
+        # These have a limit of their own, so that a page can subscribe to all its topics at once.
+        # It only stops a client that subscribes and unsubscribes in a loop.
+        self._unanswered_subscribes = 0  # and unsubscribes
+        self._unanswered_others = 0
         self._bad_frames = 0
         self._commands = Bucket(limits.commands_per_second, limits.commands_burst)
-        # As much again is refused politely; who sends twice the rate for long is not listening.
+        # Refused commands have a bucket of the same size. A client that empties it too keeps
+        # sending at more than twice the rate and ignores the errors, so it is closed.
         self._refusals = Bucket(limits.commands_per_second, limits.commands_burst)
 
     @property
     def topics(self) -> frozenset[str]:
-        """The topics that are followed or will be once their subscribe is answered."""
+        """The topics that are followed, or will be when their subscribe is answered."""
         return frozenset(self._subscribed.union(self._pending))
 
     def receive_text(self, text: str, now: float) -> Command | None:
-        """Take a text frame; return its command, or None if it came after the end.
+        """Parse a text frame and return its command; None if the connection is closing.
 
         Args:
-            text: the frame as it came.
-            now: seconds on any clock that does not go back.
+            text: the frame.
+            now: monotonic time in seconds.
 
         Raises:
-            ProtocolError: send ``error(…)`` of it; then, if it has a ``close_code``, send
-                ``closing(…)`` of that and close with it.
+            ProtocolError: the frame is refused. Send ``error()`` with it; if it has a
+                ``close_code``, then send ``closing()`` and close the connection with that code.
         """
         if self.is_closing:
             return None
@@ -182,10 +189,10 @@ class Dialogue:
         return command
 
     def receive_bytes(self, data: bytes) -> None:
-        """Take a binary frame, which ends the conversation.
+        """Refuse a binary frame, which is a reason to close the connection.
 
         Raises:
-            ProtocolError: as in ``receive_text()``.
+            ProtocolError: handle it as one of ``receive_text()``.
         """
         if not self.is_closing:
             self.is_closing = True
@@ -201,7 +208,7 @@ class Dialogue:
             raise
         self._check_rate(now, command.id)
         self._bad_frames = 0
-        self._begin(command)
+        self._track(command)
         return command
 
     def _check_rate(self, now: float, id: int | None) -> None:
@@ -216,7 +223,7 @@ class Dialogue:
 
     def _count_bad(self, error: ProtocolError) -> None:
         if error.id is not None:
-            return  # who numbers its commands hears of it, and its rate bounds the rest
+            return  # the error frame carries the id, and the rate limit bounds the number
         if error.code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_FRAME, ErrorCode.TOO_LARGE):
             self._bad_frames = 0
             return
@@ -224,50 +231,53 @@ class Dialogue:
         if self._bad_frames >= BAD_FRAMES:
             error.close_code = CloseCode.BAD
 
-    def _begin(self, command: Command) -> None:
-        """Note a command that waits for its answer, or refuse it."""
+    def _track(self, command: Command) -> None:
+        """Count a command as unanswered; refuse it if there are too many."""
         busy = ProtocolError(
             ErrorCode.BUSY,
-            "too many commands of this connection have no answer yet; wait for some",
+            "too many commands of this connection have no answer yet; wait for some answers",
             id=command.id,
         )
         match command:
             case Ping():
                 return
             case Subscribe() | Unsubscribe():
-                if self._open_following >= self.limits.pending + 2 * self.limits.topics:
+                if self._unanswered_subscribes >= self.limits.pending + 2 * self.limits.topics:
                     raise busy
-                self._follow(command)
-                self._open_following += 1
+                self._update_topics(command)
+                self._unanswered_subscribes += 1
             case _:
-                if self._open_others >= self.limits.pending:
+                if self._unanswered_others >= self.limits.pending:
                     raise busy
-                self._open_others += 1
+                self._unanswered_others += 1
 
-    def _follow(self, command: Subscribe | Unsubscribe) -> None:
-        # The topics change when a command arrives, not when it is answered, so that a client may
-        # send subscribe, unsubscribe and subscribe again without waiting in between.
+    def _update_topics(self, command: Subscribe | Unsubscribe) -> None:
+        # The topics change when a command arrives, not when it is answered, so a client can send
+        # subscribe, unsubscribe and subscribe without waiting for the answers.
         topic = command.topic
         if isinstance(command, Unsubscribe):
             self._pending.pop(topic, None)
             self._subscribed.discard(topic)
             return
         if topic in self._subscribed or topic in self._pending:
-            reason = f"this connection follows {topic} already; unsubscribe first to resume anew"
+            reason = f"this connection already follows {topic}; unsubscribe before you resume"
             raise ProtocolError(ErrorCode.ALREADY_SUBSCRIBED, reason, id=command.id)
         if len(self._subscribed) + len(self._pending) >= self.limits.topics:
-            reason = f"this connection follows {self.limits.topics} topics, which is the limit"
+            reason = (
+                f"this connection already follows {self.limits.topics} topics, which is the limit; "
+                "unsubscribe from one first"
+            )
             raise ProtocolError(ErrorCode.TOO_MANY_TOPICS, reason, id=command.id)
         self._pending[topic] = command
 
-    def _end(self, command: Command) -> None:
+    def _untrack(self, command: Command) -> None:
         match command:
             case Ping():
                 pass
             case Subscribe() | Unsubscribe():
-                self._open_following -= 1
+                self._unanswered_subscribes -= 1
             case _:
-                self._open_others -= 1
+                self._unanswered_others -= 1
 
     # Answers
 
@@ -279,15 +289,15 @@ class Dialogue:
         recovered: bool | None = None,
         replayed: int = 0,
     ) -> str:
-        """Answer a subscribe that succeeded; the replay, if there is one, comes after this frame.
+        """Answer a subscribe that succeeded; send the replay, if any, after this frame.
 
         Args:
             command: the subscribe.
-            cursor: where the replay begins; with ``recovered=False``, where the log stands.
-            recovered: whether nothing after ``since`` is missing; left out unless it was sent.
-            replayed: how many events follow that are older than the subscription.
+            cursor: the cursor at which the replay starts; with ``recovered=False``, the head.
+            recovered: True if no event after ``since`` is missing; ignored without ``since``.
+            replayed: number of events in the replay.
         """
-        self._end(command)
+        self._untrack(command)
         if self._pending.get(command.topic) is command:
             del self._pending[command.topic]
             self._subscribed.add(command.topic)
@@ -302,17 +312,17 @@ class Dialogue:
 
     def unsubscribed(self, command: Unsubscribe) -> str:
         """Answer an unsubscribe."""
-        self._end(command)
+        self._untrack(command)
         return frame("unsubscribed", id=command.id, topic=command.topic, reason="asked")
 
     def ok(self, command: Publish | Auth) -> str:
-        """Answer a command that has nothing to return."""
-        self._end(command)
+        """Answer a command that succeeded and has no result."""
+        self._untrack(command)
         return frame("ok", id=command.id)
 
     def result(self, command: Call, data: str) -> str:
-        """Answer a call with the JSON text of what the action returned."""
-        self._end(command)
+        """Answer a call with the action's result as JSON text."""
+        self._untrack(command)
         return f'{frame("result", id=command.id)[:-1]},"data":{data}}}'
 
     def members(
@@ -323,40 +333,41 @@ class Dialogue:
         *,
         max_characters: float = MEMBERS_CHARACTERS,
     ) -> list[str]:
-        """Answer with who is on a topic, in the frames of ``members_frames()``."""
-        self._end(command)
-        id, most = command.id, max_characters
-        return members_frames(command.topic, members, version, id, max_characters=most)
+        """Answer with the members of a topic; see ``members_frames()``."""
+        self._untrack(command)
+        return members_frames(
+            command.topic, members, version, command.id, max_characters=max_characters
+        )
 
     def pong(self, command: Ping) -> str:
         """Answer a ping."""
         return frame("pong", id=command.id)
 
     def refused(self, command: Command, error: Exception) -> str:
-        """Answer a command that failed, with what ``refusal()`` makes of the error."""
-        self._end(command)
+        """Answer a command that failed, with the ``refusal()`` of the error."""
+        self._untrack(command)
         if isinstance(command, Subscribe) and self._pending.get(command.topic) is command:
             del self._pending[command.topic]
         return self.error(refusal(error, command.id))
 
-    # Frames that nobody asked for
+    # Frames that are not answers
 
     def withdrawn(self, topic: str, reason: str = "forbidden") -> str:
-        """Tell that the server ended a subscription."""
+        """Return the frame that announces that the server ended a subscription."""
         self._subscribed.discard(topic)
         return frame("unsubscribed", topic=topic, reason=reason)
 
     def error(self, error: ProtocolError) -> str:
-        """Return the frame of an error that ``receive_text()`` or ``check_version()`` raised."""
+        """Return the frame for an error of ``receive_text()`` or ``check_version()``."""
         code = ErrorCode(error.code)
         return frame("error", id=error.id, code=code, message=error.reason, retry=code.retry)
 
     def closing(self, code: CloseCode, retry_after: float | None = None) -> str:
-        """Announce a close; what the client sends from now on is passed over.
+        """Announce a close; further frames of the client are ignored.
 
         Args:
-            code: the code that the socket is closed with next.
-            retry_after: seconds to wait before coming back, another one for every client.
+            code: the close code that the connection is about to be closed with.
+            retry_after: seconds after which the client may reconnect, randomised per client.
         """
         self.is_closing = True
         return frame("closing", reason=code.reason, retry_after=retry_after)

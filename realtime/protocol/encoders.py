@@ -1,6 +1,6 @@
-"""How an event becomes text and bytes: encoded once, the same for every client.
+"""Encode events into text and bytes, once for all clients.
 
-The data is encoded when it is published; from then on it is text that nothing decodes.
+An event's data is encoded when it is published; after that, the server never decodes it.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ __all__ = [
 Default = Callable[[Any], Any]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PATH_LENGTH = 120  # characters of a path in an error; its end says most
+_PATH_LENGTH = 120  # characters of a path in an error; a longer path loses its beginning
 
 
 def encode_data(value: Any, default: Default, limit: int) -> str:
     """Return the JSON text of an event's data.
 
-    Text outside ASCII stays as it is, which is half the bytes of its escapes; a lone surrogate,
-    which has no UTF-8 form, is escaped.
+    Characters outside ASCII are not escaped, which halves their size; only a lone surrogate is,
+    because it cannot be encoded as UTF-8.
 
     Args:
-        value: what was published.
-        default: turns a value that JSON does not know into one that it knows; raises TypeError or
-            ValueError for what it does not know either.
-        limit: bytes of UTF-8 that are allowed.
+        value: the data.
+        default: converts a value that JSON does not support into one that it supports; raises
+            TypeError or ValueError for any other value.
+        limit: maximum size in bytes of UTF-8.
 
     Raises:
-        DataNotSerializable: a value has no JSON form or is nested deeper than ``MAX_NESTING``.
-        DataTooLarge: the text is longer than the limit.
+        DataNotSerializable: a value has no JSON form, or is nested deeper than ``MAX_NESTING``.
+        DataTooLarge: the text is larger than the limit.
     """
     try:
         text = json.dumps(
@@ -61,7 +61,7 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
-        # JSON has these characters inside strings only, so an escape is right wherever one stands.
+        # In JSON these characters occur only inside strings, where an escape is always valid.
         text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
         size = len(text.encode())
     if size > limit:
@@ -72,7 +72,7 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
 
 
 def event_frame(event: Event) -> str:
-    """Return the text of an ``event`` frame, around the data as it was encoded."""
+    """Return the text of an ``event`` frame; the data is inserted as it was encoded."""
     text = (
         f'{{"type":"event","topic":{json.dumps(event.topic)},"event":{json.dumps(event.name)}'
         f',"data":{event.json}'
@@ -101,14 +101,15 @@ def websocket_frame(text: str) -> bytes:
 
 
 def sse_chunk(frame: str) -> bytes:
-    r"""Return the part of an event-stream entry that all clients share: its ``data:`` line.
+    """Return the part of an event-stream entry that is the same for all clients: ``data: …``.
 
-    The client's own ``id:`` line, where it wants one, and the empty line that ends the entry
-    follow in the same write.
+    The rest of the entry follows in the same write: the client's own ``id:`` line, if it wants
+    one, and the empty line that ends the entry.
 
     Args:
-        frame: the text of a frame, JSON without line breaks between its tokens as everything here
-            writes it; inside strings JSON has them escaped, so no frame forges a line.
+        frame: the text of a frame. It must be JSON without line breaks between tokens, as all
+            functions of this package return it. Inside strings JSON escapes line breaks, so a
+            frame cannot inject a line.
 
     Source: HTML, section 9.2.6 (a line ends with CR LF, LF or CR).
     """
@@ -116,44 +117,45 @@ def sse_chunk(frame: str) -> bytes:
 
 
 def stream_entry(frame: str, id: str = "") -> bytes:
-    """Return a whole entry of an event stream.
+    """Return a complete entry of an event stream.
 
     Args:
         frame: the text of a frame; see ``sse_chunk()``.
-        id: the client's id after it; none if empty.
+        id: the value of the ``id:`` line; no line if empty.
     """
     return sse_chunk(frame) + (b"id: %b\n\n" % id.encode() if id else b"\n")
 
 
 def http_chunk(body: bytes) -> bytes:
-    """Return a part of a body as it travels in chunked transfer coding; none for no bytes.
+    """Return a chunk of a body in chunked transfer coding, or no bytes for an empty part.
 
-    Source: RFC 9112, section 7.1 (a chunk without bytes would end the body).
+    Source: RFC 9112, section 7.1 (an empty chunk would end the body).
     """
     return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
 
 
 class Wire(StrEnum):
-    """The forms of a frame that all who receive it in that form share."""
+    """The wire formats of a frame; in each format, all clients receive the same bytes."""
 
     #: a WebSocket text frame
     WEBSOCKET = "websocket"
-    #: the beginning of an entry of an event stream, up to the client's own id
+    #: the start of an event-stream entry, up to the client's own id
     LINE = "line"
-    #: an entry of an event stream without an id, in a chunk of HTTP
+    #: an event-stream entry without an id, as an HTTP chunk
     STREAM = "stream"
-    #: the same with the id of a client that follows this topic and no other
+    #: the same with an id, for a client that follows this topic only
     STREAM_WITH_ID = "stream_with_id"
 
 
 class Frame:
-    """A frame of the server's, whose forms are each made once, however many receive it.
+    """A frame to send to clients, which is encoded once for each wire format.
 
     Attributes:
-        text: its JSON text.
-        size: the bytes of the text in UTF-8.
-        place: the topic and the cursor at which it leaves its receiver; None if it moves nobody.
-        made: its forms on the wire that were made already; ``wire()`` makes them.
+        text: the frame as JSON text.
+        size: size of the text in UTF-8, in bytes.
+        place: the topic and the cursor from which a client resumes once it has this frame; None if
+            the frame does not change the client's cursor.
+        made: the wire formats that ``wire()`` has encoded so far.
     """
 
     __slots__ = ("_entry", "made", "place", "size", "text")
@@ -167,7 +169,7 @@ class Frame:
 
     @property
     def frames(self) -> Sequence[Frame]:
-        """Itself: what a bundle has several of."""
+        """The frame itself, so that it can be used like a ``Bundle``."""
         return (self,)
 
     @property
@@ -177,14 +179,14 @@ class Frame:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """Its place as an entry of a composite cursor; only for a frame that has a place."""
+        """The entry of ``place`` in a composite cursor; only for a frame that has one."""
         if self._entry is None:
             assert self.place is not None
             self._entry = entry(*self.place)
         return self._entry
 
     def wire(self, form: Wire) -> bytes:
-        """Return its bytes in a form that all receivers share."""
+        """Return the bytes of the frame in a wire format."""
         found = self.made.get(form)
         if found is None:
             found = self.made[form] = self._make(form)
@@ -201,12 +203,12 @@ class Frame:
 
 
 class Bundle:
-    """Frames that leave together, joined once for all who receive them; used like a ``Frame``.
+    """Frames that are sent together, joined once for all clients; used like a ``Frame``.
 
     Attributes:
-        frames: in their order.
-        size: the bytes of their texts in UTF-8.
-        made: as a frame's.
+        frames: the frames, in order.
+        size: size of their texts in UTF-8, in bytes.
+        made: the wire formats that ``wire()`` has encoded so far.
     """
 
     __slots__ = ("frames", "made", "size")
@@ -217,7 +219,7 @@ class Bundle:
         self.made: dict[Wire, bytes] = {}
 
     def wire(self, form: Wire) -> bytes:
-        """Return their bytes in a form that all receivers share."""
+        """Return the bytes of all frames in a wire format."""
         found = self.made.get(form)
         if found is None:
             found = self.made[form] = b"".join([frame.wire(form) for frame in self.frames])
@@ -225,24 +227,24 @@ class Bundle:
 
 
 def bundle(frames: Sequence[Frame]) -> Frame | Bundle:
-    """Return frames, of which there is one at least, as one thing to write."""
+    """Return one object to write for one or more frames."""
     return frames[0] if len(frames) == 1 else Bundle(frames)
 
 
 def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializable:
-    """Find the value that json refused; only its error says what, and none says where."""
+    """Return an error with the path to the value that ``json`` rejected without naming its path."""
     try:
         _check(value, default, "data", ())
     except DataNotSerializable as found:
         return found
-    # The value changed in between, or its default() does not answer the same twice.
+    # The value has changed since, or default() returned something else this time.
     return DataNotSerializable("data", str(error))
 
 
 def _check(value: Any, default: Default, path: str, parents: tuple[int, ...]) -> None:
-    """Walk a value as json does, and raise at the first one that cannot be sent.
+    """Traverse a value as ``json`` does, and raise for the first part that cannot be sent.
 
-    ``parents`` are the identities of the values that hold this one.
+    ``parents`` are the ``id()`` of the values that contain this one.
     """
     if value is None or isinstance(value, str):
         return
@@ -274,7 +276,7 @@ def _default(value: Any, default: Default, path: str) -> Any:
         return default(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(value)
-        # What json's own encoder says of a type that it does not know, the path says better.
+        # This is json's own text for an unsupported type; ours says what to publish instead.
         if str(error) == f"Object of type {kind.__name__} is not JSON serializable":
             why = "publish what clients need of it, such as model_to_dict(…) or .values()"
             raise _refuse(path, f"it is of type {kind.__qualname__}; {why}") from error
@@ -301,8 +303,8 @@ def _check_key(key: Any, path: str) -> None:
 
 def _key(key: Any) -> str:
     try:
-        text = ascii(key)  # an error message must be printable too
-    except Exception:  # a project's own __repr__, or an integer with too many digits
+        text = ascii(key)  # an error message must be printable
+    except Exception:  # a __repr__() that fails, or an integer with too many digits
         text = f"<{type(key).__qualname__}>"
     return text if len(text) <= 40 else f"{text[:39]}…"
 

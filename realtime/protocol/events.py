@@ -1,4 +1,4 @@
-"""The values that everything here is about: an event, its cursor, and who is on a topic."""
+"""The values that the whole package works with: events, cursors and members."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _EVENT_NAME = re.compile(r"[A-Za-z0-9_~@+:.-]{1,100}")
 def check_event_name(name: object) -> str:
     """Return the name if it is a valid event name.
 
-    An event name is 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, the characters
-    of a topic name, so that it can stand in a stream's line and in a DOM event's type.
+    An event name is 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, which are those of a
+    topic name. Such a name is safe in a line of an event stream and as the type of a DOM event.
 
     Raises:
-        InvalidEventName: it is not.
+        InvalidEventName: it is not a valid event name; the error lists the allowed characters.
     """
     if not isinstance(name, str) or _EVENT_NAME.fullmatch(name) is None:
         raise InvalidEventName(
@@ -33,15 +33,16 @@ def check_event_name(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a topic's log: just after the event that it names.
+    """A position in a topic's log: directly after the event that it names.
 
-    On the wire it is one opaque string, ``str(cursor)``; nothing but this class reads it.
+    On the wire it is one opaque string, ``str(cursor)``, which only this class parses.
 
     Attributes:
-        epoch: one life of the log; 1 to 32 URL-safe characters.
-        seq: the event's number in the log; 0 is the beginning, before the first event.
-        tag: 32 random bits of the event, so that a cursor from before a restored backup or an
-            invented one does not pass for another event with the same number.
+        epoch: identifies one life of the log, from its start to its next restart; 1 to 32
+            URL-safe characters.
+        seq: the event's number in the log, counted from 1; 0 is the start of the log.
+        tag: 32 random bits of the event. They tell it apart from another event with the same seq,
+            for a cursor that was forged or that is older than a restored backup.
     """
 
     epoch: str
@@ -53,10 +54,10 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
-        """Read a cursor that ``str(cursor)`` wrote.
+        """Parse the text that ``str(cursor)`` returned.
 
         Raises:
-            InvalidCursor: the text is something else.
+            InvalidCursor: the text is not a cursor.
         """
         match = _CURSOR.fullmatch(text)
         if match is None:
@@ -66,14 +67,14 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that has no place in a log yet.
+    """An event that has not been appended to a log yet.
 
     Attributes:
         name: the event's name.
-        json: its data, already encoded.
-        origin: hash of the page that caused it and ignores it, or None.
-        id: made once per event where its append may be repeated (a relay that died); a store
-            that has seen the id does not append it again. None where that cannot happen.
+        json: its data, encoded as JSON.
+        origin: hash of the page that caused the event and therefore ignores it, or None.
+        id: makes the append idempotent: a store that has seen the id does not append the event
+            again. None if the append is never retried.
     """
 
     name: str
@@ -84,15 +85,15 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that was published on a topic.
+    """An event that was published to a topic.
 
     Attributes:
         topic: the topic's name.
-        name: what happened, such as ``shipped``.
+        name: the event's name, such as ``shipped``.
         json: the data as the JSON text that every client receives.
-        cursor: its place in the topic's log; None for an ephemeral event.
+        cursor: the event's position in the topic's log; None for an ephemeral event.
         time: seconds since 1970 on the store's clock; never decreases within a topic.
-        origin: hash of the page that caused it and ignores it, or None.
+        origin: hash of the page that caused the event and therefore ignores it, or None.
     """
 
     topic: str
@@ -104,7 +105,7 @@ class Event:
 
     @property
     def data(self) -> Any:
-        """The data, decoded anew from ``json`` at each access: as clients see it."""
+        """The data as clients see it; each access decodes ``json`` again."""
         return json.loads(self.json)
 
     @property
@@ -115,13 +116,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody who is on a topic.
+    """A member of a topic: a user or a visitor who is subscribed to it.
 
     Attributes:
-        id: ``user.7`` for the user 7, the name of the user's own topic; for a visitor who is not
-            signed in, ``connection.`` and a name of the connection that gives no rights.
+        id: for a user, the name of the user's own topic, such as ``user.7``; for a visitor who is
+            not signed in, ``connection.`` and the public id of the connection, which is no secret.
         user: the user's primary key as text; None for a visitor.
-        info: what ``Topic.member_info()`` returned, as JSON has it.
+        info: the result of ``Topic.member_info()``, as decoded JSON.
     """
 
     id: str

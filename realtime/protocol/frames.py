@@ -1,8 +1,8 @@
-"""The server's frames of the wire protocol, version 1, with the words and codes that they use.
+"""The frames that the server sends (wire protocol, version 1), with their codes and reasons.
 
-``commands`` reads the client's frames, ``dialogue`` holds the conversation that both make,
-``encoders`` writes the frame of an event, and ``docs/wire-protocol.md`` describes all of it for
-authors of clients.
+``commands`` parses the frames of clients, ``dialogue`` tracks the conversation, and ``encoders``
+builds the frames of events.
+``docs/wire-protocol.md`` documents the protocol for authors of clients.
 """
 
 from __future__ import annotations
@@ -37,112 +37,115 @@ __all__ = [
 ]
 
 VERSION = 1
-HEARTBEAT_SECONDS = 25  # most proxies cut a connection that is silent for 30 or 60 seconds
-SILENCE_SECONDS = 35  # a client that hears nothing for so long reconnects: a heartbeat and a grace
-MAX_NESTING = 100  # levels of an event's data; the shallowest common parser (.NET) reads 64 to 128
-MEMBERS_CHARACTERS = 131_072  # of a list of members in one frame; Daphne sends no megabyte at once
-MAX_INTEGER = 2**53  # what every JSON parser reads exactly, JavaScript's included
+HEARTBEAT_SECONDS = 25  # most proxies close a connection that is silent for 30 or 60 seconds
+SILENCE_SECONDS = 35  # after which a client reconnects: one heartbeat interval and 10 seconds
+MAX_NESTING = 100  # levels of an event's data; the shallowest common parsers (.NET) stop at 64-128
+MEMBERS_CHARACTERS = 131_072  # of a member list in one frame; Daphne limits a message to 1 MiB
+MAX_INTEGER = 2**53  # up to here, every JSON parser reads integers exactly, also JavaScript's
 
 
 class CloseCode(IntEnum):
-    """Why the server closes a WebSocket; ``reason`` is the word in the ``closing`` frame.
+    """Why the server closes a WebSocket; ``reason`` is sent in the ``closing`` frame.
 
-    A client does not come back after 4400-4499, and does, with backoff, after everything else.
+    A client does not reconnect after 4400 to 4499; after any other code it does, with backoff.
     """
 
     reason: str
 
     def __new__(cls, value: int, reason: str = "") -> CloseCode:
-        """Make a member of a number and its reason; ``CloseCode(4400)`` finds it again."""
+        """Create a member from a code and its reason; ``CloseCode(4400)`` looks it up."""
         member = int.__new__(cls, value)
         member._value_ = value
         member.reason = reason
         return member
 
-    #: The client does not speak this protocol: a binary frame, or only bad frames in a row.
+    #: The client does not speak this protocol: it sent a binary frame or many bad frames in a row.
     BAD = 4400, "bad"
-    #: The user signed out, or the session or token expired: sign in first.
+    #: The user signed out, or the session or token expired; sign in before reconnecting.
     SIGNED_OUT = 4401, "signed_out"
-    #: The origin or the user is refused altogether.
+    #: The origin or the user is not allowed to connect.
     FORBIDDEN = 4403, "forbidden"
-    #: The client asked for a version of the protocol that this server does not speak.
+    #: The client requested a version of the protocol that this server does not support.
     VERSION = 4406, "version"
-    #: The client went on sending although it was told to slow down.
+    #: The client kept sending after ``rate_limited`` errors.
     LIMIT = 4429, "limit"
-    #: Something failed in the server; its log says what.
+    #: An error occurred on the server; the cause is in its error log.
     FAILED = 4500, "failed"
-    #: The server restarts; come back after ``retry_after`` seconds.
+    #: The server restarts; reconnect after ``retry_after`` seconds.
     RESTART = 4512, "restart"
-    #: The client reads slower than events come; it resumes with its cursors.
+    #: The client reads more slowly than events arrive; it can resume from its cursors.
     SLOW = 4513, "slow"
 
 
 class ErrorCode(StrEnum):
-    """What an ``error`` frame says to a program."""
+    """The machine-readable code of an ``error`` frame."""
 
     #: The frame is not JSON.
     BAD_JSON = "bad_json"
-    #: The frame is JSON, but not a command: a field is missing or is of another type.
+    #: The frame is JSON, but not a command: a field is missing or has the wrong type.
     BAD_FRAME = "bad_frame"
-    #: The frame is larger than the server reads.
+    #: The frame is larger than the server accepts.
     TOO_LARGE = "too_large"
     #: The command's type is unknown.
     UNKNOWN_TYPE = "unknown_type"
     #: The topic's name breaks the grammar.
     BAD_TOPIC = "bad_topic"
-    #: ``since`` is neither a cursor nor a moment.
+    #: ``since`` is neither a cursor nor a time.
     BAD_CURSOR = "bad_cursor"
-    #: The data is too large or has a value that cannot be sent.
+    #: The data is too large or contains a value that cannot be sent.
     BAD_DATA = "bad_data"
-    #: The connection follows this topic already; nothing changed.
+    #: The connection already follows this topic; nothing changed.
     ALREADY_SUBSCRIBED = "already_subscribed"
-    #: The connection follows as many topics as it may.
+    #: The connection already follows the maximum number of topics.
     TOO_MANY_TOPICS = "too_many_topics"
-    #: The token is not valid, or not any more.
+    #: The token is invalid or has expired.
     UNAUTHORIZED = "unauthorized"
-    #: The topic does not exist or the user may not do this.
+    #: The topic does not exist, or the user is not allowed to do this.
     FORBIDDEN = "forbidden"
     #: The topic has no such action.
     UNKNOWN_ACTION = "unknown_action"
-    #: The action refused the data.
+    #: The action rejected the data.
     INVALID = "invalid"
-    #: This server, or the topic, does not offer the command.
+    #: This server or this topic does not support the command.
     UNSUPPORTED = "unsupported"
     #: The version in the URL is unknown.
     BAD_VERSION = "bad_version"
-    #: Something failed in the server while it ran the command.
+    #: An error occurred on the server while it ran the command.
     FAILED = "failed"
-    #: Too many commands a second.
+    #: Too many commands per second.
     RATE_LIMITED = "rate_limited"
-    #: Too many commands without an answer yet.
+    #: Too many commands are unanswered.
     BUSY = "busy"
-    #: The log cannot be reached now.
+    #: The event log cannot be reached now.
     UNAVAILABLE = "unavailable"
 
     @property
     def retry(self) -> bool:
-        """May the same command succeed a little later?"""
+        """Whether the same command can succeed a few seconds later."""
         return self in (ErrorCode.RATE_LIMITED, ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
 
 
 class Reset(StrEnum):
     """Why a ``reset`` frame was sent."""
 
-    #: The client was behind and what it lacks was trimmed.
+    #: Events that the client has not received were trimmed from the log.
     TRIMMED = "trimmed"
     #: The log was restarted: deleted, or restored from a backup.
     RESTARTED = "restarted"
 
 
-# The closing quote is optional so that a text of unclosed strings takes linear time.
+# The closing quote is optional, so that a text with an unclosed string takes linear time.
 _NO_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[^"\[\]{}]+', re.DOTALL)
 
 
 def nesting(text: str) -> int:
-    """Return how deep lists and objects are nested in JSON text."""
+    """Return how deeply lists and objects are nested in a JSON text.
+
+    A result above ``MAX_NESTING`` is exact; a lower one is an upper bound.
+    """
     count = text.count("[") + text.count("{")
     if count <= MAX_NESTING:
-        return count  # no need to know better
+        return count  # an upper bound, which is enough here
     brackets = _NO_BRACKET.sub("", text)
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
@@ -150,7 +153,7 @@ def nesting(text: str) -> int:
 def frame(type: str, /, **fields: Any) -> str:
     """Return the text of a frame; fields that are None are left out.
 
-    The text is ASCII, so that nothing a client sent (a lone surrogate) makes it unsendable.
+    The text is ASCII, so it can always be sent, even with a lone surrogate from a client in it.
     """
     return _encode({"type": type, **{k: v for k, v in fields.items() if v is not None}})
 
@@ -163,7 +166,7 @@ HEARTBEAT = frame("heartbeat")
 
 
 def reset(topic: str, cursor: Cursor, reason: Reset) -> str:
-    """Return the frame that tells of a hole in a topic, the same for all who have it."""
+    """Return the frame that announces missing events; it is the same for all clients."""
     return frame("reset", topic=topic, cursor=str(cursor), reason=reason)
 
 
@@ -175,16 +178,16 @@ def members_frames(
     *,
     max_characters: float = MEMBERS_CHARACTERS,
 ) -> list[str]:
-    """Return the frames that tell who is on a topic.
+    """Return the frames that list the members of a topic.
 
-    Several where one would be too large for a server; all but the last have ``more``.
+    A list that is too large for one frame is split; all frames but the last have ``more``.
 
     Args:
         topic: the topic's name.
-        members: their JSON texts, in the order in which they came.
-        version: the number of the last join or leave that the list has.
-        id: of the command that asked.
-        max_characters: of the members of one frame, and one member more.
+        members: the members as JSON texts, in the order in which they joined.
+        version: the number of the last join or leave that the list contains.
+        id: the id of the command that this answers, if any.
+        max_characters: the size of the members in a frame, which one member can exceed.
     """
     parts: list[list[str]] = [[]]
     size = 0
@@ -203,12 +206,12 @@ def members_frames(
 
 
 def welcome(connection: str, user: str | None, topics: Sequence[str]) -> str:
-    """Return the first frame, which comes again after an ``auth``.
+    """Return the first frame of a connection, which is sent again after an ``auth``.
 
     Args:
-        connection: a public name of the connection that gives no rights.
-        user: the user's primary key, or None for an anonymous user.
-        topics: the topics that the client may want to follow without being told of them.
+        connection: the public id of the connection, which is no secret and grants no rights.
+        user: the user's primary key; None for an anonymous user.
+        topics: the topics that this user can follow without further setup.
     """
     return _encode(
         {
@@ -223,14 +226,15 @@ def welcome(connection: str, user: str | None, topics: Sequence[str]) -> str:
 
 
 def check_version(version: str | None) -> None:
-    """Check the ``v`` of the URL; None is a client that leaves the choice to the server.
+    """Check the ``v`` parameter of the URL; None accepts the version that the server prefers.
 
     Raises:
-        ProtocolError: it is not a version that this server speaks; close with its code.
+        ProtocolError: the server does not support this version; close the connection with the
+            error's ``close_code``.
     """
     if version not in (None, str(VERSION)):
         raise ProtocolError(
             ErrorCode.BAD_VERSION,
-            f"this server speaks version {VERSION}; connect with ?v={VERSION}",
+            f"this server supports version {VERSION} only; connect with ?v={VERSION}",
             close_code=CloseCode.VERSION,
         )

@@ -1,17 +1,16 @@
-"""The grammar of topic names, and the patterns that they are matched against.
+"""The grammar of topic names and of the patterns that match them.
 
-A topic name is 1 to 200 characters: segments of ``A-Z a-z 0-9 _ ~ @ + : -`` joined by dots.
+A topic name has 1 to 200 characters: segments of ``A-Z a-z 0-9 _ ~ @ + : -``, joined by dots.
 
-A pattern is a name in which a segment may hold one converter, as in ``orders.<int:pk>`` or
-``room-<slug:name>.chat``; ``<name>`` alone is ``<str:name>``.
-Each segment is matched by itself, so no converter goes over a dot and matching takes time in
-proportion to the name's length, whatever a client sends (a converter of the project's own
-takes what its regex takes).
-A name matches only if its values, written back, give the same name: ``orders.007`` is not
-``orders.<int:pk>``, or two names would be one topic.
+A pattern is a name in which each segment can contain one converter, as in ``orders.<int:pk>`` or
+``room-<slug:name>.chat``; ``<name>`` is short for ``<str:name>``.
+Each segment is matched separately. So a converter never matches a dot, and matching takes linear
+time for any name that a client sends, provided that the regexes of the project's own converters do.
+A name matches only if converting its values back to text gives the same name. So ``orders.007``
+does not match ``orders.<int:pk>``; otherwise one topic would have two names.
 
-Converters are handed in as a mapping of names to objects with ``regex``, ``to_python`` and
-``to_url``, which are Django's path converters and the project's own.
+Converters are passed as a mapping of names to objects with ``regex``, ``to_python`` and ``to_url``:
+Django's path converters and those of the project.
 """
 
 from __future__ import annotations
@@ -42,30 +41,29 @@ __all__ = [
 ]
 
 MAX_LENGTH = 200  # characters; fits an index of any database and is readable in a log line
-INTERNAL = (
-    "$"  # first character of the topics of our own; outside the grammar, so no client has one
-)
+# The first character of internal topics. It is outside the grammar, so clients cannot name them.
+INTERNAL = "$"
 
 _CHARACTERS = "A-Za-z0-9_~@+:-"
 _NAME = re.compile(rf"[{_CHARACTERS}]+(?:\.[{_CHARACTERS}]+)*")
 _LITERAL = re.compile(rf"[{_CHARACTERS}]*")
 _OUTSIDE = re.compile(rf"[^.{_CHARACTERS}]")
-# One segment of a pattern; what is around the converter is checked afterwards, for a clear error.
+# One segment of a pattern; the text around the converter is checked later, for a clearer error.
 _SEGMENT = re.compile(r"([^<>]*)<(?:([^<>:]*):)?([^<>:]*)>([^<>]*)")
-_UNSAFE = re.compile(r"[^A-Za-z0-9_@+:-]")  # `~` itself is escaped, so that escapes can be undone
+_UNSAFE = re.compile(r"[^A-Za-z0-9_@+:-]")  # includes `~`, so that escaping is reversible
 _ESCAPES = re.compile(r"(?:~[0-9A-F]{2})+")
 
 
 class Converter(Protocol):
-    """What turns a part of a name into a value and back; Django's path converters are such."""
+    """Converts part of a name into a value and back; Django's path converters implement this."""
 
     @property
     def regex(self) -> str:
-        """The form of the text, as a regular expression."""
+        """The regular expression that the text must match."""
         ...
 
     def to_python(self, value: str) -> Any:
-        """Return the value of a text that has the form; raise ValueError if it has none."""
+        """Return the value of a text that matches; raise ValueError if it has no value."""
         ...
 
     def to_url(self, value: Any) -> str:
@@ -77,7 +75,7 @@ def check_topic_name(name: str) -> str:
     """Return the name if it is a valid topic name.
 
     Raises:
-        InvalidTopicName: it is not; the text says why.
+        InvalidTopicName: the name is not valid; the error says why.
     """
     fault = _fault(name)
     if fault is not None:
@@ -97,18 +95,18 @@ def _fault(name: object) -> str | None:
     outside = _OUTSIDE.search(name)
     if outside is not None:
         return f"{outside[0]!r} is not one of A-Z a-z 0-9 _ ~ @ + : - and the dot"
-    return "it begins or ends with a dot, or has two in a row"
+    return "it begins or ends with a dot, or has two dots in a row"
 
 
 def is_internal(name: str) -> bool:
-    """Return True for a topic of our own, which no pattern matches and no client can follow."""
+    """Return whether a topic is internal: no pattern matches it, and no client can follow it."""
     return name.startswith(INTERNAL)
 
 
 def presence_log(topic: str) -> str:
-    """Return the name of the internal log of a topic's joins and leaves.
+    """Return the name of the internal topic that logs a topic's joins and leaves.
 
-    A name that would be too long is hashed.
+    If the name would be too long, it contains a hash of the topic instead.
     """
     name = f"{INTERNAL}presence.{topic}"
     if len(name) <= MAX_LENGTH:
@@ -117,23 +115,23 @@ def presence_log(topic: str) -> str:
 
 
 def escape_key(text: str) -> str:
-    """Write any text so that it can stand in one segment of a name.
+    """Escape a text so that it can be used as one segment of a name.
 
-    Characters outside ``A-Z a-z 0-9 _ @ + : -`` become the ``~XX`` of their UTF-8 bytes.
-    Different texts stay different; the empty text stays empty and is no segment.
+    Characters outside ``A-Z a-z 0-9 _ @ + : -`` are replaced by their UTF-8 bytes, as ``~XX``.
+    Different texts have different results. The empty text stays empty and is not a valid segment.
     """
     return _UNSAFE.sub(lambda match: "".join(f"~{byte:02X}" for byte in match[0].encode()), text)
 
 
 def unescape_key(segment: str) -> str:
-    """Return the text that ``escape_key()`` wrote as this segment.
+    """Reverse ``escape_key()``.
 
     Raises:
-        ValueError: ``escape_key()`` writes no text like this.
+        ValueError: the segment is not a result of ``escape_key()``.
     """
     text = _ESCAPES.sub(lambda match: bytes.fromhex(match[0].replace("~", "")).decode(), segment)
     if escape_key(text) != segment:
-        raise ValueError(f"{segment!r} was not written by escape_key()")
+        raise ValueError(f"{segment!r} is not a result of escape_key()")
     return text
 
 
@@ -142,12 +140,12 @@ class Segment:
     """One segment of a pattern: a literal, or a converter with literal text around it.
 
     Attributes:
-        prefix: the text before the converter; all of a literal segment.
+        prefix: the text before the converter; in a literal segment, the whole text.
         suffix: the text after the converter.
         param: the name of the value; None for a literal segment.
-        converter_name: the converter's name in the pattern.
-        converter: what reads and writes the value.
-        regex: the converter's, compiled.
+        converter_name: the name of the converter in the pattern.
+        converter: converts the value; None for a literal segment.
+        regex: the converter's regular expression, compiled.
     """
 
     prefix: str
@@ -159,15 +157,15 @@ class Segment:
 
     @property
     def shape(self) -> str:
-        """The segment without the names of its converter and value."""
+        """The segment's text without the names of the converter and the value."""
         return self.prefix if self.param is None else f"{self.prefix}<>{self.suffix}"
 
     @property
     def specificity(self) -> tuple[int, int, int]:
-        """A key that sorts before that of a segment that is less specific.
+        """A sort key; more specific segments sort first.
 
-        Literals first, then literal text around a converter (the longer text, then the longer
-        prefix first), then a converter alone.
+        The order is: literals, converters with literal text around them (longer text first, then
+        longer prefix first), converters alone.
         """
         if self.param is None:
             return (0, 0, 0)
@@ -175,11 +173,11 @@ class Segment:
         return (1, -length, -len(self.prefix)) if length else (2, 0, 0)
 
     def read(self, text: str) -> tuple[bool, Any]:
-        """Return whether a segment of a name matches, and its value."""
+        """Return whether this segment matches a segment of a name, and the value if it does."""
         if self.converter is None or self.regex is None:
             return text == self.prefix, None
         end = len(text) - len(self.suffix)
-        # The length first: in `a<x>a` the one letter of "a" must not serve on both sides.
+        # Without the check of the length, `a<x>a` would match "a", as its prefix and its suffix.
         if end < len(self.prefix) or not text.startswith(self.prefix):
             return False, None
         if not text.endswith(self.suffix):
@@ -194,26 +192,26 @@ class Segment:
             return False, None
 
     def write(self, value: Any) -> str:
-        """Return the segment of a name that holds a value.
+        """Return the segment of a name for a value.
 
         Raises:
-            ValueError: the converter has no text for it; the text is a clause.
+            ValueError: the converter cannot convert the value to text; the message is a clause.
         """
         if self.converter is None:
             return self.prefix
         try:
             text = self.converter.to_url(value)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"<{self.converter_name}:{self.param}> has no text for it") from error
+            raise ValueError(f"<{self.converter_name}:{self.param}> cannot convert it") from error
         if isinstance(text, str):
             return f"{self.prefix}{text}{self.suffix}"
-        # Formatting it would make `user.None` of a forgotten value.
+        # Formatting would turn a forgotten value into `user.None`.
         raise ValueError(
             f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}"
         )
 
     def overlaps(self, other: Segment) -> bool:
-        """Return False if no segment of a name can match both, as far as literal text tells."""
+        """Return False if the literal texts rule out that a segment of a name matches both."""
         if self.param is None:
             return other.read(self.prefix)[0]
         if other.param is None:
@@ -224,7 +222,7 @@ class Segment:
 
 def _checked_text(pattern: object) -> str:
     if not isinstance(pattern, str) or not pattern:
-        raise InvalidPattern(str(pattern), "write one such as 'orders.<int:pk>'")
+        raise InvalidPattern(str(pattern), "use a text such as 'orders.<int:pk>'")
     return pattern
 
 
@@ -236,20 +234,22 @@ def _parse_segment(pattern: str, text: str, converters: Mapping[str, Converter])
     match = _SEGMENT.fullmatch(text)
     if match is None:
         raise InvalidPattern(
-            pattern, f"write the segment {text!r} with one <converter:name> and without other < >"
+            pattern, f"write the segment {text!r} with one <converter:name> and no other < or >"
         )
     prefix, converter_name, param, suffix = match.groups(default="str")
     if not param.isidentifier() or iskeyword(param) or param.startswith("_"):
-        raise InvalidPattern(pattern, f"{param!r} cannot be an attribute's name")
+        raise InvalidPattern(pattern, f"{param!r} cannot be an attribute's name; use another one")
     if converter_name == "path":
-        raise InvalidPattern(pattern, "path goes over dots and slashes, a converter here does not")
+        raise InvalidPattern(
+            pattern, "the converter path matches more than one segment; use str for each segment"
+        )
     converter = converters.get(converter_name)
     if converter is None:
         known = ", ".join(sorted(converters.keys() - {"path"}))
         raise InvalidPattern(
             pattern,
-            f"there is no converter {converter_name!r}, only {known}; one of your own is "
-            "registered before the topics that use it",
+            f"there is no converter {converter_name!r}, only {known}; register your own converter "
+            "before the topics that use it",
         )
     return Segment(
         _checked_literal(pattern, prefix),
@@ -263,43 +263,45 @@ def _parse_segment(pattern: str, text: str, converters: Mapping[str, Converter])
 
 def _checked_literal(pattern: str, text: str) -> str:
     if _LITERAL.fullmatch(text) is None:
-        raise InvalidPattern(pattern, f"{text!r} has other characters than A-Z a-z 0-9 _ ~ @ + : -")
+        raise InvalidPattern(
+            pattern, f"{text!r} has a character that is not one of A-Z a-z 0-9 _ ~ @ + : -"
+        )
     return text
 
 
 class Pattern:
-    """A topic name with places for values.
+    """A pattern for topic names.
 
     Args:
-        text: such as ``orders.<int:pk>``.
-        converters: what may stand before the colon.
+        text: the pattern, such as ``orders.<int:pk>``.
+        converters: the converters by name.
 
     Attributes:
-        text: as given.
-        segments: its parts, left to right.
-        params: the names of its values, left to right.
-        shape: the text without the names of converters and values; two patterns of one shape
-            cannot be told apart by specificity.
-        specificity: a key that sorts before that of a pattern that is less specific.
+        text: the pattern.
+        segments: its segments, from left to right.
+        params: the names of its values, from left to right.
+        shape: the text without the names of converters and values; patterns of the same shape are
+            equally specific.
+        specificity: a sort key; more specific patterns sort first.
 
     Raises:
-        InvalidPattern: the text is no pattern; the error says why.
+        InvalidPattern: the text is not a pattern; the error says why.
     """
 
-    __slots__ = ("_wanted", "params", "segments", "shape", "specificity", "text")
+    __slots__ = ("_param_names", "params", "segments", "shape", "specificity", "text")
 
     def __init__(self, text: str, converters: Mapping[str, Converter]) -> None:
         self.text = _checked_text(text)
         self.segments = tuple(_parse_segment(text, part, converters) for part in text.split("."))
         self.params = tuple(part.param for part in self.segments if part.param is not None)
-        self._wanted = frozenset(self.params)
-        if len(self._wanted) < len(self.params):
-            raise InvalidPattern(text, "two converters have one name")
+        self._param_names = frozenset(self.params)
+        if len(self._param_names) < len(self.params):
+            raise InvalidPattern(text, "two values have the same name")
         self.shape = ".".join(part.shape for part in self.segments)
-        # A value is one character at least, `<>` is two.
+        # `<>` counts as one character: a value has at least one.
         if len(self.shape) - len(self.params) > MAX_LENGTH:
-            raise InvalidPattern(text, f"its names have more than {MAX_LENGTH} characters")
-        # The shape last: an order of all patterns that does not depend on who registered first.
+            raise InvalidPattern(text, f"its names would have more than {MAX_LENGTH} characters")
+        # The shape breaks ties, so the order does not depend on the order of registration.
         self.specificity = (tuple(part.specificity for part in self.segments), self.shape)
 
     def __str__(self) -> str:
@@ -313,7 +315,7 @@ class Pattern:
         return self.match_parts(name.split("."))
 
     def match_parts(self, parts: Sequence[str]) -> dict[str, Any] | None:
-        """Do as ``match()`` does for a name that is already split at its dots."""
+        """Match a name that is already split at its dots; see ``match()``."""
         if len(parts) != len(self.segments):
             return None
         values = {}
@@ -326,15 +328,15 @@ class Pattern:
         return values
 
     def fill(self, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return the name that has these values, and the values as ``match()`` returns them.
+        """Return the name for these values, and the values as ``match()`` returns them.
 
         Raises:
-            TypeError: a value is missing or has no place.
-            InvalidTopicValue: there is no name with these values.
-            InvalidTopicName: the name that has them is too long.
+            TypeError: a value is missing or unknown.
+            InvalidTopicValue: a converter does not accept its value.
+            InvalidTopicName: the name would be too long.
         """
-        if fields.keys() != self._wanted:
-            raise TypeError(self._misfit(fields))
+        if fields.keys() != self._param_names:
+            raise TypeError(self._explain_mismatch(fields))
         parts, values = [], {}
         for segment in self.segments:
             if segment.param is None:
@@ -345,9 +347,9 @@ class Pattern:
                 part = segment.write(given)
                 matches, value = segment.read(part)
                 if "." in part:
-                    raise ValueError("a dot separates segments; escape_key() writes it otherwise")
+                    raise ValueError("a dot separates segments; use escape_key() to escape it")
                 if not matches:
-                    raise ValueError(f"a value of {segment.converter_name!r} has another form")
+                    raise ValueError(f"it does not match the converter {segment.converter_name!r}")
             except ValueError as error:
                 reason = f"{segment.param}={reprlib.repr(given)}: {error}"
                 raise InvalidTopicValue(self.text, reason) from error
@@ -355,35 +357,35 @@ class Pattern:
             values[segment.param] = value
         return check_topic_name(".".join(parts)), values
 
-    def _misfit(self, fields: Mapping[str, Any]) -> str:
+    def _explain_mismatch(self, fields: Mapping[str, Any]) -> str:
         missing = [param for param in self.params if param not in fields]
         unknown = [field for field in fields if field not in self.params]
-        facts = [f"without {', '.join(missing)}"] if missing else []
-        facts += [f"with the unknown {', '.join(unknown)}"] if unknown else []
-        wanted = ", ".join(self.params) or "no value"
-        return f"{self.text!r} takes {wanted}; it was called {' and '.join(facts)}"
+        faults = [f"without {', '.join(missing)}"] if missing else []
+        faults += [f"with the unknown {', '.join(unknown)}"] if unknown else []
+        expected = ", ".join(self.params) or "no value"
+        return f"{self.text!r} takes {expected}; it was called {' and '.join(faults)}"
 
     def reverse(self, fields: Mapping[str, Any]) -> str:
-        """Return the name that has these values; raise as ``fill()`` does."""
+        """Return the name for these values; raises the same errors as ``fill()``."""
         return self.fill(fields)[0]
 
     def overlaps(self, other: Pattern) -> bool:
-        """Return False if no name can match both, as far as their literal text tells."""
+        """Return False if the literal texts rule out that a name matches both patterns."""
         return len(self.segments) == len(other.segments) and all(
             one.overlaps(two) for one, two in zip(self.segments, other.segments, strict=True)
         )
 
 
 def nearest(name: str, patterns: Iterable[Pattern], count: int = 3) -> list[str]:
-    """Return the texts of the patterns most like a name, best first, for an error message."""
-    # Cut: an error must not cost a hostile name's length squared.
+    """Return the texts of the patterns most similar to a name, best match first."""
+    # Cut the name: comparing takes quadratic time, and a client chooses its length.
     parts = name[:MAX_LENGTH].split(".")[:8]
-    scores = sorted((-_likeness(parts, pattern), pattern.text) for pattern in patterns)
+    scores = sorted((-_similarity(parts, pattern), pattern.text) for pattern in patterns)
     return [text for _, text in scores[:count]]
 
 
-def _likeness(parts: Sequence[str], pattern: Pattern) -> float:
-    """Return from 0 to 1 how alike a name and a pattern are."""
+def _similarity(parts: Sequence[str], pattern: Pattern) -> float:
+    """Return the similarity of a name and a pattern, from 0 to 1."""
     total = 0.0
     for segment, part in zip(pattern.segments, parts, strict=False):
         if segment.read(part)[0]:
@@ -391,5 +393,5 @@ def _likeness(parts: Sequence[str], pattern: Pattern) -> float:
         elif segment.param is None:
             total += SequenceMatcher(None, segment.prefix, part[:40]).ratio()
         else:
-            total += 0.5  # the right place with a value of another form
+            total += 0.5  # a value that the converter does not accept
     return total / max(len(parts), len(pattern.segments))

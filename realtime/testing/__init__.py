@@ -1,4 +1,4 @@
-"""For the tests of a project: what was published, and a client without a server.
+"""Tools for the tests of a project: capture published events, and a client without a server.
 
 ::
 
@@ -12,9 +12,9 @@
                 events.assert_published("orders.42", "shipped")
                 self.assertEqual(browser.receive_event().name, "shipped")
 
-Inside, events are kept in memory instead of the project's store; nothing else of the project is
-replaced, and no other thread touches the database.
-With pytest the fixtures ``realtime_events`` and ``realtime_connect`` do the same.
+Inside the ``with`` block, events are stored in memory instead of in the project's store. Nothing
+else of the project is replaced, and no other thread uses the database.
+For pytest, there are the fixtures ``realtime_events`` and ``realtime_connect``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from realtime.testing.capture import CapturedEvents, capture_events
     from realtime.testing.client import RealtimeClient
 
-_HOME = {
+_MODULES = {
     "CapturedEvents": "capture",
     "RealtimeClient": "client",
     "capture_events": "capture",
@@ -35,10 +35,10 @@ _HOME = {
 __all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
 
 
-# pytest imports this package before Django has its settings, so the names are resolved later.
+# pytest imports this package before Django is configured, so the names are imported on first use.
 def __getattr__(name: str) -> Any:
     try:
-        module = importlib.import_module(f"realtime.testing.{_HOME[name]}")
+        module = importlib.import_module(f"realtime.testing.{_MODULES[name]}")
     except KeyError:
         raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}") from None
     return getattr(module, name)

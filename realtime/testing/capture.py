@@ -1,4 +1,4 @@
-"""What was published while something ran."""
+"""Capture the events that are published in a block of code."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["CapturedEvents", "capture_events"]
 
 logger = logging.getLogger("realtime")
 
-SHOWN_LENGTH = 300  # characters of an event's data in a failure: some lines of a terminal
+SHOWN_LENGTH = 300  # characters of an event's data in a failure message: a few lines
 
 
 class CapturedEvents(Sequence[Event]):
-    """The events that were published, oldest first; a sequence of ``Event``.
+    """The published events, oldest first; a sequence of ``Event``.
 
-    An event that waits for a commit is not there yet, and one that was rolled back never is.
-    Before they are looked at, ``on_commit()`` hooks of transactions that the code under test has
-    committed are run, which a ``TestCase`` would not do.
+    It contains neither events that wait for a commit nor events that were rolled back.
+    Each access first runs the ``on_commit()`` hooks of the transactions that the code under test
+    has committed; a ``TestCase`` alone would not run them.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,11 @@ class CapturedEvents(Sequence[Event]):
 
     def __enter__(self) -> Self:
         if self._environment is not None:
-            raise RuntimeError("this capture is under way; make another with capture_events()")
-        self._environment = Environment.enter()
-        self._environment.listen(self)
+            raise RuntimeError(
+                "this capture is already active; create another one with capture_events()"
+            )
+        self._environment = Environment.acquire()
+        self._environment.add_listener(self)
         return self
 
     def __exit__(
@@ -56,16 +58,16 @@ class CapturedEvents(Sequence[Event]):
         environment = self._environment
         assert environment is not None
         try:
-            self._settle()
+            self._run_hooks()
         except Exception:
             if error is None:
                 raise
-            # The code under test has raised already, which its test shall hear of.
+            # The test must see the exception of the code under test, so log only this one.
             logger.exception("an on_commit() hook failed")
         finally:
             self._environment = None
-            environment.unlisten(self)
-            environment.leave()
+            environment.remove_listener(self)
+            environment.release()
 
     async def __aenter__(self) -> Self:
         return await sync_to_async(self.__enter__)()
@@ -78,28 +80,28 @@ class CapturedEvents(Sequence[Event]):
     ) -> None:
         await sync_to_async(self.__exit__)(kind, error, traceback)
 
-    def take(self, wakeup: Wakeup) -> None:
-        """Note what was published, which those who come to a topic and leave it are not."""
+    def receive(self, wakeup: Wakeup) -> None:
+        """Record published events, but not the joins and leaves of members, which are internal."""
         if not is_internal(wakeup.topic):
             self._events.extend(wakeup.events)
 
-    def _settle(self) -> None:
+    def _run_hooks(self) -> None:
         environment = self._environment
-        if environment is not None and environment.commits.are_waiting():
-            refuse_event_loop("await events.asettle() before you look at them, and async with")
-            environment.commits.settle()
+        if environment is not None and environment.commits.has_waiting_hooks():
+            refuse_event_loop("await events.asettle() before you access them, and async with")
+            environment.commits.run_hooks()
 
     async def asettle(self) -> None:
-        """Run what waits for a commit that has happened; in a coroutine, before looking.
+        """Run the hooks of committed transactions; await it in a coroutine before an access.
 
-        The end of ``async with capture_events()`` does it too.
+        The end of ``async with capture_events()`` runs them, too.
         """
-        await sync_to_async(self._settle)()
+        await sync_to_async(self._run_hooks)()
 
     # As a sequence
 
     def __len__(self) -> int:
-        self._settle()
+        self._run_hooks()
         return len(self._events)
 
     @overload
@@ -107,30 +109,32 @@ class CapturedEvents(Sequence[Event]):
     @overload
     def __getitem__(self, index: slice) -> list[Event]: ...
     def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        self._settle()
+        self._run_hooks()
         return self._events[index]
 
     def __repr__(self) -> str:
         return f"<CapturedEvents: {', '.join(map(_line, self._events)) or 'nothing'}>"
 
     def clear(self) -> None:
-        """Forget what was published so far."""
-        self._settle()
+        """Discard the events that were captured so far."""
+        self._run_hooks()
         self._events.clear()
 
-    # Asking
+    # Assertions
 
     def of(self, topic: Topic | str | None = None, name: str | None = None) -> list[Event]:
-        """Return the events of a topic, of a name, or of both.
+        """Return the events of a topic, with a name, or both.
 
         Raises:
-            UnknownTopic, InvalidEventName: there can be no such event: it is a typo.
+            UnknownTopic, InvalidEventName: no such event can exist; probably a typo.
         """
-        wanted = None if topic is None else str(resolve(str(topic)))
+        topic_name = None if topic is None else str(resolve(str(topic)))
         if name is not None:
             check_event_name(name)
         return [
-            event for event in self if wanted in (None, event.topic) and name in (None, event.name)
+            event
+            for event in self
+            if topic_name in (None, event.topic) and name in (None, event.name)
         ]
 
     def assert_published(
@@ -144,22 +148,23 @@ class CapturedEvents(Sequence[Event]):
         """Assert that an event was published, and return the first that matches.
 
         Args:
-            topic: its topic.
-            name: its name.
-            data: its data, compared as clients receive it; anything if not given.
-            count: how many such events there are; at least one if None.
+            topic: the event's topic.
+            name: the event's name.
+            data: the event's data, compared in the form that clients receive; any data by default.
+            count: the exact number of such events; None for at least one.
 
         Raises:
-            AssertionError: there are none, or not so many; the text lists what was published.
-            UnknownTopic, InvalidEventName: there can be no such event: it is a typo.
+            AssertionError: there is no such event, or the number differs; the message lists what
+                was published.
+            UnknownTopic, InvalidEventName: no such event can exist; probably a typo.
         """
         found = self._matching(topic, name, data)
         if not found or (count is not None and len(found) != count):
-            wanted = "" if data is ANY else f" with {_shown(data)}"
+            expected = "" if data is ANY else f" with {_shown(data)}"
             times = "" if count is None else f" {count} times"
-            got = "it was not" if not found else f"it was published {len(found)} times"
+            actual = "it was not" if not found else f"it was published {len(found)} times"
             raise AssertionError(
-                f"{name!r} should have been published to {topic}{wanted}{times}; {got}.\n"
+                f"{name!r} should have been published to {topic}{expected}{times}; {actual}.\n"
                 f"{self._listing()}"
             )
         return found[0]
@@ -167,18 +172,20 @@ class CapturedEvents(Sequence[Event]):
     def assert_not_published(
         self, topic: Topic | str | None = None, name: str | None = None, data: Any = ANY
     ) -> None:
-        """Assert that nothing of a topic, of a name, with this data, or nothing at all was.
+        """Assert that no event that matches the arguments was published.
+
+        Each argument can be omitted; without arguments, nothing at all must have been published.
 
         Raises:
-            AssertionError: something was; the text lists what was published.
-            UnknownTopic, InvalidEventName: there can be no such event: it is a typo.
+            AssertionError: such an event was published; the message lists what was published.
+            UnknownTopic, InvalidEventName: no such event can exist; probably a typo.
         """
         found = self._matching(topic, name, data)
         if found:
-            what = "this" if len(found) == 1 else f"these {len(found)}"
+            subject = "this" if len(found) == 1 else f"these {len(found)}"
             lines = "\n".join(f"  {_line(event)}" for event in found)
             raise AssertionError(
-                f"{what} should not have been published:\n{lines}\n{self._listing()}"
+                f"{subject} should not have been published:\n{lines}\n{self._listing()}"
             )
 
     def _matching(self, topic: Topic | str | None, name: str | None, data: Any) -> list[Event]:
@@ -188,40 +195,41 @@ class CapturedEvents(Sequence[Event]):
         lines = [f"  {_line(event)}" for event in self._events]
         text = "\n".join(["Published:", *lines]) if lines else "Nothing was published."
         commits = None if self._environment is None else self._environment.commits
-        if commits is not None and (waiting := commits.count_open()):
+        if commits is not None and (waiting := commits.count_open_hooks()):
             text += f"\nHooks that wait for the commit of an open transaction: {waiting}."
         return text
 
 
 def capture_events() -> CapturedEvents:
-    """Return a context manager that captures what is published inside.
+    """Return a context manager that captures the events that are published inside it.
 
-    Inside, events are kept in a store in memory that begins empty; the project's own store and
-    channel layer are not used.
-    ``publish()`` and all that reads the log (``realtime.log``) go on as usual.
-    Transactions count as outside of a test: what is published inside ``atomic()`` comes with its
-    commit and goes with its rollback, also of a savepoint, and in a ``TestCase`` too.
+    Inside, events are stored in memory, starting with an empty store; the project's own store and
+    channel layer are not used. ``publish()`` and ``realtime.log`` work as usual.
 
-    In a coroutine it is ``async with capture_events() as events``.
+    Transactions behave as they do outside of a test, even in a ``TestCase``: an event that is
+    published inside ``atomic()`` appears with the commit, and is discarded by a rollback, also by
+    that of a savepoint.
+
+    In a coroutine, use ``async with capture_events() as events``.
 
     Returns:
-        ``CapturedEvents``, also as the target of ``with``; it can be looked at inside and after.
+        ``CapturedEvents``, which ``with`` returns too. It can be used inside and after the block.
     """
     return CapturedEvents()
 
 
-def _is_same(data: Any, wanted: Any) -> bool:
-    if wanted is ANY:
+def _is_same(data: Any, expected: Any) -> bool:
+    if expected is ANY:
         return True
     try:
-        received = json.loads(encode(wanted))  # a date is text for clients
+        received = json.loads(encode(expected))  # clients receive a date as text
     except InvalidData:
-        return bool(data == wanted)  # something in it compares by itself
+        return bool(data == expected)  # it contains an object such as ANY
     return _canonical(data) == _canonical(received)
 
 
 def _canonical(data: Any) -> str:
-    """Return text in which true is not 1, as it is not for clients."""
+    """Return a text to compare; unlike in Python, ``True`` differs from 1 in it."""
     return json.dumps(data, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""A client without a server: it follows topics as a browser does, in the test's own process."""
+"""A test client without a server, which follows topics as a browser does."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ T = TypeVar("T")
 
 Frame = dict[str, Any]
 
-TIMEOUT_SECONDS = 5.0  # for an answer that takes milliseconds; a failing test is told this late
+TIMEOUT_SECONDS = 5.0  # an answer takes milliseconds; only a failing test waits this long
 
 
 class RealtimeClient:
-    """Follows topics as a user's browser does, through the real consumer and hub.
+    """A client that follows topics as a user's browser does, through the real consumer and hub.
 
-    It is connected inside ``with``, or by ``TestCase.enterContext()``.
-    It needs no server, no port and no waiting: what was published has been delivered by the time
-    that one looks.
-    Authorisers and actions run in the thread of the test, inside its transaction.
-    Each method has a twin for coroutines with an ``a`` in front, and so has ``with``.
+    It connects in a ``with`` block, or with ``TestCase.enterContext()``.
+    It needs neither a server nor a port, and tests need not wait: published events have already
+    been delivered when the test receives them.
+    Permission methods and actions run in the thread of the test, inside its transaction.
+    For coroutines, each method has an async version with the prefix ``a``; use ``async with``.
 
     Args:
-        user: whose browser it is; nobody's if None.
-        timeout: seconds after which what is waited for is taken not to come.
+        user: the user of the browser; None for an anonymous user.
+        timeout: seconds to wait before failing the test.
 
     Attributes:
-        user_id: the user's primary key as text, None for nobody.
-        topics: what the server offered at the beginning: the user's own topic and ``everyone``.
-        close_code: with which the connection was closed; None while it is open.
+        user: the user of the browser.
+        timeout: seconds to wait before failing the test.
+        user_id: the user's primary key as text; None for an anonymous user.
+        topics: the topics that the server suggested: the user's own topic and ``everyone``.
+        close_code: the code with which the connection was closed; None while it is open.
     """
 
     def __init__(
@@ -80,15 +82,15 @@ class RealtimeClient:
     def _connect(self) -> Self:
         refuse_event_loop("async with RealtimeClient(user)")
         if self._environment is not None:
-            raise RuntimeError("this client is connected already; make another one")
-        self._environment = environment = Environment.enter()
+            raise RuntimeError("this client is already connected; create another one")
+        self._environment = environment = Environment.acquire()
         self.close_code, self._reason = None, ""
         self._frames.clear()
         self._inbox: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self._inbox.put_nowait({"type": "websocket.connect"})
         try:
             self._served: Future[None] = environment.server.start(self._serve)
-            self._served.add_done_callback(lambda _: environment.errands.wake())
+            self._served.add_done_callback(lambda _: environment.executor.wake())
             welcome = self.receive_frame("welcome")
         except BaseException:
             self._disconnect()
@@ -98,7 +100,7 @@ class RealtimeClient:
 
     async def _serve(self) -> None:
         assert self._environment is not None
-        consumer = KnownUserConsumer(self._user_or_nobody(), self._environment.server.hub)
+        consumer = KnownUserConsumer(self._user_or_anonymous(), self._environment.server.hub)
         scope = {
             "type": "websocket",
             "path": "/realtime/ws",
@@ -106,26 +108,26 @@ class RealtimeClient:
             "headers": [],
             "subprotocols": [],
         }
-        # The thread in which sync_to_async() runs, here and in the tasks that begin here.
+        # Makes sync_to_async() run in the test's thread, in this task and in those that it starts.
         context = ThreadSensitiveContext()
         executors: MutableMapping[Any, Any] = SyncToAsync.context_to_thread_executor
-        executors[context] = self._environment.errands
+        executors[context] = self._environment.executor
         async with context:
             try:
-                await consumer(scope, self._inbox.get, self._take)
+                await consumer(scope, self._inbox.get, self._receive)
             finally:
                 if self.close_code is None:
                     self.close_code = 1006
 
-    def _user_or_nobody(self) -> Any:
+    def _user_or_anonymous(self) -> Any:
         if self.user is None and apps.is_installed("django.contrib.auth"):
             from django.contrib.auth.models import AnonymousUser
 
             return AnonymousUser()
         return self.user
 
-    async def _take(self, message: MutableMapping[str, Any]) -> None:
-        """Take what the consumer sends; on the hub's loop."""
+    async def _receive(self, message: MutableMapping[str, Any]) -> None:
+        """Process what the consumer sends; runs on the hub's event loop."""
         assert self._environment is not None
         if message["type"] == "websocket.send":
             frame = json.loads(message["text"])
@@ -134,10 +136,10 @@ class RealtimeClient:
             self._frames.append(frame)
         elif message["type"] == "websocket.close":
             self.close_code = message.get("code", 1000)
-        self._environment.errands.wake()
+        self._environment.executor.wake()
 
     def _disconnect(self) -> None:
-        """Leave, as a browser leaves a page; raises what the server side failed with, if it did."""
+        """Disconnect as a browser does; raises the exception of the consumer if it failed."""
         environment = self._environment
         if environment is None:
             return
@@ -149,10 +151,10 @@ class RealtimeClient:
                 served.result()
         finally:
             self._environment = None
-            environment.leave()
+            environment.release()
 
-    # There is no other way to connect: a client that is not left would keep the project's store
-    # away from the tests that come after it.
+    # A context manager is the only way to connect: if a test forgot to disconnect, later tests
+    # would use the store in memory, too.
 
     def __enter__(self) -> Self:
         return self._connect()
@@ -174,59 +176,64 @@ class RealtimeClient:
         since: Cursor | str | None = None,
         last: int | None = None,
     ) -> Frame:
-        """Follow a topic and return the answer; its events come by ``receive_event()``.
+        """Subscribe to a topic and return the answer; ``receive_event()`` returns its events.
 
         Args:
             topic: a ``Topic`` or a topic's name.
-            since: resume after this cursor, or ``@`` and seconds since 1970.
-            last: begin with so many of the newest events.
+            since: resume after this cursor, or after a time: ``@`` and seconds since 1970.
+            last: start with this many of the newest events.
 
         Returns:
-            The frame ``subscribed``, with ``cursor``, ``replayed`` and maybe ``recovered``.
+            The ``subscribed`` frame, with ``cursor``, ``replayed`` and, after ``since``,
+            ``recovered``.
 
         Raises:
-            CommandRefused: the user may not follow it, or there is no such topic.
+            CommandRefused: the topic does not exist, or the user is not allowed to follow it.
         """
         start = {"since": None if since is None else str(since), "last": last}
         fields = {key: value for key, value in start.items() if value is not None}
         return self._ask({"type": "subscribe", "topic": str(topic), **fields})
 
     def unsubscribe(self, topic: Topic | str) -> None:
-        """Follow a topic no more."""
+        """Unsubscribe from a topic."""
         self._ask({"type": "unsubscribe", "topic": str(topic)})
 
     def publish(self, topic: Topic | str, event: str, data: Any = None) -> None:
-        """Publish one of a topic's client events.
+        """Publish a client event.
 
         Raises:
-            CommandRefused: it is no client event, or this user may not publish it.
+            CommandRefused: it is not a client event of the topic, or the user is not allowed to
+                publish it.
         """
         self._ask({"type": "publish", "topic": str(topic), "event": event, "data": data})
 
     def call(self, topic: Topic | str, action: str, data: Any = None) -> Any:
-        """Run an action of a topic and return its result.
+        """Call an action of a topic and return its result.
 
         Raises:
-            CommandRefused: the user may not, there is no such action, or it refused the data.
+            CommandRefused: the user is not allowed to, the action does not exist, or it rejected
+                the data.
         """
         frame = {"type": "call", "topic": str(topic), "action": action, "data": data}
         return self._ask(frame)["data"]
 
     def members(self, topic: Topic | str) -> list[Member]:
-        """Return who is on a topic now, followed or not, in the order in which they came.
+        """Return the members of a topic, in the order in which they joined.
 
-        Who has left is gone at once; outside of a test that takes a few seconds.
+        The client does not have to follow the topic. A member that leaves is removed at once;
+        outside of a test, that takes a few seconds.
 
         Raises:
-            CommandRefused: the user may not follow it, or it keeps no presence.
+            CommandRefused: the user is not allowed to follow the topic, or the topic does not track
+                presence.
         """
-        self._open().server.write_members()
+        self._connected().server.write_members()
         answer = self._ask({"type": "members", "topic": str(topic)})
-        told = answer["members"]
+        members = answer["members"]
         while answer.get("more"):
             answer = self._answer_to(answer["id"], "the other members")
-            told += answer["members"]
-        return [Member(**one) for one in told]
+            members += answer["members"]
+        return [Member(**fields) for fields in members]
 
     def _ask(self, frame: Frame) -> Frame:
         """Send a command and return its answer.
@@ -235,23 +242,24 @@ class RealtimeClient:
             CommandRefused: the answer is an error.
         """
         id = next(self._ids)
-        self.send_frame({"id": id, **frame})  # first, where it is read however large the rest is
+        # The server reads the id of a frame that is too large only if it is the first field.
+        self.send_frame({"id": id, **frame})
         answer = self._answer_to(id, f"an answer to {frame['type']}")
         if answer["type"] == "error":
             raise CommandRefused(answer["code"], answer["message"], answer.get("retry", False))
         return answer
 
     def _answer_to(self, id: int, what: str) -> Frame:
-        return self._wait(lambda: self._pop(lambda one: one.get("id") == id), what)
+        return self._wait(lambda: self._pop(lambda frame: frame.get("id") == id), what)
 
     # Frames and events
 
     def receive_event(self) -> Event:
-        """Return the next event of the topics that are followed, in the order of arrival.
+        """Return the next event of all subscribed topics, in the order of arrival.
 
         Raises:
-            AssertionError: none came.
-            ConnectionEnded: none came, and the connection is closed.
+            AssertionError: no event arrived.
+            ConnectionEnded: no event arrived, and the connection is closed.
         """
         frame = self.receive_frame("event")
         cursor = frame.get("cursor")
@@ -265,71 +273,74 @@ class RealtimeClient:
         )
 
     def assert_no_event(self) -> None:
-        """Assert that no event has come but those that were received.
+        """Assert that no event has arrived, other than those that were received.
 
         Raises:
-            AssertionError: one has; the text shows it.
+            AssertionError: another event has arrived; the message shows it.
         """
-        self._ask({"type": "ping"})  # what was published before comes before the answer
-        if event := next((one for one in self._frames if one["type"] == "event"), None):
-            raise AssertionError(f"no event should have come; this one did: {event}")
+        self._ask({"type": "ping"})  # events that were published before arrive before the answer
+        if event := next((frame for frame in self._frames if frame["type"] == "event"), None):
+            raise AssertionError(f"no event should have arrived, but this one did: {event}")
 
     def send_frame(self, frame: Frame) -> None:
-        """Send a frame of the wire protocol as it is.
+        """Send a raw frame of the wire protocol.
 
         Raises:
             ConnectionEnded: the connection is closed.
         """
-        environment = self._open()
+        environment = self._connected()
         if self.close_code is not None:
             raise ConnectionEnded(self.close_code, self._reason)
         message = {"type": "websocket.receive", "text": json.dumps(frame, cls=DjangoJSONEncoder)}
         environment.server.call(self._inbox.put_nowait, message)
 
     def receive_frame(self, type: str | None = None) -> Frame:
-        """Return the next frame, or the next of a type such as ``reset``; others stay.
+        """Return the next frame, or the next frame of a type such as ``reset``.
+
+        Frames of other types are kept.
 
         Raises:
-            AssertionError: none came.
-            ConnectionEnded: none came, and the connection is closed.
+            AssertionError: no such frame arrived.
+            ConnectionEnded: no such frame arrived, and the connection is closed.
         """
         return self._wait(
-            lambda: self._pop(lambda one: type in (None, one["type"])), f"a frame {type or ''}"
+            lambda: self._pop(lambda frame: type in (None, frame["type"])),
+            f"a frame {type}" if type else "a frame",
         )
 
-    def _pop(self, is_wanted: Callable[[Frame], bool]) -> Frame | None:
+    def _pop(self, matches: Callable[[Frame], bool]) -> Frame | None:
         for frame in self._frames:
-            if is_wanted(frame):
+            if matches(frame):
                 self._frames.remove(frame)
                 return frame
         return None
 
-    def _open(self) -> Environment:
+    def _connected(self) -> Environment:
         if self._environment is None:
             raise RuntimeError("this client is not connected: use it inside `with`")
         return self._environment
 
-    def _wait(self, look: Callable[[], T | None], what: str) -> T:
-        """Run errands until there is what is wanted."""
-        environment = self._open()
-        refuse_event_loop("the method of the same name with an a in front")
-        environment.commits.settle()
+    def _wait(self, poll: Callable[[], T | None], what: str) -> T:
+        """Run submitted calls of the project's code until ``poll()`` returns a result."""
+        environment = self._connected()
+        refuse_event_loop("the method of the same name with the prefix a")
+        environment.commits.run_hooks()
         deadline = time.monotonic() + self.timeout
         while True:
-            ended = self._served.done()  # asked before looking: nothing comes behind it
-            found = look()
+            has_ended = self._served.done()  # before polling, so that no last frame is missed
+            found = poll()
             if found is not None:
                 return found
-            if ended:
+            if has_ended:
                 self._served.result()
                 raise ConnectionEnded(self.close_code or 1006, self._reason)
-            if not environment.errands.wait(deadline):
+            if not environment.executor.run_next(deadline):
                 raise AssertionError(
-                    f"{what.strip()} did not come within {self.timeout:g} seconds; "
-                    f"unread are {list(self._frames) or 'no other frames'}"
+                    f"{what} did not arrive within {self.timeout:g} seconds; "
+                    f"unread frames: {list(self._frames) or 'none'}"
                 )
 
-    # For coroutines: the same in the thread where Django's synchronous code runs.
+    # The async versions run in the thread in which Django runs synchronous code.
 
     async def __aenter__(self) -> Self:
         return await sync_to_async(self._connect)()
@@ -349,44 +360,44 @@ class RealtimeClient:
         since: Cursor | str | None = None,
         last: int | None = None,
     ) -> Frame:
-        """Do as ``subscribe()`` does."""
+        """Async version of ``subscribe()``."""
         return await sync_to_async(self.subscribe)(topic, since=since, last=last)
 
     async def aunsubscribe(self, topic: Topic | str) -> None:
-        """Do as ``unsubscribe()`` does."""
+        """Async version of ``unsubscribe()``."""
         await sync_to_async(self.unsubscribe)(topic)
 
     async def apublish(self, topic: Topic | str, event: str, data: Any = None) -> None:
-        """Do as ``publish()`` does."""
+        """Async version of ``publish()``."""
         await sync_to_async(self.publish)(topic, event, data)
 
     async def acall(self, topic: Topic | str, action: str, data: Any = None) -> Any:
-        """Do as ``call()`` does."""
+        """Async version of ``call()``."""
         return await sync_to_async(self.call)(topic, action, data)
 
     async def amembers(self, topic: Topic | str) -> list[Member]:
-        """Do as ``members()`` does."""
+        """Async version of ``members()``."""
         return await sync_to_async(self.members)(topic)
 
     async def areceive_event(self) -> Event:
-        """Do as ``receive_event()`` does."""
+        """Async version of ``receive_event()``."""
         return await sync_to_async(self.receive_event)()
 
     async def aassert_no_event(self) -> None:
-        """Do as ``assert_no_event()`` does."""
+        """Async version of ``assert_no_event()``."""
         await sync_to_async(self.assert_no_event)()
 
     async def asend_frame(self, frame: Frame) -> None:
-        """Do as ``send_frame()`` does."""
+        """Async version of ``send_frame()``."""
         await sync_to_async(self.send_frame)(frame)
 
     async def areceive_frame(self, type: str | None = None) -> Frame:
-        """Do as ``receive_frame()`` does."""
+        """Async version of ``receive_frame()``."""
         return await sync_to_async(self.receive_frame)(type)
 
 
 class KnownUserConsumer(WebSocketConsumer):
-    """The WebSocket consumer, for a user who is known already."""
+    """The WebSocket consumer for a user that is given instead of authenticated."""
 
     def __init__(self, user: Any, hub: Hub) -> None:
         super().__init__()
@@ -394,11 +405,11 @@ class KnownUserConsumer(WebSocketConsumer):
         self._hub = hub
 
     def is_allowed(self, send: Send) -> bool:
-        """Let it in: there is no page, and no host that it asked for."""
+        """Allow every connection, as there is no origin or host to check."""
         return True
 
     async def identify(self, token: str | None = None) -> Identity:
-        """Return who it is."""
+        """Return the identity of the given user, or of the user of a token."""
         return Identity(self._user) if token is None else await super().identify(token)
 
     def get_hub(self) -> Hub:

@@ -1,8 +1,9 @@
-"""Commits inside a ``TestCase``, whose own transaction never commits.
+"""Run ``on_commit()`` hooks inside a ``TestCase``, whose own transaction never commits.
 
-Django registers what ``on_commit()`` was given and never runs it there.
-Here it runs as soon as no transaction but those of the test case is open, which is when it would
-have been committed outside of a test; what was rolled back is gone from Django's list by then.
+Django registers the hooks there, but never runs them.
+Here they run as soon as only the transactions of the test case itself are open, which is when the
+code would have been committed outside of a test. Django has then already removed the hooks of
+transactions that were rolled back.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from realtime.publishing import AfterCommit
 
-__all__ = ["Commits", "is_only_in_the_test"]
+__all__ = ["Commits", "only_test_transactions_are_open"]
 
 logger = logging.getLogger("realtime")
 
 _on_commit = BaseDatabaseWrapper.on_commit
 
 
-def is_only_in_the_test(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether the only transactions that are open are those of the test case."""
+def only_test_transactions_are_open(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether the transactions of the test case are open, and no others."""
     return connection.in_atomic_block and all(
         getattr(block, "_from_testcase", False) for block in connection.atomic_blocks
     )
 
 
 class _Once:
-    """An ``on_commit()`` hook that runs once, whoever else runs the hooks of a test."""
+    """An ``on_commit()`` hook that runs only once, even if Django's test tools run it as well."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
@@ -46,7 +47,7 @@ class _Once:
 
 
 class Commits:
-    """Runs the hooks of transactions that would have been committed."""
+    """Runs the hooks of transactions that are committed, except for the test case's own."""
 
     def __init__(self) -> None:
         self._connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
@@ -55,24 +56,26 @@ class Commits:
     def on_commit(
         self, connection: BaseDatabaseWrapper, func: Callable[[], object], robust: bool = False
     ) -> None:
-        """Do as ``connection.on_commit()`` does, in a way that lets ``settle()`` find the hook."""
+        """Register a hook as ``connection.on_commit()`` does, so that ``run_hooks()`` finds it."""
         self._connections.add(connection)
         hook = func if isinstance(func, AfterCommit) else _Once(func)
         _on_commit(connection, hook, robust)
 
-    def settle(self) -> None:
-        """Run what waits for a commit that has happened, on this thread's connections.
+    def run_hooks(self) -> None:
+        """Run the hooks of committed transactions on the connections of this thread.
 
         Raises:
-            Exception: what a hook raises that is not ``robust``; those behind it never run, as
-                after a commit.
+            Exception: a hook that is not ``robust`` failed. As after a real commit, the hooks after
+                it are discarded.
         """
-        if getattr(self._local, "settling", False):
-            return  # a hook publishes: those behind it still wait for it to end
-        self._local.settling = True
+        if getattr(self._local, "running_hooks", False):
+            return  # called by a hook; the remaining hooks run after it
+        self._local.running_hooks = True
         try:
             for connection in connections.all(initialized_only=True):
-                while is_only_in_the_test(connection) and (waiting := _waiting(connection)):
+                while only_test_transactions_are_open(connection) and (
+                    waiting := _waiting(connection)
+                ):
                     try:
                         _run(*waiting[0])
                     except BaseException:
@@ -80,15 +83,21 @@ class Commits:
                             hook.done = True
                         raise
         finally:
-            self._local.settling = False
+            self._local.running_hooks = False
 
-    def are_waiting(self) -> bool:
-        """Tell whether ``settle()`` has something to do, on any thread's connections."""
-        return any(is_only_in_the_test(one) and _waiting(one) for one in self._connections)
+    def has_waiting_hooks(self) -> bool:
+        """Return whether a connection of any thread has hooks that ``run_hooks()`` would run."""
+        return any(
+            only_test_transactions_are_open(one) and _waiting(one) for one in self._connections
+        )
 
-    def count_open(self) -> int:
-        """Return how many hooks wait for a transaction that is still open."""
-        return sum(len(_waiting(one)) for one in self._connections if not is_only_in_the_test(one))
+    def count_open_hooks(self) -> int:
+        """Return the number of hooks that wait for an open transaction."""
+        return sum(
+            len(_waiting(one))
+            for one in self._connections
+            if not only_test_transactions_are_open(one)
+        )
 
 
 def _waiting(connection: BaseDatabaseWrapper) -> list[tuple[_Once | AfterCommit, bool]]:

@@ -1,6 +1,6 @@
-"""What stands in for the project's store and server while something is tested.
+"""The test environment, which replaces the project's store, channel layer and server.
 
-There is one environment at a time, shared by all captures and clients that overlap.
+There is one environment at a time; captures and clients that overlap share it.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from realtime.broadcast import Wakeup
 from realtime.consumers import websocket
 from realtime.hub import Hub
 from realtime.stores.memory import MemoryStore
-from realtime.testing.commits import Commits, is_only_in_the_test
-from realtime.testing.executor import ThreadExecutor
+from realtime.testing.commits import Commits, only_test_transactions_are_open
+from realtime.testing.executor import WaitingThreadExecutor
 from realtime.topics import base
 
 __all__ = ["Environment", "Server", "refuse_event_loop"]
 
 T = TypeVar("T")
 
-STOP_SECONDS = 10.0  # for a loop that has nothing to do; beyond it something hangs
+STOP_SECONDS = 10.0  # timeout for a call on an idle event loop; exceeded only if something hangs
 
 
 class _Listener(Protocol):
-    def take(self, wakeup: Wakeup) -> None: ...
+    def receive(self, wakeup: Wakeup) -> None: ...
 
 
 class Environment:
-    """A store in memory, commits inside a test, and a hub once a client wants one.
+    """A store in memory, emulated commits, and a hub, which starts when a client needs it.
 
     Attributes:
-        store: what ``get_store()`` returns meanwhile.
-        commits: runs what waits for a commit.
-        errands: the project's synchronous code that a client set off.
+        store: the store that ``get_store()`` returns in this environment.
+        commits: runs ``on_commit()`` hooks inside a ``TestCase``.
+        executor: runs the project's synchronous code in the thread of the test.
     """
 
     _current: Environment | None = None
@@ -55,7 +55,7 @@ class Environment:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.commits = Commits()
-        self.errands = ThreadExecutor()
+        self.executor = WaitingThreadExecutor()
         self._listeners: list[_Listener] = []
         self._server: Server | None = None
         self._uses = 0
@@ -63,8 +63,8 @@ class Environment:
         self._in_transaction = publishing._in_transaction
 
     @classmethod
-    def enter(cls) -> Environment:
-        """Return the environment, set up by the first who enters."""
+    def acquire(cls) -> Environment:
+        """Return the current environment; the first user sets it up. Call ``release()`` later."""
         with cls._lock:
             environment = cls._current
             if environment is None:
@@ -74,8 +74,8 @@ class Environment:
             environment._uses += 1
             return environment
 
-    def leave(self) -> None:
-        """Give the project its own store back, if this was the last who entered."""
+    def release(self) -> None:
+        """Restore the project's own store after the last user."""
         cls = type(self)
         with cls._lock:
             self._uses -= 1
@@ -95,44 +95,44 @@ class Environment:
 
         for owner, name, replacement in (
             (stores, "_store", self.store),
-            (stores, "_make_store", lambda: self.store),  # other settings may be overridden inside
+            (stores, "_make_store", lambda: self.store),  # used if settings are overridden inside
             (BaseDatabaseWrapper, "on_commit", on_commit),
             (publishing, "_in_transaction", self._is_in_transaction),
-            (broadcast, "_start", self._announce),
-            (websocket, "STREAM_HOLD_SECONDS", 0.0),  # there are no reloads that a leave waits for
+            (broadcast, "_start", self._deliver),
+            (websocket, "STREAM_HOLD_SECONDS", 0.0),  # a leave need not wait for a page reload
             (base, "_run_in_thread", _run_in_the_tests_thread),
         ):
             self._patches.enter_context(patch.object(owner, name, replacement))
 
     def _is_in_transaction(self, alias: str) -> bool:
-        """Tell whether an event has to wait for a commit, as it would outside of a test."""
-        if is_only_in_the_test(connections[alias]):
-            self.commits.settle()  # what was committed before comes before
+        """Return whether an event has to wait for a commit, as it would outside of a test."""
+        if only_test_transactions_are_open(connections[alias]):
+            self.commits.run_hooks()  # events that were committed earlier come first
             return False
         return self._in_transaction(alias)
 
-    def _announce(self, wakeups: Sequence[Wakeup]) -> list[Future[None]]:
-        """Tell the captures and the hub, instead of the channel layer."""
+    def _deliver(self, wakeups: Sequence[Wakeup]) -> list[Future[None]]:
+        """Pass wake-ups to the captures and the hub, instead of the channel layer."""
         for wakeup in wakeups:
             for listener in list(self._listeners):
-                listener.take(wakeup)
+                listener.receive(wakeup)
         return []
 
-    def listen(self, listener: _Listener) -> None:
-        """Have a listener take what is published from now on."""
+    def add_listener(self, listener: _Listener) -> None:
+        """Pass published events to a listener from now on."""
         self._listeners.append(listener)
 
-    def unlisten(self, listener: _Listener) -> None:
-        """Have it take nothing more."""
+    def remove_listener(self, listener: _Listener) -> None:
+        """Stop passing published events to a listener."""
         self._listeners.remove(listener)
 
     @property
     def server(self) -> Server:
-        """The hub's thread, started at the first use."""
+        """The hub with its thread, started on first use."""
         with self._lock:
             if self._server is None:
                 self._server = Server(self.store)
-                self.listen(self._server)
+                self.add_listener(self._server)
             return self._server
 
 
@@ -141,10 +141,10 @@ async def _run_in_the_tests_thread(function: Callable[..., Any], *args: Any) -> 
 
 
 class Server:
-    """A hub on an event loop of its own, in a thread that never touches the database.
+    """A hub on its own event loop, in a thread that never uses the database.
 
     Attributes:
-        hub: used on its loop only.
+        hub: the hub; use it on its event loop only.
     """
 
     def __init__(self, store: MemoryStore) -> None:
@@ -161,42 +161,42 @@ class Server:
         return hub
 
     def start(self, coroutine: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Run a coroutine there, in a context that knows nothing of the test's event loop."""
+        """Start a coroutine on the event loop, in a new context; return a future of its result."""
         future: Future[T] = Future()
 
         def begin() -> None:
             task = self._loop.create_task(coroutine())
-            task.add_done_callback(lambda done: _pass_on(done, future))
+            task.add_done_callback(lambda done: _copy_result(done, future))
 
         self._loop.call_soon_threadsafe(begin, context=contextvars.Context())
         return future
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function there, after all that was called before."""
+        """Call a function on the event loop, after all earlier calls."""
         self._loop.call_soon_threadsafe(function, *args)
 
-    def take(self, wakeup: Wakeup) -> None:
-        """Tell the hub what was published."""
+    def receive(self, wakeup: Wakeup) -> None:
+        """Pass a wake-up to the hub."""
         self.call(self.hub.receive, wakeup)
 
     def write_members(self) -> None:
-        """Have the store know who is on which topic now."""
+        """Write the current members of all topics to the store."""
         self.start(self._write_members).result(STOP_SECONDS)
 
     async def _write_members(self) -> None:
         await self.hub.member_writer.write()
-        # What the hub was writing itself, in a store that never waits, is done a turn later.
+        # A write that the hub had started ends in the next turn: this store never waits.
         await asyncio.sleep(0)
 
     def stop(self) -> None:
-        """Close the hub and end the thread."""
+        """Close the hub and stop the thread."""
         self.start(self.hub.close).result(STOP_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_SECONDS)
         self._loop.close()
 
 
-def _pass_on(task: asyncio.Task[T], future: Future[T]) -> None:
+def _copy_result(task: asyncio.Task[T], future: Future[T]) -> None:
     if task.cancelled():
         future.cancel()
     elif (error := task.exception()) is not None:
@@ -206,13 +206,16 @@ def _pass_on(task: asyncio.Task[T], future: Future[T]) -> None:
 
 
 def refuse_event_loop(instead: str) -> None:
-    """Raise if this thread runs an event loop, which must not wait and has no transaction.
+    """Raise if this thread runs an event loop, which must not block and has no transaction.
+
+    Args:
+        instead: the code to write instead.
 
     Raises:
-        SynchronousOnlyOperation: it does; the text says what to write instead.
+        SynchronousOnlyOperation: an event loop is running; the error says what to write instead.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SynchronousOnlyOperation(f"in a coroutine, write: {instead}")
+    raise SynchronousOnlyOperation(f"this call would block the event loop; use: {instead}")

@@ -1,8 +1,8 @@
-"""Work that the client's event loop hands to the thread of the test.
+"""Run the project's synchronous code in the thread of the test.
 
-The project's synchronous code, such as ``can_subscribe()``, runs there, where the database
-connection of a ``TestCase`` and its transaction are.
-The thread works on it while it waits for the client.
+The hub runs on an event loop in another thread, but synchronous code such as ``can_subscribe()``
+must use the database connection of the ``TestCase``, which belongs to the thread of the test.
+So calls are submitted to that thread, which runs them while it waits for the client.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import SyncToAsync
 
-__all__ = ["ThreadExecutor"]
+__all__ = ["WaitingThreadExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ThreadExecutor(Executor):
-    """An executor without threads: whoever waits runs what was submitted."""
+class WaitingThreadExecutor(Executor):
+    """An executor without threads of its own: ``run_next()`` runs the submitted calls."""
 
     def __init__(self) -> None:
+        # Submitted calls; None only wakes up the waiting thread.
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function run by the thread that waits, now or next."""
+        """Submit a call, to be run by the thread that waits in ``run_next()``."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -36,40 +37,41 @@ class ThreadExecutor(Executor):
                 return
             try:
                 future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # it belongs to who submitted it
+            except BaseException as error:  # raised by future.result() instead
                 future.set_exception(error)
 
         self._queue.put(run)
         return future
 
     def wake(self) -> None:
-        """Let the thread that waits look again."""
+        """Make a waiting ``run_next()`` return."""
         self._queue.put(None)
 
-    def wait(self, deadline: float) -> bool:
-        """Wait for the next errand or ``wake()`` and run it; False if none came in time.
+    def run_next(self, deadline: float) -> bool:
+        """Wait for a call and run it, or wait for ``wake()``; return False after the deadline.
 
         Args:
-            deadline: on ``time.monotonic()``.
+            deadline: a time of ``time.monotonic()``.
         """
         try:
-            errand = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            call = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return False
-        if errand is not None:
-            _run_as_guest(errand)
+        if call is not None:
+            _run_and_restore(call)
         return True
 
 
-def _run_as_guest(errand: Callable[[], None]) -> None:
-    """Run it, and let this thread forget whose loop it came from.
+def _run_and_restore(call: Callable[[], None]) -> None:
+    """Run a call, then restore the thread-local state of asgiref.
 
-    asgiref notes that loop for ``async_to_sync()``; later code of the test would run on it.
+    asgiref records the event loop from which a call was submitted. If it stayed recorded,
+    ``async_to_sync()`` in later code of the test would run on that loop.
     """
-    noted: dict[str, Any] = vars(SyncToAsync.threadlocal)
-    before = dict(noted)
+    state: dict[str, Any] = vars(SyncToAsync.threadlocal)
+    before = dict(state)
     try:
-        errand()
+        call()
     finally:
-        noted.clear()
-        noted.update(before)
+        state.clear()
+        state.update(before)

@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which finds them by itself where this package is installed."""
+"""Fixtures for pytest, which are available wherever this package is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["realtime_connect", "realtime_events"]
 
 @pytest.fixture
 def realtime_events() -> Iterator[CapturedEvents]:
-    """What the test publishes: ``capture_events()`` around it."""
+    """The events that the test publishes, captured with ``capture_events()``."""
     from realtime.testing import capture_events
 
     with capture_events() as events:
@@ -27,10 +27,10 @@ def realtime_events() -> Iterator[CapturedEvents]:
 def realtime_connect(
     realtime_events: CapturedEvents,
 ) -> Iterator[Callable[..., RealtimeClient]]:
-    """Connect clients that are disconnected after the test: ``realtime_connect(user)``.
+    """A function that connects a client, ``realtime_connect(user)``, until the end of the test.
 
-    It takes what ``RealtimeClient`` takes, and is for synchronous tests; a coroutine writes
-    ``async with RealtimeClient(user)``.
+    It takes the arguments of ``RealtimeClient`` and works in synchronous tests only; in a
+    coroutine, write ``async with RealtimeClient(user)``.
     """
     from realtime.testing import RealtimeClient
 

@@ -1,4 +1,4 @@
-"""What clients can follow, and who may: the public API of topics."""
+"""The public API of topics: what clients can follow, and who is allowed to."""
 
 from realtime.topics.base import (
     EveryoneTopic,

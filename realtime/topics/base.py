@@ -1,4 +1,4 @@
-"""What clients can follow, and who may.
+"""Topics: what clients can follow, and who is allowed to.
 
 ::
 
@@ -12,8 +12,8 @@
         def can_subscribe(self, user):
             return Order.objects.filter(pk=self.pk, customer=user).exists()
 
-Modules named ``topics`` are imported from every installed app, as ``admin.py`` is.
-Nothing is allowed that a topic does not allow.
+The module ``topics`` of every installed app is imported at startup, as ``admin`` is.
+Everything that a topic does not explicitly allow is denied.
 """
 
 from __future__ import annotations
@@ -66,35 +66,42 @@ logger = logging.getLogger("realtime")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound="type[Topic]")
 
-_MARK = "_realtime_action"
+_ACTION_MARK = "_realtime_action"
 
 
 def action(method: F) -> F:
-    """Let clients call a topic's method: ``topic.call("rename", data)`` in the browser.
+    """Allow clients to call a method of a topic: ``topic.call("rename", data)`` in the browser.
 
-    The method, sync or async, takes the user and the data and returns what JSON can hold.
-    It runs for clients that may subscribe; for anything finer it raises ``PermissionDenied``, and
-    ``ValidationError`` for data that it does not take.
+    The method, sync or async, takes the user and the data, and returns a value with a JSON form.
+    Only clients that are allowed to subscribe can call it. For finer permissions, raise
+    ``PermissionDenied`` in the method; for invalid data, raise ``ValidationError``.
+
+    Raises:
+        TypeError: the decorated object is not a function, or its name begins with ``_``.
     """
     if not inspect.isfunction(method):
-        raise TypeError(f"@action goes on a method, above other decorators, not on {method!r}")
+        raise TypeError(
+            f"@action decorates a method, not {method!r}; put it above the other decorators"
+        )
     if method.__name__.startswith("_"):
-        raise TypeError(f"clients cannot call {method.__name__}(): its name begins with _")
-    setattr(method, _MARK, True)
+        raise TypeError(
+            f"clients cannot call {method.__name__}(), because its name begins with _; rename it"
+        )
+    setattr(method, _ACTION_MARK, True)
     return method
 
 
 async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
-    """Run a function of the project's, sync or async, and return its result.
+    """Run a function of the project, sync or async, and return its result.
 
-    A sync one runs in ``USER_THREADS``, with old database connections closed around it.
-    Whatever it raises is raised.
+    A sync function runs in a thread of ``USER_THREADS``; old database connections are closed before
+    and after it. Exceptions of the function propagate.
     """
     if not iscoroutinefunction(function):
         result = await _run_in_thread(function, *args)
     else:
         result = function(*args)
-    # A sync function may return a coroutine that it was given: a partial, a decorated method.
+    # A sync function can return an awaitable: a partial, or a decorated async method.
     return await result if inspect.isawaitable(result) else result
 
 
@@ -107,28 +114,30 @@ async def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Topic:
-    """Something that clients can follow.
+    """Base class of topics, which clients can follow.
 
-    A subclass is registered with a pattern and annotates the pattern's values, which are filled
-    from the name: of ``resolve("orders.42")`` and of ``OrderTopic(pk=42)`` alike, ``pk`` is 42 and
-    ``str()`` is ``"orders.42"``.
-    Two topics of one name are equal.
+    Register a subclass with a pattern, and annotate each value of the pattern.
+    ``OrderTopic(pk=42)`` and ``resolve("orders.42")`` return equal topics: ``topic.pk`` is 42, and
+    ``str(topic)`` is ``"orders.42"``.
+    Topics of the same name are equal.
 
     Attributes:
-        max_events: how many of the newest events the log keeps.
-        max_age: how long the log keeps an event.
-        client_events: names of the events that clients may publish to one another without a log.
-        stored_client_events: the same, but appended to the log.
-        anonymous: True lets the methods below see users who are not signed in; otherwise those
-            are refused without being asked about.
-        history: False lets subscribers resume, but not read what was published long before.
-        presence: True tells subscribers who else is there; see ``realtime.presence``.
-        admin_forms: for names of events, the ``Form`` by which the admin asks for their data, which
-            is then its ``cleaned_data``; objects of models in it become their primary keys.
+        max_events: maximum number of events in the log; older ones are trimmed.
+        max_age: maximum age of an event in the log; older ones are trimmed.
+        client_events: names of the events that clients can publish without storing them in the
+            log.
+        stored_client_events: names of the events that clients can publish and that are stored.
+        anonymous: True asks the methods below about users who are not signed in, too; otherwise
+            such users are denied.
+        history: False allows subscribers to resume, but not to read much older events.
+        presence: True shows subscribers the members of the topic; see ``realtime.presence``.
+        admin_forms: maps event names to the ``Form`` with which the admin asks for their data. The
+            event's data is the form's ``cleaned_data``, with model objects replaced by their
+            primary keys.
 
     Raises:
         TypeError: a value is missing or unknown, or the class is not registered.
-        InvalidTopicValue: no name has a value like this.
+        InvalidTopicValue: the pattern does not accept a value.
         InvalidTopicName: the name is too long, or it belongs to a more specific pattern.
     """
 
@@ -148,8 +157,10 @@ class Topic:
         super().__init_subclass__(**kwargs)
         marks: dict[str, bool] = {}
         for base in reversed(cls.__mro__):
-            # An override without the mark takes the action away.
-            marks |= {name: getattr(value, _MARK, False) for name, value in vars(base).items()}
+            # An override without @action is no longer an action.
+            marks |= {
+                name: getattr(value, _ACTION_MARK, False) for name, value in vars(base).items()
+            }
         cls._actions = frozenset(name for name, marked in marks.items() if marked is True)
         check_class(cls, Topic, cls._actions)
 
@@ -158,28 +169,33 @@ class Topic:
         pattern = registry.get(cls)
         if pattern is None:
             raise TypeError(
-                f'{cls.__qualname__} has no pattern: put @register("…") above it, and have its app '
-                "in INSTALLED_APPS"
+                f'{cls.__qualname__} has no pattern: put @register("…") above it, and its app into '
+                "INSTALLED_APPS"
             )
         if values:
-            wanted = ", ".join(f"{param}=…" for param in pattern.params)
-            raise TypeError(f"values are given by name: write {cls.__qualname__}({wanted})")
+            keywords = ", ".join(f"{param}=…" for param in pattern.params)
+            raise TypeError(f"values are passed by name: write {cls.__qualname__}({keywords})")
         name, filled = pattern.fill(fields)
-        for rival in registry.rivals(cls):
-            if rival.match(name) is not None:
-                raise InvalidTopicName(name, f"it belongs to the more specific {rival.text!r}")
+        for other in registry.more_specific(cls):
+            if other.match(name) is not None:
+                raise InvalidTopicName(
+                    name, f"it belongs to the more specific pattern {other.text!r}"
+                )
         vars(self).update(filled, _name=name)
 
     @classmethod
     def _from_name(cls, name: str, values: Mapping[str, Any]) -> Topic:
-        """Return the topic of a name that the pattern has matched already."""
+        """Return the topic of a name that the pattern has already matched."""
         topic = cls.__new__(cls)
         vars(topic).update(values, _name=name)
         return topic
 
     def __setattr__(self, attribute: str, value: Any) -> None:
         if attribute in self._fields or attribute == "_name":
-            raise AttributeError(f"{attribute} of {self!r} is part of its name; make another topic")
+            raise AttributeError(
+                f"{attribute} is part of the name of {self!r} and cannot be changed; create "
+                "another topic"
+            )
         super().__setattr__(attribute, value)
 
     def __str__(self) -> str:
@@ -197,45 +213,44 @@ class Topic:
         return hash(str(self))
 
     def can_subscribe(self, user: Any) -> bool | Awaitable[bool]:
-        """Return whether a user may follow this topic; sync or async. By default nobody may.
+        """Return whether a user is allowed to follow this topic; can be async. Default: False.
 
-        It is asked again whenever permissions may have changed, so it tells what is, not what was.
+        It is called again whenever permissions can have changed, so do not cache its result.
         """
         return False
 
     def can_publish(self, user: Any, event: str) -> bool | Awaitable[bool]:
-        """Return whether a user may publish one of the client events; sync or async.
+        """Return whether a user is allowed to publish a client event; can be async. Default: False.
 
-        By default nobody may.
-        ``event`` is its name, one of ``client_events`` and ``stored_client_events``.
+        ``event`` is its name: one of ``client_events`` or ``stored_client_events``.
         """
         return False
 
     def member_info(self, user: Any) -> Any:
-        """Return what others see of a member, up to 1 KB of JSON; sync or async. By default None.
+        """Return what the members of the topic see of a member; can be async. Default: None.
 
-        Asked when a connection of the user's begins to follow the topic, which shows what the first
-        of them got.
+        The result is limited to 1 KB of JSON. It is called whenever a connection of the user
+        subscribes; while the user is a member, the result for its first connection is shown.
         """
         return None
 
     async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
-        """Ask ``can_subscribe()``; an exception in it denies and is logged."""
+        """Return the result of ``can_subscribe()``; an exception in it is logged and denies."""
         return await self._allows(self.can_subscribe, user)
 
     async def may_publish(self, user: AbstractBaseUser | AnonymousUser, event: str) -> bool:
-        """Ask ``can_publish()`` about a client event; no other event may be published.
+        """Return the result of ``can_publish()``; False if the event is not a client event.
 
-        An exception in it denies and is logged.
+        An exception in it is logged and denies.
         """
         if event not in self.client_events and event not in self.stored_client_events:
             return False
         return await self._allows(self.can_publish, user, event)
 
     def get_action(self, name: str) -> Callable[[Any, Any], Any] | None:
-        """Return the method that clients call by this name, or None.
+        """Return the action of this name, or None.
 
-        It takes the user and the data and is run by ``run_user_code()``, after ``may_subscribe()``.
+        Check ``may_subscribe()`` first, then run it with ``run_user_code(action, user, data)``.
         """
         return getattr(self, name) if name in self._actions else None
 
@@ -243,28 +258,29 @@ class Topic:
         try:
             if not self.anonymous and not getattr(user, "is_authenticated", False):
                 return False
-            return bool(await run_user_code(_truth(method), user, *args))
+            return bool(await run_user_code(_returning_bool(method), user, *args))
         except PermissionDenied:
-            return False  # a way to say no
+            return False  # denied on purpose, so it is not logged
         except Exception:
             name = getattr(method, "__name__", repr(method))
-            logger.exception("%s() of %r failed, which denies", name, self)
+            logger.exception("%s() of %r failed, so permission is denied", name, self)
             return False
 
 
-def _truth(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a sync authoriser that judges its result in its own thread.
+def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a sync method so that it returns a bool.
 
-    A queryset is asked for its truth there, where it may use the database.
+    The conversion then runs in the method's thread, where the ``bool()`` of a queryset is allowed
+    to query the database.
     """
     if iscoroutinefunction(method):
         return method
 
-    def judged(*args: Any) -> Any:
+    def wrapper(*args: Any) -> Any:
         result = method(*args)
         return result if inspect.isawaitable(result) else bool(result)
 
-    return judged
+    return wrapper
 
 
 registry = Registry(Topic)
@@ -274,22 +290,22 @@ isolated = registry.isolated
 
 
 def register(pattern: str) -> Callable[[T], T]:
-    """Return a class decorator that gives a topic its names.
+    """Return a class decorator that registers a topic class with a pattern for its names.
 
     Args:
-        pattern: such as ``orders.<int:pk>``; see ``realtime.protocol.names``. The converters are
-            Django's path converters and those of ``register_converter()``.
+        pattern: the pattern, such as ``orders.<int:pk>``; see ``realtime.protocol.names``. It can
+            use Django's path converters and those of ``register_converter()``.
 
     Raises:
-        InvalidPattern: the text is no pattern.
-        TypeError: there are no parentheses.
-        TypeError: (the decorator) the class is no Topic, has a pattern already, or its annotations
-            are not the pattern's values.
+        InvalidPattern: the text is not a pattern.
+        TypeError: ``@register`` was used without parentheses.
+        TypeError: (raised by the decorator) the class is not a subclass of ``Topic``, is already
+            registered, or its annotations do not match the pattern's values.
     """
     if inspect.isclass(pattern):
         raise TypeError(
-            f'@register takes the pattern of the names: write @register("orders.<int:pk>"), with '
-            f"your own, above {pattern.__qualname__}"
+            'call @register with a pattern for the names: write @register("orders.<int:pk>"), with '
+            f"your own pattern, above {pattern.__qualname__}"
         )
     parsed = Pattern(pattern, get_converters())
 
@@ -320,23 +336,23 @@ def resolve(name: str) -> Topic:
 
     Raises:
         InvalidTopicName: the name breaks the grammar.
-        UnknownTopic: no pattern matches; the error lists the nearest ones, which takes a
-            millisecond for a hundred patterns: ``find()`` asks on behalf of clients.
-        TypeError: it is a class of topics.
+        UnknownTopic: no pattern matches; the error lists the nearest ones. Finding them takes a
+            millisecond for 100 patterns, so use ``find()`` for names that clients send.
+        TypeError: the argument is a topic class.
     """
     if inspect.isclass(name):
-        raise TypeError(_no_topic(name))
+        raise TypeError(_explain_class(name))
     topic = find(name)
     if topic is None:
-        raise UnknownTopic(name, registry.nearest(name), registry.misread(name))
+        raise UnknownTopic(name, registry.nearest(name), registry.explain_mismatch(name))
     return topic
 
 
-def _no_topic(cls: type) -> str:
+def _explain_class(cls: type) -> str:
     pattern = registry.get(cls)
     values = ", ".join(f"{param}=…" for param in pattern.params) if pattern else "…"
     return (
-        f"{cls.__qualname__} is a class of topics; make one of them: {cls.__qualname__}({values})"
+        f"{cls.__qualname__} is a topic class; create a topic of it: {cls.__qualname__}({values})"
     )
 
 
@@ -347,32 +363,34 @@ def autodiscover() -> None:
 
 @register("user.<str:key>")
 class UserTopic(Topic):
-    """What concerns one user, who alone may follow it."""
+    """A topic for one user; only that user is allowed to follow it."""
 
     key: str
 
     async def can_subscribe(self, user: Any) -> bool:
-        """Allow the user whose primary key it is."""
+        """Allow the user with this primary key."""
         return self.key == escape_key(str(user.pk))
 
 
 @register("everyone")
 class EveryoneTopic(Topic):
-    """What concerns every user who is signed in."""
+    """A topic for every user who is signed in."""
 
     async def can_subscribe(self, user: Any) -> bool:
-        """Allow them all."""
+        """Allow every user who is signed in."""
         return True
 
 
 def user_topic(user: AbstractBaseUser) -> UserTopic:
-    """Return the topic that only this user may follow: ``user.<primary key>``.
+    """Return the topic that only this user is allowed to follow: ``user.<primary key>``.
 
-    Characters of the key that a name cannot have are written with ``~``.
+    Characters of the key that are not allowed in a name are escaped with ``~``.
 
     Raises:
-        ValueError: the user has no primary key: is anonymous, or not saved yet.
+        ValueError: the user has no primary key, because it is anonymous or not saved yet.
     """
     if user.pk is None:
-        raise ValueError(f"{user!r} has no primary key, so there is no topic of its own")
+        raise ValueError(
+            f"{user!r} has no primary key, so it has no topic; use a user that is saved"
+        )
     return UserTopic(key=escape_key(str(user.pk)))

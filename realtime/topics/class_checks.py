@@ -1,4 +1,4 @@
-"""What is wrong with a topic's class, said when it is made: later it would do nothing, silently."""
+"""Check a topic class when it is defined; otherwise a mistake in it would have no effect at all."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from realtime.topics.registry import annotated_fields
 
 __all__ = ["check_annotations", "check_class"]
 
-_ALIKE = 0.85  # `max_event`, `client_event` and `can_subcribe` are more alike than that
-# What the library calls these methods with, besides the topic itself.
-_ASKED = {
+# Names at least this similar count as a typo, such as `max_event`, `client_event`, `can_subcribe`.
+_SIMILARITY = 0.85
+# The arguments with which the library calls these methods, in addition to self.
+_METHOD_ARGUMENTS = {
     "can_subscribe": ("user",),
     "can_publish": ("user", "event"),
     "member_info": ("user",),
 }
-_ACTION = ("user", "data")
-# Exactly these classes: one of the project's that is derived from them may make anything.
-_MADE: dict[type, type] = {
+_ACTION_ARGUMENTS = ("user", "data")
+# Only exactly these classes are known; a subclass in the project can return any type.
+_CONVERTED_TYPES: dict[type, type] = {
     converters.IntConverter: int,
     converters.SlugConverter: str,
     converters.StringConverter: str,
     converters.UUIDConverter: uuid.UUID,
 }
-# The annotations that are judged; all others may be right for reasons that are not seen here.
-_JUDGED = (bool, bytes, float, int, str, uuid.UUID)
+# The annotations that are checked; any other one may be correct.
+_CHECKED_TYPES = (bool, bytes, float, int, str, uuid.UUID)
 
 
-class _Declared(Protocol):
-    """The part of ``Topic`` that is checked."""
+class _TopicClass(Protocol):
+    """The attributes of ``Topic`` that are checked."""
 
     max_events: ClassVar[int]
     max_age: ClassVar[timedelta]
@@ -50,101 +51,114 @@ class _Declared(Protocol):
     presence: ClassVar[bool]
 
 
-def check_class(cls: type[_Declared], base: type, actions: AbstractSet[str]) -> None:
-    """Refuse what a subclass of the base sets wrongly, and freeze its sets and its mapping.
+def check_class(cls: type[_TopicClass], base: type, actions: AbstractSet[str]) -> None:
+    """Check the attributes and methods of a topic class, and freeze its sets and its mapping.
+
+    Args:
+        cls: the class to check.
+        base: ``Topic``, whose attributes are the known names.
+        actions: the names of the class's actions.
 
     Raises:
-        TypeError, ValueError: something is wrong; the text says what to do.
+        TypeError, ValueError: an attribute or method is wrong; the error says how to correct it.
     """
     _check_names(cls, base, actions)
     _check_attributes(cls)
     _check_admin_forms(cls)
-    for name, given in _ASKED.items():
-        _check_method(cls, name, given)
+    for name, arguments in _METHOD_ARGUMENTS.items():
+        _check_method(cls, name, arguments)
     for name in sorted(actions):
-        _check_method(cls, name, _ACTION)
+        _check_method(cls, name, _ACTION_ARGUMENTS)
 
 
 def check_annotations(cls: object, base: type, pattern: Pattern) -> None:
-    """Refuse an annotation of another type than the pattern's converter makes.
+    """Check that the annotations agree with the types that the pattern's converters return.
 
-    Only what is certain is refused: Django's converters and the commonest types.
+    Only certain contradictions are reported: those of Django's converters and common types.
 
     Raises:
-        TypeError: the annotation contradicts the converter.
+        TypeError: an annotation contradicts its converter.
     """
     if not inspect.isclass(cls) or not issubclass(cls, base):
-        return  # the registry refuses it
+        return  # the registry raises for it
     annotated = annotated_fields(cls, base)
     for segment in pattern.segments:
-        made = _MADE.get(type(segment.converter))
-        if segment.param is None or made is None or segment.param not in annotated:
+        actual = _CONVERTED_TYPES.get(type(segment.converter))
+        if segment.param is None or actual is None or segment.param not in annotated:
             continue
-        judged = _judged(annotated[segment.param])
-        # A float may be given as an int, for type checkers too.
-        if judged is None or issubclass(made, judged) or (made, judged) == (int, float):
+        declared = _checked_type(annotated[segment.param])
+        # Type checkers accept an int for a float, too.
+        if declared is None or issubclass(actual, declared) or (actual, declared) == (int, float):
             continue
         raise TypeError(
             f"{cls.__qualname__} ({pattern.text!r}) annotates {segment.param!r} as "
-            f"{judged.__name__}, but <{segment.converter_name}:{segment.param}> makes "
-            f"{made.__name__}: write `{segment.param}: {made.__name__}`, or take another converter"
+            f"{declared.__name__}, but <{segment.converter_name}:{segment.param}> returns "
+            f"{actual.__name__}: write `{segment.param}: {actual.__name__}`, or use another "
+            "converter"
         )
 
 
-def _judged(annotation: Any) -> type | None:
-    """Return the type that an annotation names, if it is one of those that are judged."""
+def _checked_type(annotation: Any) -> type | None:
+    """Return the type that an annotation names, if it is one of ``_CHECKED_TYPES``."""
     if isinstance(annotation, type):
-        return annotation if annotation in _JUDGED else None
+        return annotation if annotation in _CHECKED_TYPES else None
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", "")
     module, _, name = text.strip("\"' ").rpartition(".")
-    for judged in _JUDGED:
-        if name == judged.__name__ and module in ("", judged.__module__):
-            return judged
+    for checked in _CHECKED_TYPES:
+        if name == checked.__name__ and module in ("", checked.__module__):
+            return checked
     return None
 
 
 def _check_names(cls: type, base: type, actions: Iterable[str]) -> None:
-    """Refuse names that look like one of the base's and mean nothing."""
+    """Raise TypeError for a name that is probably a typo of one of the base class."""
     known = [name for name in vars(base) if not name.startswith("_")]
     where = cls.__qualname__
     for name in vars(cls):
         if name.startswith("_") or name in known or name in actions:
             continue
-        meant = get_close_matches(name, known, 1, _ALIKE)
-        if meant:
+        similar = get_close_matches(name, known, 1, _SIMILARITY)
+        if similar:
             raise TypeError(
-                f"{where}.{name} means nothing to a topic; did you mean {meant[0]!r}? If it is "
-                f"one of your own, give it a name less alike, or _{name}"
+                f"{where}.{name} has no meaning for a topic; did you mean {similar[0]!r}? If it is "
+                f"your own, give it a less similar name, or name it _{name}"
             )
 
 
-def _check_attributes(cls: type[_Declared]) -> None:
+def _check_attributes(cls: type[_TopicClass]) -> None:
     where = cls.__qualname__
     max_events: Any = cls.max_events
     max_age: Any = cls.max_age
     if type(max_events) is not int or max_events < 0:
-        raise TypeError(f"{where}.max_events is {max_events!r}, not a whole number; 0 keeps none")
+        raise TypeError(
+            f"{where}.max_events is {max_events!r}; set it to a whole number, 0 to keep no events"
+        )
     if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
-        raise TypeError(f"{where}.max_age is {max_age!r}, not a positive timedelta")
+        raise TypeError(f"{where}.max_age is {max_age!r}; set it to a positive timedelta")
     if not isinstance(cls.presence, bool):
-        raise TypeError(f"{where}.presence is {cls.presence!r}, neither True nor False")
+        raise TypeError(f"{where}.presence is {cls.presence!r}; set it to True or False")
     for attribute in ("client_events", "stored_client_events"):
         events = getattr(cls, attribute)
         if not isinstance(events, set | frozenset | list | tuple):
-            raise TypeError(f'{where}.{attribute} is {events!r}, not a set such as {{"typing"}}')
+            raise TypeError(
+                f'{where}.{attribute} is {events!r}; set it to a set of names such as {{"typing"}}'
+            )
         setattr(cls, attribute, frozenset(map(check_event_name, events)))
     both = cls.client_events & cls.stored_client_events
     if both:
         raise ValueError(
-            f"{where}.client_events and .stored_client_events share {', '.join(sorted(both))}"
+            f"{where}.client_events and .stored_client_events share {', '.join(sorted(both))}; "
+            "put each name into one of them"
         )
 
 
-def _check_admin_forms(cls: type[_Declared]) -> None:
+def _check_admin_forms(cls: type[_TopicClass]) -> None:
     where = f"{cls.__qualname__}.admin_forms"
     given: Any = cls.admin_forms
     if not isinstance(given, Mapping):
-        raise TypeError(f'{where} is {given!r}, not a dict such as {{"shipped": ShippedForm}}')
+        raise TypeError(
+            f'{where} is {given!r}; set it to a dict such as {{"shipped": ShippedForm}}'
+        )
     for name, form in given.items():
         check_event_name(name)
         _check_form(f"{where}[{name!r}]", form)
@@ -153,7 +167,7 @@ def _check_admin_forms(cls: type[_Declared]) -> None:
 
 def _check_form(where: str, form: Any) -> None:
     if not inspect.isclass(form) or not issubclass(form, forms.BaseForm):
-        raise TypeError(f"{where} is {form!r}, not a class derived from django.forms.Form")
+        raise TypeError(f"{where} is {form!r}; set it to a subclass of django.forms.Form")
     files = [
         name
         for name, field in getattr(form, "base_fields", {}).items()
@@ -161,40 +175,43 @@ def _check_form(where: str, form: Any) -> None:
     ]
     if files:
         raise TypeError(
-            f"{where}: {form.__qualname__} asks for a file ({', '.join(files)}), and files cannot "
-            "be published: upload it elsewhere and publish its URL"
+            f"{where}: {form.__qualname__} has a file field ({', '.join(files)}), and files cannot "
+            "be published: upload the file elsewhere and publish its URL"
         )
 
 
-def _check_method(cls: type, name: str, given: tuple[str, ...]) -> None:
-    """Refuse a method that cannot be called with what the library gives it."""
+def _check_method(cls: type, name: str, arguments: tuple[str, ...]) -> None:
+    """Raise TypeError if a method cannot be called with the arguments that the library passes."""
     method = inspect.getattr_static(cls, name)
-    function, taken = method, ("self", *given)
+    function, parameters = method, ("self", *arguments)
     if isinstance(method, staticmethod):
-        function, taken = method.__func__, given
+        function, parameters = method.__func__, arguments
     elif isinstance(method, classmethod):
-        function, taken = method.__func__, ("cls", *given)
+        function, parameters = method.__func__, ("cls", *arguments)
     elif not inspect.isfunction(method):
         if not callable(method) and not hasattr(method, "__get__"):
-            raise TypeError(f"{cls.__qualname__}.{name} is {method!r}, not a method")
-        return  # a partial, or another object that knows by itself what it is called with
-    misfit = _misfit(function, taken)
-    if misfit is not None:
+            raise TypeError(
+                f"{cls.__qualname__}.{name} is {method!r}, not a method: "
+                f"write `def {name}({', '.join(parameters)})`"
+            )
+        return  # a partial or another callable object, whose signature is not checked
+    mismatch = _signature_mismatch(function, parameters)
+    if mismatch is not None:
         raise TypeError(
-            f"{cls.__qualname__}.{name}() is called with {' and '.join(given)}, which it does not "
-            f"take ({misfit}): write `def {name}({', '.join(taken)})`"
+            f"{cls.__qualname__}.{name}() is called with {' and '.join(arguments)}, which it does "
+            f"not take ({mismatch}): write `def {name}({', '.join(parameters)})`"
         )
 
 
-def _misfit(function: Callable[..., Any], taken: tuple[str, ...]) -> str | None:
-    """Return why a function cannot be called with so many positional arguments, or None."""
+def _signature_mismatch(function: Callable[..., Any], arguments: tuple[str, ...]) -> str | None:
+    """Return why a function cannot be called with these positional arguments, or None."""
     try:
-        # What is called is a decorator's wrapper, whatever it says that it wraps.
+        # A decorator's wrapper is called, so its own signature counts, not the wrapped function's.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
-        return None  # of C
+        return None  # a function in C without a signature
     try:
-        signature.bind(*taken)
+        signature.bind(*arguments)
     except TypeError as error:
         return str(error)
     return None

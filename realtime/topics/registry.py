@@ -1,6 +1,6 @@
-"""Which pattern belongs to which class, and whose a name is; pure.
+"""The registry: maps patterns to topic classes, and names to the class whose pattern matches.
 
-A class annotates the values of its pattern, no more and no less, and they come from the name alone.
+A class annotates exactly the values of its pattern, and their only source is the name.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ Owner = TypeVar("Owner")
 
 
 class Registry(Generic[Owner]):
-    """Patterns, each of a class; the most specific pattern that matches a name wins.
+    """Patterns and their classes; a name belongs to the most specific pattern that matches it.
 
-    Of two patterns of one shape the first that was added wins; the system checks report them.
+    Of two patterns of the same shape, the one that was added first wins; the system checks report
+    such pairs.
 
     Args:
-        base: the class of which all classes here are subclasses; what it has is no value.
+        base: the common base class of all classes; values cannot have the names of its attributes.
     """
 
     def __init__(self, base: type[Owner]) -> None:
@@ -35,18 +36,18 @@ class Registry(Generic[Owner]):
         self._index: _Index[Owner] | None = None
 
     def add(self, owner: type[Owner], pattern: Pattern) -> None:
-        """Give a class its pattern.
+        """Register a class with its pattern.
 
         Raises:
-            TypeError: it is no subclass of the base, has a pattern already, or its annotations
-                are not the pattern's values.
+            TypeError: the class is not a subclass of the base, is already registered, or its
+                annotations do not match the pattern's values.
         """
         _check_class(owner, self._base)
-        present = self._patterns.get(owner)
-        if present is not None:
+        existing = self._patterns.get(owner)
+        if existing is not None:
             raise TypeError(
-                f"{owner.__qualname__} is registered as {present.text!r} already; make a subclass "
-                "for another pattern"
+                f"{owner.__qualname__} is already registered as {existing.text!r}; write a "
+                "subclass for another pattern"
             )
         _check_fields(owner, self._base, pattern)
         for other, its_pattern in list(self._patterns.items()):
@@ -56,28 +57,28 @@ class Registry(Generic[Owner]):
         self._index = None
 
     def remove(self, owner: type[Owner]) -> None:
-        """Forget a class; raise KeyError if it has no pattern."""
+        """Unregister a class; raise KeyError if it is not registered."""
         del self._patterns[owner]
         self._index = None
 
     def get(self, owner: type[Owner]) -> Pattern | None:
-        """Return the pattern of a class, or None."""
+        """Return the pattern of a class, or None if it is not registered."""
         return self._patterns.get(owner)
 
-    def rivals(self, owner: type[Owner]) -> tuple[Pattern, ...]:
-        """Return the patterns that win over that of a class and may match names of it."""
-        return self._indexed().rivals[owner]
+    def more_specific(self, owner: type[Owner]) -> tuple[Pattern, ...]:
+        """Return the more specific patterns that can match names of a class's own pattern."""
+        return self._get_index().more_specific[owner]
 
     def find(self, name: str) -> tuple[type[Owner], dict[str, Any]] | None:
-        """Return whose a name is and the values in it, or None if no pattern matches.
+        """Return the class that a name belongs to and its values, or None if no pattern matches.
 
         Raises:
             InvalidTopicName: the name breaks the grammar.
         """
         parts = check_topic_name(name).split(".")
-        candidates = self._indexed().candidates
+        candidates = self._get_index().candidates
         count = len(parts)
-        # Those with a literal first segment are more specific than all others.
+        # Patterns with a literal first segment are more specific than all others.
         for key in ((count, parts[0]), (count, None)):
             for pattern, owner in candidates.get(key, ()):
                 values = pattern.match_parts(parts)
@@ -86,34 +87,37 @@ class Registry(Generic[Owner]):
         return None
 
     def nearest(self, name: str) -> list[str]:
-        """Return the patterns most like a name that no pattern matches, best first."""
+        """Return the patterns that are most similar to a name, best match first."""
         return nearest(name, self._patterns.values())
 
-    def misread(self, name: str) -> str:
-        """Return why no pattern of a name's own shape matches it, as a clause; "" without one."""
+    def explain_mismatch(self, name: str) -> str:
+        """Return which value in a name its pattern does not accept, as a clause.
+
+        Return "" if no pattern has the shape of the name.
+        """
         parts = name.split(".")
         for key in ((len(parts), parts[0]), (len(parts), None)):
-            for pattern, _ in self._indexed().candidates.get(key, ()):
-                reason = _misread(parts, pattern)
+            for pattern, _ in self._get_index().candidates.get(key, ()):
+                reason = _explain_mismatch(parts, pattern)
                 if reason:
                     return reason
         return ""
 
     def patterns(self) -> list[tuple[Pattern, type[Owner]]]:
-        """Return all patterns with their classes, the more specific first."""
+        """Return all patterns with their classes, more specific patterns first."""
         pairs = ((pattern, owner) for owner, pattern in self._patterns.items())
         return sorted(pairs, key=lambda pair: pair[0].specificity)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Undo at its end what was added and removed in this context; for tests."""
+        """Return a context manager that restores the registrations at its end; for tests."""
         patterns = dict(self._patterns)
         try:
             yield
         finally:
             self._patterns, self._index = patterns, None
 
-    def _indexed(self) -> _Index[Owner]:
+    def _get_index(self) -> _Index[Owner]:
         index = self._index
         if index is None:
             index = self._index = _Index(self.patterns())
@@ -121,41 +125,41 @@ class Registry(Generic[Owner]):
 
 
 class _Index(Generic[Owner]):
-    """What names are looked up in; made anew after a change.
+    """The index in which names are looked up; rebuilt after each change of the registry.
 
     Attributes:
-        candidates: by the number of segments and the literal first one (None where it is no
-            literal), the more specific first.
-        rivals: by class, the more specific patterns that may match names of its own.
+        candidates: patterns and classes by number of segments and first segment (None if it is not
+            a literal), more specific patterns first.
+        more_specific: for each class, the more specific patterns that can match its names.
     """
 
     def __init__(self, pairs: Sequence[tuple[Pattern, type[Owner]]]) -> None:
         self.candidates: dict[tuple[int, str | None], list[tuple[Pattern, type[Owner]]]] = {}
-        self.rivals: dict[type[Owner], tuple[Pattern, ...]] = {}
+        self.more_specific: dict[type[Owner], tuple[Pattern, ...]] = {}
         before: list[Pattern] = []
         for pattern, owner in pairs:
             first = pattern.segments[0]
             key = (len(pattern.segments), first.prefix if first.param is None else None)
             self.candidates.setdefault(key, []).append((pattern, owner))
-            self.rivals[owner] = tuple(rival for rival in before if rival.overlaps(pattern))
+            self.more_specific[owner] = tuple(one for one in before if one.overlaps(pattern))
             before.append(pattern)
 
 
-def _misread(parts: Sequence[str], pattern: Pattern) -> str:
+def _explain_mismatch(parts: Sequence[str], pattern: Pattern) -> str:
     for segment, part in zip(pattern.segments, parts, strict=True):
         if segment.read(part)[0]:
             continue
         text = part.removeprefix(segment.prefix).removesuffix(segment.suffix)
         if segment.param is None or not text or f"{segment.prefix}{text}{segment.suffix}" != part:
-            return ""  # it is not of this shape
-        reason = f"{shorten(text)} is no <{segment.converter_name}:{segment.param}>"
-        twin = _canonical(segment, text)
-        return f"{reason}, which is written {twin!r}" if twin else reason
+            return ""  # the name does not have this shape
+        reason = f"{shorten(text)} is not a valid <{segment.converter_name}:{segment.param}>"
+        canonical = _canonical(segment, text)
+        return f"{reason}; write {canonical!r}" if canonical else reason
     return ""
 
 
 def _canonical(segment: Segment, text: str) -> str:
-    """Return the one text of the value that a text of the right form stands for, or ""."""
+    """Return the canonical text of the value that a text has; "" if it has none."""
     if segment.converter is None or segment.regex is None or not segment.regex.fullmatch(text):
         return ""
     try:
@@ -170,11 +174,11 @@ def _path(cls: type) -> tuple[str, str]:
 
 def _check_class(cls: object, base: type) -> None:
     if not inspect.isclass(cls) or not issubclass(cls, base) or cls is base:
-        raise TypeError(f"{cls!r} is not a subclass of {base.__name__}")
+        raise TypeError(f"{cls!r} is not a subclass of {base.__name__}, so it cannot be registered")
 
 
 def _check_fields(cls: type, base: type, pattern: Pattern) -> None:
-    """Refuse a class whose annotations are not the values of its pattern."""
+    """Raise TypeError if a class's annotations do not match the values of its pattern."""
     where = f"{cls.__qualname__} ({pattern.text!r})"
     annotated = annotated_fields(cls, base).keys()
     for param in pattern.params:
@@ -184,11 +188,13 @@ def _check_fields(cls: type, base: type, pattern: Pattern) -> None:
             )
         if param not in annotated:
             raise TypeError(
-                f"{where} has no annotation for {param!r}: add `{param}: …`, with the type that "
-                "its converter makes"
+                f"{where} has no annotation for {param!r}: add `{param}: …`, with the type of its "
+                "converter's values"
             )
         if hasattr(cls, param):
-            raise TypeError(f"{where}: {param!r} comes from the name and has no default")
+            raise TypeError(
+                f"{where}: {param!r} comes from the name and has no default; remove the assignment"
+            )
     unknown = sorted(annotated - set(pattern.params))
     if unknown:
         raise TypeError(
@@ -198,13 +204,13 @@ def _check_fields(cls: type, base: type, pattern: Pattern) -> None:
 
 
 def annotated_fields(cls: type, base: type) -> dict[str, Any]:
-    """Return what a class and its parents below the base annotate as a value, and as which."""
+    """Return the values that a class and its bases (up to ``base``) annotate, with their types."""
     found: dict[str, Any] = {}
     for parent in reversed(cls.__mro__[: cls.__mro__.index(base)]):
         if sys.version_info >= (3, 14):
             import annotationlib
 
-            # Names that only a type checker imports need not exist.
+            # An annotation can use a name that is imported for the type checker only.
             form = annotationlib.Format.FORWARDREF
             found |= annotationlib.get_annotations(parent, format=form)
         else:

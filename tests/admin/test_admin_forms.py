@@ -47,13 +47,13 @@ def test_a_subclass_inherits_its_forms() -> None:
 
 @pytest.mark.parametrize("wrong", [None, [TextForm], "written", TextForm])
 def test_anything_but_a_mapping_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"NoteTopic\.admin_forms is .*, not a dict such as"):
+    with pytest.raises(TypeError, match=r"NoteTopic\.admin_forms is .*; set it to a dict such as"):
         declare(wrong)
 
 
 @pytest.mark.parametrize("wrong", [TextForm(), "TextForm", Note, forms.CharField()])
 def test_anything_but_a_form_class_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"admin_forms\['written'\] is .*, not a class derived"):
+    with pytest.raises(TypeError, match=r"admin_forms\['written'\] is .*; set it to a subclass"):
         declare({"written": wrong})
 
 
@@ -63,7 +63,7 @@ def test_a_name_that_no_event_can_have_is_refused() -> None:
 
 
 def test_a_form_that_asks_for_a_file_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"PictureForm asks for a file \(picture\)"):
+    with pytest.raises(TypeError, match=r"PictureForm has a file field \(picture\)"):
         declare({"drawn": PictureForm})
 
 

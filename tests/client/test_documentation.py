@@ -1,4 +1,4 @@
-"""docs/python-client.md: its examples do what it says."""
+"""The examples in docs/python-client.md run and do what the page says."""
 
 import ast
 import asyncio
@@ -22,11 +22,11 @@ SCRIPT, FOLLOW, RESET, STORE, PRESENCE, COMMANDS = re.findall(
 
 
 class Enough(Exception):
-    """The example has shown what it does."""
+    """Raised to stop an example that would run forever."""
 
 
 class Print:
-    """A print() that has enough of a word after some times."""
+    """A replacement for print() that raises ``Enough`` at the given number of calls."""
 
     def __init__(self, count: int) -> None:
         self.printed: list[tuple[Any, ...]] = []
@@ -54,7 +54,7 @@ def url(site: Server) -> str:
 
 
 async def run(example: str, client: Any, **names: Any) -> dict[str, Any]:
-    """Run an example that goes on for ever until it has shown enough."""
+    """Run an example until it raises ``Enough`` or ends."""
     code = compile(example, "python-client.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     namespace = {"client": client, **names}
     try:
@@ -83,7 +83,7 @@ def test_the_first_example_is_a_program(site: Server) -> None:
 
 
 class Publishing:
-    """A client whose call is answered when events have been published."""
+    """A client whose call() publishes events instead of calling an action."""
 
     def __init__(self, client: Client, site: Server) -> None:
         self.subscribe = client.subscribe
@@ -100,7 +100,7 @@ async def test_the_topics_example_follows(site: Server, cookies: dict[str, str])
     assert [words[1:] for words in show.printed] == [("tick", 0), ("tick", 1)]
 
 
-async def test_the_reset_example_goes_on_behind_the_hole(
+async def test_the_reset_example_continues_after_the_missing_events(
     site: Server, cookies: dict[str, str]
 ) -> None:
     seen: list[Any] = []
@@ -119,7 +119,7 @@ async def test_the_reset_example_goes_on_behind_the_hole(
     assert seen == ["fetched", "tick"]
 
 
-async def test_the_store_example_begins_where_it_ended(
+async def test_the_store_example_resumes_where_it_stopped(
     site: Server, cookies: dict[str, str], tmp_path: Path
 ) -> None:
     seen: list[int] = []
@@ -127,7 +127,7 @@ async def test_the_store_example_begins_where_it_ended(
     async def handle(event: Any) -> None:
         if len(seen) in (2, 6):
             seen.append(0)
-            raise Enough  # it dies before it has stored this event
+            raise Enough  # it stops before it has stored this event
         seen.append(event.seq)
 
     def path(name: str) -> Path:
@@ -144,7 +144,7 @@ async def test_the_store_example_begins_where_it_ended(
     assert seen == [first, first + 1, 0, *range(first + 2, first + 5), 0]
 
 
-async def test_the_presence_example_tells_who_is_there(
+async def test_the_presence_example_prints_the_members(
     site: Server, cookies: dict[str, str]
 ) -> None:
     show = Print(3)

@@ -1,4 +1,4 @@
-"""Who is on a topic, as a Python client is told."""
+"""The members of a topic, as a Python client receives them."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,19 +29,19 @@ def keys(members: Sequence[Member] | None) -> list[int] | None:
 
 
 class Reader:
-    """Iterates over the topic and notes in which order it is told what."""
+    """Iterates over the topic and records the events and member lists that it receives."""
 
     def __init__(self, client: Client, **options: Any) -> None:
-        self.told: list[Any] = []
-        self.events = client.subscribe(TOPIC, on_members=self.tell, **options)
+        self.received: list[Any] = []
+        self.events = client.subscribe(TOPIC, on_members=self.on_members, **options)
         self.task = asyncio.create_task(self._read())
 
-    def tell(self, members: list[Member]) -> None:
-        self.told.append(keys(members))
+    def on_members(self, members: list[Member]) -> None:
+        self.received.append(keys(members))
 
     async def _read(self) -> None:
         async for event in self.events:
-            self.told.append(event.data)
+            self.received.append(event.data)
 
 
 def with_reader(story: Callable[[FakeServer, Reader], Coroutine[Any, Any, None]]) -> None:
@@ -58,13 +58,13 @@ def with_reader(story: Callable[[FakeServer, Reader], Coroutine[Any, Any, None]]
     play(run())
 
 
-def test_the_list_is_told_first_and_after_each_change() -> None:
+def test_the_list_is_received_first_and_after_each_change() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
         assert reader.events.members is None
         for frame in (listing(4, 1, 2), change("join", 3, 5), change("leave", 1, 6)):
             server.link.say(frame)
             await passing(1)
-        assert reader.told == [[1, 2], [1, 2, 3], [2, 3]]
+        assert reader.received == [[1, 2], [1, 2, 3], [2, 3]]
         assert reader.events.members == [
             Member("user.2", "2", {"name": "n2"}),
             Member("user.3", "3", {"name": "n3"}),
@@ -73,34 +73,34 @@ def test_the_list_is_told_first_and_after_each_change() -> None:
     with_reader(story)
 
 
-def test_what_the_list_has_already_is_no_news() -> None:
+def test_a_change_that_the_list_already_contains_is_ignored() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
-        server.link.say(change("join", 9, 3))  # before the list, which has it or had it
+        server.link.say(change("join", 9, 3))  # before the list, which takes it into account
         server.link.say(listing(4, 1, 2))
         await passing(1)
         server.link.say(change("join", 2, 4))
         server.link.say(change("leave", 1, 3))
         server.link.say(listing(4, 1, 2))
         await passing(1)
-        assert reader.told == [[1, 2]]
+        assert reader.received == [[1, 2]]
 
     with_reader(story)
 
 
-def test_a_long_list_comes_in_parts_and_is_told_when_it_is_whole() -> None:
+def test_a_list_in_several_frames_is_received_when_it_is_complete() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
         server.link.say(listing(4, 1, 2, more=True))
         server.link.say(listing(4, 3, more=True))
         await passing(1)
-        assert reader.told == []
+        assert reader.received == []
         server.link.say(listing(4, 4))
         await passing(1)
-        assert reader.told == [[1, 2, 3, 4]]
+        assert reader.received == [[1, 2, 3, 4]]
 
     with_reader(story)
 
 
-def test_a_list_that_was_cut_off_leaves_nothing_behind() -> None:
+def test_an_incomplete_list_is_discarded() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
         server.link.say(listing(4, 1, 2, more=True))
         await passing(1)
@@ -108,15 +108,15 @@ def test_a_list_that_was_cut_off_leaves_nothing_behind() -> None:
         await passing(30)
         server.link.say(listing(4, 3))
         await passing(1)
-        server.link.say(listing(6, 5, more=True))  # of another place, as the next one
+        server.link.say(listing(6, 5, more=True))  # replaced by the next list
         server.link.say(listing(7, 6))
         await passing(1)
-        assert reader.told == [[3], [6]]
+        assert reader.received == [[3], [6]]
 
     with_reader(story)
 
 
-def test_a_missed_change_brings_the_list_anew() -> None:
+def test_the_list_is_fetched_again_after_a_missed_change() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
         server.link.say(listing(4, 1))
         server.link.say(change("join", 3, 6))
@@ -125,24 +125,24 @@ def test_a_missed_change_brings_the_list_anew() -> None:
         assert asked == ["subscribe", "unsubscribe", "subscribe"]
         server.link.say(listing(6, 1, 2, 3))
         await passing(1)
-        assert reader.told == [[1], [1, 2, 3]]
+        assert reader.received == [[1], [1, 2, 3]]
 
     with_reader(story)
 
 
-def test_events_and_members_do_not_disturb_each_other() -> None:
+def test_events_and_members_do_not_interfere_with_each_other() -> None:
     async def story(server: FakeServer, reader: Reader) -> None:
         server.publish()
         server.link.say(listing(1, 1))
         server.publish()
         await passing(1)
-        assert reader.told == [1, [1], 2]
+        assert reader.received == [1, [1], 2]
         assert reader.events.cursor == server.cursor(TOPIC)
 
     with_reader(story)
 
 
-def test_a_topic_is_followed_without_asking_for_its_members() -> None:
+def test_a_subscription_without_on_members_does_not_request_the_members() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -157,13 +157,15 @@ def test_a_topic_is_followed_without_asking_for_its_members() -> None:
     play(story())
 
 
-def test_a_reader_that_is_behind_is_told_the_newest_list_once() -> None:
+def test_a_slow_reader_receives_only_the_newest_list() -> None:
     server = FakeServer()
 
     async def story() -> None:
-        told: list[list[int] | None] = []
+        received: list[list[int] | None] = []
         async with FakeClient(server) as client:
-            events = client.subscribe(TOPIC, on_members=lambda members: told.append(keys(members)))
+            events = client.subscribe(
+                TOPIC, on_members=lambda members: received.append(keys(members))
+            )
             await passing(1)
             server.link.say(listing(0))
             for pk in range(1, 6):
@@ -171,25 +173,25 @@ def test_a_reader_that_is_behind_is_told_the_newest_list_once() -> None:
             server.publish()
             await passing(1)
             assert await take(events, 1) == [1]
-            assert told == [[1, 2, 3, 4, 5]]
+            assert received == [[1, 2, 3, 4, 5]]
 
     play(story())
 
 
-def test_a_callback_may_be_a_coroutine_and_is_called_again_if_it_failed() -> None:
+def test_on_members_can_be_a_coroutine_function_and_is_called_again_if_it_failed() -> None:
     server = FakeServer()
 
     async def story() -> None:
-        told: list[list[int] | None] = []
+        received: list[list[int] | None] = []
 
-        async def tell(members: list[Member]) -> None:
+        async def on_members(members: list[Member]) -> None:
             await asyncio.sleep(0)
-            told.append(keys(members))
-            if len(told) == 1:
+            received.append(keys(members))
+            if len(received) == 1:
                 raise ZeroDivisionError
 
         async with FakeClient(server) as client:
-            events = client.subscribe(TOPIC, on_members=tell)
+            events = client.subscribe(TOPIC, on_members=on_members)
             await passing(1)
             server.link.say(listing(1, 1))
             await passing(1)
@@ -199,12 +201,12 @@ def test_a_callback_may_be_a_coroutine_and_is_called_again_if_it_failed() -> Non
             server.publish()
             await passing(1)
             assert await take(events, 1) == [1]
-        assert told == [[1], [1, 2]]
+        assert received == [[1], [1, 2]]
 
     play(story())
 
 
-def test_a_hole_still_raises_where_members_are_listened_to() -> None:
+def test_missing_events_still_raise_with_on_members() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -220,7 +222,7 @@ def test_a_hole_still_raises_where_members_are_listened_to() -> None:
     play(story())
 
 
-def test_who_wants_members_of_a_topic_without_presence_is_told_so() -> None:
+def test_on_members_for_a_topic_without_presence_raises() -> None:
     server = FakeServer()
     refusal = {"type": "error", "code": "unsupported", "message": "set `presence = True`"}
     server.answer = lambda frame: refusal if frame["type"] == "members" else None
@@ -231,12 +233,12 @@ def test_who_wants_members_of_a_topic_without_presence_is_told_so() -> None:
             with pytest.raises(CommandRefused, match=r"unsupported: orders\.42: set `presence"):
                 await anext(events)
             async with client.subscribe(TOPIC):
-                pass  # who does not want them may follow it
+                pass  # without on_members, the topic can be followed
 
     play(story())
 
 
-def test_members_are_asked_for_once_without_following() -> None:
+def test_members_can_be_listed_without_following_the_topic() -> None:
     server = FakeServer()
 
     async def story() -> None:

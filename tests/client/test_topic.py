@@ -1,4 +1,7 @@
-"""What a reader gets: every event once and in order, whatever becomes of the connection."""
+"""Subscriptions: the reader receives every event once and in order, whatever the connection does.
+
+Covers topic.py and subscription.py; the member list is in test_members.py.
+"""
 
 import asyncio
 import gc
@@ -21,7 +24,7 @@ def kinds(server: FakeServer, topic: str = TOPIC) -> list[str]:
     return [frame["type"] for frame in server.sent if frame["topic"] == topic]
 
 
-def test_events_arrive_with_all_that_is_known_of_them() -> None:
+def test_events_arrive_with_all_their_attributes() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -41,7 +44,7 @@ def test_events_arrive_with_all_that_is_known_of_them() -> None:
     play(story())
 
 
-def test_a_subscription_begins_where_it_was_told_to() -> None:
+def test_a_subscription_starts_at_since_or_last() -> None:
     server = FakeServer()
     server.publish(count=5)
 
@@ -56,7 +59,7 @@ def test_a_subscription_begins_where_it_was_told_to() -> None:
             both = compose([entry(OTHER, Cursor("x", 9, 9)), entry(TOPIC, server.cursor(TOPIC, 4))])
             async with client.subscribe(TOPIC, since=both) as events:
                 assert await take(events, 1) == [5]
-            with pytest.raises(InvalidCursor, match="has no place of"):
+            with pytest.raises(InvalidCursor, match="does not contain"):
                 client.subscribe("orders.43", since=both)
             async with client.subscribe(TOPIC) as events:
                 server.publish()
@@ -75,13 +78,13 @@ step = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(step, max_size=40), st.integers(1, 6))
-def test_every_event_arrives_once_and_in_order_whatever_is_cut(
+def test_every_event_arrives_once_and_in_order_wherever_the_connection_breaks(
     steps: list[tuple[str, Any]], max_queue: int
 ) -> None:
     server = FakeServer()
 
     async def story() -> list[int]:
-        got: list[int] = []
+        received: list[int] = []
         async with (
             FakeClient(server) as client,
             client.subscribe(TOPIC, max_queue=max_queue) as events,
@@ -95,15 +98,15 @@ def test_every_event_arrives_once_and_in_order_whatever_is_cut(
                     case "wait":
                         await passing(value)
                     case "read":
-                        for _ in range(min(value, len(server.logs[TOPIC]) - len(got))):
-                            got += await take(events, 1)
-                assert len(events._following._items) <= max_queue
-            return got + await take(events, len(server.logs[TOPIC]) - len(got))
+                        for _ in range(min(value, len(server.logs[TOPIC]) - len(received))):
+                            received += await take(events, 1)
+                assert len(events._shared._items) <= max_queue
+            return received + await take(events, len(server.logs[TOPIC]) - len(received))
 
     assert play(story()) == list(range(1, len(server.logs[TOPIC]) + 1))
 
 
-def test_a_slow_reader_holds_up_no_other_topic_and_no_command_and_loses_nothing() -> None:
+def test_a_slow_reader_delays_no_other_topic_or_command_and_loses_no_event() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -114,14 +117,14 @@ def test_a_slow_reader_holds_up_no_other_topic_and_no_command_and_loses_nothing(
                 server.publish(OTHER)
                 assert await take(quick, 1) == [1]
                 await client.publish(OTHER, "typing")
-                assert len(slow._following._items) == 10
+                assert len(slow._shared._items) == 10
                 assert kinds(server) == ["subscribe", "unsubscribe"]
                 assert await take(slow, 1_000) == list(range(1, 1_001))
 
     play(story())
 
 
-def test_a_slow_reader_is_told_when_the_log_did_not_wait_for_it() -> None:
+def test_a_slow_reader_gets_events_lost_when_its_events_were_trimmed() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -134,7 +137,9 @@ def test_a_slow_reader_is_told_when_the_log_did_not_wait_for_it() -> None:
                 await anext(events)
             assert caught.value.cursor == events.cursor == server.cursor(TOPIC, 100)
             server.publish()
-            assert await take(events, 1) == [101], "it goes on after the hole"
+            assert await take(events, 1) == [101], (
+                "the iteration continues after the missing events"
+            )
 
     play(story())
 
@@ -154,7 +159,7 @@ def test_a_paused_topic_stays_paused_across_a_reconnect() -> None:
     play(story())
 
 
-def test_an_event_that_is_in_no_log_is_handed_out_or_dropped_but_stops_nothing() -> None:
+def test_an_ephemeral_event_is_delivered_or_dropped_but_never_pauses_the_topic() -> None:
     server = FakeServer()
     typing = {"type": "event", "topic": TOPIC, "event": "typing", "data": None}
 
@@ -175,10 +180,10 @@ def test_an_event_that_is_in_no_log_is_handed_out_or_dropped_but_stops_nothing()
     play(story())
 
 
-# Holes
+# Missing events
 
 
-def test_a_trimmed_place_raises_once_and_the_iteration_goes_on() -> None:
+def test_a_trimmed_cursor_raises_once_and_the_iteration_continues() -> None:
     server = FakeServer()
     server.publish(count=9)
     server.trim()
@@ -186,7 +191,7 @@ def test_a_trimmed_place_raises_once_and_the_iteration_goes_on() -> None:
     async def story() -> None:
         async with FakeClient(server) as client:
             events = client.subscribe(TOPIC, since=server.cursor(TOPIC, 1))
-            with pytest.raises(EventsLost, match="fetch its state anew") as caught:
+            with pytest.raises(EventsLost, match="fetch its state again") as caught:
                 await anext(events)
             assert (caught.value.topic, caught.value.cursor) == (TOPIC, server.cursor(TOPIC))
             server.publish()
@@ -195,7 +200,7 @@ def test_a_trimmed_place_raises_once_and_the_iteration_goes_on() -> None:
     play(story())
 
 
-def test_a_reset_in_midstream_stands_between_the_events_and_two_in_a_row_are_one() -> None:
+def test_a_reset_keeps_its_position_among_the_events_and_two_in_a_row_are_one() -> None:
     server = FakeServer()
     seen: list[Any] = []
 
@@ -220,7 +225,7 @@ def test_a_reset_in_midstream_stands_between_the_events_and_two_in_a_row_are_one
     assert seen == [1, "restarted", 2]
 
 
-def test_a_reset_whose_function_fails_is_told_again() -> None:
+def test_on_reset_is_called_again_if_it_failed() -> None:
     server = FakeServer()
     server.publish(count=9)
     server.trim()
@@ -229,12 +234,12 @@ def test_a_reset_whose_function_fails_is_told_again() -> None:
     def reset(error: EventsLost) -> None:
         calls.append(error)
         if len(calls) == 1:
-            raise OSError("the database is away")
+            raise OSError("the database is down")
 
     async def story() -> None:
         async with FakeClient(server) as client:
             events = client.subscribe(TOPIC, since=server.cursor(TOPIC, 1), on_reset=reset)
-            with pytest.raises(OSError, match="away"):
+            with pytest.raises(OSError, match="down"):
                 await anext(events)
             server.publish()
             assert await take(events, 1) == [10]
@@ -243,7 +248,7 @@ def test_a_reset_whose_function_fails_is_told_again() -> None:
     assert len(calls) == 2
 
 
-def test_an_event_that_came_already_is_dropped_and_nothing_is_asked_for() -> None:
+def test_a_duplicate_event_is_dropped_without_subscribing_again() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -258,7 +263,7 @@ def test_an_event_that_came_already_is_dropped_and_nothing_is_asked_for() -> Non
     play(story())
 
 
-def test_a_missing_event_is_asked_for_and_one_that_came_already_is_dropped() -> None:
+def test_a_missing_event_is_fetched_and_a_duplicate_is_dropped() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -266,7 +271,7 @@ def test_a_missing_event_is_asked_for_and_one_that_came_already_is_dropped() -> 
             server.publish()
             first = server.logs[TOPIC][0]
             server.link.say({**first, "cursor": str(server.cursor(TOPIC, 1))})
-            server.logs[TOPIC].append({**first, "data": 2, "seq": 2})  # nobody is told
+            server.logs[TOPIC].append({**first, "data": 2, "seq": 2})  # appended, but not delivered
             server.publish()
             assert await take(events, 3) == [1, 2, 3]
             assert kinds(server) == ["subscribe", "unsubscribe", "subscribe"]
@@ -277,7 +282,7 @@ def test_a_missing_event_is_asked_for_and_one_that_came_already_is_dropped() -> 
 # Refusals
 
 
-def test_a_refused_topic_raises_and_may_be_asked_for_again() -> None:
+def test_a_refused_topic_raises_and_can_be_subscribed_again() -> None:
     server = FakeServer()
     server.refusals[TOPIC].append({"code": "forbidden", "message": "no", "retry": False})
 
@@ -305,10 +310,10 @@ def test_entering_a_refused_subscription_raises() -> None:
     play(story())
 
 
-def test_a_subscribe_that_may_succeed_later_is_repeated() -> None:
+def test_a_subscribe_that_was_refused_temporarily_is_retried() -> None:
     server = FakeServer()
-    away = {"code": "unavailable", "message": "later", "retry": True}
-    server.refusals[TOPIC].extend([away, away])
+    unavailable = {"code": "unavailable", "message": "later", "retry": True}
+    server.refusals[TOPIC].extend([unavailable, unavailable])
 
     async def story() -> None:
         async with FakeClient(server) as client, client.subscribe(TOPIC) as events:
@@ -319,7 +324,7 @@ def test_a_subscribe_that_may_succeed_later_is_repeated() -> None:
     assert kinds(server) == ["subscribe"] * 3
 
 
-def test_a_withdrawn_topic_ends_after_the_events_before_it() -> None:
+def test_a_withdrawn_topic_ends_after_the_events_that_arrived_before() -> None:
     server = FakeServer()
 
     async def story() -> None:
@@ -335,10 +340,10 @@ def test_a_withdrawn_topic_ends_after_the_events_before_it() -> None:
     play(story())
 
 
-# Leaving
+# Unsubscribing
 
 
-def test_a_topic_is_left_at_the_end_of_the_block_and_when_nobody_holds_it() -> None:
+def test_the_client_unsubscribes_at_the_end_of_the_block_and_on_garbage_collection() -> None:
     server = FakeServer()
     server.publish(count=3)
 
@@ -349,7 +354,9 @@ def test_a_topic_is_left_at_the_end_of_the_block_and_when_nobody_holds_it() -> N
                     client.subscribe(TOPIC)
                 server.publish()
                 await passing(1)
-            assert [event async for event in events] == [], "it is over, and what waited is dropped"
+            assert [event async for event in events] == [], (
+                "it has ended, and unread events were discarded"
+            )
             for _ in range(3):
                 async for event in client.subscribe(TOPIC, last=3):
                     assert event.data == 2
@@ -365,17 +372,17 @@ def test_a_timeout_around_an_iteration_loses_no_event() -> None:
     server = FakeServer()
 
     async def story() -> list[int]:
-        got = []
+        received = []
         async with FakeClient(server) as client, client.subscribe(TOPIC) as events:
             for number in range(200):
                 if number % 3 == 0:
                     server.publish()
                 try:
                     async with asyncio.timeout(0.0037 * (number % 5)):
-                        got += await take(events, 1)
+                        received += await take(events, 1)
                 except TimeoutError:
                     pass
-            return got + await take(events, len(server.logs[TOPIC]) - len(got))
+            return received + await take(events, len(server.logs[TOPIC]) - len(received))
 
     assert play(story()) == list(range(1, 68))
 
@@ -399,22 +406,22 @@ def test_iterations_end_when_the_client_is_closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         ({"topic": "or ders"}, InvalidTopicName, "not a valid topic name"),
         ({"since": "yesterday"}, InvalidCursor, "not a cursor"),
         ({"since": "@1", "last": 1}, ValueError, "not both"),
-        ({"last": -1}, ValueError, "from 0 on"),
-        ({"max_queue": 0}, ValueError, "from 1 on"),
+        ({"last": -1}, ValueError, "last at least 0"),
+        ({"max_queue": 0}, ValueError, "max_queue must be at least 1"),
     ],
     ids=str,
 )
-def test_a_subscription_that_makes_no_sense_is_refused_at_once(
-    options: dict[str, Any], error: type[Exception], said: str
+def test_invalid_arguments_of_subscribe_are_rejected_at_once(
+    options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     async def story() -> None:
         async with FakeClient(FakeServer()) as client:
-            with pytest.raises(error, match=said):
+            with pytest.raises(error, match=message):
                 client.subscribe(**{"topic": TOPIC, **options})
 
     play(story())

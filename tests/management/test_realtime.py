@@ -195,7 +195,7 @@ def test_trim_says_nothing_of_the_librarys_own_logs() -> None:
 
 def test_trim_of_a_topic_that_is_unknown_removes_nothing() -> None:
     fill("tiny.a", 8)
-    with pytest.raises(CommandError, match=r"no registered topic matches 'tinny\.b'"):
+    with pytest.raises(CommandError, match=r"no registered pattern matches 'tinny\.b'"):
         run("trim", "tiny.a", "tinny.b")
     assert len(log.history("tiny.a")) == 8
 
@@ -214,7 +214,7 @@ def test_new_epoch_changes_the_cursors_and_keeps_the_events() -> None:
 def test_new_epoch_with_one_unknown_topic_changes_none() -> None:
     fill("orders.42", 3)
     before = log.head("orders.42")
-    with pytest.raises(CommandError, match=r"no registered topic matches 'ordrs\.42'") as caught:
+    with pytest.raises(CommandError, match=r"no registered pattern matches 'ordrs\.42'") as caught:
         run("new-epoch", "orders.42", "ordrs.42")
     assert caught.value.returncode == 2
     assert log.head("orders.42") == before

@@ -1,3 +1,5 @@
+"""The conversation with one client: topics, answers, limits, and its end."""
+
 import json
 from dataclasses import dataclass
 
@@ -59,7 +61,7 @@ def test_every_exported_name_exists():
 # Topics
 
 
-def test_a_topic_is_followed_from_its_subscribe_to_its_unsubscribe():
+def test_a_topic_is_followed_from_subscribe_to_unsubscribe():
     d = talk()
     command = receive(d, "subscribe", topic="a", id=1)
     assert d.topics == {"a"}
@@ -78,7 +80,7 @@ def test_a_topic_is_followed_from_its_subscribe_to_its_unsubscribe():
     )
 
 
-def test_recovered_is_sent_only_where_since_was():
+def test_recovered_is_sent_only_if_the_subscribe_had_since():
     d = talk()
     command = receive(d, "subscribe", topic="a", since=str(CURSOR))
     assert '"recovered":false,"replayed":0' in d.subscribed(command, CURSOR, recovered=False)
@@ -89,7 +91,7 @@ def test_recovered_is_sent_only_where_since_was():
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_second_subscribe_is_an_error_and_changes_nothing(answered):
+def test_a_second_subscribe_to_a_topic_is_an_error_and_changes_nothing(answered):
     d = talk()
     first = receive(d, "subscribe", topic="a", id=1)
     if answered:
@@ -99,7 +101,7 @@ def test_a_second_subscribe_is_an_error_and_changes_nothing(answered):
     assert d.topics == {"a"}
 
 
-def test_a_refused_subscribe_leaves_the_topic():
+def test_a_refused_subscribe_does_not_follow_the_topic():
     d = talk()
     command = receive(d, "subscribe", topic="a", id=1)
     assert '"code":"forbidden"' in d.refused(command, UnknownTopic("a"))
@@ -107,24 +109,24 @@ def test_a_refused_subscribe_leaves_the_topic():
     follow(d, "a")
 
 
-def test_a_bad_cursor_subscribes_to_nothing():
+def test_a_subscribe_with_a_bad_cursor_does_not_follow_the_topic():
     d = talk()
     assert refused(d, frame("subscribe", topic="a", id=1, since="x")).code == "bad_cursor"
     assert d.topics == set()
 
 
-def test_a_composite_cursor_must_have_a_place_of_the_topic():
+def test_a_composite_cursor_must_contain_the_topic():
     cursor = Cursor("e", 5, 1)
     composite = compose([entry("a", cursor), entry("b", Cursor("e", 7, 2))])
     d = talk()
     assert receive(d, "subscribe", topic="a", since=composite).since == cursor
     error = refused(d, frame("subscribe", topic="c", id=1, since=composite))
     assert error.code == "bad_cursor"
-    assert "has no place of 'c'" in error.reason
+    assert "does not contain 'c'" in error.reason
     assert "c" not in d.topics
 
 
-def test_one_topic_too_many_is_an_error_until_one_is_left():
+def test_exceeding_the_topic_limit_is_an_error_until_a_topic_is_unsubscribed():
     d = talk(topics=2)
     follow(d, "a")
     receive(d, "subscribe", topic="b")
@@ -134,12 +136,12 @@ def test_one_topic_too_many_is_an_error_until_one_is_left():
     follow(d, "c")
 
 
-def test_unsubscribing_from_what_is_not_followed_is_answered_alike():
+def test_unsubscribing_from_a_topic_that_is_not_followed_is_answered_the_same():
     d = talk()
     assert '"unsubscribed"' in d.unsubscribed(receive(d, "unsubscribe", topic="a"))
 
 
-def test_a_withdrawn_topic_can_be_asked_for_again():
+def test_a_withdrawn_topic_can_be_subscribed_again():
     d = talk()
     follow(d, "a")
     assert d.withdrawn("a") == '{"type":"unsubscribed","topic":"a","reason":"forbidden"}'
@@ -147,16 +149,16 @@ def test_a_withdrawn_topic_can_be_asked_for_again():
     follow(d, "a")
 
 
-def test_answers_that_come_after_a_change_of_mind_do_not_undo_it():
+def test_a_late_answer_does_not_undo_a_newer_command():
     d = talk()
     first = receive(d, "subscribe", topic="a", id=1)
-    leave = receive(d, "unsubscribe", topic="a", id=2)
+    unsubscribe = receive(d, "unsubscribe", topic="a", id=2)
     second = receive(d, "subscribe", topic="a", id=3)
     d.refused(first, forbidden())
     assert d.topics == {"a"}
-    d.unsubscribed(leave)
+    d.unsubscribed(unsubscribe)
     d.withdrawn("a")
-    assert d.topics == {"a"}  # the second subscribe is still to be answered
+    assert d.topics == {"a"}  # the second subscribe has no answer yet
     last = receive(d, "unsubscribe", topic="a", id=4)
     d.subscribed(second, CURSOR)
     assert d.topics == set()
@@ -166,7 +168,7 @@ def test_answers_that_come_after_a_change_of_mind_do_not_undo_it():
 # Other answers
 
 
-def test_each_command_has_its_answer():
+def test_each_command_has_an_answer():
     d = talk()
     publish = receive(d, "publish", topic="a", event="typing", id=3)
     assert d.ok(publish) == '{"type":"ok","id":3}'
@@ -179,7 +181,7 @@ def test_each_command_has_its_answer():
     assert d.pong(receive(d, "ping", id=5)) == '{"type":"pong","id":5}'
 
 
-def test_an_error_says_whether_to_try_again():
+def test_an_error_says_whether_to_retry():
     d = talk()
     assert d.error(forbidden(7)) == (
         '{"type":"error","id":7,"code":"forbidden","message":"this topic does not exist, or you '
@@ -199,13 +201,13 @@ def test_an_error_says_whether_to_try_again():
         (RuntimeError("secret"), "failed"),
     ],
 )
-def test_a_failure_is_told_without_secrets(error, code):
-    told = refusal(error, 5)
-    assert (told.code, told.id, told.close_code) == (code, 5, None)
-    assert "secret" not in told.reason
+def test_a_refusal_reveals_no_details_of_the_error(error, code):
+    refused = refusal(error, 5)
+    assert (refused.code, refused.id, refused.close_code) == (code, 5, None)
+    assert "secret" not in refused.reason
 
 
-def test_unknown_and_forbidden_topics_look_alike():
+def test_unknown_and_forbidden_topics_look_the_same():
     d = talk()
     first = receive(d, "subscribe", topic="orders.1", id=1)
     second = receive(d, "subscribe", topic="nothing", id=1)
@@ -215,7 +217,7 @@ def test_unknown_and_forbidden_topics_look_alike():
 # Limits
 
 
-def test_commands_without_an_answer_are_bounded_until_one_is_answered():
+def test_the_number_of_unanswered_commands_is_limited():
     d = talk(pending=2)
     first = receive(d, "call", topic="a", action="x", id=1)
     receive(d, "publish", topic="a", event="x", id=2)
@@ -227,7 +229,7 @@ def test_commands_without_an_answer_are_bounded_until_one_is_answered():
     receive(d, "members", topic="a", id=3)
 
 
-def test_a_list_of_members_is_one_answer_also_in_several_frames():
+def test_a_member_list_in_several_frames_is_one_answer():
     d = talk(pending=1)
     command = receive(d, "members", topic="a", id=3)
     assert refused(d, frame("members", topic="a", id=4)).code == "busy"
@@ -237,7 +239,7 @@ def test_a_list_of_members_is_one_answer_also_in_several_frames():
     receive(d, "members", topic="a", id=5)
 
 
-def test_all_topics_can_be_asked_for_and_left_at_once():
+def test_all_topics_can_be_subscribed_and_unsubscribed_at_once():
     d = talk(topics=50, pending=1)
     topics = [f"t{n}" for n in range(50)]
     for type in ("subscribe", "unsubscribe"):
@@ -246,7 +248,7 @@ def test_all_topics_can_be_asked_for_and_left_at_once():
     assert d.topics == set()
 
 
-def test_joining_and_leaving_in_a_circle_is_bounded():
+def test_subscribing_and_unsubscribing_in_a_loop_is_limited():
     d = talk(topics=2, pending=3)
     commands = []
     for _ in range(3):
@@ -259,7 +261,7 @@ def test_joining_and_leaving_in_a_circle_is_bounded():
     receive(d, "unsubscribe", topic="a", id=1)
 
 
-def test_commands_over_the_rate_are_refused_with_their_id_and_allowed_again_later():
+def test_commands_above_the_rate_limit_are_refused_with_their_id_until_the_bucket_refills():
     d = talk(commands_per_second=10, commands_burst=20)
     for _ in range(20):
         receive(d, now=100.0)
@@ -283,26 +285,26 @@ def test_a_client_that_does_not_slow_down_is_closed_with_4429():
     assert d.is_closing
 
 
-def test_a_client_slightly_over_the_rate_is_never_closed():
+def test_a_client_slightly_above_the_rate_limit_is_never_closed():
     d = talk(commands_per_second=10, commands_burst=20)
-    late = 0
-    for tick in range(5000):  # 15 a second
+    refusals = 0
+    for tick in range(5000):  # 15 per second
         try:
             receive(d, now=tick / 15)
         except ProtocolError as error:
             assert error.close_code is None  # noqa: PT017 - most of them are not refused
-            late += 1
-    assert 1000 < late < 2000
+            refusals += 1
+    assert 1000 < refusals < 2000
 
 
-def test_frames_that_are_not_commands_count_too():
+def test_frames_that_are_not_commands_count_towards_the_rate_limit():
     d = talk(commands_per_second=10, commands_burst=5)
     for _ in range(5):
         refused(d, frame("x"))
     assert refused(d, frame("x", id=2)).code == "rate_limited"
 
 
-def test_a_clock_that_goes_back_gives_nothing_away():
+def test_a_clock_that_goes_back_adds_no_tokens():
     d = talk(commands_per_second=10, commands_burst=2)
     receive(d, now=100.0)
     receive(d, now=100.0)
@@ -344,7 +346,7 @@ def test_a_binary_frame_closes_with_4400(data):
     assert d.is_closing
 
 
-def test_after_the_end_nothing_is_read():
+def test_frames_are_ignored_once_a_close_was_announced():
     d = talk()
     follow(d, "a")
     assert d.closing(CloseCode.RESTART, 2.4) == (
@@ -356,14 +358,14 @@ def test_after_the_end_nothing_is_read():
     assert d.topics == {"a"}
 
 
-def test_a_close_that_is_final_says_no_time():
+def test_a_final_close_has_no_retry_after():
     assert talk().closing(CloseCode.SIGNED_OUT) == '{"type":"closing","reason":"signed_out"}'
 
 
 class Conversation(RuleBasedStateMachine):
-    """Commands in any order, answered in any order that keeps the order of each topic.
+    """Commands in any order; the answers keep the order of commands within each topic.
 
-    The model is the server's side of it: each topic's queue of unanswered commands.
+    The model is the server's view: a queue of unanswered commands for each topic.
     """
 
     def __init__(self):
@@ -371,8 +373,8 @@ class Conversation(RuleBasedStateMachine):
         self.limits = Limits(commands_burst=10**6, pending=3)
         self.dialogue = Dialogue(self.limits)
         self.queues = {topic: [] for topic in "abcde"}
-        self.active = set()  # what the server pushes
-        self.wanted = set()  # what the client asked for and was not refused
+        self.active = set()  # topics whose events the server pushes
+        self.wanted = set()  # topics that the client subscribed to without being refused
 
     @rule(topic=st.sampled_from("abcde"))
     def subscribe(self, topic):
@@ -446,11 +448,11 @@ class Conversation(RuleBasedStateMachine):
         return sum(isinstance(c, Subscribe | Unsubscribe) for c in commands)
 
     @invariant()
-    def the_topics_are_what_the_client_wants(self):
+    def the_topics_are_those_that_the_client_wants(self):
         assert self.dialogue.topics == self.wanted
 
     @invariant()
-    def a_quiet_topic_is_wanted_exactly_if_it_is_pushed(self):
+    def a_topic_without_unanswered_commands_is_followed_exactly_if_it_is_pushed(self):
         for topic, queue in self.queues.items():
             if not any(isinstance(c, Subscribe | Unsubscribe) for c in queue):
                 assert (topic in self.active) == (topic in self.dialogue.topics)

@@ -1,3 +1,5 @@
+"""Events are encoded once, and the same bytes are sent to all clients."""
+
 import datetime
 import decimal
 import json
@@ -28,7 +30,7 @@ from realtime.protocol.frames import MAX_NESTING
 LIMIT = 65_536
 default = DjangoJSONEncoder().default
 
-# Every character, lone surrogates included, and floats that JSON has.
+# Every character, including lone surrogates, and the floats that JSON supports.
 any_text = st.text(st.characters(), max_size=20)
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -67,7 +69,7 @@ def nested(levels):
 
 
 def joined(value):
-    """Join surrogate halves that stand side by side, as every JSON parser does."""
+    """Join adjacent surrogate halves, as every JSON parser does."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if isinstance(value, list):
@@ -77,14 +79,14 @@ def joined(value):
     return value
 
 
-def test_the_module_exports_what_it_says():
+def test_the_module_exports_its_public_names():
     functions = ["bundle", "encode_data", "event_frame", "http_chunk", "sse_chunk"]
     functions += ["stream_entry", "websocket_frame"]
     assert encoders.__all__ == ["Bundle", "Frame", "Wire", *functions]
 
 
 @given(events)
-def test_a_frame_is_made_once_in_each_form(event):
+def test_a_frame_is_encoded_once_for_each_wire_format(event):
     frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)))
     assert frame.is_event
     assert frame.size == len(frame.text.encode())
@@ -99,7 +101,7 @@ def test_a_frame_is_made_once_in_each_form(event):
 
 
 @given(st.lists(events, min_size=1, max_size=4))
-def test_a_bundle_is_its_frames_one_after_the_other(some):
+def test_a_bundle_is_the_concatenation_of_its_frames(some):
     frames = [Frame(event_frame(event), ("orders.1", Cursor("e", 1, 2))) for event in some]
     together = bundle(frames)
     assert list(together.frames) == frames
@@ -110,22 +112,22 @@ def test_a_bundle_is_its_frames_one_after_the_other(some):
     assert isinstance(together, Frame if len(frames) == 1 else Bundle)
 
 
-def test_a_frame_that_moves_nobody_has_no_id_for_a_client_of_one_topic():
+def test_a_frame_that_changes_no_cursor_has_no_id():
     frame = Frame('{"type":"heartbeat"}')
     assert frame.wire(Wire.STREAM_WITH_ID) == frame.wire(Wire.STREAM)
 
 
-def test_no_bytes_are_no_chunk_since_that_would_end_the_body():
+def test_an_empty_part_makes_no_chunk_because_that_would_end_the_body():
     assert http_chunk(b"") == b""
     assert http_chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
 
 
 @given(json_values)
-def test_every_json_value_comes_back_from_its_utf8_form(value):
+def test_every_json_value_can_be_decoded_from_its_utf8_bytes(value):
     assert json.loads(encode(value).encode()) == joined(value)
 
 
-def test_text_outside_ascii_is_not_escaped_and_counts_as_utf8():
+def test_text_outside_ascii_is_not_escaped_and_its_size_is_measured_in_utf8():
     assert encode("añ€😀") == '"añ€😀"'
     assert encode("añ€😀", limit=12)
     with pytest.raises(DataTooLarge) as caught:
@@ -137,12 +139,12 @@ def test_a_lone_surrogate_is_escaped():
     assert encode({"\udc80": "é\ud800"}) == '{"\\udc80":"é\\ud800"}'
 
 
-def test_what_the_default_knows_is_encoded():
+def test_values_that_the_default_converts_are_encoded():
     data = {"at": datetime.date(2026, 11, 24), "price": decimal.Decimal("9.90")}
     assert encode(data) == '{"at":"2026-11-24","price":"9.90"}'
 
 
-def test_a_later_change_of_the_data_does_not_reach_the_text():
+def test_a_later_change_of_the_data_does_not_change_the_text():
     data = {"lines": [1]}
     text = encode(data)
     data["lines"].append(2)
@@ -169,7 +171,7 @@ class Odd:
         ({"é\ud800": [b""]}, r"data['\xe9\ud800'][0]", "it is of type bytes"),
     ],
 )
-def test_a_value_without_json_form_is_named_by_its_path(data, path, reason):
+def test_the_error_for_a_value_without_json_form_has_its_path(data, path, reason):
     with pytest.raises(DataNotSerializable) as caught:
         encode(data)
     assert caught.value.path == path
@@ -177,7 +179,7 @@ def test_a_value_without_json_form_is_named_by_its_path(data, path, reason):
     assert str(caught.value).encode()
 
 
-def test_an_object_is_named_once_with_what_to_publish_instead():
+def test_the_error_for_an_object_names_its_type_once_and_says_what_to_publish_instead():
     Order = type("Order", (), {})
     with pytest.raises(DataNotSerializable) as caught:
         encode({"order": Order()})
@@ -188,7 +190,7 @@ def test_an_object_is_named_once_with_what_to_publish_instead():
     assert "model_to_dict(…) or .values()" in text
 
 
-def test_a_reason_of_the_default_is_kept():
+def test_the_error_keeps_the_reason_that_the_default_raised():
     def default(value):
         raise ValueError("say it in words")
 
@@ -196,7 +198,7 @@ def test_a_reason_of_the_default_is_kept():
         encode_data(object(), default, LIMIT)
 
 
-def test_a_value_inside_itself_is_named_by_its_path():
+def test_the_error_for_a_value_that_contains_itself_has_its_path():
     lines = [1]
     data = {"lines": lines}
     lines.append(data)
@@ -206,7 +208,7 @@ def test_a_value_inside_itself_is_named_by_its_path():
     assert caught.value.reason == "it contains itself"
 
 
-def test_a_value_that_appears_twice_is_not_inside_itself():
+def test_a_value_that_occurs_twice_does_not_contain_itself():
     line = [1]
     assert encode([line, line]) == "[[1],[1]]"
     with pytest.raises(DataNotSerializable, match=r"data\[2\]"):
@@ -214,7 +216,7 @@ def test_a_value_that_appears_twice_is_not_inside_itself():
 
 
 @pytest.mark.parametrize("levels", [MAX_NESTING + 1, 900, 100_000])
-def test_data_nested_too_deep_is_refused_however_deep_it_is(levels):
+def test_data_nested_too_deeply_is_rejected_at_any_depth(levels):
     with pytest.raises(DataNotSerializable, match="nested deeper than 100 levels") as caught:
         encode(nested(levels))
     assert len(caught.value.path) <= 125
@@ -224,24 +226,24 @@ def test_data_nested_to_the_limit_is_encoded():
     assert encode(nested(MAX_NESTING)) == "[" * MAX_NESTING + "]" * MAX_NESTING
 
 
-def test_many_values_side_by_side_are_not_deep():
+def test_many_adjacent_values_do_not_count_as_nesting():
     data = [{"a": ["[[["]}] * 1000
     assert json.loads(encode(data)) == data
 
 
-def test_a_default_that_returns_its_argument_is_a_circle():
+def test_a_default_that_returns_its_argument_is_detected():
     with pytest.raises(DataNotSerializable, match="contains itself"):
         encode_data({"a": object()}, lambda value: value, LIMIT)
 
 
-def test_a_default_that_changes_its_mind_still_gives_the_documented_error():
+def test_a_default_with_changing_results_still_raises_the_documented_error():
     answers = iter([float("nan"), 1])
     with pytest.raises(DataNotSerializable, match=r"^data cannot be sent as JSON: .+"):
         encode_data(object(), lambda value: next(answers), LIMIT)
 
 
 @given(events)
-def test_an_event_frame_is_one_json_object_with_the_fields_that_the_event_has(event):
+def test_an_event_frame_is_one_json_object_with_the_fields_of_the_event(event):
     expected = {"type": "event", "topic": event.topic, "event": event.name, "data": event.data}
     if event.cursor:
         expected |= {"cursor": str(event.cursor), "seq": event.cursor.seq}
@@ -252,7 +254,7 @@ def test_an_event_frame_is_one_json_object_with_the_fields_that_the_event_has(ev
     assert event.json in frame
 
 
-def test_an_event_frame_reads_as_documented():
+def test_an_event_frame_looks_as_documented():
     event = Event("orders.42", "shipped", '{"eta":"é"}', Cursor("Ab", 18, 255), 1763801234.123, "o")
     assert event_frame(event) == (
         '{"type":"event","topic":"orders.42","event":"shipped","data":{"eta":"é"}'
@@ -261,7 +263,7 @@ def test_an_event_frame_reads_as_documented():
 
 
 def read_websocket_frame(frame):
-    """Read a frame as RFC 6455, section 5.2 says."""
+    """Parse a frame as RFC 6455, section 5.2 specifies."""
     assert frame[0] == 0b1000_0001  # final, text
     assert frame[1] < 128  # not masked
     size = {126: 2, 127: 8}.get(frame[1], 0)
@@ -279,12 +281,12 @@ def test_a_websocket_frame_has_the_shortest_length_field(length, size):
 
 
 @given(events)
-def test_a_websocket_frame_carries_the_text(event):
+def test_a_websocket_frame_contains_the_text(event):
     assert read_websocket_frame(websocket_frame(event_frame(event)))[1] == event_frame(event)
 
 
 @given(events)
-def test_an_event_stream_chunk_is_one_data_line(event):
+def test_an_sse_chunk_is_one_data_line(event):
     chunk = sse_chunk(event_frame(event)).decode()
     lines = re.split(r"\r\n|\r|\n", chunk)
     assert lines == ["data: " + event_frame(event), ""]

@@ -1,4 +1,4 @@
-"""The grammar of topic names and patterns."""
+"""The grammar of topic names and of the patterns that match them."""
 
 import uuid
 
@@ -38,7 +38,7 @@ def pattern(text: str) -> Pattern:
 
 @st.composite
 def patterns_with_values(draw: st.DrawFn) -> tuple[Pattern, dict[str, object]]:
-    """Any pattern of at most five segments, and values for it."""
+    """Draw a pattern of at most five segments, and values for it."""
     parts, values = [], {}
     for number in range(draw(st.integers(1, 5))):
         if draw(st.booleans()):
@@ -55,12 +55,12 @@ def patterns_with_values(draw: st.DrawFn) -> tuple[Pattern, dict[str, object]]:
 
 
 @given(names)
-def test_segments_of_the_alphabet_joined_by_dots_are_a_name(name: str) -> None:
+def test_segments_of_the_alphabet_joined_by_dots_are_a_valid_name(name: str) -> None:
     assert check_topic_name(name) == name
 
 
 @given(st.text(max_size=30))
-def test_a_name_is_accepted_exactly_if_its_segments_are(text: str) -> None:
+def test_a_name_is_valid_exactly_if_its_segments_are(text: str) -> None:
     alphabet = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~@+:-")
     good = all(part and set(part) <= alphabet for part in text.split("."))
     if good:
@@ -77,7 +77,7 @@ def test_a_name_is_accepted_exactly_if_its_segments_are(text: str) -> None:
         (".", "dot"),
         ("a.", "dot"),
         (".a", "dot"),
-        ("a..b", "two in a row"),
+        ("a..b", "two dots in a row"),
         ("a b", "' '"),
         ("orders.42\n", r"'\n'"),
         ("orders/42", "'/'"),
@@ -89,13 +89,13 @@ def test_a_name_is_accepted_exactly_if_its_segments_are(text: str) -> None:
         (b"orders.42", "bytes"),
     ],
 )
-def test_a_refused_name_says_why(name: str, reason: str) -> None:
+def test_an_invalid_name_is_rejected_with_the_reason(name: str, reason: str) -> None:
     with pytest.raises(InvalidTopicName) as caught:
         check_topic_name(name)
     assert reason in str(caught.value)
 
 
-def test_the_longest_name_is_accepted() -> None:
+def test_a_name_of_the_maximum_length_is_valid() -> None:
     assert check_topic_name("x" * MAX_LENGTH)
 
 
@@ -108,21 +108,21 @@ def test_internal_topics_are_outside_the_grammar() -> None:
 
 
 @given(patterns_with_values())
-def test_a_pattern_matches_the_name_that_it_made_and_gives_the_values_back(
+def test_a_pattern_matches_the_name_that_it_built_and_returns_its_values(
     case: tuple[Pattern, dict[str, object]],
 ) -> None:
-    made, values = case
+    built, values = case
     try:
-        name = made.reverse(values)
+        name = built.reverse(values)
     except InvalidTopicName as error:
         assume("characters and" not in str(error))
         raise
-    assert made.match(name) == values
-    assert made.fill(values) == (name, values)
+    assert built.match(name) == values
+    assert built.fill(values) == (name, values)
 
 
 @given(patterns_with_values(), names)
-def test_a_name_that_matches_is_the_name_of_its_values(
+def test_a_name_that_matches_can_be_rebuilt_from_its_values(
     case: tuple[Pattern, dict[str, object]], name: str
 ) -> None:
     values = case[0].match(name)
@@ -154,7 +154,9 @@ def test_a_name_that_matches_is_the_name_of_its_values(
         ("u.<uuid:v>", f"u.{uuid.UUID(int=0xABC)}".upper(), None),
     ],
 )
-def test_a_name_matches(text: str, name: str, values: dict[str, object] | None) -> None:
+def test_a_name_is_matched_against_a_pattern(
+    text: str, name: str, values: dict[str, object] | None
+) -> None:
     assert pattern(text).match(name) == values
 
 
@@ -168,20 +170,20 @@ def test_a_name_matches(text: str, name: str, values: dict[str, object] | None) 
         ("a b.<int:pk>", "'a b'"),
         ("a.ü<int:pk>", "'ü'"),
         ("$a", "'$a'"),
-        ("files.<path:name>", "path goes over dots"),
+        ("files.<path:name>", "path matches more than one segment"),
         ("a.<int:x><int:y>", "with one <converter:name>"),
         ("a.<int:x", "with one <converter:name>"),
         ("a.x>", "with one <converter:name>"),
-        ("a.<int:x>.<int:x>", "two converters have one name"),
+        ("a.<int:x>.<int:x>", "two values have the same name"),
         ("a.<money:x>", "only int, slug, str, uuid"),
         ("a.<int:>", "attribute's name"),
         ("a.<int:class>", "attribute's name"),
         ("a.<int:_x>", "attribute's name"),
         ("a.<int:1x>", "attribute's name"),
-        ("x" * MAX_LENGTH + ".<int:pk>", "more than 200"),
+        ("x" * MAX_LENGTH + ".<int:pk>", "would have more than 200"),
     ],
 )
-def test_a_refused_pattern_says_why(text: str, reason: str) -> None:
+def test_an_invalid_pattern_is_rejected_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(InvalidPattern) as caught:
         pattern(text)
     assert reason in str(caught.value)
@@ -190,7 +192,7 @@ def test_a_refused_pattern_says_why(text: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("text", "values", "reason"),
     [
-        ("orders.<int:pk>", {"pk": "x"}, "a value of 'int' has another form"),
+        ("orders.<int:pk>", {"pk": "x"}, "it does not match the converter 'int'"),
         ("orders.<int:pk>", {"pk": None}, "pk=None"),
         ("orders.<int:pk>", {"pk": -1}, "pk=-1"),
         ("orders.<int:pk>", {"pk": "007"}, "pk='007'"),
@@ -201,7 +203,7 @@ def test_a_refused_pattern_says_why(text: str, reason: str) -> None:
         ("notes.<str:name>", {"name": "a" * 300}, "306 characters"),
     ],
 )
-def test_a_value_that_no_name_has_is_refused(
+def test_a_value_that_cannot_be_part_of_a_name_is_rejected(
     text: str, values: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(InvalidTopicName) as caught:
@@ -209,25 +211,25 @@ def test_a_value_that_no_name_has_is_refused(
     assert reason in str(caught.value)
 
 
-def test_values_are_returned_as_a_match_returns_them() -> None:
+def test_fill_returns_the_values_that_a_match_would_return() -> None:
     assert pattern("orders.<int:pk>").fill({"pk": "42"}) == ("orders.42", {"pk": 42})
 
 
 @pytest.mark.parametrize(
-    ("values", "facts"),
+    ("values", "faults"),
     [
         ({}, "without pk"),
         ({"pk": 1, "id": 1}, "with the unknown id"),
         ({"id": 1}, "without pk and with the unknown id"),
     ],
 )
-def test_missing_and_unknown_values_are_named(values: dict[str, object], facts: str) -> None:
-    with pytest.raises(TypeError, match=facts):
+def test_missing_and_unknown_values_are_named(values: dict[str, object], faults: str) -> None:
+    with pytest.raises(TypeError, match=faults):
         pattern("orders.<int:pk>").reverse(values)
 
 
 class MoneyConverter:
-    """Two texts for one value, and a value without text."""
+    """Converts two texts to one value, and rejects one text and one value."""
 
     regex = "[0-9]+(?:[.,][0-9]{2})?"
 
@@ -240,12 +242,12 @@ class MoneyConverter:
         return f"{value // 100},{value % 100:02}" if value % 100 else str(value // 100)
 
 
-def test_a_converter_of_the_project_decides_what_matches() -> None:
+def test_a_converter_of_the_project_decides_which_names_match() -> None:
     prices = Pattern("prices.eur<money:cents>", {"money": MoneyConverter()})
     assert prices.match("prices.eur5") == {"cents": 500}
     assert prices.match("prices.eur13") is None
     assert prices.match("prices.eur5.00") is None
-    with pytest.raises(InvalidTopicName, match="no text for it"):
+    with pytest.raises(InvalidTopicName, match="cannot convert it"):
         prices.reverse({"cents": "much"})
 
 
@@ -267,7 +269,7 @@ def test_the_more_specific_pattern_sorts_first(texts: list[str]) -> None:
     assert [each.text for each in by_specificity] == texts
 
 
-def test_patterns_have_one_shape_if_only_converters_and_names_differ() -> None:
+def test_patterns_that_differ_only_in_converters_and_value_names_have_the_same_shape() -> None:
     assert pattern("a.<int:x>-b").shape == pattern("a.<slug:y>-b").shape
     assert len({pattern(text).shape for text in ("a.<x>", "a.<x>-b", "a.b", "a.b.<x>")}) == 4
 
@@ -286,7 +288,7 @@ def test_patterns_that_do_not_overlap_have_no_name_in_common(
             assert here.overlaps(there)
 
 
-def test_patterns_overlap_where_literal_text_allows_it() -> None:
+def test_patterns_overlap_if_their_literal_texts_allow_it() -> None:
     assert pattern("orders.new").overlaps(pattern("orders.<slug:x>"))
     assert pattern("a<x>").overlaps(pattern("<x>b"))
     assert not pattern("orders.new").overlaps(pattern("orders.<int:x>"))
@@ -298,7 +300,7 @@ def test_patterns_overlap_where_literal_text_allows_it() -> None:
 
 
 @given(st.text())
-def test_a_key_is_one_segment_and_can_be_read_back(text: str) -> None:
+def test_an_escaped_key_is_one_segment_and_can_be_unescaped(text: str) -> None:
     segment = escape_key(text)
     assert unescape_key(segment) == text
     if 0 < len(segment) <= MAX_LENGTH:
@@ -315,12 +317,12 @@ def test_a_key_is_one_segment_and_can_be_read_back(text: str) -> None:
         ("me@example.com", "me@example~2Ecom"),
     ],
 )
-def test_a_key_is_escaped_by_bytes(text: str, segment: str) -> None:
+def test_a_key_is_escaped_byte_by_byte(text: str, segment: str) -> None:
     assert escape_key(text) == segment
 
 
 @pytest.mark.parametrize("segment", ["~", "~2", "~2e", "~41", "~C3", "a.b", "~GG", "ü"])
-def test_what_is_no_escaped_key_is_refused(segment: str) -> None:
+def test_a_segment_that_is_not_an_escaped_key_is_rejected(segment: str) -> None:
     with pytest.raises(ValueError, match=r"escape_key|utf-8"):
         unescape_key(segment)
 
@@ -328,7 +330,7 @@ def test_what_is_no_escaped_key_is_refused(segment: str) -> None:
 # Suggestions
 
 
-def test_the_nearest_patterns_come_best_first() -> None:
+def test_the_nearest_patterns_are_listed_best_match_first() -> None:
     every = [pattern(text) for text in ("everyone", "user.<str:key>", "orders.<int:pk>", "a.b.c")]
     assert nearest("order.42", every)[0] == "orders.<int:pk>"
     assert nearest("orders.abc", every)[0] == "orders.<int:pk>"

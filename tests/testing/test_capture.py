@@ -1,4 +1,7 @@
-"""What a project's tests see of what was published."""
+"""Capturing published events in the tests of a project.
+
+Covers capture.py and commits.py.
+"""
 
 import datetime
 import threading
@@ -25,7 +28,7 @@ from tests.testapp.topics import OrderTopic
 
 
 class Fault(Exception):
-    """What takes a transaction back."""
+    """Raised to roll back a transaction."""
 
 
 def names(events: Any) -> list[str]:
@@ -33,7 +36,7 @@ def names(events: Any) -> list[str]:
 
 
 def rows() -> tuple[int, int]:
-    """Return how many events and waiting events the database holds."""
+    """Return the numbers of stored events and of outbox entries in the database."""
     return tuple(  # type: ignore[return-value]
         apps.get_model("realtime", model)._default_manager.count()
         for model in ("LogEvent", "OutboxEntry")
@@ -57,7 +60,7 @@ class CaptureInTestCaseTests(TestCase):
             ("orders.42", "typing", None, None),
         ]
 
-    def test_nothing_is_captured_before_or_after(self) -> None:
+    def test_events_before_and_after_the_block_are_not_captured(self) -> None:
         events = capture_events()
         with events:
             assert len(events) == 0
@@ -65,14 +68,14 @@ class CaptureInTestCaseTests(TestCase):
             publish("orders.1", "later")
         assert len(events) == 0
 
-    def test_event_outside_atomic_is_returned_as_outside_of_a_test(self) -> None:
+    def test_publish_outside_atomic_returns_the_event(self) -> None:
         with capture_events():
             event = publish("orders.42", "shipped")
             assert event is not None
             assert event.cursor == log.head("orders.42")
             assert log.history("orders.42") == [event]
 
-    def test_event_inside_atomic_comes_with_the_commit(self) -> None:
+    def test_an_event_inside_atomic_appears_with_the_commit(self) -> None:
         with capture_events() as events:
             with transaction.atomic():
                 with transaction.atomic():
@@ -80,7 +83,7 @@ class CaptureInTestCaseTests(TestCase):
                 assert names(events) == []
             assert names(events) == ["shipped"]
 
-    def test_rollback_takes_the_event_along(self) -> None:
+    def test_a_rollback_discards_the_event(self) -> None:
         with capture_events() as events:
             with pytest.raises(Fault), transaction.atomic():
                 publish("orders.42", "shipped")
@@ -89,7 +92,7 @@ class CaptureInTestCaseTests(TestCase):
             publish("orders.42", "next")
         assert names(events) == ["next"]
 
-    def test_rollback_of_a_savepoint_takes_its_events_alone(self) -> None:
+    def test_a_rollback_of_a_savepoint_discards_only_its_own_events(self) -> None:
         with capture_events() as events, transaction.atomic():
             publish("orders.42", "first")
             with pytest.raises(Fault), transaction.atomic():
@@ -98,7 +101,7 @@ class CaptureInTestCaseTests(TestCase):
             publish("orders.42", "third")
         assert names(events) == ["first", "third"]
 
-    def test_rollback_of_the_outer_takes_what_the_inner_committed(self) -> None:
+    def test_a_rollback_of_the_outer_transaction_discards_events_of_the_inner_one(self) -> None:
         with capture_events() as events:
             with pytest.raises(Fault), transaction.atomic():
                 with transaction.atomic():
@@ -106,7 +109,7 @@ class CaptureInTestCaseTests(TestCase):
                 raise Fault
             assert names(events) == []
 
-    def test_committed_events_come_before_later_ones(self) -> None:
+    def test_committed_events_precede_later_ones(self) -> None:
         with capture_events() as events:
             with transaction.atomic():
                 publish("orders.42", "first")
@@ -120,7 +123,7 @@ class CaptureInTestCaseTests(TestCase):
                 transaction.on_commit(lambda: publish("orders.42", "from-the-next"))  # type: ignore[arg-type, return-value]
             assert names(events) == ["from-the-hook", "from-the-next"]
 
-    def test_hook_that_fails_raises_unless_it_is_robust(self) -> None:
+    def test_a_hook_that_fails_raises_unless_it_is_robust(self) -> None:
         def fail() -> None:
             raise Fault
 
@@ -131,7 +134,7 @@ class CaptureInTestCaseTests(TestCase):
         with pytest.raises(Fault), capture_events(), transaction.atomic():
             transaction.on_commit(fail)
 
-    def test_what_was_committed_before_an_error_is_captured(self) -> None:
+    def test_events_that_were_committed_before_an_error_are_captured(self) -> None:
         events = capture_events()
         with pytest.raises(Fault), events:
             with transaction.atomic():
@@ -144,7 +147,7 @@ class CaptureInTestCaseTests(TestCase):
             publish("orders.42", "next")
         assert names(later) == ["next"]
 
-    def test_hooks_behind_one_that_fails_never_run(self) -> None:
+    def test_hooks_after_a_failed_hook_never_run(self) -> None:
         calls: list[str] = []
 
         def fail() -> None:
@@ -152,12 +155,12 @@ class CaptureInTestCaseTests(TestCase):
 
         with pytest.raises(Fault), capture_events(), transaction.atomic():
             transaction.on_commit(fail)
-            transaction.on_commit(lambda: calls.append("behind"))
+            transaction.on_commit(lambda: calls.append("after"))
         with capture_events() as later:
             publish("orders.42", "next")
         assert (calls, names(later)) == ([], ["next"])
 
-    def test_hook_that_fails_does_not_hide_what_the_code_raised(self) -> None:
+    def test_a_hook_that_fails_does_not_hide_the_exception_of_the_code(self) -> None:
         def fail() -> None:
             raise RuntimeError("the hook's own")
 
@@ -166,8 +169,8 @@ class CaptureInTestCaseTests(TestCase):
                 transaction.on_commit(fail)
             raise Fault
 
-    def test_events_of_a_transaction_come_before_those_of_its_hooks(self) -> None:
-        """As the outbox has it, whose relay takes all rows of a topic."""
+    def test_events_of_a_transaction_precede_those_of_its_hooks(self) -> None:
+        """As with the outbox, whose relay processes all rows of a topic at once."""
         with capture_events() as events:
             with transaction.atomic():
                 publish("orders.42", "1")
@@ -178,14 +181,14 @@ class CaptureInTestCaseTests(TestCase):
                     raise Fault
             assert names(events) == ["1", "2", "3"]
 
-    def test_hooks_from_before_are_left_alone(self) -> None:
+    def test_hooks_from_before_the_block_are_not_run(self) -> None:
         calls: list[str] = []
         transaction.on_commit(lambda: calls.append("before"))
         with capture_events():
             publish("orders.42", "shipped")
         assert calls == []
 
-    def test_hooks_run_once_beside_djangos_own_capture(self) -> None:
+    def test_hooks_run_once_when_django_captures_them_too(self) -> None:
         calls: list[str] = []
         with capture_events() as events:
             with self.captureOnCommitCallbacks(execute=True), transaction.atomic():
@@ -194,7 +197,7 @@ class CaptureInTestCaseTests(TestCase):
             assert names(events) == ["shipped"]
         assert calls == ["hook"]
 
-    def test_test_cases_of_several_databases_are_no_ambiguity(self) -> None:
+    def test_transactions_of_the_test_case_do_not_count_as_ambiguous(self) -> None:
         with capture_events() as events:
             publish("orders.42", "default")
             with transaction.atomic(using="other"):
@@ -213,7 +216,7 @@ class CaptureInTestCaseTests(TestCase):
             self.client.get("/publish/atomic/?fail")
         assert names(events) == ["sync", "atomic", "async"]
 
-    def test_captures_may_overlap(self) -> None:
+    def test_captures_can_overlap(self) -> None:
         first, second = capture_events(), capture_events()
         first.__enter__()
         publish("orders.1", "a")
@@ -224,18 +227,18 @@ class CaptureInTestCaseTests(TestCase):
         second.__exit__(None, None, None)
         assert (names(first), names(second)) == (["a", "b"], ["b", "c"])
 
-    def test_capture_that_is_under_way_cannot_be_entered_again(self) -> None:
-        with capture_events() as events, pytest.raises(RuntimeError, match="under way"):
+    def test_an_active_capture_cannot_be_entered_again(self) -> None:
+        with capture_events() as events, pytest.raises(RuntimeError, match="already active"):
             events.__enter__()
 
-    def test_store_of_the_project_is_back_afterwards(self) -> None:
+    def test_the_store_of_the_project_is_restored_afterwards(self) -> None:
         before = get_store()
         with pytest.raises(Fault), capture_events():
             assert get_store() is not before
             raise Fault
         assert get_store() is before
 
-    def test_settings_may_be_overridden_inside(self) -> None:
+    def test_settings_can_be_overridden_inside(self) -> None:
         before = rows()
         with capture_events() as events:
             with override_settings(REALTIME={"LIMITS": {"event_bytes": 1000}}):
@@ -244,27 +247,27 @@ class CaptureInTestCaseTests(TestCase):
             assert [event.seq for event in events] == [1, 2]
         assert rows() == before
 
-    def test_no_other_thread_touches_the_database(self) -> None:
+    def test_no_other_thread_uses_the_database(self) -> None:
         user = User.objects.create_user("ada")
         here = threading.current_thread().name
         with recorded_threads() as threads:
             with capture_events() as events, RealtimeClient(user) as browser:
                 browser.subscribe(user_topic(user))
                 browser.subscribe("tiny.log")
-                for number in range(20):  # more than it keeps: it is trimmed
+                for number in range(20):  # more than max_events, so the log is trimmed
                     publish("tiny.log", "counted", number)
                 with transaction.atomic():
                     publish(user_topic(user), "greeted")
                 assert len(events) == 21
-                hub = browser._open().server.hub
-                # Its jobs, such as the relay of a database's outbox, have run then.
+                hub = browser._connected().server.hub
+                # After a tick, its jobs have run, such as the relay of a database's outbox.
                 due = hub.jobs.relay.due
                 wait_until(lambda: hub.jobs.relay.due > due, "the relay was started")
                 wait_until(lambda: not hub.jobs.relay.is_running, "the relay has run")
             User.objects.count()
         assert threads == {here}
 
-    def test_publishing_thread_is_not_needed(self) -> None:
+    def test_the_publisher_thread_is_not_started(self) -> None:
         before = {thread.name for thread in threading.enumerate()}
         with capture_events(), RealtimeClient() as browser:
             publish("public.news", "said")
@@ -272,19 +275,19 @@ class CaptureInTestCaseTests(TestCase):
             assert browser.receive_event().name == "said"
         assert {thread.name for thread in threading.enumerate()} <= before
 
-    # Asking
+    # Assertions
 
-    def test_assertion_returns_the_event_that_matches(self) -> None:
+    def test_an_assertion_returns_the_event_that_matches(self) -> None:
         day = datetime.date(2026, 11, 24)
         with capture_events() as events:
             publish("orders.42", "shipped", {"eta": day, "price": Decimal("9.50")})
             publish("orders.42", "shipped", {"eta": None})
         assert events.assert_published("orders.42", "shipped").seq == 1
         assert events.assert_published("orders.42", "shipped", {"eta": None}).seq == 2
-        wanted = {"eta": day, "price": Decimal("9.50")}
-        assert events.assert_published(OrderTopic(pk=42), "shipped", wanted).seq == 1
-        wanted = {"eta": "2026-11-24", "price": ANY}
-        assert events.assert_published("orders.42", "shipped", wanted, count=1).seq == 1
+        expected = {"eta": day, "price": Decimal("9.50")}
+        assert events.assert_published(OrderTopic(pk=42), "shipped", expected).seq == 1
+        expected = {"eta": "2026-11-24", "price": ANY}
+        assert events.assert_published("orders.42", "shipped", expected, count=1).seq == 1
         events.assert_not_published("orders.43")
         events.assert_not_published("orders.42", "reopened")
         events.assert_not_published("orders.42", "shipped", {"eta": "2026-11-25"})
@@ -295,7 +298,7 @@ class CaptureInTestCaseTests(TestCase):
         assert names(events.of("orders.42")) == ["shipped", "shipped"]
         assert events.of("orders.42", "paid") == events.of(name="paid") == []
 
-    def test_failed_assertion_says_what_was_published(self) -> None:
+    def test_a_failed_assertion_lists_what_was_published(self) -> None:
         with capture_events() as events:
             publish("orders.42", "shipped", {"eta": "2026-11-24"})
             publish("public.news", "said", "x" * 1000)
@@ -317,14 +320,14 @@ class CaptureInTestCaseTests(TestCase):
         with pytest.raises(AssertionError, match="these 2 should not have been published"):
             events.assert_not_published()
 
-    def test_failed_assertion_tells_of_an_open_transaction(self) -> None:
+    def test_a_failed_assertion_mentions_an_open_transaction(self) -> None:
         with capture_events() as events, transaction.atomic():
             publish("orders.42", "shipped")
             with pytest.raises(AssertionError) as failure:
                 events.assert_published("orders.42", "shipped")
         assert "Nothing was published.\nHooks that wait for the commit" in str(failure.value)
 
-    def test_assertion_refuses_what_can_never_be_published(self) -> None:
+    def test_an_assertion_about_an_impossible_event_raises(self) -> None:
         with capture_events() as events:
             publish("orders.42", "shipped")
         with pytest.raises(UnknownTopic):
@@ -332,7 +335,7 @@ class CaptureInTestCaseTests(TestCase):
         with pytest.raises(InvalidEventName):
             events.assert_not_published("orders.42", "not shipped")
 
-    def test_clear_forgets_what_was_published(self) -> None:
+    def test_clear_discards_the_captured_events(self) -> None:
         with capture_events() as events:
             publish("orders.42", "setup")
             with transaction.atomic():
@@ -341,7 +344,7 @@ class CaptureInTestCaseTests(TestCase):
             publish("orders.42", "shipped")
         assert names(events) == ["shipped"]
 
-    def test_capture_is_a_sequence_that_shows_itself(self) -> None:
+    def test_captured_events_are_a_sequence_with_a_readable_repr(self) -> None:
         with capture_events() as events:
             publish("orders.42", "a")
             publish("orders.42", "b", [1])
@@ -352,7 +355,7 @@ class CaptureInTestCaseTests(TestCase):
 
     # Coroutines
 
-    async def test_coroutines_capture_what_they_publish(self) -> None:
+    async def test_coroutines_can_capture_events(self) -> None:
         async with capture_events() as events:
             event = await apublish("orders.42", "direct")
             assert event is not None
@@ -367,7 +370,7 @@ class CaptureInTestCaseTests(TestCase):
 
 
 class CaptureOfRealCommitsTests(TransactionTestCase):
-    def test_commits_and_rollbacks_are_the_databases_own(self) -> None:
+    def test_real_commits_and_rollbacks_are_respected(self) -> None:
         before = rows()
         with capture_events() as events:
             with transaction.atomic():
@@ -385,7 +388,7 @@ class CaptureOfRealCommitsTests(TransactionTestCase):
         assert rows() == before
 
 
-def test_capture_needs_no_database() -> None:
+def test_capturing_needs_no_database() -> None:
     with capture_events() as events:
         publish("orders.42", "shipped")
     assert names(events) == ["shipped"]
@@ -393,14 +396,14 @@ def test_capture_needs_no_database() -> None:
 
 @contextmanager
 def recorded_threads() -> Iterator[set[str]]:
-    """Collect the names of the threads that ask any connection for something."""
+    """Collect the names of the threads that use a database connection."""
     threads: set[str] = set()
     ensure = BaseDatabaseWrapper.ensure_connection
 
-    def noted(self: BaseDatabaseWrapper) -> None:
+    def recording(self: BaseDatabaseWrapper) -> None:
         threads.add(threading.current_thread().name)
         ensure(self)
 
-    with patch.object(BaseDatabaseWrapper, "ensure_connection", noted):
+    with patch.object(BaseDatabaseWrapper, "ensure_connection", recording):
         assert connection.alias == "default"
         yield threads

@@ -1,4 +1,7 @@
-"""A client without a server: the real consumer and hub, in the thread of the test."""
+"""The test client: the real consumer and hub without a server.
+
+Covers client.py, environment.py and executor.py.
+"""
 
 import datetime
 import json
@@ -36,7 +39,7 @@ class ClientTests(TestCase):
         cls.ada = User.objects.create_user("ada")
         cls.bo = User.objects.create_user("bo")
 
-    def test_client_receives_what_it_follows_in_order(self) -> None:
+    def test_the_client_receives_the_events_of_its_topics_in_order(self) -> None:
         with RealtimeClient(self.ada) as browser:
             answer = browser.subscribe("orders.42")
             assert answer["cursor"] == str(log.head("orders.42"))
@@ -45,17 +48,17 @@ class ClientTests(TestCase):
             assert [browser.receive_event() for _ in range(3)] == sent
             browser.assert_no_event()
 
-    def test_client_knows_whose_it_is(self) -> None:
+    def test_the_client_knows_its_user(self) -> None:
         with RealtimeClient(self.ada) as browser:
             assert browser.user_id == str(self.ada.pk)
             assert browser.topics == [str(user_topic(self.ada)), "everyone"]
-        for nobody in (None, AnonymousUser()):
-            with RealtimeClient(nobody) as browser:
+        for anonymous in (None, AnonymousUser()):
+            with RealtimeClient(anonymous) as browser:
                 assert browser.user_id is None
                 assert browser.topics == []
                 browser.subscribe("public.news")
 
-    def test_each_client_has_the_rights_of_its_user(self) -> None:
+    def test_each_client_has_the_permissions_of_its_user(self) -> None:
         with RealtimeClient(self.ada) as ada, RealtimeClient(self.bo) as bo:
             mine = user_topic(self.ada)
             ada.subscribe(mine)
@@ -69,7 +72,7 @@ class ClientTests(TestCase):
             assert ada.receive_event().name == "ready"
             bo.assert_no_event()
 
-    def test_event_of_a_transaction_comes_with_its_commit(self) -> None:
+    def test_an_event_of_a_transaction_arrives_with_the_commit(self) -> None:
         with RealtimeClient(self.ada) as browser:
             browser.subscribe("orders.42")
             with transaction.atomic():
@@ -77,7 +80,7 @@ class ClientTests(TestCase):
                 browser.assert_no_event()
             assert browser.receive_event().name == "shipped"
 
-    def test_view_reaches_the_client(self) -> None:
+    def test_the_client_receives_the_events_of_views(self) -> None:
         with RealtimeClient() as browser:
             browser.subscribe("public.news")
             self.client.get("/publish/sync/")
@@ -85,7 +88,7 @@ class ClientTests(TestCase):
             self.client.get("/publish/async/")
             assert [browser.receive_event().name for _ in range(3)] == ["sync", "atomic", "async"]
 
-    def test_client_resumes_from_a_cursor_and_from_the_newest(self) -> None:
+    def test_the_client_can_start_from_a_cursor_and_from_the_newest_events(self) -> None:
         with capture_events(), RealtimeClient(self.ada) as browser:
             first = publish("orders.42", "counted", 1)
             assert first is not None
@@ -100,7 +103,7 @@ class ClientTests(TestCase):
             log.delete("orders.42")
             assert browser.receive_frame("reset")["topic"] == "orders.42"
 
-    def test_client_events_go_to_the_others(self) -> None:
+    def test_client_events_reach_other_clients(self) -> None:
         with RealtimeClient(self.ada) as ada, RealtimeClient(self.bo) as bo:
             bo.subscribe("orders.42")
             ada.publish("orders.42", "typing", {"on": True})
@@ -119,7 +122,7 @@ class ClientTests(TestCase):
             ada.publish("orders.42", "comment", {"on": datetime.date(2026, 11, 24)})
             assert ada.receive_event().data == {"on": "2026-11-24"}
 
-    def test_commands_that_are_too_large_or_deep_are_refused_at_once(self) -> None:
+    def test_commands_that_are_too_large_or_too_deeply_nested_are_refused_at_once(self) -> None:
         deep: Any = 0
         for _ in range(150):
             deep = [deep]
@@ -130,7 +133,7 @@ class ClientTests(TestCase):
                 assert refusal.value.code == code
             ada.publish("orders.42", "comment", "small")
 
-    def test_actions_answer_or_refuse(self) -> None:
+    def test_actions_return_a_result_or_are_refused(self) -> None:
         with RealtimeClient(self.ada) as browser:
             assert browser.call("orders.42", "rename", "desk") == {
                 "pk": 42,
@@ -142,7 +145,7 @@ class ClientTests(TestCase):
             with pytest.raises(CommandRefused, match="invalid: not a name"):
                 browser.call("orders.42", "boom", "invalid")
 
-    def test_project_code_runs_in_the_test_and_its_transaction(self) -> None:
+    def test_code_of_the_project_runs_in_the_thread_and_transaction_of_the_test(self) -> None:
         threads: list[threading.Thread] = []
 
         class Rows(Topic):
@@ -183,7 +186,7 @@ class ClientTests(TestCase):
             assert {"cy", "di"} <= set(User.objects.values_list("username", flat=True))
         assert set(threads) == {threading.current_thread()}
 
-    def test_later_code_of_the_test_has_its_own_event_loop(self) -> None:
+    def test_later_code_of_the_test_does_not_run_on_the_loop_of_the_hub(self) -> None:
         async def name() -> str:
             return threading.current_thread().name
 
@@ -191,27 +194,27 @@ class ClientTests(TestCase):
             browser.subscribe("orders.42")
             assert async_to_sync(name)() != "realtime-testing"
 
-    def test_unexpected_event_fails_the_test(self) -> None:
+    def test_an_unexpected_event_fails_the_test(self) -> None:
         with RealtimeClient(self.ada) as browser:
             browser.subscribe("orders.42")
             publish("orders.42", "surprise", 7)
-            with pytest.raises(AssertionError, match=r"no event should have come.*surprise"):
+            with pytest.raises(AssertionError, match=r"no event should have arrived.*surprise"):
                 browser.assert_no_event()
 
-    def test_what_does_not_come_fails_the_test(self) -> None:
-        message = r"a frame event did not come within 0.05"
+    def test_an_event_that_does_not_arrive_fails_the_test(self) -> None:
+        message = r"a frame event did not arrive within 0.05"
         with (
             RealtimeClient(self.ada, timeout=0.05) as browser,
             pytest.raises(AssertionError, match=message),
         ):
             browser.receive_event()
 
-    def test_frames_may_be_sent_as_they_are(self) -> None:
+    def test_raw_frames_can_be_sent(self) -> None:
         with RealtimeClient(self.ada) as browser:
             browser.send_frame({"type": "dance", "id": 77})
             assert browser.receive_frame()["code"] == "unknown_type"
 
-    def test_closed_connection_says_why(self) -> None:
+    def test_a_closed_connection_raises_the_reason(self) -> None:
         limits = {"commands_per_second": 1, "commands_burst": 1, "pending": 1}
         with (
             override_settings(REALTIME={"LIMITS": limits}),
@@ -226,7 +229,7 @@ class ClientTests(TestCase):
             with pytest.raises(ConnectionEnded):
                 browser.send_frame({"type": "ping"})
 
-    def test_client_may_connect_again(self) -> None:
+    def test_a_client_can_connect_again(self) -> None:
         browser = RealtimeClient(self.ada)
         with capture_events():
             with browser:
@@ -237,10 +240,10 @@ class ClientTests(TestCase):
             with browser:
                 assert browser.subscribe("orders.42", since=cursor)["recovered"] is True
                 assert browser.receive_event().name == "missed"
-                with pytest.raises(RuntimeError, match="connected already"):
+                with pytest.raises(RuntimeError, match="already connected"):
                     browser.__enter__()
 
-    def test_nothing_is_left_behind(self) -> None:
+    def test_no_thread_is_left_running(self) -> None:
         before = set(threading.enumerate())
         with RealtimeClient(self.ada) as browser:
             browser.subscribe("orders.42")
@@ -249,7 +252,7 @@ class ClientTests(TestCase):
 
     # Coroutines
 
-    async def test_coroutines_have_twins(self) -> None:
+    async def test_every_method_has_an_async_version(self) -> None:
         async with capture_events() as events, RealtimeClient(self.ada) as browser:
             await browser.asubscribe("orders.42")
             await apublish("orders.42", "counted", 1)
@@ -262,11 +265,11 @@ class ClientTests(TestCase):
             assert (await browser.areceive_frame("pong"))["id"] == 99
             await browser.aunsubscribe("orders.42")
             await browser.aassert_no_event()
-            with pytest.raises(SynchronousOnlyOperation, match="with an a in front"):
+            with pytest.raises(SynchronousOnlyOperation, match="with the prefix a"):
                 browser.receive_event()
         assert [event.name for event in events] == ["counted", "comment", "atomic"]
 
-    async def test_with_in_a_coroutine_says_async_with(self) -> None:
+    async def test_with_in_a_coroutine_raises_and_suggests_async_with(self) -> None:
         with pytest.raises(SynchronousOnlyOperation, match="async with"):
             RealtimeClient(self.ada).__enter__()
 
@@ -280,7 +283,7 @@ class MembersTests(TestCase):
     def names(self, client: RealtimeClient) -> list[str]:
         return [member.info["name"] for member in client.members("room.lobby")]
 
-    def test_members_are_who_follows_now(self) -> None:
+    def test_members_are_the_users_who_follow_the_topic_now(self) -> None:
         with RealtimeClient(self.ada) as ada, RealtimeClient(self.ada) as tab:
             assert ada.members("room.lobby") == []
             for client in (ada, tab):
@@ -297,14 +300,14 @@ class MembersTests(TestCase):
             ada.unsubscribe("room.lobby")
             assert self.names(ada) == []
 
-    def test_who_is_refused_is_told_why(self) -> None:
+    def test_a_refused_member_list_raises_the_reason(self) -> None:
         with RealtimeClient(self.ada) as ada:
             for topic, code in [("orders.1", "unsupported"), ("private.1", "forbidden")]:
                 with pytest.raises(CommandRefused) as refusal:
                     ada.members(topic)
                 assert refusal.value.code == code
 
-    def test_those_who_come_and_go_disturb_no_test_of_events(self) -> None:
+    def test_joins_and_leaves_do_not_appear_among_captured_events(self) -> None:
         with capture_events() as events, RealtimeClient(self.ada) as ada:
             ada.subscribe("room.lobby")
             with RealtimeClient() as visitor:
@@ -321,7 +324,7 @@ class MembersTests(TestCase):
             assert ada.receive_event().name == "said"
         assert [event.name for event in events] == ["said"]
 
-    def test_a_long_list_of_members_is_one_list(self) -> None:
+    def test_a_member_list_in_several_frames_is_returned_as_one_list(self) -> None:
         with RealtimeClient(self.ada) as ada:
             texts = {
                 f"user.{pk}": json.dumps({"id": f"user.{pk}", "user": str(pk), "info": "x" * 900})
@@ -330,21 +333,21 @@ class MembersTests(TestCase):
             get_store().change_members(presence_log("room.lobby"), "a", texts, [])
             assert [member.id for member in ada.members("room.lobby")] == list(texts)
 
-    async def test_coroutine_asks_for_members(self) -> None:
+    async def test_a_coroutine_can_list_members(self) -> None:
         async with RealtimeClient(self.ada) as ada:
             await ada.asubscribe("room.lobby")
             (member,) = await ada.amembers("room.lobby")
             assert member.info == {"name": "ada"}
 
 
-async def test_client_works_on_the_event_loop_of_pytest() -> None:
+async def test_the_client_works_on_the_event_loop_of_pytest() -> None:
     async with RealtimeClient() as browser:
         await browser.asubscribe("public.news")
         await apublish("public.news", "said")
         assert (await browser.areceive_event()).name == "said"
 
 
-def test_client_needs_no_database() -> None:
+def test_the_client_needs_no_database() -> None:
     with RealtimeClient() as browser:
         browser.subscribe("public.news")
         publish("public.news", "said")

@@ -1,4 +1,7 @@
-"""The tests of a project, written with `realtime.testing` alone, as that project would run them."""
+"""The tests of a sample project, which use `realtime.testing`, pass with pytest and with Django.
+
+Covers plugin.py.
+"""
 
 import os
 import shutil
@@ -13,7 +16,7 @@ ROOT = SAMPLE.parents[2]
 
 
 @pytest.mark.parametrize(
-    ("runner", "said"),
+    ("runner", "output"),
     [
         (["-m", "pytest", "-q", "-p", "no:asyncio"], "8 passed"),
         (["manage.py", "test", "-v1", "--parallel", "1"], "Ran 5 tests"),
@@ -21,14 +24,14 @@ ROOT = SAMPLE.parents[2]
     ],
     ids=["pytest", "django", "django-in-parallel"],
 )
-def test_tests_of_a_project_pass(tmp_path: Path, runner: list[str], said: str) -> None:
+def test_the_tests_of_a_project_pass(tmp_path: Path, runner: list[str], output: str) -> None:
     project = shutil.copytree(SAMPLE, tmp_path / "sample")
     keep = ("PATH", "HOME", "LANG")
     done = subprocess.run(
         [sys.executable, *runner],
         cwd=project,
         env={name: os.environ[name] for name in keep if name in os.environ}
-        | {"PYTHONPATH": str(ROOT)},  # this checkout, whichever is installed
+        | {"PYTHONPATH": str(ROOT)},  # this checkout, even if another version is installed
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -36,4 +39,4 @@ def test_tests_of_a_project_pass(tmp_path: Path, runner: list[str], said: str) -
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert said in done.stdout + done.stderr
+    assert output in done.stdout + done.stderr

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from realtime.protocol.cursors import Composite
+from realtime.protocol.cursors import CompositeCursor
 from realtime.protocol.encoders import Frame, bundle, http_chunk, websocket_frame
 from realtime.protocol.events import Cursor
 from realtime.writers.stream import StreamForm
@@ -176,7 +176,7 @@ def test_stream_with_ids_of_its_own_arrives_whole_and_its_ids_are_counted(
     reader.feed(body)
     assert [text for text, _ in reader.entries] == [frame.text for frame in frames]
     for number, (_, last_id) in enumerate(reader.entries, 1):
-        assert Composite(last_id).get("public.0") == Cursor("e", number, 0)
+        assert CompositeCursor(last_id).get("public.0") == Cursor("e", number, 0)
 
 
 def unchunked(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.protocol.cursors import Composite
+from realtime.protocol.cursors import CompositeCursor
 from realtime.protocol.encoders import Frame, Wire, encode_data, event_frame, http_chunk
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import HEARTBEAT, frame
@@ -43,7 +43,7 @@ def test_no_text_forges_a_line(topic: str, name: str, data: str, origin: str) ->
     ((entry, last_id),) = reader.entries
     assert entry == text
     assert json.loads(entry)["event"] == name
-    assert Composite(last_id).get("public.a") == cursor
+    assert CompositeCursor(last_id).get("public.a") == cursor
 
 
 @given(topic=evil)
@@ -65,7 +65,7 @@ def test_id_has_the_places_of_all_topics_and_the_newest_of_each() -> None:
     form = StreamForm({"public.a": Cursor("e", 1, 1), "public.b": Cursor("f", 5, 5)})
     reader = StreamReader()
     reader.feed(body(form, Frame("{}", ("public.a", Cursor("e", 2, 7)))))
-    composite = Composite(reader.entries[0][1])
+    composite = CompositeCursor(reader.entries[0][1])
     assert composite.get("public.a") == Cursor("e", 2, 7)
     assert composite.get("public.b") == Cursor("f", 5, 5)
 

@@ -1,4 +1,4 @@
-"""A server that exists in memory, and the client's links to it, on virtual time."""
+"""A fake server in memory, and fake links of the client to it, on virtual time."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from realtime.client import Client
 from realtime.client.connector import Transport
-from realtime.client.links import Frame, Hear, Link, LinkClosed
+from realtime.client.links import Frame, Link, LinkClosed, OnFrame
 from realtime.protocol.events import Cursor
 from tests.support.virtual_time import VirtualTimeLoop, passing
 
@@ -20,14 +20,18 @@ LATENCY = 0.01  # seconds each way
 
 
 class FakeServer:
-    """Logs in memory, and what the links to them were asked.
+    """A server with logs in memory, which records the frames that clients send.
 
     Attributes:
-        attempts: when each link was opened, and over which transport.
-        fates: by transport, what the next attempts end with; None opens.
-        refusals: by topic, the errors that the next subscribes get.
-        sent: every frame that arrived.
-        holding: frames wait, and are lost if the link is cut before.
+        epoch: the epoch of all cursors.
+        logs: the events of each topic.
+        trimmed: how many events of each topic were trimmed.
+        attempts: the time and the transport of each attempt to open a link.
+        failures: for each transport, the errors of the next attempts; None succeeds.
+        refusals: for each topic, the errors of the next subscribes.
+        links: the links that were opened.
+        sent: all frames that clients sent.
+        answer: returns the answer to a command, or None for no answer.
     """
 
     def __init__(self) -> None:
@@ -35,7 +39,7 @@ class FakeServer:
         self.logs: dict[str, list[Frame]] = defaultdict(list)
         self.trimmed: dict[str, int] = defaultdict(int)
         self.attempts: list[tuple[float, str]] = []
-        self.fates: dict[str, deque[LinkClosed | None]] = defaultdict(deque)
+        self.failures: dict[str, deque[LinkClosed | None]] = defaultdict(deque)
         self.refusals: dict[str, deque[Frame]] = defaultdict(deque)
         self.links: list[FakeLink] = []
         self.sent: list[Frame] = []
@@ -43,7 +47,7 @@ class FakeServer:
 
     @property
     def link(self) -> "FakeLink":
-        """The link in use."""
+        """The current link."""
         return self.links[-1]
 
     def cursor(self, topic: str, seq: int | None = None) -> Cursor:
@@ -60,63 +64,63 @@ class FakeServer:
                     link.say({**event, "cursor": str(self.cursor(topic))})
 
     def trim(self, topic: str = TOPIC) -> None:
-        """Forget all events but the last."""
+        """Trim all events but the last."""
         self.trimmed[topic] = len(self.logs[topic]) - 1
 
 
 class FakeLink:
-    """A link to it; frames arrive in order, ``LATENCY`` later, unless it was cut."""
+    """A link to the fake server; frames arrive in order after ``LATENCY``, unless it was cut."""
 
     def __init__(self, server: FakeServer, name: str) -> None:
         self.server = server
         self._name = name
         self.topics: set[str] = set()
         self.is_closed = False
-        # Timers of one moment have no order, so what they bring is in queues.
-        self.coming: deque[Frame] = deque()
-        self.going: deque[Frame] = deque()
+        # Timers with the same time run in any order, so queues keep the order of the frames.
+        self.incoming: deque[Frame] = deque()
+        self.outgoing: deque[Frame] = deque()
 
     @property
     def name(self) -> str:
         return self._name
 
-    async def open(self, hear: Hear) -> None:
+    async def open(self, on_frame: OnFrame) -> None:
         loop = asyncio.get_running_loop()
         self.server.attempts.append((loop.time(), self.name))
-        self._hear = hear
+        self._on_frame = on_frame
         self._ended: asyncio.Future[None] = loop.create_future()
         await asyncio.sleep(LATENCY)
-        fates = self.server.fates[self.name]
-        if fates and (fate := fates.popleft()) is not None:
-            raise fate
+        failures = self.server.failures[self.name]
+        if failures and (failure := failures.popleft()) is not None:
+            raise failure
         self.server.links.append(self)
-        hear({"type": "welcome", "user": "7", "topics": ["user.7"]})
+        on_frame({"type": "welcome", "user": "7", "topics": ["user.7"]})
 
     async def run(self) -> None:
         await self._ended
 
     def cut(self, code: int = 1006, **options: Any) -> None:
-        """End it; what is on its way is lost."""
+        """Break the link; frames on their way are lost."""
         self.topics.clear()
         self.is_closed = True
         if not self._ended.done():
             self._ended.set_exception(LinkClosed(code, "it was cut", **options))
 
     def say(self, frame: Frame) -> None:
-        self.coming.append(frame)
-        asyncio.get_running_loop().call_later(LATENCY, self._arrive)
+        self.incoming.append(frame)
+        asyncio.get_running_loop().call_later(LATENCY, self._deliver)
 
-    def _arrive(self) -> None:
-        frame = self.coming.popleft()
+    def _deliver(self) -> None:
+        frame = self.incoming.popleft()
         if not self.is_closed:
-            self._hear(frame)
+            self._on_frame(frame)
 
     def send(self, frame: Frame) -> None:
-        self.going.append(frame)
-        asyncio.get_running_loop().call_later(LATENCY, self._take)
+        self.outgoing.append(frame)
+        asyncio.get_running_loop().call_later(LATENCY, self._process)
 
-    def _take(self) -> None:
-        frame = self.going.popleft()
+    def _process(self) -> None:
+        frame = self.outgoing.popleft()
         if self.is_closed:
             return
         self.server.sent.append(frame)
@@ -138,16 +142,16 @@ class FakeLink:
             return
         assert topic not in self.topics, "subscribed twice"
         self.topics.add(topic)
-        place, recovered = len(server.logs[topic]), None
+        start, recovered = len(server.logs[topic]), None
         if "since" in frame:
             since = Cursor.parse(frame["since"])
             recovered = since.epoch == server.epoch and since.seq >= server.trimmed[topic]
-            place = since.seq if recovered else place
+            start = since.seq if recovered else start
         elif "last" in frame:
-            place = max(server.trimmed[topic], place - frame["last"])
+            start = max(server.trimmed[topic], start - frame["last"])
         answer = {"type": "subscribed", "id": id, "topic": topic, "recovered": recovered}
-        self.say({**answer, "cursor": str(server.cursor(topic, place))})
-        for event in server.logs[topic][place:]:
+        self.say({**answer, "cursor": str(server.cursor(topic, start))})
+        for event in server.logs[topic][start:]:
             self.say({**event, "cursor": str(server.cursor(topic, event["seq"]))})
 
     async def close(self) -> None:
@@ -158,7 +162,7 @@ class FakeLink:
 
 
 class FakeClient(Client):
-    """A client of the server in memory."""
+    """A client of the fake server."""
 
     def __init__(self, server: FakeServer, transport: Transport = "auto") -> None:
         super().__init__("http://nowhere.example/realtime/", transport=transport)
@@ -169,20 +173,20 @@ class FakeClient(Client):
 
 
 def play(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on virtual time; no task may be left, and no exception unheard."""
+    """Run a coroutine on virtual time; fail if a task is left or an exception was not retrieved."""
     loop = VirtualTimeLoop()
-    unheard: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: unheard.append(context))
+    unhandled: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: unhandled.append(context))
     try:
         result = loop.run_until_complete(coroutine)
         loop.run_until_complete(asyncio.sleep(0))
         assert not asyncio.all_tasks(loop), "tasks are left"
-        assert not unheard, unheard
+        assert not unhandled, unhandled
         return result
     finally:
         loop.close()
 
 
 async def take(events: Any, count: int) -> list[Any]:
-    """Return the data of the next events."""
+    """Return the data of the next ``count`` events."""
     return [(await anext(events)).data for _ in range(count)]

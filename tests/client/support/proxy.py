@@ -1,4 +1,4 @@
-"""A proxy in the test's own process: it records, refuses WebSockets, and cuts."""
+"""A proxy in the process of the test: records requests, blocks WebSockets, cuts connections."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,17 @@ READ_BYTES = 4_096
 
 
 class Proxy:
-    """Passes on what clients send to a server of this machine.
+    """Forwards connections to a server on this machine.
 
     Attributes:
-        port: where it listens.
-        heads: the request lines and headers of the requests.
-        strips: the name, in small letters, of a header that it takes off; empty for none.
-        blocks_websockets: answers with ``status`` to what asks for an upgrade.
+        port: the port of the proxy.
+        heads: the request lines and headers of all requests.
+        strips: the lower-case name of a header that the proxy removes; empty for none.
+        blocks_websockets: whether WebSocket requests are answered with ``status``.
         status: an HTTP status.
-        mean_bytes: cut each connection after up to twice so many bytes of the server's; None for
-            never.
+        mean_bytes: each connection is cut after a random number of bytes from the server, of which
+            this is the mean; None for never.
+        cuts: how many connections were cut.
     """
 
     def __init__(self, target: int) -> None:
@@ -55,16 +56,16 @@ class Proxy:
         other.write(self._stripped(head))
         mean = self.mean_bytes
         budget = None if mean is None else int(random.uniform(0, 2 * mean))
-        ways = [
+        directions = [
             asyncio.create_task(self._copy(reader, other, None)),
             asyncio.create_task(self._copy(other_reader, writer, budget)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
             self._writers.discard(other)
             other.transport.abort()
 
@@ -76,7 +77,7 @@ class Proxy:
                 writer.write(data[:budget])
                 self.cuts += 1
                 return
-            if data.startswith((b"GET ", b"POST ")):  # one more on the same connection
+            if data.startswith((b"GET ", b"POST ")):  # another request on the same connection
                 self.heads.append(data.decode("latin-1"))
                 data = self._stripped(data)
             writer.write(data)
@@ -90,13 +91,13 @@ class Proxy:
         return b"\r\n".join(line for line in lines if not line.lower().startswith(prefix))
 
     def cut(self) -> None:
-        """End all connections in the middle of whatever they do."""
+        """Abort all connections."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     @property
     def requests(self) -> list[str]:
-        """The request lines without the version of HTTP."""
+        """The request lines without the HTTP version."""
         return [head.split(" HTTP/")[0] for head in self.heads]
 
 

@@ -1,4 +1,4 @@
-"""A project as small as one that uses the app can be."""
+"""The smallest project that can use the app."""
 
 SECRET_KEY = "only for tests"
 INSTALLED_APPS = ["realtime", "django.contrib.auth", "django.contrib.contenttypes", "shop"]

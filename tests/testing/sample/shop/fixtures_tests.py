@@ -1,4 +1,4 @@
-"""For pytest, with the fixtures that come along."""
+"""Tests for pytest, with the fixtures of the package."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -1,4 +1,4 @@
-"""For Django's runner and for pytest alike."""
+"""Tests for Django's runner and for pytest."""
 
 from django.contrib.auth.models import User
 from django.test import TestCase

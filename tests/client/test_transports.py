@@ -1,4 +1,7 @@
-"""The client against a real Daphne: both transports, crashes, proxies, and what is left behind."""
+"""The client against a real Daphne over both transports: crashes, proxies, and cleanup.
+
+Covers websocket.py; test_stream.py has more about event streams.
+"""
 
 import asyncio
 import re
@@ -37,8 +40,8 @@ def cookies(server: Server) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Come back quickly; at the end no task may be left, and nothing slow or unawaited."""
+async def no_task_left(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Reconnect quickly, and check that no task is left; debug mode reports slow callbacks."""
     monkeypatch.setattr(connector, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(connector, "LAST_SECONDS", 0.3)
     asyncio.get_running_loop().set_debug(True)
@@ -72,7 +75,7 @@ async def publish(server: Server, topic: str, count: int, start: int = 0) -> Non
 
 
 @on_each
-async def test_topics_are_followed_and_commands_run(
+async def test_topics_can_be_followed_and_commands_run(
     server: Server, client: Client, transport: Transport
 ) -> None:
     name = f"public.{transport}"
@@ -95,7 +98,7 @@ async def test_topics_are_followed_and_commands_run(
 
 
 @on_each
-async def test_what_is_refused_raises_with_the_same_words_on_each_transport(
+async def test_refusals_raise_with_the_same_text_on_each_transport(
     client: Client,
 ) -> None:
     async with client.subscribe("public.stays"):
@@ -109,13 +112,15 @@ async def test_what_is_refused_raises_with_the_same_words_on_each_transport(
             await client.call("orders.7", "not_an_action")
         with pytest.raises(CommandRefused, match="too_large"):
             await client.publish("orders.7", "comment", "x" * 100_000)
-        assert await client.call("orders.7", "echo", 1) == 1, "it goes on"
+        assert await client.call("orders.7", "echo", 1) == 1, "the connection is still usable"
     with pytest.raises(CommandRefused, match="forbidden"):
-        await anext(client.subscribe("private.1"))  # alone, which refuses a whole stream
+        await anext(
+            client.subscribe("private.1")
+        )  # as the only topic, so the whole stream is refused
 
 
 @on_each
-async def test_topics_with_different_starts_all_get_theirs(
+async def test_each_topic_starts_where_its_own_subscribe_says(
     server: Server, client: Client, transport: Transport
 ) -> None:
     names = [f"public.{transport}-{n}" for n in range(4)]
@@ -124,29 +129,29 @@ async def test_topics_with_different_starts_all_get_theirs(
         "from realtime import publish\n"
         f"for name in {names}:\n    for n in range(5): publish(name, 'tick', n)",
     )
-    with_last, with_more, with_moment, from_now = (
+    with_last, with_more, with_time, from_now = (
         client.subscribe(names[0], last=1),
         client.subscribe(names[1], last=2),
         client.subscribe(names[2], since="@1"),
         client.subscribe(names[3]),
     )
-    async with from_now, with_moment:
+    async with from_now, with_time:
         await publish(server, names[3], 1, 5)
         assert await take(from_now, 1) == [5]
         assert await take(with_last, 1) == [4]
         assert await take(with_more, 2) == [3, 4]
-        assert await take(with_moment, 5) == [0, 1, 2, 3, 4]
+        assert await take(with_time, 5) == [0, 1, 2, 3, 4]
 
 
 @on_each
-async def test_members_are_told_as_they_come_and_go(
+async def test_the_member_list_is_updated_as_members_join_and_leave(
     server: Server, client: Client, cookies: dict[str, str], transport: Transport
 ) -> None:
     room = f"room.{transport}"
-    told: list[list[Any]] = []
+    received: list[list[Any]] = []
 
     async def read() -> None:
-        async for _ in client.subscribe(room, on_members=lambda who: told.append(names(who))):
+        async for _ in client.subscribe(room, on_members=lambda who: received.append(names(who))):
             pass
 
     def names(members: Any) -> list[Any]:
@@ -155,32 +160,32 @@ async def test_members_are_told_as_they_come_and_go(
     bobs = dict([(await asyncio.to_thread(server.sign_in, "bob"))["Cookie"].split("=")])
     reading = asyncio.create_task(read())
     try:
-        await await_until(lambda: told and told[-1] == ["ada"], "it is told of itself", DEADLINE)
+        await await_until(lambda: received and received[-1] == ["ada"], "it sees itself", DEADLINE)
         async with (
             Client(url(server.port), cookies=bobs, transport=transport) as other,
             other.subscribe(room) as there,
         ):
             both = ["ada", "bob"]
-            await await_until(lambda: names(there.members or []) == both, "he sees", DEADLINE)
-            await await_until(lambda: told[-1] == both, "he is seen", DEADLINE)
+            await await_until(lambda: names(there.members or []) == both, "bob sees both", DEADLINE)
+            await await_until(lambda: received[-1] == both, "bob is seen", DEADLINE)
             assert names(await client.members(room)) == both
-            async with client.subscribe(f"public.{transport}-beside"):
-                # Over an event stream that was another stream.
+            async with client.subscribe(f"public.{transport}-too"):
+                # With an event stream, this opened another stream.
                 assert names(await other.members(room)) == both
-        await await_until(lambda: told[-1] == ["ada"], "he is gone", DEADLINE)
+        await await_until(lambda: received[-1] == ["ada"], "bob has left", DEADLINE)
     finally:
         reading.cancel()
         await asyncio.wait([reading])
-    with pytest.raises(CommandRefused, match="unsupported: this topic does not tell"):
+    with pytest.raises(CommandRefused, match="unsupported: this topic does not track"):
         await client.members("orders.7")
     with pytest.raises(CommandRefused, match="unsupported"):
-        await anext(client.subscribe("orders.7", on_members=told.append))
+        await anext(client.subscribe("orders.7", on_members=received.append))
     with pytest.raises(CommandRefused, match="forbidden"):
         await client.members("private.1")
 
 
 @on_each
-async def test_a_server_that_was_killed_is_found_again_with_nothing_missing(
+async def test_no_event_is_missing_after_the_server_was_killed(
     server: Server, client: Client, transport: Transport
 ) -> None:
     name = f"public.killed-{transport}"
@@ -197,13 +202,13 @@ async def test_a_server_that_was_killed_is_found_again_with_nothing_missing(
 
 
 @on_each
-async def test_a_call_is_waited_for_until_its_connection_ends(
+async def test_a_call_waits_for_its_answer_until_the_connection_breaks(
     server: Server, client: Client
 ) -> None:
     async with client.subscribe("orders.81") as events:
         calling = asyncio.create_task(client.call("orders.81", "hang"))
         assert (await anext(events)).name == "hanging"
-        assert await client.call("orders.81", "echo", 1) == 1, "it holds nothing up"
+        assert await client.call("orders.81", "echo", 1) == 1, "it does not block other commands"
         assert not calling.done()
         server.kill9()
         with pytest.raises(AnswerLost):
@@ -213,7 +218,7 @@ async def test_a_call_is_waited_for_until_its_connection_ends(
 
 
 @on_each
-async def test_a_trimmed_log_is_told_once_and_read_on(
+async def test_trimmed_events_are_reported_once_and_the_iteration_continues(
     server: Server, client: Client, transport: Transport
 ) -> None:
     name = f"tiny.{transport}"
@@ -228,17 +233,17 @@ async def test_a_trimmed_log_is_told_once_and_read_on(
         )
         await asyncio.to_thread(server.start)
         await await_until(lambda: client.transport, "it is connected", DEADLINE)
-        await await_until(lambda: events._following._items, "it heard of the hole", DEADLINE)
+        await await_until(lambda: events._shared._items, "it received the reset", DEADLINE)
         await publish(server, name, 1, 31)
         assert await take(events, 1) == [31]
     assert [(error.topic, error.cursor.seq) for error in lost] == [(name, 31)]
 
 
 @on_each
-async def test_cuts_at_any_byte_lose_and_repeat_nothing(
+async def test_connections_that_break_at_any_byte_lose_and_repeat_no_event(
     server: Server, proxy: Proxy, cookies: dict[str, str], transport: Transport
 ) -> None:
-    asyncio.get_running_loop().set_debug(False)  # it doubles the time
+    asyncio.get_running_loop().set_debug(False)  # debug mode doubles the time
     count = 600  # of at least 120 bytes each; the log keeps 1,000
     name = f"public.cut-{transport}"
     proxy.mean_bytes = 12_000
@@ -252,7 +257,7 @@ async def test_cuts_at_any_byte_lose_and_repeat_nothing(
     assert proxy.cuts >= 2
 
 
-async def test_a_stream_stands_in_where_websockets_are_blocked_until_they_are_not(
+async def test_a_stream_is_used_only_while_websockets_are_blocked(
     server: Server,
     proxy: Proxy,
     cookies: dict[str, str],
@@ -268,27 +273,29 @@ async def test_a_stream_stands_in_where_websockets_are_blocked_until_they_are_no
     ):
         assert client.transport == "sse"
         publishing = asyncio.create_task(asyncio.to_thread(server.run, script))
-        got = await take(events, count // 4)
+        received = await take(events, count // 4)
         proxy.blocks_websockets = False
-        got += await take(events, count // 4)
-        await await_until(lambda: client.transport == "websocket", "it changed", DEADLINE)
+        received += await take(events, count // 4)
+        await await_until(lambda: client.transport == "websocket", "it uses a WebSocket", DEADLINE)
         proxy.blocks_websockets = True
         proxy.cut()
-        got += await take(events, count // 2)
+        received += await take(events, count // 2)
         await publishing
-        assert got == list(range(count))
-        await await_until(lambda: client.transport == "sse", "it changed back", DEADLINE)
+        assert received == list(range(count))
+        await await_until(lambda: client.transport == "sse", "it uses a stream again", DEADLINE)
     assert sum("GET /realtime/ws" in line for line in proxy.requests) >= 3
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_proxy_that_forbids_websockets_does_not_end_it(proxy: Proxy, status: int) -> None:
+async def test_a_proxy_that_forbids_websockets_does_not_end_the_client(
+    proxy: Proxy, status: int
+) -> None:
     proxy.blocks_websockets, proxy.status = True, status
     async with Client(url(proxy.port)) as client, client.subscribe("public.behind") as events:
         assert (client.transport, events.topic) == ("sse", "public.behind")
 
 
-async def test_our_servers_refusal_of_a_stream_is_final_also_where_a_websocket_was_tried(
+async def test_our_servers_refusal_of_a_stream_is_final_even_after_a_websocket_was_tried(
     server: Server, proxy: Proxy
 ) -> None:
     foreign = {"Origin": "https://evil.example"}
@@ -299,7 +306,7 @@ async def test_our_servers_refusal_of_a_stream_is_final_also_where_a_websocket_w
 
 
 @on_each
-async def test_the_token_is_in_a_header_of_each_request_and_in_no_url(
+async def test_the_token_is_sent_in_a_header_of_each_request_and_never_in_a_url(
     server: Server, proxy: Proxy, transport: Transport
 ) -> None:
     token = await asyncio.to_thread(
@@ -322,27 +329,27 @@ async def test_the_token_is_in_a_header_of_each_request_and_in_no_url(
 
 
 @on_each
-async def test_a_token_that_is_not_valid_ends_it(server: Server, transport: Transport) -> None:
+async def test_an_invalid_token_ends_the_client(server: Server, transport: Transport) -> None:
     async with Client(url(server.port), token="s3cret", transport=transport) as client:
         with pytest.raises(ConnectionEnded, match="4401"):
             await anext(client.subscribe("public.news"))
 
 
 @on_each
-async def test_topics_that_are_asked_for_together_are_one_stream(
+async def test_topics_that_are_subscribed_together_share_one_stream(
     server: Server, proxy: Proxy, transport: Transport
 ) -> None:
     async with Client(url(proxy.port), transport=transport) as client:
         first = client.subscribe("public.together")
         held = [client.subscribe(f"public.together{n}") for n in range(20)]
         async with first:
-            await await_until(lambda: all(one.cursor for one in held), "all begin")
+            await await_until(lambda: all(one.cursor for one in held), "all are subscribed")
     streams = [line for line in proxy.requests if "topic=public" in line]
     assert len(streams) == (transport == "sse")
 
 
 @on_each
-async def test_who_is_refused_altogether_hears_it_and_does_not_come_back(
+async def test_a_refused_client_raises_the_reason_and_does_not_reconnect(
     server: Server, proxy: Proxy, transport: Transport
 ) -> None:
     foreign = {"Origin": "https://evil.example"}
@@ -352,7 +359,7 @@ async def test_who_is_refused_altogether_hears_it_and_does_not_come_back(
     assert len(proxy.heads) == 1
 
 
-async def test_what_speaks_websocket_but_not_this_protocol_is_left_alone(
+async def test_a_websocket_server_without_our_protocol_is_never_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def mute(socket: Any) -> None:
@@ -362,7 +369,7 @@ async def test_what_speaks_websocket_but_not_this_protocol_is_left_alone(
     async with websockets.serve(mute, "127.0.0.1", 0) as other:
         port = next(iter(other.sockets)).getsockname()[1]
         async with Client(url(port)) as client:
-            # Its answer to a stream is no stream either, so it tries both again and again.
+            # It does not answer with an event stream either, so the client keeps trying both.
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1):
                     await anext(client.subscribe("public.news"))

@@ -1,4 +1,4 @@
-"""`manage.py realtime listen --url`: the topics of a site that runs elsewhere."""
+"""`manage.py realtime listen --url`: follow the topics of another site."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def listen(site: Server, *words: str, stderr: io.StringIO | None = None) -> str:
     return output.getvalue()
 
 
-def test_listen_prints_a_sites_events_with_the_token_of_a_file(
+def test_listen_prints_the_events_of_a_site_with_a_token_from_a_file(
     site: Server, token: str, tmp_path: Path
 ) -> None:
     site.publish("orders.42", 3)
@@ -51,7 +51,7 @@ def test_listen_prints_a_sites_events_with_the_token_of_a_file(
     ]
 
 
-def test_listen_as_json_prints_frames_whose_cursors_resume(
+def test_listen_with_json_prints_frames_with_cursors_to_resume_from(
     site: Server, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REALTIME_TOKEN", token)
@@ -64,7 +64,7 @@ def test_listen_as_json_prints_frames_whose_cursors_resume(
 
 
 @override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}})
-def test_listen_goes_on_after_the_site_was_restarted_and_asks_nothing_of_this_project(
+def test_listen_continues_after_a_restart_of_the_site_and_needs_no_store_of_its_own(
     site: Server,
 ) -> None:
     notices, lines = io.StringIO(), []
@@ -106,7 +106,7 @@ def test_listen_prints_a_reset(site: Server) -> None:
     assert [line.split()[3] for line in lines[1:]] == ["#9"]
 
 
-def test_a_topic_that_is_refused_and_a_token_that_is_not_valid_end_with_exit_code_1(
+def test_a_refused_topic_and_an_invalid_token_end_with_exit_code_1(
     site: Server, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CommandError, match="forbidden") as caught:
@@ -120,27 +120,29 @@ def test_a_topic_that_is_refused_and_a_token_that_is_not_valid_end_with_exit_cod
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["x", "--token-file", "/nowhere/token"], "/nowhere/token cannot be read"),
         (["or ders"], "not a valid topic name"),
         (["a", "b", "--since", "e.1.00000000"], "belongs to one topic"),
     ],
 )
-def test_a_wrong_call_ends_with_exit_code_2(site: Server, words: list[str], said: str) -> None:
-    with pytest.raises(CommandError, match=said) as caught:
+def test_invalid_arguments_end_with_exit_code_2(
+    site: Server, words: list[str], message: str
+) -> None:
+    with pytest.raises(CommandError, match=message) as caught:
         listen(site, *words)
     assert caught.value.returncode == 2
 
 
-def test_a_url_with_a_secret_is_refused_without_telling_it() -> None:
-    with pytest.raises(CommandError, match="a token is given apart from it") as caught:
+def test_a_url_with_a_secret_is_rejected_without_revealing_it() -> None:
+    with pytest.raises(CommandError, match="pass a token as token=") as caught:
         call_command("realtime", "listen", "a", "--url", "https://h/?token=s3cret")
     assert caught.value.returncode == 2
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_token_without_a_url_is_refused() -> None:
+def test_a_token_file_without_a_url_is_rejected() -> None:
     with pytest.raises(CommandError, match="--token-file is for --url") as caught:
         call_command("realtime", "listen", "orders.1", "--token-file", "x")
     assert caught.value.returncode == 2

@@ -1,12 +1,21 @@
-"""The event stream against a real Daphne: opened again and again, with proxies in the way."""
+"""The link over an event stream: reopened when topics change, and behind proxies."""
 
 import asyncio
+import itertools
+import json
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from realtime.client import Client, CommandRefused, Cursor, Subscription
+from realtime.client.links import LinkClosed
+from realtime.client.stream import MAX_BYTES, EventStream, StreamLink
+from tests.client.support import TOPIC, FakeClient, FakeServer, play
 from tests.client.support.proxy import Proxy, proxy_to
 from tests.support.nginx import GET_NGINX, nginx, nginx_path
 from tests.support.server import DEADLINE, Publisher, Server
@@ -37,13 +46,13 @@ def url(port: int) -> str:
 
 
 async def read(events: Subscription, numbers: Iterable[int]) -> None:
-    """Take events, which have to be these; a hole is told at once."""
+    """Read events and check their numbers, so that a missing event fails at once."""
     async with asyncio.timeout(DEADLINE * 3):
         for number in numbers:
             assert (await anext(events)).data == number
 
 
-async def test_a_slow_reader_of_a_stream_gets_every_event(
+async def test_a_slow_reader_of_a_stream_receives_every_event(
     server: Server, publisher: Publisher
 ) -> None:
     count = 300
@@ -56,7 +65,7 @@ async def test_a_slow_reader_of_a_stream_gets_every_event(
         await publishing
 
 
-async def test_a_topic_that_is_left_and_followed_again_at_once_has_no_hole(
+async def test_no_event_is_missing_after_an_unsubscribe_and_an_immediate_subscribe(
     server: Server, publisher: Publisher
 ) -> None:
     count, each = 900, 30
@@ -70,7 +79,7 @@ async def test_a_topic_that_is_left_and_followed_again_at_once_has_no_hole(
         await publishing
 
 
-async def test_a_proxy_that_takes_the_header_with_the_places_off_makes_no_hole(
+async def test_no_event_is_missing_if_a_proxy_removes_the_header_with_the_cursors(
     server: Server, publisher: Publisher, proxy: Proxy
 ) -> None:
     proxy.strips = b"last-event-id"
@@ -78,17 +87,18 @@ async def test_a_proxy_that_takes_the_header_with_the_places_off_makes_no_hole(
     for name in names:
         await publisher.publish(name, 5)
     async with Client(url(proxy.port), transport="sse") as client:
-        places = []
+        cursors = []
         for number, name in enumerate(names):
             async with client.subscribe(name, since="@1") as events:
                 await read(events, range(2 + number))
-                places.append(events.cursor)
+                cursors.append(events.cursor)
         one, two = (
-            client.subscribe(name, since=place) for name, place in zip(names, places, strict=True)
+            client.subscribe(name, since=cursor)
+            for name, cursor in zip(names, cursors, strict=True)
         )
         await read(one, range(2, 5))
         await read(two, range(3, 5))
-        # Another topic makes another stream, which has to go on where those are.
+        # Another topic opens another stream, which must resume these two from their cursors.
         async with client.subscribe("public.bare-3", last=1), client.subscribe("public.bare-4"):
             await publisher.publish(names[0], 2, "tick", 5)
             await publisher.publish(names[1], 2, "tick", 5)
@@ -97,12 +107,12 @@ async def test_a_proxy_that_takes_the_header_with_the_places_off_makes_no_hole(
             proxy.cut()
             await publisher.publish(names[0], 2, "tick", 7)
             await read(one, range(7, 9))
-    lost = [line for line in proxy.requests if "since=" not in line and "bare-" in line]
-    assert len(lost) == 2, "once a connection it finds out, and asks with the places in the URL"
+    without = [line for line in proxy.requests if "since=" not in line and "bare-" in line]
+    assert len(without) == 2, "once per connection it notices, and then sends cursors in the URL"
 
 
 async def check_too_many(server: Server, port: int, kind: str) -> None:
-    """Follow more than fits into a URL: who came first goes on, and the others hear why."""
+    """Follow more topics than fit into a URL: the newest ones are refused with the reason."""
     names = [f"public.{kind}-{number}-".ljust(200, "x") for number in range(90)]
     async with (
         asyncio.timeout(DEADLINE * 3),
@@ -112,11 +122,11 @@ async def check_too_many(server: Server, port: int, kind: str) -> None:
         others = [client.subscribe(name) for name in names[1:]]
         with pytest.raises(CommandRefused, match=r"too_many_topics: .*: follow fewer"):
             await anext(others[-1])
-        begun = await asyncio.gather(
-            *(each._following.begun() for each in others), return_exceptions=True
+        results = await asyncio.gather(
+            *(each._shared.wait_subscribed() for each in others), return_exceptions=True
         )
-        kept = [each for each, error in zip(others, begun, strict=True) if error is None]
-        assert kept == others[: len(kept)], "those that were asked for last are left out"
+        kept = [each for each, error in zip(others, results, strict=True) if error is None]
+        assert kept == others[: len(kept)], "the newest topics are refused"
         assert len(kept) >= 30
         script = (
             "from realtime import publish_many\n"
@@ -127,12 +137,72 @@ async def check_too_many(server: Server, port: int, kind: str) -> None:
             await read(each, [7])
 
 
-async def test_topics_that_do_not_fit_into_the_servers_url_are_refused(server: Server) -> None:
+async def test_topics_that_do_not_fit_into_a_url_for_the_server_are_refused(server: Server) -> None:
     await check_too_many(server, server.port, "long")
 
 
-async def test_topics_that_do_not_fit_into_a_proxys_url_are_refused(
+async def test_topics_that_do_not_fit_into_a_url_for_a_proxy_are_refused(
     server: Server, tmp_path: Path
 ) -> None:
     with nginx(require(nginx_path(), GET_NGINX), tmp_path, [server.port]) as port:
         await check_too_many(server, port, "proxied")
+
+
+# Without a server
+
+
+@pytest.mark.parametrize("kind", ["call", "publish"])
+def test_a_command_over_http_has_no_timeout_for_its_answer(kind: str) -> None:
+    """As over a WebSocket; connecting and sending do have a timeout."""
+    requests: list[httpx.Request] = []
+    received: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(200, json={"type": "ok", "id": 1})
+
+    async def story() -> None:
+        link = StreamLink(FakeClient(FakeServer())._address)
+        link._http = httpx.AsyncClient(transport=httpx.MockTransport(answer), timeout=5)
+        link._on_frame = received.append
+        link.send({"type": kind, "id": 1, "topic": TOPIC})
+        await asyncio.gather(*link._posts)
+        await link.close()
+
+    play(story())
+    assert received == [{"type": "ok", "id": 1}]
+    assert requests[0].url.path.endswith("/send")
+    assert requests[0].extensions["timeout"] == {
+        "connect": 10,
+        "read": None,
+        "write": 10,
+        "pool": 10,
+    }
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(texts, max_size=8), st.lists(st.integers(0, 300), max_size=8))
+def test_a_stream_split_anywhere_yields_complete_frames(frames: list[str], cuts: list[int]) -> None:
+    lines = [": padding", "retry: 1000", "id: e~x", ""]
+    written = []
+    for frame in frames:
+        written += [*lines, "data: " + json.dumps({"type": frame}, ensure_ascii=False), ""]
+    body = "".join(f"{line}\n" for line in written).encode()
+    stream, received = EventStream(), []
+    bounds = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    for start, end in itertools.pairwise(bounds):
+        received += [json.loads(data)["type"] for data in stream.feed(body[start:end])]
+    assert received == frames
+
+
+def test_crlf_line_endings_are_accepted() -> None:
+    assert list(EventStream().feed(b'data:{"type":"a"}\r\n\r\n')) == [b'{"type":"a"}']
+
+
+def test_a_line_that_is_too_long_closes_the_link() -> None:
+    stream = EventStream()
+    with pytest.raises(LinkClosed, match="longer than"):
+        for _ in range(40):
+            list(stream.feed(b"x" * (MAX_BYTES // 32)))

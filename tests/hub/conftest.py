@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.hub.cluster import Cluster
 from tests.hub.support import Scene
-from tests.hub.town import Town
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ def scene() -> Iterator[Scene]:
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
+def cluster() -> Iterator[Cluster]:
     """Several hubs; no visitor may have been told of a hole."""
-    town = Town()
-    yield town
-    town.check()
-    town.close()
+    cluster = Cluster()
+    yield cluster
+    cluster.check()
+    cluster.close()

@@ -334,7 +334,7 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
     class Writer(AsgiWriter):
         unsent = 900
 
-        async def drained(self, below: int) -> None:
+        async def drain(self, below: int) -> None:
             waited_for.append(below)
             self.unsent = below
 
@@ -348,7 +348,7 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
     scene.run(client.connection.push_paced(Frame("l" * 1_500)))
     scene.run(client.connection.push_paced(Frame("h" * 5_000)))
     client.connection.writer.unsent = 1_999
-    client.connection.writer.look()
+    client.connection.writer.refresh_available()
     scene.run(client.connection.push_paced(Frame("s" * 100)))
     assert waited_for == [500, 0, 1_000]
 

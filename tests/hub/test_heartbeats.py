@@ -19,14 +19,14 @@ def test_a_connection_is_looked_at_once_in_the_time_of_a_heartbeat(
     client = scene.join()
     looks = 0
     kind = type(client.connection)
-    heard = kind.heard
+    heard = kind.last_write
 
     def counted(self: object) -> float:
         nonlocal looks
         looks += 1
         return heard(client.connection)
 
-    monkeypatch.setattr(kind, "heard", counted)
+    monkeypatch.setattr(kind, "last_write", counted)
     scene.advance(100.0)
     assert 4 <= looks <= 5
     assert [frame["type"] for frame in client.frames] == ["heartbeat"] * looks
@@ -52,7 +52,7 @@ def test_an_event_that_went_past_the_queue_was_heard(scene: Scene) -> None:
         return len(data)
 
     for _ in range(6):
-        writer.ready, writer.shared = take, Wire.WEBSOCKET
+        writer.send_direct, writer.wire_format = take, Wire.WEBSOCKET
         scene.publish(1)
         scene.advance(15.0)
     assert len(taken) == 6
@@ -68,8 +68,8 @@ def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
     client.connection.writer.last_flush = 0.0
     scene.advance(5.0)
     scene.publish(1)
-    assert client.connection.heard() == 0.0
-    assert other.connection.heard() > 4.0
+    assert client.connection.last_write() == 0.0
+    assert other.connection.last_write() > 4.0
     client.gate.set()
     scene.advance(1.0)
 

@@ -218,7 +218,7 @@ class HubMachine(RuleBasedStateMachine):
             assert client.view.position == head, "wrong silence: the client is behind the log"
             assert client.view.resets <= self.allowed[client], "reset more often than needed"
         for live in self.scene.hub.topics.values():
-            assert (live._early, live._reads, live._repair) == ({}, {}, None), "it never rests"
+            assert (live._early, live._reads, live._repair_task) == ({}, {}, None), "it never rests"
 
     @invariant()
     def promise_is_kept(self) -> None:

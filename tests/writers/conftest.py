@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from realtime.writers.flusher import Flusher
-from tests.writers.lines import Line
+from tests.writers.links import Link
 from tests.writers.support import HandLoop
 
 
@@ -20,12 +20,12 @@ def flusher(loop: HandLoop) -> Flusher:
 
 
 @pytest.fixture
-def line(flusher: Flusher) -> Iterator[Callable[..., Line]]:
+def make_link(flusher: Flusher) -> Iterator[Callable[..., Link]]:
     """Make lines."""
-    made: list[Line] = []
+    made: list[Link] = []
 
-    def make(send_buffer: int = 0) -> Line:
-        made.append(Line(flusher, send_buffer))
+    def make(send_buffer: int = 0) -> Link:
+        made.append(Link(flusher, send_buffer))
         return made[-1]
 
     yield make

@@ -97,9 +97,9 @@ class PaperWriter(AsgiWriter):
         self.broken = False
         self.cost = cost
 
-    def settled(self) -> "PaperWriter":
+    def become_ready(self) -> "PaperWriter":
         """Be ready, as after a write that the socket took whole."""
-        self.ready = self.send
+        self.send_direct = self.send
         return self
 
     @property
@@ -129,23 +129,23 @@ class PaperWriter(AsgiWriter):
             self.loop.now += self.cost
             self.writes.append(data)
             self.buffer += data
-            self.look()
+            self.refresh_available()
             return
         try:
             sent = self.send(data)
         except OSError:
             sent = 0
         if sent != len(data):
-            self.keep(data[sent:])
+            self.buffer_rest(data[sent:])
         else:
-            self.ready = self.send
+            self.send_direct = self.send
 
-    def keep(self, rest: bytes) -> None:
+    def buffer_rest(self, rest: bytes) -> None:
         if self.broken:
             raise RuntimeError("broken as it was told")
-        self.ready = None
+        self.send_direct = None
         self.buffer += rest
-        self.look()
+        self.refresh_available()
 
     def read(self, count: int) -> None:
         """Let the client read so many bytes, and the transport go on."""
@@ -153,7 +153,7 @@ class PaperWriter(AsgiWriter):
         self.received += sent
         self.kernel += count - len(sent)
         if not self.buffer and not self.queue and not self.closed:
-            self.ready = self.send
+            self.send_direct = self.send
 
     def _buffered(self) -> int:
         return len(self.buffer)
@@ -167,7 +167,7 @@ def connect(flusher: Flusher, writer: AsgiWriter, limit: int = LIMIT) -> Connect
     """Return a connection of a hub of which only its flusher is real; to close it is to end it."""
     hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=HandLoop())
     hub.heartbeats = SimpleNamespace(add=lambda *_: None, discard=lambda *_: None)
-    return Connection(hub, None, writer, limit, lambda code: writer.abandon())
+    return Connection(hub, None, writer, limit, lambda code: writer.abort())
 
 
 def event(text: str) -> Frame:
@@ -178,31 +178,31 @@ def event(text: str) -> Frame:
 Live = dict[Any, Any]
 
 
-def nobody(receiver: Any, taken: int) -> None:
+def never_full(receiver: Any, taken: int) -> None:
     raise AssertionError(f"{receiver} is left with {taken} frames")
 
 
-def audience(loop: HandLoop, flusher: Flusher, count: int, **options: Any) -> Live:
+def ready_clients(loop: HandLoop, flusher: Flusher, count: int, **options: Any) -> Live:
     """Return the connections of clients that are ready, with their writers."""
     live = {}
     for _ in range(count):
         writer = PaperWriter(loop, **options)
-        live[connect(flusher, writer)] = writer.settled()
+        live[connect(flusher, writer)] = writer.become_ready()
     return live
 
 
-def spread(flusher: Flusher, piece: Frame | Bundle, live: Live, left: Any = nobody) -> None:
+def write_pass(flusher: Flusher, piece: Frame | Bundle, live: Live, left: Any = never_full) -> None:
     """Spread a piece as a hub does that has nothing else to do."""
-    flusher.call_before(lambda: flusher.spread(piece, live, left))
+    flusher.call_before_flush(lambda: flusher.write_all(piece, live, left))
 
 
 def queue(flusher: Flusher, piece: Frame | Bundle, live: Live) -> None:
     """Spread a piece into the queues."""
-    flusher.spread(piece, live, nobody)
-    flusher.settle()
+    flusher.write_all(piece, live, never_full)
+    flusher.end_pass()
 
 
-def stored(count: int, start: int = 1) -> list[EventFrame]:
+def event_frames(count: int, start: int = 1) -> list[EventFrame]:
     """Return the frames of events from a number on."""
     cursors = [Cursor("e", seq, seq) for seq in range(start, start + count)]
     return [EventFrame(Event("public.a", "tick", "0", cursor), cursor) for cursor in cursors]

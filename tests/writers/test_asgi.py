@@ -153,8 +153,8 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     writer.flush()
     await turn()
     writer.write(event("b"))
-    writer.abandon()
-    assert (writer.unsent, writer.room) == (0, 0)
+    writer.abort()
+    assert (writer.unsent, writer.available) == (0, 0)
     await turn()
     assert (running.sent, running.interrupted) == ([], ["CancelledError"])
     assert tasks() == before
@@ -163,7 +163,7 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     writer.flush()
     await turn()
     assert running.sent == []
-    assert writer.fits(10**9, LIMIT), "nobody waits for room of one that is gone"
+    assert writer.fits(10**9, LIMIT), "never_full waits for available of one that is gone"
 
 
 async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> None:
@@ -173,7 +173,7 @@ async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> No
     before = tasks()
     writer.write(event("a"))
     writer.flush()
-    writer.abandon()  # in the turn in which it began
+    writer.abort()  # in the turn in which it began
     await turn()
     assert (server.sent, tasks()) == ([], before)
     server.gate.set()
@@ -197,7 +197,7 @@ async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
     assert writer.closed
     assert (server.sent, writer.unsent, tasks()) == ([], 0, before)
     await writer.close(CloseCode.RESTART)
-    assert server.sent == [], "there is nobody to tell"
+    assert server.sent == [], "there is never_full to tell"
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
@@ -255,7 +255,7 @@ def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() 
         for _ in range(count):
             writer.write(event("a"))
         writer.flush()
-        drained = loop.create_task(writer.drained(0))
+        drained = loop.create_task(writer.drain(0))
         for _ in range(count):  # each of them late, but in time
             await asyncio.wait([drained], timeout=asgi.STALL_SECONDS - 1)
             assert not drained.done()
@@ -268,8 +268,8 @@ def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() 
         writer.write(event("b"))
         writer.flush()
         with pytest.raises(SlowReader):
-            await writer.drained(0)
-        writer.abandon()
+            await writer.drain(0)
+        writer.abort()
         await turn()
 
     try:
@@ -313,15 +313,15 @@ async def account(steps: list[tuple[str, int]]) -> None:
             case "go":
                 server.gate.set()
             case "look":
-                writer.look()
+                writer.refresh_available()
             case "abandon":
-                writer.abandon()
+                writer.abort()
                 written = []
                 server.sent = []
         unsent = sum(frame.size for frame in written[len(server.sent) :])
         assert writer.unsent == unsent
         if not writer.closed:
-            assert writer.room <= LIMIT - unsent
+            assert writer.available <= LIMIT - unsent
             for wanted in (0, 50, LIMIT - unsent, LIMIT - unsent + 1):
                 for limit in (LIMIT, LIMIT // 2, 2 * LIMIT):
                     assert writer.fits(wanted, limit) == (unsent + wanted <= limit)

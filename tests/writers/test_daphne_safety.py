@@ -13,11 +13,20 @@ from realtime.protocol.encoders import websocket_frame
 from realtime.protocol.frames import CloseCode
 from realtime.writers import daphne
 from realtime.writers.flusher import Flusher
-from realtime.writers.stream import StreamForm
-from tests.writers.lines import PING, SMALL, Line, Protocol, Request, WebSocket, shown, spread_to
+from realtime.writers.stream import StreamFraming
+from tests.writers.links import (
+    PING,
+    SMALL,
+    Link,
+    Protocol,
+    Request,
+    WebSocket,
+    shown,
+    write_pass_to,
+)
 from tests.writers.support import HandLoop, event, payloads, texts, turn
 
-Make = Callable[..., Line]
+Make = Callable[..., Link]
 
 
 # The portable way
@@ -107,22 +116,22 @@ LATER = [
 async def test_portable_way_is_taken(
     loop: HandLoop,
     flusher: Flusher,
-    line: Make,
+    make_link: Make,
     kind: type[Protocol],
     change: Callable[[Any], None],
     later: bool,
 ) -> None:
-    one = line()
+    one = make_link()
     protocol = kind(one.transport)
     if not later:
         change(protocol)
-    writer = one.open(protocol, None if kind is WebSocket else StreamForm(None))
+    writer = one.open(protocol, None if kind is WebSocket else StreamFraming(None))
     if later:
-        assert writer.ready is not None
+        assert writer.send_direct is not None
         change(protocol)
-    assert writer.ready is None
+    assert writer.send_direct is None
     for name in "ab":
-        spread_to(flusher, event(name), writer)
+        write_pass_to(flusher, event(name), writer)
         loop.turns()
         await turn()
     assert flusher.writes == {"direct": 0, "buffered": 0, "portable": 2}
@@ -143,11 +152,11 @@ class Waiting(WebSocket):
 Waiting.__module__ = "daphne.ws_protocol"
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
+@pytest.mark.parametrize("in_pass", [False, True])
 async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server(
-    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+    loop: HandLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
-    one = line()
+    one = make_link()
     protocol = Waiting(one.transport)
     protocol.gate = asyncio.Event()
     writer = one.open(protocol)
@@ -157,9 +166,9 @@ async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server
     await turn()
     protocol.send_queue.clear()
     one.work()  # it would be ready now, were it not for the task
-    assert writer.ready is None
-    if is_sweep:
-        spread_to(flusher, event("b"), writer)
+    assert writer.send_direct is None
+    if in_pass:
+        write_pass_to(flusher, event("b"), writer)
     else:
         writer.write(event("b"))
     loop.turns()
@@ -173,8 +182,10 @@ async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server
     assert flusher.writes == {"direct": 1, "buffered": 0, "portable": 1}
 
 
-async def test_close_frame_comes_after_all_that_was_written(loop: HandLoop, line: Make) -> None:
-    one = line(SMALL)
+async def test_close_frame_comes_after_all_that_was_written(
+    loop: HandLoop, make_link: Make
+) -> None:
+    one = make_link(SMALL)
     writer = one.open()
     large = event("x" * 100_000)
     writer.write(large)
@@ -208,11 +219,11 @@ def reuse(number: int) -> tuple[socket.socket, socket.socket]:
 
 @pytest.mark.parametrize("is_told", [True, False])
 async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
-    loop: HandLoop, flusher: Flusher, line: Make, is_told: bool
+    loop: HandLoop, flusher: Flusher, make_link: Make, is_told: bool
 ) -> None:
-    one, other = line(), line()
+    one, other = make_link(), make_link()
     writer, bystander = one.open(), other.open()
-    stale, number = writer.ready, one.socket.fileno()
+    stale, number = writer.send_direct, one.socket.fileno()
     writer.write(event("queued"))
     if is_told:
         one.transport.connectionLost(Failure(error.ConnectionDone()))
@@ -223,7 +234,7 @@ async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
         loop.turns()
         await turn()
         for name in "ab":
-            spread_to(flusher, event(name), writer, bystander)
+            write_pass_to(flusher, event(name), writer, bystander)
             loop.turns()
             await turn()
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -241,45 +252,45 @@ async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
 # Listening to the transport
 
 
-def hooks(line: Line) -> set[str]:
-    return {"startWriting", "stopWriting"} & vars(line.transport).keys()
+def hooks(link: Link) -> set[str]:
+    return {"startWriting", "stopWriting"} & vars(link.transport).keys()
 
 
-def test_abandon_leaves_the_transport_as_it_was(line: Make) -> None:
-    one = line()
+def test_abandon_leaves_the_transport_as_it_was(make_link: Make) -> None:
+    one = make_link()
     before = dict(vars(one.transport))
     protocol = one.transport.protocol
     writer = one.open()
     assert hooks(one) == {"startWriting", "stopWriting"}
-    writer.abandon()
+    writer.abort()
     one.transport.protocol = protocol
     assert vars(one.transport) == before
-    writer.abandon()
+    writer.abort()
     one.transport.write(PING)
     assert one.drain() == PING
-    assert (writer.ready, writer.unsent) == (None, 0)
+    assert (writer.send_direct, writer.unsent) == (None, 0)
     writer.write(event("a"))
     writer.flush()
     assert one.drain() == PING
 
 
 def test_next_stream_of_a_connection_has_its_own(
-    loop: HandLoop, flusher: Flusher, line: Make
+    loop: HandLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    one = line()
-    first = one.open(Request(one.transport), StreamForm(None))
+    one = make_link()
+    first = one.open(Request(one.transport), StreamFraming(None))
     first.write(event("a"))
     loop.turn()
-    first.abandon()
+    first.abort()
     one.transport.write(b"0\r\n\r\n")
     one.drain()
-    second = one.open(Request(one.transport), StreamForm(None))
-    first.abandon()  # as the end of its connection does once more
+    second = one.open(Request(one.transport), StreamFraming(None))
+    first.abort()  # as the end of its connection does once more
     assert hooks(one) == {"startWriting", "stopWriting"}
     one.transport.write(PING)
-    assert second.ready is None
+    assert second.send_direct is None
     one.drain()
-    assert second.ready is not None
+    assert second.send_direct is not None
     first.write(event("b"))
     second.write(event("c"))
     loop.turn()
@@ -287,15 +298,15 @@ def test_next_stream_of_a_connection_has_its_own(
     assert event("c").text.encode() in one.received
 
 
-def test_stream_that_ends_late_leaves_the_next_one_its_own(line: Make) -> None:
-    one = line()
-    first = one.open(Request(one.transport), StreamForm(None))
-    second = one.open(Request(one.transport), StreamForm(None))
-    first.abandon()
+def test_stream_that_ends_late_leaves_the_next_one_its_own(make_link: Make) -> None:
+    one = make_link()
+    first = one.open(Request(one.transport), StreamFraming(None))
+    second = one.open(Request(one.transport), StreamFraming(None))
+    first.abort()
     one.transport.write(PING)
-    assert second.ready is None
+    assert second.send_direct is None
     one.drain()
-    assert second.ready is not None
+    assert second.send_direct is not None
 
 
 # Another Twisted
@@ -304,9 +315,9 @@ def test_stream_that_ends_late_leaves_the_next_one_its_own(line: Make) -> None:
 @pytest.fixture
 def unknown() -> Iterator[None]:
     """Forget what was found out about Twisted."""
-    daphne._is_understood.cache_clear()
+    daphne._is_supported.cache_clear()
     yield
-    daphne._is_understood.cache_clear()
+    daphne._is_supported.cache_clear()
 
 
 def looks_elsewhere() -> bool:
@@ -322,19 +333,19 @@ def has_no_buffer() -> bool:
 async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
     loop: HandLoop,
     flusher: Flusher,
-    line: Make,
+    make_link: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     found: Callable[[], bool],
 ) -> None:
-    monkeypatch.setattr(daphne, "_try_transport", found)
-    made = [line() for _ in range(3)]
+    monkeypatch.setattr(daphne, "_transport_works", found)
+    made = [make_link() for _ in range(3)]
     writers = [each.open() for each in made]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "is not understood" in record.getMessage()
+    assert "do not support" in record.getMessage()
     assert all(hooks(each) == set() for each in made)
-    spread_to(flusher, event("a"), *writers)
+    write_pass_to(flusher, event("a"), *writers)
     loop.turns()
     await turn()
     assert [texts(each.drain()) for each in made] == [shown("a")] * 3
@@ -342,6 +353,6 @@ async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
 
 
 @pytest.mark.usefixtures("unknown")
-def test_this_twisted_is_understood(caplog: pytest.LogCaptureFixture) -> None:
-    assert daphne._is_understood()
+def test_this_twisted_is_supported(caplog: pytest.LogCaptureFixture) -> None:
+    assert daphne._is_supported()
     assert caplog.records == []

@@ -1,4 +1,4 @@
-"""What waits leaves at the end of a turn, in one write a client, and nobody waits for long."""
+"""What waits leaves at the end of a turn, in one write a client, and never_full waits for long."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -7,32 +7,32 @@ import pytest
 
 from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import bundle
-from realtime.writers.flusher import LOOK_EVERY, MANY, SLICE_SECONDS, Flusher
+from realtime.writers.flusher import BULK_CLIENTS, CLOCK_EVERY, SLICE_SECONDS, Flusher
 from tests.writers.support import (
     COST,
     HandLoop,
     Live,
-    audience,
     event,
+    event_frames,
     queue,
-    spread,
-    stored,
+    ready_clients,
     texts,
+    write_pass,
 )
 
-HOLD = SLICE_SECONDS + LOOK_EVERY * COST  # that a flush may hold the loop, by the clock's looks
+HOLD = SLICE_SECONDS + CLOCK_EVERY * COST  # that a flush may hold the loop, by the clock's looks
 
 
 # In one write
 
 
 def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 3)
+    live = ready_clients(loop, flusher, 3)
     first = next(iter(live))
     one, other = ({**live} for _ in range(2))
     first.answer(event("answer 1"))
-    spread(flusher, event("of one topic"), one)
-    spread(flusher, bundle([event("of another"), event("and more")]), other)
+    write_pass(flusher, event("of one topic"), one)
+    write_pass(flusher, bundle([event("of another"), event("and more")]), other)
     first.answer(event("answer 2"))
     loop.turns()
     together = ["of one topic", "of another", "and more"]
@@ -44,11 +44,11 @@ def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher
 
 def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher: Flusher) -> None:
     topic = Subscribers(flusher)
-    live = audience(loop, flusher, 20)
+    live = ready_clients(loop, flusher, 20)
     topic.live.update(live)
-    frames = stored(3)
+    frames = event_frames(3)
     for frame in frames:
-        topic.gather(frame, frames[0].cursor)
+        topic.push(frame, frames[0].cursor)
     loop.turns()
     written = [data for writer in live.values() for data in writer.writes]
     assert len(written) == 20
@@ -57,7 +57,7 @@ def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher:
 
 
 def test_burst_in_the_queues_is_joined_once_too(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 20)
+    live = ready_clients(loop, flusher, 20)
     queue(flusher, bundle([event("a"), event("b")]), live)
     assert len({id(writer.queue[0]) for writer in live.values()}) == 1
     loop.turns()
@@ -67,13 +67,13 @@ def test_burst_in_the_queues_is_joined_once_too(loop: HandLoop, flusher: Flusher
 def test_what_comes_while_a_client_stands_in_line_leaves_with_the_rest(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 200, cost=COST)
+    live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
     queue(flusher, event("first"), live)
     loop.turn()
     served = sum(1 for writer in writers if writer.writes)
     assert 0 < served < 200
-    spread(flusher, event("second"), live)
+    write_pass(flusher, event("second"), live)
     loop.turns()
     assert {len(writer.writes) for writer in writers[:served]} == {2}
     assert {len(writer.writes) for writer in writers[served:]} == {1}
@@ -83,13 +83,13 @@ def test_what_comes_while_a_client_stands_in_line_leaves_with_the_rest(
 def test_what_comes_during_a_sweep_leaves_in_one_write_with_its_rest(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 200, cost=COST)
+    live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
-    spread(flusher, event("first"), live)
+    write_pass(flusher, event("first"), live)
     loop.turn()
     swept = sum(1 for writer in writers if writer.writes)
     assert 0 < swept < 200
-    spread(flusher, event("second"), live)
+    write_pass(flusher, event("second"), live)
     loop.turns()
     assert {len(writer.writes) for writer in writers[swept:]} == {1}
     both = [event("first").text, event("second").text]
@@ -97,11 +97,11 @@ def test_what_comes_during_a_sweep_leaves_in_one_write_with_its_rest(
 
 
 def test_nothing_is_written_before_the_end_of_the_turn(loop: HandLoop, flusher: Flusher) -> None:
-    ((connection, writer),) = audience(loop, flusher, 1).items()
+    ((connection, writer),) = ready_clients(loop, flusher, 1).items()
     assert connection.push(event("a"))
-    assert (writer.writes, writer.ready) == ([], None)
+    assert (writer.writes, writer.send_direct) == ([], None)
     loop.turn()
-    assert (len(writer.writes), writer.ready) == (1, writer.send)
+    assert (len(writer.writes), writer.send_direct) == (1, writer.send)
     assert not loop.callbacks, "an idle flusher does nothing"
 
 
@@ -109,7 +109,7 @@ def test_nothing_is_written_before_the_end_of_the_turn(loop: HandLoop, flusher: 
 
 
 def in_line(flusher: Flusher, live: Live) -> None:
-    queue(flusher, event("line"), live)
+    queue(flusher, event("link"), live)
 
 
 def one_by_one(flusher: Flusher, live: Live) -> None:
@@ -118,14 +118,14 @@ def one_by_one(flusher: Flusher, live: Live) -> None:
 
 
 def in_a_sweep(flusher: Flusher, live: Live) -> None:
-    spread(flusher, event("sweep"), live)
+    write_pass(flusher, event("sweep"), live)
 
 
 @pytest.mark.parametrize("write", [in_line, one_by_one, in_a_sweep])
 def test_no_flush_holds_the_loop_longer_than_a_slice(
     loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
-    live = audience(loop, flusher, 1_000, cost=COST)
+    live = ready_clients(loop, flusher, 1_000, cost=COST)
     turns: list[float] = []
 
     def tick() -> None:  # something else that the loop has to do
@@ -143,8 +143,8 @@ def test_no_flush_holds_the_loop_longer_than_a_slice(
 
 
 def test_lines_and_sweep_together_keep_to_the_slice(loop: HandLoop, flusher: Flusher) -> None:
-    many = audience(loop, flusher, 500, cost=COST)
-    few = audience(loop, flusher, 500, cost=COST)
+    many = ready_clients(loop, flusher, 500, cost=COST)
+    few = ready_clients(loop, flusher, 500, cost=COST)
     queue(flusher, event("many"), many)
     one_by_one(flusher, few)
     while loop.callbacks:
@@ -154,8 +154,8 @@ def test_lines_and_sweep_together_keep_to_the_slice(loop: HandLoop, flusher: Flu
 def test_what_concerns_few_is_not_behind_what_concerns_thousands(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    many = audience(loop, flusher, 3_000, cost=COST)
-    few = audience(loop, flusher, MANY - 1, cost=COST / 10)
+    many = ready_clients(loop, flusher, 3_000, cost=COST)
+    few = ready_clients(loop, flusher, BULK_CLIENTS - 1, cost=COST / 10)
     queue(flusher, event("many"), many)
     loop.turn()
     queue(flusher, event("few"), few)
@@ -165,8 +165,8 @@ def test_what_concerns_few_is_not_behind_what_concerns_thousands(
 
 
 def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 3_000, cost=COST)
-    spread(flusher, event("many"), live)
+    live = ready_clients(loop, flusher, 3_000, cost=COST)
+    write_pass(flusher, event("many"), live)
     loop.turn()
     last = list(live)[-1]
     last.answer(event("pong"))
@@ -180,8 +180,8 @@ def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
 def test_the_many_go_on_while_the_few_never_end(
     loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
-    many = audience(loop, flusher, 500, cost=COST)
-    few = audience(loop, flusher, 200, cost=COST)
+    many = ready_clients(loop, flusher, 500, cost=COST)
+    few = ready_clients(loop, flusher, 200, cost=COST)
     write(flusher, many)
     if write is in_a_sweep:
         loop.turn()  # it begins while there is nothing else
@@ -194,6 +194,6 @@ def test_the_many_go_on_while_the_few_never_end(
         loop.turn()
         turns += 1
         assert sum(len(writer.writes) for writer in many.values()) - served >= min(
-            LOOK_EVERY, 500 - served
+            CLOCK_EVERY, 500 - served
         )
     assert turns > 1

@@ -1,4 +1,4 @@
-"""Random events, clients and slices: nobody gets anything twice, misses anything, or out of order.
+"""Random events, clients and slices: every client gets each event once and in order.
 
 Two topics, their clients and a flusher, against a model that knows what each client has to get.
 """
@@ -39,23 +39,23 @@ class Topic(Subscribers):
     @property
     def spread_until(self) -> int:
         """How much of the log was not only gathered."""
-        return len(self.log) - sum(isinstance(frame, EventFrame) for frame in self._outgoing)
+        return len(self.log) - sum(isinstance(frame, EventFrame) for frame in self._batch)
 
     def publish(self, size: int) -> None:
         before, cursor = self.position, Cursor("e", len(self.log) + 1, 0)
         self.log.append(EventFrame(Event(self.name, "tick", f'"{"x" * size}"', cursor), cursor))
-        self.gather(self.log[-1], before)
+        self.push(self.log[-1], before)
 
     def type(self) -> None:
         self.typed += 1
         frame = Frame(f'{{"type":"typing","topic":"{self.name}","number":{self.typed:09}}}')
-        self.gather(frame, self.position)
+        self.push(frame, self.position)
 
     def reset(self) -> None:
-        self.spread()
+        self.push_batch()
         before = self.position
         self.log.append(Frame(f'{{"type":"reset","topic":"{self.name}","seq":{before.seq}}}'))
-        self.spread_over(self.log[-1], before)
+        self.push_reset(self.log[-1], before)
 
 
 class Follower:
@@ -86,7 +86,7 @@ class Follower:
     def follow(self) -> None:
         if not self.follows:
             self.follows, self.begin = True, len(self.topic.log)
-            self.topic.admit(self)
+            self.topic.add_live(self)
 
     def catch_up(self) -> None:
         """Get the rest of the log as a replay does, and be live again."""
@@ -94,7 +94,7 @@ class Follower:
             for frame in self.topic.log[self.position :]:
                 self.writer.write(frame)
             self.position = None
-            self.topic.admit(self)
+            self.topic.add_live(self)
 
     def expected(self) -> list[str]:
         """Return what it has to have got of the log; nothing may be on its way."""
@@ -105,7 +105,7 @@ class Follower:
 
     def leave(self) -> None:
         if self.follows:
-            self.topic.dismiss(self)
+            self.topic.remove_live(self)
             self.got = self.expected()
             self.follows, self.position = False, None
 
@@ -175,18 +175,18 @@ class Scene:
             case "break":
                 one.writer.broken = True
             case "place":
-                of.hand_out()
+                of.queue_pending()
                 for each in self.clients:
                     if not each.writer.broken:
                         each.followers[topic].check(each.seen())
         for each in self.clients:
-            room = LIMIT - each.writer.unsent
-            assert each.writer.closed or each.writer.room <= room
-            assert not each.writer.queue or each.writer.ready is None
+            available = LIMIT - each.writer.unsent
+            assert each.writer.closed or each.writer.available <= available
+            assert not each.writer.queue or each.writer.send_direct is None
 
     def turn(self) -> None:
         self.loop.turn()
-        self.sweeps += self.flusher._sweep is not None
+        self.sweeps += self.flusher._pass is not None
 
     def end(self) -> None:
         """Let everybody get all; nothing may be left then."""
@@ -207,7 +207,7 @@ class Scene:
 @contextmanager
 def small() -> Iterator[None]:
     """Look at the clock at each second write, and count four clients as many."""
-    with mock.patch.multiple(module, LOOK_EVERY=2, MANY=4):
+    with mock.patch.multiple(module, CLOCK_EVERY=2, BULK_CLIENTS=4):
         yield
 
 
@@ -230,8 +230,8 @@ def test_each_client_gets_all_of_its_topics_once_and_in_order(
         scene = Scene()
         followers = [follower for client in scene.clients for follower in client.followers]
         for number, follower in enumerate(followers):
-            client = follower.client.writer.settled()
-            assert client.ready
+            client = follower.client.writer.become_ready()
+            assert client.send_direct
             if following & (1 << number):
                 follower.follow()
         for step in steps:
@@ -243,7 +243,7 @@ def test_the_model_sees_sweeps_that_are_interrupted() -> None:
     with small():
         scene = Scene()
         for client in scene.clients:
-            client.writer.settled()
+            client.writer.become_ready()
             client.followers[0].follow()
         scene.play("publish", 0, 0, 10)
         scene.turn()

@@ -6,11 +6,19 @@ from realtime.hub.connection import Connection
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode
 from realtime.writers.asgi import AsgiWriter
-from realtime.writers.daphne import OWN_FRAMES
-from realtime.writers.flusher import MANY, Flusher
-from realtime.writers.stream import StreamForm
-from tests.writers.lines import Line, Request
-from tests.writers.support import HandLoop, PaperWriter, audience, connect, event, queue, spread
+from realtime.writers.daphne import UNSHARED_FRAMES
+from realtime.writers.flusher import BULK_CLIENTS, Flusher
+from realtime.writers.stream import StreamFraming
+from tests.writers.links import Link, Request
+from tests.writers.support import (
+    HandLoop,
+    PaperWriter,
+    connect,
+    event,
+    queue,
+    ready_clients,
+    write_pass,
+)
 
 PLACES = {"public.a": Cursor("e", 1, 1), "public.b": Cursor("e", 1, 1)}
 
@@ -23,46 +31,48 @@ async def into_the_void(message: object) -> None:
 def test_thousands_who_are_never_ready_stand_in_the_line_of_the_many(
     loop: HandLoop, flusher: Flusher, own: bool
 ) -> None:
-    form = StreamForm(PLACES) if own else None
-    writers = [AsgiWriter(into_the_void, form) for _ in range(MANY)]
+    framing = StreamFraming(PLACES) if own else None
+    writers = [AsgiWriter(into_the_void, framing) for _ in range(BULK_CLIENTS)]
     live = {connect(flusher, writer): writer for writer in writers}
-    flusher._may_sweep = True
-    flusher.spread(event("many"), live, lambda *_: None)
-    assert (len(flusher._few), len(flusher._many)) == (0, MANY)
+    flusher._may_begin_pass = True
+    flusher.write_all(event("many"), live, lambda *_: None)
+    assert (len(flusher._interactive), len(flusher._bulk)) == (0, BULK_CLIENTS)
     for writer in writers:
-        writer.abandon()
+        writer.abort()
 
 
 def test_who_needs_bytes_of_its_own_gets_some_frames_a_flush_and_all_in_the_end(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    line = Line(flusher)
-    writer = line.open(Request(line.transport), StreamForm(PLACES))
+    link = Link(flusher)
+    writer = link.open(Request(link.transport), StreamFraming(PLACES))
     connection = connect(flusher, writer)
-    for number in range(3 * OWN_FRAMES):
+    for number in range(3 * UNSHARED_FRAMES):
         connection.answer(event(f"number {number}"))
     writer.flush()
-    line.drain()
-    assert line.received.count(b"data: ") == OWN_FRAMES
+    link.drain()
+    assert link.received.count(b"data: ") == UNSHARED_FRAMES
     loop.turns()
-    line.drain()
-    numbers = [f"number {number}".encode() in line.received for number in range(3 * OWN_FRAMES)]
+    link.drain()
+    numbers = [
+        f"number {number}".encode() in link.received for number in range(3 * UNSHARED_FRAMES)
+    ]
     assert all(numbers)
-    assert line.received.count(b"data: ") == 3 * OWN_FRAMES
-    line.close()
+    assert link.received.count(b"data: ") == 3 * UNSHARED_FRAMES
+    link.close()
 
 
 async def test_closing_writes_all_that_is_queued_before(loop: HandLoop, flusher: Flusher) -> None:
-    line = Line(flusher)
-    writer = line.open(Request(line.transport), StreamForm(PLACES))
+    link = Link(flusher)
+    writer = link.open(Request(link.transport), StreamFraming(PLACES))
     connection = connect(flusher, writer)
-    for number in range(3 * OWN_FRAMES):
+    for number in range(3 * UNSHARED_FRAMES):
         connection.answer(event(f"number {number}"))
     await writer.close(4512)
-    line.drain()
-    assert line.received.count(b"data: ") == 3 * OWN_FRAMES
-    assert line.received.endswith(b"0\r\n\r\n")
-    line.close()
+    link.drain()
+    assert link.received.count(b"data: ") == 3 * UNSHARED_FRAMES
+    assert link.received.endswith(b"0\r\n\r\n")
+    link.close()
 
 
 def failing(flusher: Flusher, loop: HandLoop) -> tuple[Connection, PaperWriter, list[int]]:
@@ -70,7 +80,7 @@ def failing(flusher: Flusher, loop: HandLoop) -> tuple[Connection, PaperWriter, 
     writer, codes = PaperWriter(loop), list[int]()
     connection = connect(flusher, writer)
     connection._close = codes.append
-    writer.settled()
+    writer.become_ready()
     writer.broken = True
     return connection, writer, codes
 
@@ -79,7 +89,7 @@ def test_who_cannot_be_written_to_is_closed_once_and_comes_back(
     loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection, writer, codes = failing(flusher, loop)
-    others = audience(loop, flusher, 3)
+    others = ready_clients(loop, flusher, 3)
     queue(flusher, event("one"), {connection: writer, **others})
     loop.turns()
     assert codes == [CloseCode.FAILED]
@@ -95,8 +105,8 @@ def test_who_cannot_be_written_to_is_closed_once_and_comes_back(
 def test_whose_rest_cannot_be_kept_is_closed_too(loop: HandLoop, flusher: Flusher) -> None:
     connection, writer, codes = failing(flusher, loop)
     writer.kernel = 3
-    others = audience(loop, flusher, 20)
-    spread(flusher, event("one"), {connection: writer, **others})
+    others = ready_clients(loop, flusher, 20)
+    write_pass(flusher, event("one"), {connection: writer, **others})
     loop.turns()
     assert codes == [CloseCode.FAILED]
     assert all(len(other.writes) == 1 for other in others.values())

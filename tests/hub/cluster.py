@@ -1,4 +1,4 @@
-"""A town of several hubs over one store and one layer, on virtual time, and its visitors."""
+"""A cluster of several hubs over one store and one layer, on virtual time, and its visitors."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 ROOM = "room.lobby"
 LOG = presence_log(ROOM)
-GIVEN_UP = EXPIRY_SECONDS + 4 * BEAT_SECONDS  # by then the others have removed a dead node
+EXPIRED_SECONDS = EXPIRY_SECONDS + 4 * BEAT_SECONDS  # by then the others have removed a dead node
 
 
 @dataclass
@@ -104,10 +104,10 @@ class Visitor:
         topic, connection = resolve(room), self.connection
         subscription = Subscription(connection, await connection.hub.follow(topic))
         live = await connection.hub.follow_presence(topic)
-        attendance = subscription.attend(topic, live, hold, connection.id)
+        attendance = subscription.add_presence(topic, live, hold, connection.id)
         await attendance.prepare()
         await subscription.start(None, None, True, lambda *_: None)
-        attendance.begin()
+        attendance.start()
 
     def heard(self, kind: str) -> list[str]:
         return [frame["member"]["id"] for frame in self.frames if frame["type"] == kind]
@@ -117,7 +117,7 @@ class Visitor:
         return set(self.members)
 
 
-class Town:
+class Cluster:
     def __init__(self) -> None:
         self.loop = VirtualTimeLoop()
         self.layer = LossyLayer()

@@ -10,10 +10,10 @@ from twisted.internet import abstract, error, tcp
 from twisted.python.failure import Failure
 
 from realtime.protocol.encoders import Frame, http_chunk, websocket_frame
-from realtime.writers.asgi import AsgiWriter, Form
+from realtime.writers.asgi import AsgiWriter, Framing
 from realtime.writers.daphne import DaphneWriter, writer_for
 from realtime.writers.flusher import Flusher
-from tests.writers.support import LIMIT, connect, event, spread
+from tests.writers.support import LIMIT, connect, event, write_pass
 
 PING = b"\x89\x04ping"
 SMALL = 4_096  # of a socket's send buffer
@@ -100,7 +100,7 @@ WebSocket.__module__ = "daphne.ws_protocol"
 Request.__module__ = "daphne.http_protocol"
 
 
-class Line:
+class Link:
     """A transport of Twisted's on one end of a pair of sockets; the peer has the other.
 
     Attributes:
@@ -121,11 +121,11 @@ class Line:
         self.transport.connected = 1
         self.received = b""
 
-    def open(self, protocol: Any = None, form: Form | None = None, limit: int = LIMIT) -> Any:
-        """Return a writer for a protocol on this line, ready to write; a WebSocket if None."""
+    def open(self, protocol: Any = None, framing: Framing | None = None, limit: int = LIMIT) -> Any:
+        """Return a writer for a protocol on this link, ready to write; a WebSocket if None."""
         protocol = protocol or WebSocket(self.transport)
         self.transport.protocol = protocol
-        writer = writer_for(partial(type(protocol).handle_reply, protocol), form)
+        writer = writer_for(partial(type(protocol).handle_reply, protocol), framing)
         # Daphne's `send` has the protocol as its one argument, and nothing else.
         assert isinstance(writer, DaphneWriter)
         connect(self.flusher, writer, limit)
@@ -174,12 +174,12 @@ class Line:
         self.peer.close()
 
 
-def fill(line: Line) -> int:
-    """Let the line's socket be full; return how many bytes it took."""
+def fill(link: Link) -> int:
+    """Let the link's socket be full; return how many bytes it took."""
     count = 0
     while True:
         try:
-            count += line.socket.send(b"." * 1_000)
+            count += link.socket.send(b"." * 1_000)
         except BlockingIOError:
             return count
 
@@ -189,6 +189,6 @@ def shown(*names: str) -> list[str]:
     return [event(name).text for name in names]
 
 
-def spread_to(flusher: Flusher, frame: Frame, *writers: AsgiWriter) -> None:
+def write_pass_to(flusher: Flusher, frame: Frame, *writers: AsgiWriter) -> None:
     """Spread a frame to clients as the only thing to do."""
-    spread(flusher, frame, {object(): writer for writer in writers})
+    write_pass(flusher, frame, {object(): writer for writer in writers})

@@ -14,14 +14,14 @@ from tests.writers.support import (
     COST,
     HandLoop,
     PaperWriter,
-    audience,
     connect,
     event,
-    nobody,
+    event_frames,
+    never_full,
     queue,
-    spread,
-    stored,
+    ready_clients,
     texts,
+    write_pass,
 )
 
 # A sweep
@@ -30,22 +30,22 @@ from tests.writers.support import (
 def test_single_piece_goes_past_the_queues_of_those_who_are_ready(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 50)
+    live = ready_clients(loop, flusher, 50)
     busy = list(live.values())[7]
-    busy.ready = None
-    spread(flusher, event("a"), live)
+    busy.send_direct = None
+    write_pass(flusher, event("a"), live)
     loop.turns()
-    assert flusher.direct == 49, "the sweep's own; a writer counts what it flushes"
+    assert flusher.writes["direct"] == 49, "the sweep's own; a writer counts what it flushes"
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
 def begun(loop: HandLoop, flusher: Flusher) -> tuple[Subscribers, list[PaperWriter]]:
-    """Return an audience on which a sweep has come half way."""
+    """Return an ready_clients on which a sweep has come half way."""
     topic = Subscribers(flusher)
-    live = audience(loop, flusher, 100, cost=COST)
+    live = ready_clients(loop, flusher, 100, cost=COST)
     topic.live.update(live)
-    (frame,) = stored(1)
-    topic.gather(frame, Cursor("e", 0, 0))
+    (frame,) = event_frames(1)
+    topic.push(frame, Cursor("e", 0, 0))
     loop.turn()
     writers = list(live.values())
     swept = sum(1 for writer in writers if writer.writes)
@@ -55,20 +55,20 @@ def begun(loop: HandLoop, flusher: Flusher) -> tuple[Subscribers, list[PaperWrit
 
 
 def leave(topic: Subscribers) -> None:
-    topic.dismiss(list(topic.live)[-1])
+    topic.remove_live(list(topic.live)[-1])
 
 
 def reset(topic: Subscribers) -> None:
-    topic.spread_over(event("reset"), Cursor("e", 1, 1))
+    topic.push_reset(event("reset"), Cursor("e", 1, 1))
 
 
 def another_piece(topic: Subscribers) -> None:
-    (frame,) = stored(1, start=2)
-    topic.gather(frame, Cursor("e", 1, 1))
-    topic.spread()
+    (frame,) = event_frames(1, start=2)
+    topic.push(frame, Cursor("e", 1, 1))
+    topic.push_batch()
 
 
-@pytest.mark.parametrize("act", [leave, reset, another_piece, Subscribers.hand_out])
+@pytest.mark.parametrize("act", [leave, reset, another_piece, Subscribers.queue_pending])
 def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
     loop: HandLoop, flusher: Flusher, act: Callable[[Subscribers], None]
 ) -> None:
@@ -76,7 +76,7 @@ def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
     act(topic)
     assert all(len(writer.writes) + len(writer.queue) >= 1 for writer in writers)
     loop.turns()
-    first = stored(1)[0].text
+    first = event_frames(1)[0].text
     assert all(texts(writer.data).count(first) == 1 for writer in writers)
     assert all(texts(writer.data)[0] == first for writer in writers)
     assert len({len(texts(writer.data)) for writer in writers}) == 1
@@ -86,7 +86,7 @@ def test_client_that_is_abandoned_during_a_sweep_gets_nothing_more(
     loop: HandLoop, flusher: Flusher
 ) -> None:
     _, writers = begun(loop, flusher)
-    writers[-1].abandon()
+    writers[-1].abort()
     loop.turns()
     assert writers[-1].writes == []
     assert all(len(writer.writes) == 1 for writer in writers[:-1])
@@ -107,33 +107,33 @@ class Recorder:
         self.left.append(position.seq)
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
-@pytest.mark.parametrize("room", [0, 1, 2, 3])
+@pytest.mark.parametrize("in_pass", [False, True])
+@pytest.mark.parametrize("available", [0, 1, 2, 3])
 def test_client_that_is_full_is_left_with_what_it_took(
-    loop: HandLoop, flusher: Flusher, is_sweep: bool, room: int
+    loop: HandLoop, flusher: Flusher, in_pass: bool, available: int
 ) -> None:
     topic = Subscribers(flusher)
-    frames = stored(3)
+    frames = event_frames(3)
     size = frames[0].size
     filling = event("x" * 1_000)
     slow = PaperWriter(loop, kernel=0)
-    full = Recorder(connect(flusher, slow, limit=filling.size + 10 + room * size))
+    full = Recorder(connect(flusher, slow, limit=filling.size + 10 + available * size))
     assert full.push(filling)
     loop.turn()  # into its buffer
-    others = [Recorder(connection) for connection in audience(loop, flusher, 30)]
+    others = [Recorder(connection) for connection in ready_clients(loop, flusher, 30)]
     for one in [*others[:15], full, *others[15:]]:
-        topic.admit(one)
-    if is_sweep:
+        topic.add_live(one)
+    if in_pass:
         loop.turns()
     else:
         others[0].push(event("something else to do"))
     for frame in frames:
-        topic.gather(frame, Cursor("e", 0, 0))
+        topic.push(frame, Cursor("e", 0, 0))
     loop.turns()
-    assert full.left == ([] if room == 3 else [room])
-    assert (full in topic.live) == (room == 3)
+    assert full.left == ([] if available == 3 else [available])
+    assert (full in topic.live) == (available == 3)
     sent = texts(slow.data)
-    assert sent[1:] == [frame.text for frame in frames[:room]]
+    assert sent[1:] == [frame.text for frame in frames[:available]]
     assert all(one.left == [] for one in others)
 
 
@@ -141,14 +141,14 @@ def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
     loop: HandLoop, flusher: Flusher
 ) -> None:
     topic = Subscribers(flusher)
-    frames = stored(30)
+    frames = event_frames(30)
     limit = sum(frame.size for frame in frames[:10])
     writer = PaperWriter(loop, kernel=0)
     ready = Recorder(connect(flusher, writer, limit))
-    writer.settled()
-    topic.admit(ready)
+    writer.become_ready()
+    topic.add_live(ready)
     for frame in frames:
-        topic.gather(frame, Cursor("e", 0, 0))
+        topic.push(frame, Cursor("e", 0, 0))
     loop.turns()
     assert ready.left == [10]
     assert limit <= writer.unsent <= limit + 100
@@ -163,7 +163,7 @@ def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothin
     full = connect(flusher, slow, limit=1)
     full.answer(event("x"))
     loop.turns()
-    clients = [*audience(loop, flusher, 100).items()]
+    clients = [*ready_clients(loop, flusher, 100).items()]
     live = dict([*clients[:place], (full, slow), *clients[place:]])
     other = dict(live)
     left: list[int] = []
@@ -171,9 +171,9 @@ def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothin
     def spread_another(receiver: Any, taken: int) -> None:
         left.append(taken)
         del other[receiver]
-        flusher.spread(event("second"), other, nobody)
+        flusher.write_all(event("second"), other, never_full)
 
-    spread(flusher, event("first"), live, spread_another)
+    write_pass(flusher, event("first"), live, spread_another)
     loop.turns()
     assert left == [0]
     both = [event("first").text, event("second").text]
@@ -188,8 +188,8 @@ def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
     slow = PaperWriter(loop, kernel=0)
     full = Recorder(connect(flusher, slow, limit=100))
     assert full.push(event("x" * 70))
-    topic.admit(full)
-    topic.gather(event("typing"), Cursor("e", 0, 0))
+    topic.add_live(full)
+    topic.push(event("typing"), Cursor("e", 0, 0))
     loop.turns()
     assert full.left == []
     assert full in topic.live
@@ -199,14 +199,14 @@ def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
 # Failures
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
+@pytest.mark.parametrize("in_pass", [False, True])
 def test_writer_that_raises_is_given_up_and_the_others_go_on(
-    loop: HandLoop, flusher: Flusher, is_sweep: bool, caplog: pytest.LogCaptureFixture
+    loop: HandLoop, flusher: Flusher, in_pass: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live = audience(loop, flusher, 40)
+    live = ready_clients(loop, flusher, 40)
     bad = list(live.values())[20]
     bad.broken, bad.kernel = True, 0
-    write = spread if is_sweep else queue
+    write = write_pass if in_pass else queue
     write(flusher, event("a"), live)
     loop.turns()
     assert bad.closed
@@ -214,8 +214,8 @@ def test_writer_that_raises_is_given_up_and_the_others_go_on(
     good = [writer for writer in live.values() if writer is not bad]
     assert all(texts(writer.data) == [event("a").text] for writer in good)
     bad_connection = list(live)[20]
-    assert bad_connection.push(event("b")), "what is written to it is nobody's trouble"
-    spread(flusher, event("c"), live)
+    assert bad_connection.push(event("b")), "what is written to it is never_full's trouble"
+    write_pass(flusher, event("c"), live)
     loop.turns()
     assert all(len(texts(writer.data)) == 2 for writer in good)
 
@@ -223,14 +223,14 @@ def test_writer_that_raises_is_given_up_and_the_others_go_on(
 def test_socket_that_fails_in_a_sweep_costs_the_others_nothing(
     loop: HandLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 40)
+    live = ready_clients(loop, flusher, 40)
     bad = list(live.values())[20]
 
     def fail(data: bytes) -> int:
         raise BrokenPipeError
 
-    bad.ready = fail
-    spread(flusher, event("a"), live)
+    bad.send_direct = fail
+    write_pass(flusher, event("a"), live)
     loop.turns()
     assert texts(bad.buffer) == [event("a").text], "the server finds out"
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
@@ -239,13 +239,13 @@ def test_socket_that_fails_in_a_sweep_costs_the_others_nothing(
 def test_event_that_cannot_be_spread_is_told_and_others_are_spread(
     loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live = audience(loop, flusher, 2)
+    live = ready_clients(loop, flusher, 2)
 
     def fail() -> None:
         raise RuntimeError("as it was told")
 
-    flusher.call_before(fail)
-    spread(flusher, event("a"), live)
+    flusher.call_before_flush(fail)
+    write_pass(flusher, event("a"), live)
     loop.turns()
-    assert "could not be spread" in caplog.text
+    assert "could not be pushed" in caplog.text
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())

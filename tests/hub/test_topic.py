@@ -1,5 +1,7 @@
 """A topic: order, gaps, doubt, resets, and what it keeps in memory."""
 
+import asyncio
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -387,6 +389,44 @@ def test_a_client_that_leaves_does_not_end_the_repair_that_it_waits_for(
     scene.advance(0.1)
     assert follower.resets() == ["restarted"]
     assert "heads" not in scene.store.calls
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks before 3.12")
+@pytest.mark.parametrize("seconds", [0.0, 0.002])
+def test_repairs_run_in_eager_tasks_whether_the_store_waits_or_not(
+    scene: Scene, follower: Client, seconds: float
+) -> None:
+    scene.store.after = seconds
+    scene.loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    for last in (5, 7):  # the first repair must not keep the second from starting
+        scene.publish(2, [], [0.0])
+        scene.advance(0.02)
+        assert follower.seqs() == list(range(1, last + 1))
+        assert scene.live._repair_task is None
+    scene.store.delete(TOPIC)
+    scene.publish(1)
+    scene.advance(0.02)
+    scene.loop.set_task_factory(None)
+    assert follower.resets() == ["restarted"]
+    assert follower.view.position == scene.head
+    assert "heads" not in scene.store.calls, "a head check has repaired it"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio has no eager tasks before 3.12")
+def test_a_contradiction_found_while_an_eager_repair_starts_is_repaired_by_the_same_repair(
+    scene: Scene, follower: Client
+) -> None:
+    restore = rewindable(scene)
+    scene.publish(1)
+    restore()
+    scene.append(2)
+    scene.loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    scene.loop.call_soon(scene.live.force_repair)
+    scene.advance(0.02)
+    scene.loop.set_task_factory(None)
+    assert follower.resets() == ["restarted"]
+    assert scene.store.calls.count("renew") == 1
+    assert scene.live._repair_task is None
 
 
 # The store fails

@@ -12,7 +12,7 @@ from realtime.topics import resolve
 from realtime.writers import flusher
 from tests.consumers.exchange import Web
 from tests.hub.support import Scene
-from tests.writers.support import HandLoop, PaperWriter
+from tests.writers.support import FakeWriter, ManualLoop
 
 TOPIC = "room.lobby"  # with presence: an answer tells where it stands there too
 
@@ -28,9 +28,9 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 async def others(scene: Scene, count: int) -> list[Connection]:
     """Return so many connections, each of which is ready for a sweep."""
-    loop, made = HandLoop(), []
+    loop, made = ManualLoop(), []
     for _ in range(count):
-        writer = PaperWriter(loop)
+        writer = FakeWriter(loop)
         connection = Connection(scene.hub, None, writer, 1 << 20, lambda code: None)
         subscription = Subscription(connection, await scene.hub.follow(resolve(TOPIC)))
         await subscription.start(None, None, True, lambda *_: None)

@@ -9,11 +9,11 @@ from realtime.protocol.frames import HEARTBEAT_SECONDS
 from tests.hub.support import TOPIC, Scene
 
 
-def test_the_longest_silence_is_what_the_protocol_says() -> None:
+def test_the_longest_silence_is_shorter_than_the_protocol_says() -> None:
     assert SILENT_SECONDS[1] + CHECK_SECONDS + TICK_SECONDS < HEARTBEAT_SECONDS
 
 
-def test_a_connection_is_looked_at_once_in_the_time_of_a_heartbeat(
+def test_a_connection_is_checked_once_for_each_heartbeat(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = scene.join()
@@ -32,7 +32,7 @@ def test_a_connection_is_looked_at_once_in_the_time_of_a_heartbeat(
     assert [frame["type"] for frame in client.frames] == ["heartbeat"] * looks
 
 
-def test_a_herd_is_not_due_at_once(scene: Scene) -> None:
+def test_clients_that_receive_the_same_events_are_not_all_due_together(scene: Scene) -> None:
     herd = [scene.join() for _ in range(200)]
     for _ in range(3):
         scene.publish(1)  # which all hear at the same moment
@@ -42,7 +42,7 @@ def test_a_herd_is_not_due_at_once(scene: Scene) -> None:
     assert most <= len(herd) / 4
 
 
-def test_an_event_that_went_past_the_queue_was_heard(scene: Scene) -> None:
+def test_an_event_of_a_write_pass_ends_the_silence(scene: Scene) -> None:
     client = scene.join()
     writer = client.connection.writer
     taken: list[bytes] = []
@@ -59,7 +59,7 @@ def test_an_event_that_went_past_the_queue_was_heard(scene: Scene) -> None:
     assert client.frames == [], "nothing went through the queue, a heartbeat neither"
 
 
-def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
+def test_events_pushed_to_other_clients_do_not_end_the_silence(scene: Scene) -> None:
     """A client that is behind gets nothing of it."""
     client, other = scene.join(limit=500), scene.join()
     client.gate.clear()
@@ -74,7 +74,7 @@ def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
     scene.advance(1.0)
 
 
-def test_nothing_is_kept_of_a_connection_that_ended(scene: Scene) -> None:
+def test_nothing_is_kept_of_an_ended_connection(scene: Scene) -> None:
     client, other = scene.join(), scene.join()
     scene.advance(30.0)
     for one in (client, other):

@@ -18,7 +18,7 @@ from tests.hub.cluster import EXPIRED_SECONDS, LOG, ROOM, Cluster, User, Visitor
 from tests.support.virtual_time import passing
 
 
-def test_who_enters_is_told_who_is_there_and_the_others_that_it_came(cluster: Cluster) -> None:
+def test_a_visitor_receives_the_member_list_and_the_others_a_join(cluster: Cluster) -> None:
     hub = cluster.open_node()
     first = cluster.enter(hub, 1)
     assert first.ids == user(1)
@@ -57,7 +57,7 @@ def test_a_reload_is_no_leave(cluster: Cluster) -> None:
     assert len(observer.frames) == told
 
 
-def test_a_poll_holds_its_member_until_the_next_one(cluster: Cluster) -> None:
+def test_a_poll_keeps_its_member_until_the_next_poll(cluster: Cluster) -> None:
     hub = cluster.open_node()
     observer, poll = cluster.enter(hub, 1), cluster.enter(hub, 2, hold=POLL_HOLD_SECONDS)
     tab = cluster.enter(hub, 2)
@@ -69,7 +69,7 @@ def test_a_poll_holds_its_member_until_the_next_one(cluster: Cluster) -> None:
     assert observer.ids == user(1)
 
 
-def test_visitors_who_are_not_signed_in_are_a_member_each(cluster: Cluster) -> None:
+def test_each_visitor_without_a_user_is_a_member(cluster: Cluster) -> None:
     hub = cluster.open_node()
     first, second = cluster.enter(hub, None), cluster.enter(hub, None)
     ids = {f"connection.{one.connection.id}" for one in (first, second)}
@@ -77,7 +77,7 @@ def test_visitors_who_are_not_signed_in_are_a_member_each(cluster: Cluster) -> N
     assert [member["user"] for member in first.members.values()] == [None, None]
 
 
-def test_a_killed_node_is_one_leave_for_those_who_do_not_come_back(cluster: Cluster) -> None:
+def test_members_of_a_killed_node_leave_unless_they_come_back(cluster: Cluster) -> None:
     home, away = cluster.open_node(), cluster.open_node()
     observer = cluster.enter(home, 1)
     for pk in (2, 3, 4):
@@ -91,7 +91,7 @@ def test_a_killed_node_is_one_leave_for_those_who_do_not_come_back(cluster: Clus
     assert [node.id for node in cluster.stores[0].nodes()] == [home.member_writer.node.id]
 
 
-def test_two_survivors_give_a_node_up_once(cluster: Cluster) -> None:
+def test_two_nodes_expire_a_dead_one_once(cluster: Cluster) -> None:
     survivors, dying = [cluster.open_node(), cluster.open_node()], cluster.open_node()
     observers = [cluster.enter(hub, pk) for pk, hub in enumerate(survivors, 1)]
     cluster.enter(dying, 9)
@@ -101,7 +101,7 @@ def test_two_survivors_give_a_node_up_once(cluster: Cluster) -> None:
     assert [one.heard("leave") for one in observers] == [["user.9"], ["user.9"]]
 
 
-def test_a_node_that_was_given_up_comes_back_with_all_its_members(cluster: Cluster) -> None:
+def test_an_expired_node_comes_back_with_all_its_members(cluster: Cluster) -> None:
     home, away = cluster.open_node(), cluster.open_node()
     observer = cluster.enter(home, 1)
     there = [cluster.enter(away, 2), cluster.enter(away, 3)]
@@ -120,7 +120,7 @@ def test_a_node_that_was_given_up_comes_back_with_all_its_members(cluster: Clust
     assert observer.ids == there[0].ids == user(1, 2)
 
 
-def test_members_written_after_their_node_was_given_up_do_not_stay_for_ever(
+def test_members_written_after_their_node_expired_do_not_stay_forever(
     cluster: Cluster,
 ) -> None:
     hub = cluster.open_node()
@@ -131,7 +131,7 @@ def test_members_written_after_their_node_was_given_up_do_not_stay_for_ever(
     assert observer.ids == cluster.listed == user(1)
 
 
-def test_a_store_that_was_away_empties_no_list(cluster: Cluster) -> None:
+def test_an_outage_of_the_store_empties_no_member_list(cluster: Cluster) -> None:
     hubs = [cluster.open_node(), cluster.open_node(), cluster.open_node()]
     observers = [cluster.enter(hub, pk) for pk, hub in enumerate(hubs, 1)]
     cluster.advance(4 * BEAT_SECONDS)
@@ -149,7 +149,9 @@ def test_a_store_that_was_away_empties_no_list(cluster: Cluster) -> None:
         assert observer.ids == user(1, 2, 3)
 
 
-def test_who_came_while_the_store_was_away_is_told_when_it_is_back(cluster: Cluster) -> None:
+def test_members_that_came_during_an_outage_of_the_store_are_listed_after_it(
+    cluster: Cluster,
+) -> None:
     hub = cluster.open_node()
     observer, leaving = cluster.enter(hub, 1), cluster.enter(hub, 2)
     cluster.stores[0].failing = True
@@ -162,7 +164,7 @@ def test_who_came_while_the_store_was_away_is_told_when_it_is_back(cluster: Clus
     assert observer.ids == cluster.listed == user(1, 3)
 
 
-def test_a_lost_last_leave_is_found(cluster: Cluster) -> None:
+def test_a_leave_whose_wakeup_was_lost_is_found(cluster: Cluster) -> None:
     home, away = cluster.open_node(), cluster.open_node()
     observer, visitor = cluster.enter(home, 1), cluster.enter(away, 2)
     cluster.layer.loss = 1.0
@@ -171,7 +173,7 @@ def test_a_lost_last_leave_is_found(cluster: Cluster) -> None:
     assert observer.heard("leave") == ["user.2"]
 
 
-def test_a_reader_that_fell_behind_is_told_the_list_anew(cluster: Cluster) -> None:
+def test_a_client_that_fell_behind_receives_the_member_list_again(cluster: Cluster) -> None:
     hub = cluster.open_node()
     slow = cluster.enter(hub, 1, limit=2_000)
     slow.gate.clear()
@@ -191,7 +193,7 @@ def test_a_reader_that_fell_behind_is_told_the_list_anew(cluster: Cluster) -> No
 
 
 @pytest.mark.parametrize("change", ["renew", "delete"])
-def test_another_life_of_the_log_brings_the_list_anew(cluster: Cluster, change: str) -> None:
+def test_a_new_epoch_of_the_log_brings_the_member_list_again(cluster: Cluster, change: str) -> None:
     hub = cluster.open_node()
     observer = cluster.enter(hub, 1)
     cluster.enter(hub, 2)
@@ -206,7 +208,7 @@ def test_another_life_of_the_log_brings_the_list_anew(cluster: Cluster, change: 
     assert observer.ids == user(1, 2, 3)
 
 
-def test_members_that_the_store_lost_or_has_found_again_are_put_right(cluster: Cluster) -> None:
+def test_members_that_the_store_lost_or_restored_are_corrected(cluster: Cluster) -> None:
     hub = cluster.open_node()
     observer, store = cluster.enter(hub, 1), cluster.stores[0]
     cluster.enter(hub, 2)
@@ -228,7 +230,7 @@ def test_members_that_the_store_lost_or_has_found_again_are_put_right(cluster: C
     assert observer.ids == cluster.listed == user(1, 2)
 
 
-def test_many_members_are_told_in_several_frames(cluster: Cluster) -> None:
+def test_a_long_member_list_is_sent_in_several_frames(cluster: Cluster) -> None:
     hub = cluster.open_node()
     texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}", "info": "x" * 900}) for pk in range(400)}
     cluster.stores[0].change_members(LOG, hub.member_writer.node.id, texts, [])
@@ -242,7 +244,7 @@ def test_many_members_are_told_in_several_frames(cluster: Cluster) -> None:
     cluster.visitors = []
 
 
-def test_the_row_of_a_node_tells_what_it_does(cluster: Cluster) -> None:
+def test_the_row_of_a_node_has_its_load(cluster: Cluster) -> None:
     hub = cluster.open_node()
     for pk in (1, 2):
         cluster.enter(hub, pk)
@@ -251,7 +253,9 @@ def test_the_row_of_a_node_tells_what_it_does(cluster: Cluster) -> None:
     assert (node.connections, node.topics, node.followers) == (2, 1, {ROOM: 2})
 
 
-def test_a_thousand_come_and_go_over_a_layer_that_loses_a_fifth(cluster: Cluster) -> None:
+def test_member_lists_agree_after_a_thousand_visits_over_a_layer_that_loses_a_fifth(
+    cluster: Cluster,
+) -> None:
     hubs = [cluster.open_node() for _ in range(4)]
     observers = [cluster.enter(hub, pk) for pk in range(1, 9) for hub in hubs]
     cluster.layer.loss = 0.2
@@ -292,7 +296,7 @@ def seen(frames: Sequence[dict[str, Any]]) -> list[str]:
     return [frame["type"] for frame in frames]
 
 
-def test_a_place_in_the_log_brings_only_what_has_changed(cluster: Cluster) -> None:
+def test_a_cursor_in_the_presence_log_brings_only_the_changes_after_it(cluster: Cluster) -> None:
     hub = cluster.open_node()
     first = cluster.enter(hub, 1)
     live = hub.topics[LOG]

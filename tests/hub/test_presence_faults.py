@@ -31,7 +31,7 @@ def lose_answers(store: SharedStore, method: str) -> Callable[[], None]:
     return lambda: setattr(store, method, real)
 
 
-def test_a_join_whose_answer_was_lost_leaves_no_ghost(cluster: Cluster) -> None:
+def test_a_member_whose_join_had_no_answer_still_leaves(cluster: Cluster) -> None:
     hub = cluster.open_node()
     cluster.enter(hub, 1)
     heal = lose_answers(cluster.stores[0], "achange_members")
@@ -42,7 +42,7 @@ def test_a_join_whose_answer_was_lost_leaves_no_ghost(cluster: Cluster) -> None:
     assert cluster.listed == user(1)
 
 
-def test_a_leave_whose_answer_was_lost_takes_nobody_off_the_list_who_is_back(
+def test_a_member_that_is_back_stays_listed_although_its_leave_had_no_answer(
     cluster: Cluster,
 ) -> None:
     hub = cluster.open_node()
@@ -57,7 +57,7 @@ def test_a_leave_whose_answer_was_lost_takes_nobody_off_the_list_who_is_back(
     assert cluster.listed == user(1, 2)
 
 
-def test_what_a_store_that_hung_runs_late_is_put_right(cluster: Cluster) -> None:
+def test_late_writes_of_a_store_that_hung_are_corrected(cluster: Cluster) -> None:
     hub = cluster.open_node()
     cluster.enter(hub, 1)
     store = cluster.stores[0]
@@ -71,7 +71,7 @@ def test_what_a_store_that_hung_runs_late_is_put_right(cluster: Cluster) -> None
     assert cluster.listed == user(1, 2)
 
 
-def test_the_lost_answer_of_a_rebirth_costs_no_member(cluster: Cluster) -> None:
+def test_a_lost_answer_to_a_new_registration_costs_no_member(cluster: Cluster) -> None:
     hub, other = cluster.open_node(), cluster.open_node()
     cluster.enter(hub, 1)
     cluster.enter(other, 2)
@@ -117,7 +117,7 @@ def test_members_are_written_under_a_new_id_only_after_its_row(cluster: Cluster)
     assert cluster.listed == user(1)
 
 
-def test_who_clears_up_for_long_goes_on_beating(cluster: Cluster) -> None:
+def test_a_node_that_expires_another_for_long_keeps_sending_heartbeats(cluster: Cluster) -> None:
     hubs = [cluster.open_node() for _ in range(3)]
     for pk, hub in enumerate(hubs, 1):
         cluster.enter(hub, pk)
@@ -139,7 +139,7 @@ def test_who_clears_up_for_long_goes_on_beating(cluster: Cluster) -> None:
     assert "dead" not in store.nodes_of_members()
 
 
-def test_an_older_dump_lets_nobody_leave_who_is_there(cluster: Cluster) -> None:
+def test_a_restored_dump_makes_no_present_member_leave(cluster: Cluster) -> None:
     hubs = [cluster.open_node()]
     cluster.advance(3)
     hubs.append(cluster.open_node())
@@ -152,7 +152,7 @@ def test_an_older_dump_lets_nobody_leave_who_is_there(cluster: Cluster) -> None:
     assert [visitor.heard("leave") for visitor in visitors] == [[], []]
 
 
-def test_one_log_that_fails_keeps_no_other_waiting(cluster: Cluster) -> None:
+def test_one_failing_log_does_not_delay_the_others(cluster: Cluster) -> None:
     hub = cluster.open_node()
     cluster.advance(1)
     store, bad = cluster.stores[0], presence_log("room.bad")
@@ -193,7 +193,7 @@ def test_a_presence_that_cannot_be_read_fails_alone(cluster: Cluster) -> None:
     cluster.run(enter())
 
 
-def test_logs_that_are_in_doubt_together_cost_one_look(
+def test_logs_in_doubt_are_checked_with_one_read(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = cluster.open_node()

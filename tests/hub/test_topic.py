@@ -52,7 +52,7 @@ def test_an_early_event_waits_10_ms_and_is_then_repaired_by_one_read(
     assert scene.store.calls == ["read"]
 
 
-def test_an_early_event_needs_no_read_if_its_elders_come_in_time(
+def test_an_early_event_needs_no_read_if_the_ones_before_it_arrive_in_time(
     scene: Scene, follower: Client
 ) -> None:
     scene.publish(4, [0.009], [0.006], [0.0], [0.0])
@@ -74,7 +74,7 @@ def test_a_lost_wakeup_is_found_within_5_s(scene: Scene, follower: Client) -> No
     assert follower.seqs() == [1, 2, 3, 4]
 
 
-def test_a_lost_wakeup_is_found_within_5_s_behind_one_that_a_check_overtook(
+def test_a_lost_wakeup_is_found_within_5_s_behind_a_late_one(
     scene: Scene, follower: Client
 ) -> None:
     """The check sees two events; the first one's wake-up is late, the second one's is lost."""
@@ -89,7 +89,7 @@ def test_a_lost_wakeup_is_found_within_5_s_behind_one_that_a_check_overtook(
     assert follower.seqs() == [1, 2, 3, 4, 5]
 
 
-def test_a_wakeup_in_flight_at_a_head_check_costs_no_read(scene: Scene, follower: Client) -> None:
+def test_a_wakeup_on_its_way_at_a_head_check_costs_no_read(scene: Scene, follower: Client) -> None:
     scene.advance(2.9)
     wakeup = scene.append()
     until_just_checked(scene)
@@ -99,7 +99,7 @@ def test_a_wakeup_in_flight_at_a_head_check_costs_no_read(scene: Scene, follower
     assert "read" not in scene.store.calls
 
 
-def test_an_early_event_does_not_wait_for_the_patience_of_a_head_check(
+def test_an_early_event_does_not_wait_as_long_as_a_head_check_does(
     scene: Scene, follower: Client
 ) -> None:
     scene.advance(2.5)
@@ -137,7 +137,7 @@ def test_large_early_events_are_bounded_in_bytes(scene: Scene, follower: Client)
     assert follower.seqs()[-1] == 44
 
 
-def test_an_early_event_of_a_log_that_is_no_more_is_forgotten(
+def test_an_early_event_of_a_log_that_no_longer_exists_is_dropped(
     scene: Scene, follower: Client
 ) -> None:
     """Otherwise the repair would ask for its elders for ever."""
@@ -151,7 +151,7 @@ def test_an_early_event_of_a_log_that_is_no_more_is_forgotten(
     assert not scene.live._early
 
 
-def test_an_early_event_that_comes_while_a_repair_reads_is_repaired_too(
+def test_an_early_event_that_arrives_while_a_repair_reads_is_repaired_too(
     scene: Scene, follower: Client
 ) -> None:
     scene.store.after = 0.05
@@ -180,7 +180,9 @@ def test_an_early_event_that_a_clients_read_delivered_costs_no_repair(
 # Doubt
 
 
-def test_an_early_event_with_another_predecessor_is_doubted(scene: Scene, follower: Client) -> None:
+def test_an_early_event_with_another_predecessor_causes_a_repair(
+    scene: Scene, follower: Client
+) -> None:
     restore = rewindable(scene)
     four = scene.append()
     restore()
@@ -260,7 +262,7 @@ def test_a_rewound_log_that_grew_as_long_as_it_was_is_found_by_the_head_check(
     assert follower.resets() == ["restarted"]
 
 
-def test_a_reader_from_the_rewound_log_does_not_carry_the_others_over(
+def test_a_client_that_resumes_in_the_rewound_log_does_not_move_the_others_into_it(
     scene: Scene, follower: Client
 ) -> None:
     """A client of another node resumes with a cursor of the log that this hub does not know yet."""
@@ -278,7 +280,7 @@ def test_a_reader_from_the_rewound_log_does_not_carry_the_others_over(
     assert len(other.resets()) <= 1
 
 
-def test_a_reader_at_the_head_of_the_rewound_log_makes_the_hub_look(
+def test_a_client_that_resumes_at_the_head_of_the_rewound_log_causes_a_repair(
     scene: Scene, follower: Client
 ) -> None:
     restore = rewindable(scene)
@@ -289,7 +291,7 @@ def test_a_reader_at_the_head_of_the_rewound_log_makes_the_hub_look(
     assert follower.resets() == ["restarted"]
 
 
-def test_a_deleted_log_resets_once_and_goes_on(scene: Scene, follower: Client) -> None:
+def test_a_deleted_log_resets_once_and_continues(scene: Scene, follower: Client) -> None:
     scene.store.delete(TOPIC)
     scene.publish(2)
     scene.advance(LONG_BEFORE_THE_HEAD_CHECK)
@@ -311,7 +313,7 @@ def test_a_new_epoch_is_never_believed_from_a_wakeup(scene: Scene, follower: Cli
     assert follower.resets() == []
 
 
-def test_doubt_that_comes_while_a_repair_reads_is_not_forgotten(
+def test_a_contradiction_found_while_a_repair_reads_is_not_forgotten(
     scene: Scene, follower: Client
 ) -> None:
     scene.store.after = 0.05
@@ -326,7 +328,7 @@ def test_doubt_that_comes_while_a_repair_reads_is_not_forgotten(
     assert "heads" not in scene.store.calls
 
 
-def test_events_of_a_new_epoch_that_come_while_the_hub_resets_are_not_late(
+def test_events_of_a_new_epoch_that_arrive_while_the_hub_resets_are_not_late(
     scene: Scene, follower: Client
 ) -> None:
     scene.store.after = 0.05
@@ -340,7 +342,9 @@ def test_events_of_a_new_epoch_that_come_while_the_hub_resets_are_not_late(
     assert "heads" not in scene.store.calls
 
 
-def test_a_trimmed_hole_is_one_reset_that_says_so(scene: Scene, follower: Client) -> None:
+def test_a_gap_that_was_trimmed_is_one_reset_with_that_reason(
+    scene: Scene, follower: Client
+) -> None:
     scene.publish(5, *[[]] * 5)
     scene.store.trim(TOPIC, Retention(2, timedelta(days=1).total_seconds()))
     scene.advance(4.9)
@@ -352,7 +356,7 @@ def test_a_trimmed_hole_is_one_reset_that_says_so(scene: Scene, follower: Client
     assert follower.resets() == ["trimmed"]
 
 
-def test_a_hole_that_wakeups_fill_while_the_repair_reads_is_no_reset(
+def test_a_gap_that_wakeups_fill_while_the_repair_reads_is_no_reset(
     scene: Scene, follower: Client
 ) -> None:
     scene.store.before = 0.02
@@ -363,9 +367,7 @@ def test_a_hole_that_wakeups_fill_while_the_repair_reads_is_no_reset(
     assert follower.resets() == []
 
 
-def test_a_head_that_the_log_took_back_is_not_asked_for_again_and_again(
-    scene: Scene, follower: Client
-) -> None:
+def test_a_head_that_a_rewind_removed_is_repaired_once(scene: Scene, follower: Client) -> None:
     restore = rewindable(scene)
     scene.append(2)
     before = scene.store.calls.count("heads")
@@ -376,7 +378,7 @@ def test_a_head_that_the_log_took_back_is_not_asked_for_again_and_again(
     assert scene.store.calls.count("read") == 1
 
 
-def test_a_client_that_leaves_does_not_end_the_repair_that_it_waits_for(
+def test_a_client_that_leaves_does_not_cancel_the_repair_that_it_waits_for(
     scene: Scene, follower: Client
 ) -> None:
     position = scene.live.position
@@ -432,7 +434,7 @@ def test_a_contradiction_found_while_an_eager_repair_starts_is_repaired_by_the_s
 # The store fails
 
 
-def test_a_repair_goes_on_when_the_store_is_back(
+def test_a_repair_continues_when_the_store_is_back(
     scene: Scene, follower: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.store.failing = True
@@ -446,7 +448,9 @@ def test_a_repair_goes_on_when_the_store_is_back(
     assert follower.resets() == []
 
 
-def test_a_rewound_log_is_renewed_when_the_store_is_back(scene: Scene, follower: Client) -> None:
+def test_a_rewound_log_gets_a_new_epoch_when_the_store_is_back(
+    scene: Scene, follower: Client
+) -> None:
     restore = rewindable(scene)
     scene.publish(1)
     restore()
@@ -463,7 +467,7 @@ def refuse(*args: object) -> Any:
     raise StoreError("refused as it was told")
 
 
-def test_a_store_that_breaks_in_an_unknown_way_is_logged_and_asked_again(
+def test_an_unexpected_error_of_the_store_is_logged_and_the_read_retried(
     scene: Scene, follower: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = scene.store.read
@@ -507,7 +511,7 @@ def test_the_ring_is_bounded_by_what_the_topic_keeps(scene: Scene) -> None:
     assert live.recent(seen[3]) is None
 
 
-def test_the_ring_does_not_answer_for_a_forged_cursor(scene: Scene, follower: Client) -> None:
+def test_the_ring_has_nothing_after_a_forged_cursor(scene: Scene, follower: Client) -> None:
     position = scene.live.position
     here = scene.live.recent(position)
     assert here is not None
@@ -530,7 +534,7 @@ def test_an_event_is_encoded_once_whatever_the_number_of_clients(
     assert all(client.seqs() == [1, 2, 3] for client in clients)
 
 
-def test_a_closed_topic_begins_nothing(scene: Scene, follower: Client) -> None:
+def test_a_closed_topic_starts_nothing(scene: Scene, follower: Client) -> None:
     live = scene.live
     scene.leave(follower)
     scene.advance(61.0)

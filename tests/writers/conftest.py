@@ -6,16 +6,16 @@ import pytest
 
 from realtime.writers.flusher import Flusher
 from tests.writers.links import Link
-from tests.writers.support import HandLoop
+from tests.writers.support import ManualLoop
 
 
 @pytest.fixture
-def loop() -> HandLoop:
-    return HandLoop()
+def loop() -> ManualLoop:
+    return ManualLoop()
 
 
 @pytest.fixture
-def flusher(loop: HandLoop) -> Flusher:
+def flusher(loop: ManualLoop) -> Flusher:
     return loop.flusher()
 
 

@@ -17,7 +17,7 @@ COST = SLICE_SECONDS / 50  # of a write
 LIMIT = 1024 * 1024
 
 
-class HandLoop:
+class ManualLoop:
     """An event loop that turns when it is told to, on a clock that others move."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def texts(data: bytes) -> list[str]:
     return [payload.decode() for _, payload in frames]
 
 
-class PaperWriter(AsgiWriter):
+class FakeWriter(AsgiWriter):
     """A way to a client whose socket, buffer and costs are in the hands of the test.
 
     Attributes:
@@ -87,7 +87,7 @@ class PaperWriter(AsgiWriter):
         cost: seconds on the loop's clock that a write takes.
     """
 
-    def __init__(self, loop: HandLoop, *, kernel: int = 1 << 40, cost: float = 0.0) -> None:
+    def __init__(self, loop: ManualLoop, *, kernel: int = 1 << 40, cost: float = 0.0) -> None:
         super().__init__(_nowhere)
         self.loop = loop
         self.writes: list[bytes] = []
@@ -97,7 +97,7 @@ class PaperWriter(AsgiWriter):
         self.broken = False
         self.cost = cost
 
-    def become_ready(self) -> "PaperWriter":
+    def become_ready(self) -> "FakeWriter":
         """Be ready, as after a write that the socket took whole."""
         self.send_direct = self.send
         return self
@@ -165,7 +165,7 @@ async def _nowhere(message: Any) -> None:
 
 def connect(flusher: Flusher, writer: AsgiWriter, limit: int = LIMIT) -> Connection:
     """Return a connection of a hub of which only its flusher is real; to close it is to end it."""
-    hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=HandLoop())
+    hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=ManualLoop())
     hub.heartbeats = SimpleNamespace(add=lambda *_: None, discard=lambda *_: None)
     return Connection(hub, None, writer, limit, lambda code: writer.abort())
 
@@ -182,11 +182,11 @@ def never_full(receiver: Any, taken: int) -> None:
     raise AssertionError(f"{receiver} is left with {taken} frames")
 
 
-def ready_clients(loop: HandLoop, flusher: Flusher, count: int, **options: Any) -> Live:
+def ready_clients(loop: ManualLoop, flusher: Flusher, count: int, **options: Any) -> Live:
     """Return the connections of clients that are ready, with their writers."""
     live = {}
     for _ in range(count):
-        writer = PaperWriter(loop, **options)
+        writer = FakeWriter(loop, **options)
         live[connect(flusher, writer)] = writer.become_ready()
     return live
 

@@ -67,7 +67,7 @@ def tasks() -> int:
 # Beginning
 
 
-async def test_send_that_need_not_wait_takes_no_task() -> None:
+async def test_a_send_that_does_not_wait_needs_no_task() -> None:
     server = Uvicorn()
     writer = writer_on(server)
     before = tasks()
@@ -79,7 +79,7 @@ async def test_send_that_need_not_wait_takes_no_task() -> None:
     assert (tasks(), writer.unsent) == (before, 0)
 
 
-async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
+async def test_a_send_that_waits_continues_in_a_task_and_keeps_the_order() -> None:
     server = Uvicorn()
     server.gate.clear()
     writer = writer_on(server)
@@ -102,7 +102,7 @@ async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
     assert server.sent[-1] == event("e").text
 
 
-async def test_other_servers_get_a_task_where_none_can_begin_at_once() -> None:
+async def test_other_servers_get_a_task_where_no_task_starts_eagerly() -> None:
     server = Server()
     writer = writer_on(server)
     writer.write(event("a"))
@@ -112,7 +112,7 @@ async def test_other_servers_get_a_task_where_none_can_begin_at_once() -> None:
     assert server.sent == [event("a").text]
 
 
-async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
+async def test_a_send_that_asks_for_its_task_has_one_on_any_server() -> None:
     sent = []
 
     async def send(message: Any) -> None:
@@ -128,7 +128,7 @@ async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
     assert not writer.closed
 
 
-async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None:
+async def test_writes_of_a_turn_count_as_one_portable_write() -> None:
     server = Uvicorn()
     writer = writer_on(server)
     flusher = writer._flusher
@@ -144,7 +144,7 @@ async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
-async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Server]) -> None:
+async def test_abort_drops_the_queue_and_cancels_a_send_that_waits(server: type[Server]) -> None:
     running = server()
     running.gate.clear()
     writer = writer_on(running)
@@ -166,7 +166,7 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     assert writer.fits(10**9, LIMIT), "never_full waits for available of one that is gone"
 
 
-async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> None:
+async def test_abort_in_the_turn_of_the_send_cancels_it_too() -> None:
     server = Uvicorn()
     server.gate.clear()
     writer = writer_on(server)
@@ -182,7 +182,7 @@ async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> No
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
+async def test_a_send_that_raises_aborts_the_writer(waits: bool) -> None:
     server = Uvicorn()
     server.failing = True
     if waits:
@@ -202,7 +202,7 @@ async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
 @pytest.mark.parametrize("waits", [False, True])
-async def test_close_sends_what_is_queued_first(server: type[Server], waits: bool) -> None:
+async def test_close_sends_the_queue_first(server: type[Server], waits: bool) -> None:
     running = server()
     if waits:
         running.gate.clear()
@@ -244,7 +244,7 @@ def test_close_waits_for_a_bounded_time(server: type[Server]) -> None:
 # What is unsent
 
 
-def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() -> None:
+def test_a_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() -> None:
     loop = VirtualTimeLoop()
     count = 5
 
@@ -288,7 +288,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(steps=st.lists(STEPS, max_size=30))
-def test_unsent_is_what_is_queued_and_under_way_and_room_is_never_more_than_there_is(
+def test_unsent_counts_what_is_queued_and_in_flight_and_available_is_never_too_much(
     steps: list[tuple[str, int]],
 ) -> None:
     asyncio.run(account(steps))

@@ -15,7 +15,7 @@ from realtime.writers.daphne import writer_for
 from realtime.writers.flusher import Flusher
 from realtime.writers.stream import StreamFraming
 from tests.writers.links import PING, SMALL, Link, Request, WebSocket, fill, shown, write_pass_to
-from tests.writers.support import HandLoop, connect, event, payloads, texts, turn
+from tests.writers.support import ManualLoop, connect, event, payloads, texts, turn
 
 Make = Callable[..., Link]
 
@@ -23,8 +23,8 @@ Make = Callable[..., Link]
 # Directly
 
 
-def test_frame_goes_to_the_socket_where_nothing_waits(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+def test_a_frame_is_written_to_the_socket_where_nothing_waits(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     one = make_link()
     writer = one.open()
@@ -40,8 +40,8 @@ def test_frame_goes_to_the_socket_where_nothing_waits(
     assert one.reactor.writers == set(), "the reactor has nothing to do with it"
 
 
-def test_sweep_goes_to_the_sockets_of_those_who_are_ready(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+def test_a_write_pass_writes_to_the_sockets_of_ready_clients(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     made = [make_link() for _ in range(5)]
     writers = [each.open() for each in made]
@@ -54,8 +54,8 @@ def test_sweep_goes_to_the_sockets_of_those_who_are_ready(
     assert flusher.writes == {"direct": 4, "buffered": 1, "portable": 0}
 
 
-def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+def test_a_frame_waits_behind_buffered_bytes_and_the_next_one_is_direct_again(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     one = make_link()
     writer = one.open()
@@ -72,8 +72,8 @@ def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
 
 
 @pytest.mark.parametrize("is_under_way", [False, True])
-def test_first_frame_waits_behind_the_answer_to_the_handshake(
-    loop: HandLoop, flusher: Flusher, make_link: Make, is_under_way: bool
+def test_the_first_frame_waits_behind_the_answer_to_the_handshake(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, is_under_way: bool
 ) -> None:
     one = make_link(SMALL)
     answer = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: x\r\n" * 30_000
@@ -90,8 +90,8 @@ def test_first_frame_waits_behind_the_answer_to_the_handshake(
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
-def test_rest_of_a_partial_write_is_in_the_transport_before_later_frames(
-    loop: HandLoop, flusher: Flusher, make_link: Make, in_pass: bool
+def test_the_rest_of_a_partial_write_is_sent_before_later_frames(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
     one = make_link(SMALL)
     writer = one.open()
@@ -113,8 +113,8 @@ def test_rest_of_a_partial_write_is_in_the_transport_before_later_frames(
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
-def test_full_socket_raises_nothing_and_loses_nothing(
-    loop: HandLoop, flusher: Flusher, make_link: Make, in_pass: bool
+def test_a_full_socket_raises_nothing_and_loses_nothing(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
     one = make_link(SMALL)
     writer = one.open()
@@ -130,8 +130,8 @@ def test_full_socket_raises_nothing_and_loses_nothing(
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
-async def test_broken_socket_raises_nothing_and_the_transport_finds_it(
-    loop: HandLoop, flusher: Flusher, make_link: Make, in_pass: bool
+async def test_a_broken_socket_raises_nothing_and_the_transport_finds_it(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
     broken, other = make_link(), make_link()
     writers = [broken.open(), other.open()]
@@ -152,7 +152,7 @@ async def test_broken_socket_raises_nothing_and_the_transport_finds_it(
     await turn()
 
 
-def test_only_daphnes_protocols_are_taken_for_them(make_link: Make) -> None:
+def test_only_protocols_of_daphne_are_recognised(make_link: Make) -> None:
     one = make_link()
     protocol = WebSocket(one.transport)
 
@@ -178,8 +178,8 @@ def test_only_daphnes_protocols_are_taken_for_them(make_link: Make) -> None:
 # Event streams
 
 
-def test_stream_writes_its_chunks_directly(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+def test_a_stream_writes_its_chunks_directly(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     place = ("public.a", Cursor("e", 1, 1))
     frame = Frame('{"type":"event"}', place)
@@ -202,8 +202,8 @@ def test_stream_writes_its_chunks_directly(
     assert flusher.writes == {"direct": 3, "buffered": 0, "portable": 0}
 
 
-async def test_stream_is_written_behind_its_head_and_then_directly(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+async def test_a_stream_is_written_behind_its_head_and_then_directly(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     one = make_link()
     request = Request(one.transport)
@@ -240,7 +240,9 @@ def test_buffers_below_tls_count_as_unsent(flusher: Flusher, make_link: Make) ->
     assert (writer.unsent, writer.available) == (700, 300)
 
 
-def test_answer_of_a_client_on_a_full_line_is_counted(make_link: Make, flusher: Flusher) -> None:
+def test_what_the_transport_of_a_full_socket_holds_counts_for_the_limit(
+    make_link: Make, flusher: Flusher
+) -> None:
     one = make_link(SMALL)
     writer = one.open(limit=1_000)
     fill(one)

@@ -16,7 +16,7 @@ from realtime.protocol.events import Cursor
 from realtime.writers.stream import StreamFraming
 from tests.support.http import StreamReader
 from tests.writers.links import Link, Request, fill
-from tests.writers.support import HandLoop, connect, event, payloads
+from tests.writers.support import ManualLoop, connect, event, payloads
 
 LIMIT = 300_000
 SEND_BUFFERS = [4_096, 16_384, 0]
@@ -39,7 +39,7 @@ class Exchange:
     """A client on a link, all that was written to it, and what of it is where."""
 
     def __init__(self, send_buffer: int) -> None:
-        self.loop = HandLoop()
+        self.loop = ManualLoop()
         self.flusher = self.loop.flusher()
         self.link = Link(self.flusher, send_buffer)
         self.writer = self.link.open(limit=LIMIT)
@@ -139,10 +139,10 @@ def test_every_frame_arrives_whole_and_in_order_and_every_byte_is_counted(
     topics=st.integers(1, 100),
     steps=st.lists(STEPS, max_size=25),
 )
-def test_stream_with_ids_of_its_own_arrives_whole_and_its_ids_are_counted(
+def test_a_stream_with_its_own_ids_arrives_whole_and_its_ids_are_counted(
     send_buffer: int, topics: int, steps: list[tuple[str, int]]
 ) -> None:
-    loop = HandLoop()
+    loop = ManualLoop()
     link = Link(loop.flusher(), send_buffer)
     places = {f"public.{number}": Cursor("e", 0, number) for number in range(topics)}
     writer = link.open(Request(link.transport), StreamFraming(places), limit=LIMIT)
@@ -192,8 +192,10 @@ def unchunked(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
-async def test_client_of_many_topics_that_reads_nothing_is_full_at_its_limit(is_tls: bool) -> None:
-    loop = HandLoop()
+async def test_a_client_of_many_topics_that_reads_nothing_is_full_at_its_limit(
+    is_tls: bool,
+) -> None:
+    loop = ManualLoop()
     link = Link(loop.flusher(), SEND_BUFFERS[0])
     link.transport.TLS = is_tls
     places = {f"public.{number}": Cursor("e", 0, number) for number in range(100)}

@@ -24,7 +24,7 @@ from tests.writers.links import (
     shown,
     write_pass_to,
 )
-from tests.writers.support import HandLoop, event, payloads, texts, turn
+from tests.writers.support import ManualLoop, event, payloads, texts, turn
 
 Make = Callable[..., Link]
 
@@ -113,8 +113,8 @@ LATER = [
     ("kind", "change", "later"),
     [(*case, False) for case in BEFORE] + [(*case, True) for case in LATER],
 )
-async def test_portable_way_is_taken(
-    loop: HandLoop,
+async def test_the_portable_path_is_taken(
+    loop: ManualLoop,
     flusher: Flusher,
     make_link: Make,
     kind: type[Protocol],
@@ -153,8 +153,8 @@ Waiting.__module__ = "daphne.ws_protocol"
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
-async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server(
-    loop: HandLoop, flusher: Flusher, make_link: Make, in_pass: bool
+async def test_a_direct_write_does_not_overtake_one_through_the_server(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
     one = make_link()
     protocol = Waiting(one.transport)
@@ -182,8 +182,8 @@ async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server
     assert flusher.writes == {"direct": 1, "buffered": 0, "portable": 1}
 
 
-async def test_close_frame_comes_after_all_that_was_written(
-    loop: HandLoop, make_link: Make
+async def test_the_close_frame_follows_all_that_was_written(
+    loop: ManualLoop, make_link: Make
 ) -> None:
     one = make_link(SMALL)
     writer = one.open()
@@ -218,8 +218,8 @@ def reuse(number: int) -> tuple[socket.socket, socket.socket]:
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
-    loop: HandLoop, flusher: Flusher, make_link: Make, is_told: bool
+async def test_a_socket_that_reuses_the_number_of_a_closed_one_receives_nothing(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, is_told: bool
 ) -> None:
     one, other = make_link(), make_link()
     writer, bystander = one.open(), other.open()
@@ -256,7 +256,7 @@ def hooks(link: Link) -> set[str]:
     return {"startWriting", "stopWriting"} & vars(link.transport).keys()
 
 
-def test_abandon_leaves_the_transport_as_it_was(make_link: Make) -> None:
+def test_abort_leaves_the_transport_as_it_was(make_link: Make) -> None:
     one = make_link()
     before = dict(vars(one.transport))
     protocol = one.transport.protocol
@@ -274,8 +274,8 @@ def test_abandon_leaves_the_transport_as_it_was(make_link: Make) -> None:
     assert one.drain() == PING
 
 
-def test_next_stream_of_a_connection_has_its_own(
-    loop: HandLoop, flusher: Flusher, make_link: Make
+def test_the_next_stream_of_a_connection_has_its_own_hooks(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
     one = make_link()
     first = one.open(Request(one.transport), StreamFraming(None))
@@ -298,7 +298,7 @@ def test_next_stream_of_a_connection_has_its_own(
     assert event("c").text.encode() in one.received
 
 
-def test_stream_that_ends_late_leaves_the_next_one_its_own(make_link: Make) -> None:
+def test_a_stream_that_ends_late_leaves_the_hooks_of_the_next_one(make_link: Make) -> None:
     one = make_link()
     first = one.open(Request(one.transport), StreamFraming(None))
     second = one.open(Request(one.transport), StreamFraming(None))
@@ -330,8 +330,8 @@ def has_no_buffer() -> bool:
 
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.parametrize("found", [looks_elsewhere, has_no_buffer])
-async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
-    loop: HandLoop,
+async def test_an_unsupported_transport_is_reported_once_and_left_alone(
+    loop: ManualLoop,
     flusher: Flusher,
     make_link: Make,
     monkeypatch: pytest.MonkeyPatch,

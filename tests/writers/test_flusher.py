@@ -10,8 +10,8 @@ from realtime.protocol.encoders import bundle
 from realtime.writers.flusher import BULK_CLIENTS, CLOCK_EVERY, SLICE_SECONDS, Flusher
 from tests.writers.support import (
     COST,
-    HandLoop,
     Live,
+    ManualLoop,
     event,
     event_frames,
     queue,
@@ -26,7 +26,9 @@ HOLD = SLICE_SECONDS + CLOCK_EVERY * COST  # that a flush may hold the loop, by 
 # In one write
 
 
-def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher: Flusher) -> None:
+def test_all_that_is_queued_for_a_client_leaves_in_one_write(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     live = ready_clients(loop, flusher, 3)
     first = next(iter(live))
     one, other = ({**live} for _ in range(2))
@@ -42,7 +44,9 @@ def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher
         assert [event(text).text for text in expected] == texts(data)
 
 
-def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher: Flusher) -> None:
+def test_the_bytes_of_a_batch_are_joined_once_for_all_clients(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     topic = Subscribers(flusher)
     live = ready_clients(loop, flusher, 20)
     topic.live.update(live)
@@ -56,7 +60,9 @@ def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher:
     assert texts(written[0]) == [frame.text for frame in frames]
 
 
-def test_burst_in_the_queues_is_joined_once_too(loop: HandLoop, flusher: Flusher) -> None:
+def test_the_bytes_of_a_queued_batch_are_joined_once_too(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     live = ready_clients(loop, flusher, 20)
     queue(flusher, bundle([event("a"), event("b")]), live)
     assert len({id(writer.queue[0]) for writer in live.values()}) == 1
@@ -64,8 +70,8 @@ def test_burst_in_the_queues_is_joined_once_too(loop: HandLoop, flusher: Flusher
     assert len({id(data) for writer in live.values() for data in writer.writes}) == 1
 
 
-def test_what_comes_while_a_client_stands_in_line_leaves_with_the_rest(
-    loop: HandLoop, flusher: Flusher
+def test_an_event_that_arrives_while_a_client_waits_leaves_in_the_same_write(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
@@ -80,8 +86,8 @@ def test_what_comes_while_a_client_stands_in_line_leaves_with_the_rest(
     assert all(len(texts(writer.data)) == 2 for writer in writers)
 
 
-def test_what_comes_during_a_sweep_leaves_in_one_write_with_its_rest(
-    loop: HandLoop, flusher: Flusher
+def test_an_event_that_arrives_during_a_write_pass_leaves_in_one_write_with_its_rest(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
@@ -96,7 +102,7 @@ def test_what_comes_during_a_sweep_leaves_in_one_write_with_its_rest(
     assert all(texts(writer.data) == both for writer in writers)
 
 
-def test_nothing_is_written_before_the_end_of_the_turn(loop: HandLoop, flusher: Flusher) -> None:
+def test_nothing_is_written_before_the_end_of_the_turn(loop: ManualLoop, flusher: Flusher) -> None:
     ((connection, writer),) = ready_clients(loop, flusher, 1).items()
     assert connection.push(event("a"))
     assert (writer.writes, writer.send_direct) == ([], None)
@@ -123,7 +129,7 @@ def in_a_sweep(flusher: Flusher, live: Live) -> None:
 
 @pytest.mark.parametrize("write", [in_line, one_by_one, in_a_sweep])
 def test_no_flush_holds_the_loop_longer_than_a_slice(
-    loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
+    loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
     live = ready_clients(loop, flusher, 1_000, cost=COST)
     turns: list[float] = []
@@ -142,7 +148,9 @@ def test_no_flush_holds_the_loop_longer_than_a_slice(
     assert max(waits) <= HOLD
 
 
-def test_lines_and_sweep_together_keep_to_the_slice(loop: HandLoop, flusher: Flusher) -> None:
+def test_interactive_and_bulk_writes_together_keep_to_the_slice(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     many = ready_clients(loop, flusher, 500, cost=COST)
     few = ready_clients(loop, flusher, 500, cost=COST)
     queue(flusher, event("many"), many)
@@ -151,8 +159,8 @@ def test_lines_and_sweep_together_keep_to_the_slice(loop: HandLoop, flusher: Flu
         assert loop.turn() <= HOLD
 
 
-def test_what_concerns_few_is_not_behind_what_concerns_thousands(
-    loop: HandLoop, flusher: Flusher
+def test_a_piece_for_few_clients_does_not_wait_for_one_for_thousands(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     many = ready_clients(loop, flusher, 3_000, cost=COST)
     few = ready_clients(loop, flusher, BULK_CLIENTS - 1, cost=COST / 10)
@@ -164,7 +172,7 @@ def test_what_concerns_few_is_not_behind_what_concerns_thousands(
     assert not list(many.values())[-1].writes
 
 
-def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
+def test_an_answer_does_not_wait_for_a_write_pass(loop: ManualLoop, flusher: Flusher) -> None:
     live = ready_clients(loop, flusher, 3_000, cost=COST)
     write_pass(flusher, event("many"), live)
     loop.turn()
@@ -177,8 +185,8 @@ def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
 
 
 @pytest.mark.parametrize("write", [in_line, in_a_sweep])
-def test_the_many_go_on_while_the_few_never_end(
-    loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
+def test_bulk_writes_continue_while_interactive_writes_never_end(
+    loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
     many = ready_clients(loop, flusher, 500, cost=COST)
     few = ready_clients(loop, flusher, 200, cost=COST)

@@ -47,7 +47,7 @@ def test_no_text_forges_a_line(topic: str, name: str, data: str, origin: str) ->
 
 
 @given(topic=evil)
-def test_refusal_of_a_topic_forges_no_line(topic: str) -> None:
+def test_the_refusal_of_a_topic_forges_no_line(topic: str) -> None:
     chunk = body(StreamFraming({}), Frame(frame("error", topic=topic, message="no")))
     assert len(ENDS.split(chunk)) == 3
 
@@ -61,7 +61,7 @@ def test_shared_bytes_end_before_the_id() -> None:
     assert body(one, sent) != body(two, sent)
 
 
-def test_id_has_the_places_of_all_topics_and_the_newest_of_each() -> None:
+def test_an_id_has_the_newest_cursor_of_each_topic() -> None:
     framing = StreamFraming({"public.a": Cursor("e", 1, 1), "public.b": Cursor("f", 5, 5)})
     reader = StreamReader()
     reader.feed(body(framing, Frame("{}", ("public.a", Cursor("e", 2, 7)))))
@@ -70,19 +70,19 @@ def test_id_has_the_places_of_all_topics_and_the_newest_of_each() -> None:
     assert composite.get("public.b") == Cursor("f", 5, 5)
 
 
-def test_frame_that_moves_nobody_has_no_id() -> None:
+def test_a_frame_without_a_cursor_has_no_id() -> None:
     assert body(StreamFraming({"a": Cursor("e", 1, 1)}), Frame(HEARTBEAT)).count(b"\n") == 2
 
 
-def test_stream_without_ids_has_none() -> None:
+def test_a_stream_without_ids_has_none() -> None:
     assert b"id:" not in body(StreamFraming(None), Frame("{}", ("a", Cursor("e", 1, 1))))
 
 
-def test_ending_ends_the_body() -> None:
+def test_the_close_message_ends_the_body() -> None:
     assert StreamFraming(None).close_message(4512)["more_body"] is False
 
 
-async def test_collecting_writer_is_at_its_limit_with_events_enough_and_never_beyond() -> None:
+async def test_a_collecting_writer_with_enough_events_is_at_its_limit_and_never_beyond() -> None:
     writer = CollectingWriter(max_events=2, max_bytes=1_000)
     event = Frame('{"type":"event"}')
     writer.write(event)
@@ -94,7 +94,7 @@ async def test_collecting_writer_is_at_its_limit_with_events_enough_and_never_be
     assert len(writer.frames) == 3
 
 
-async def test_collecting_writer_keeps_no_heartbeat_and_nothing_after_its_end() -> None:
+async def test_a_collecting_writer_drops_heartbeats_and_frames_after_its_end() -> None:
     writer = CollectingWriter(2, 1_000)
     writer.write(Frame(HEARTBEAT))
     writer.abort()
@@ -102,7 +102,7 @@ async def test_collecting_writer_keeps_no_heartbeat_and_nothing_after_its_end() 
     assert writer.frames == []
 
 
-async def test_collecting_writer_is_full_once_somebody_waits_for_room() -> None:
+async def test_a_collecting_writer_is_full_once_a_caller_waits_for_it_to_drain() -> None:
     writer = CollectingWriter(1, 1_000)
     waiting = asyncio.create_task(writer.drain(0))
     await writer.changed()

@@ -11,8 +11,8 @@ from realtime.writers.flusher import BULK_CLIENTS, Flusher
 from realtime.writers.stream import StreamFraming
 from tests.writers.links import Link, Request
 from tests.writers.support import (
-    HandLoop,
-    PaperWriter,
+    FakeWriter,
+    ManualLoop,
     connect,
     event,
     queue,
@@ -28,8 +28,8 @@ async def into_the_void(message: object) -> None:
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_thousands_who_are_never_ready_stand_in_the_line_of_the_many(
-    loop: HandLoop, flusher: Flusher, own: bool
+def test_many_clients_that_are_never_ready_wait_in_the_bulk_queue(
+    loop: ManualLoop, flusher: Flusher, own: bool
 ) -> None:
     framing = StreamFraming(PLACES) if own else None
     writers = [AsgiWriter(into_the_void, framing) for _ in range(BULK_CLIENTS)]
@@ -41,8 +41,8 @@ def test_thousands_who_are_never_ready_stand_in_the_line_of_the_many(
         writer.abort()
 
 
-def test_who_needs_bytes_of_its_own_gets_some_frames_a_flush_and_all_in_the_end(
-    loop: HandLoop, flusher: Flusher
+def test_a_client_with_its_own_bytes_receives_some_frames_a_flush_and_all_in_the_end(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     link = Link(flusher)
     writer = link.open(Request(link.transport), StreamFraming(PLACES))
@@ -62,7 +62,7 @@ def test_who_needs_bytes_of_its_own_gets_some_frames_a_flush_and_all_in_the_end(
     link.close()
 
 
-async def test_closing_writes_all_that_is_queued_before(loop: HandLoop, flusher: Flusher) -> None:
+async def test_close_writes_all_that_is_queued_before(loop: ManualLoop, flusher: Flusher) -> None:
     link = Link(flusher)
     writer = link.open(Request(link.transport), StreamFraming(PLACES))
     connection = connect(flusher, writer)
@@ -75,9 +75,9 @@ async def test_closing_writes_all_that_is_queued_before(loop: HandLoop, flusher:
     link.close()
 
 
-def failing(flusher: Flusher, loop: HandLoop) -> tuple[Connection, PaperWriter, list[int]]:
+def failing(flusher: Flusher, loop: ManualLoop) -> tuple[Connection, FakeWriter, list[int]]:
     """Return a client that cannot be written to, and the codes with which it is closed."""
-    writer, codes = PaperWriter(loop), list[int]()
+    writer, codes = FakeWriter(loop), list[int]()
     connection = connect(flusher, writer)
     connection._close = codes.append
     writer.become_ready()
@@ -85,8 +85,8 @@ def failing(flusher: Flusher, loop: HandLoop) -> tuple[Connection, PaperWriter, 
     return connection, writer, codes
 
 
-def test_who_cannot_be_written_to_is_closed_once_and_comes_back(
-    loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
+def test_a_client_that_cannot_be_written_to_is_closed_once(
+    loop: ManualLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection, writer, codes = failing(flusher, loop)
     others = ready_clients(loop, flusher, 3)
@@ -102,7 +102,9 @@ def test_who_cannot_be_written_to_is_closed_once_and_comes_back(
     assert "writing to a client failed" in caplog.text
 
 
-def test_whose_rest_cannot_be_kept_is_closed_too(loop: HandLoop, flusher: Flusher) -> None:
+def test_a_client_whose_rest_cannot_be_buffered_is_closed_too(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     connection, writer, codes = failing(flusher, loop)
     writer.kernel = 3
     others = ready_clients(loop, flusher, 20)

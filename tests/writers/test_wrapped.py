@@ -52,7 +52,7 @@ def unsaid() -> None:
 
 
 @pytest.mark.parametrize("wrap", [by_closure, by_partial, by_method])
-def test_what_waits_inside_of_daphne_is_counted_behind_a_wrapper(
+def test_bytes_buffered_by_daphne_are_counted_behind_a_wrapper(
     link: Any, wrap: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     protocol = WebSocket(link.transport)
@@ -76,7 +76,7 @@ def test_another_servers_send_is_left_alone() -> None:
     assert type(writer_for(by_closure(by_method(send)))) is AsgiWriter
 
 
-def test_what_holds_itself_is_not_followed_for_ever() -> None:
+def test_a_wrapper_that_holds_itself_is_not_searched_forever() -> None:
     async def send(message: Any) -> None:
         await loop(message)
 

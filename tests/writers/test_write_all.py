@@ -16,7 +16,7 @@ from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor, Event
 from realtime.writers import flusher as module
-from tests.writers.support import HandLoop, PaperWriter, connect, texts
+from tests.writers.support import FakeWriter, ManualLoop, connect, texts
 
 TOPICS, CLIENTS = 2, 6
 LIMIT = 600  # some six events, so that clients are full at times
@@ -118,7 +118,7 @@ class Follower:
 
 class Client:
     def __init__(self, scene: "Scene") -> None:
-        self.writer = PaperWriter(scene.loop, cost=module.SLICE_SECONDS / WRITES)
+        self.writer = FakeWriter(scene.loop, cost=module.SLICE_SECONDS / WRITES)
         self.connection = connect(scene.flusher, self.writer, LIMIT)
         self.answers: list[str] = []
         self.followers = [Follower(topic, self) for topic in scene.topics]
@@ -143,7 +143,7 @@ class Client:
 
 class Scene:
     def __init__(self) -> None:
-        self.loop = HandLoop()
+        self.loop = ManualLoop()
         self.flusher = self.loop.flusher()
         self.topics = [Topic(self, f"t.{number}") for number in range(TOPICS)]
         self.clients = [Client(self) for _ in range(CLIENTS)]
@@ -223,7 +223,7 @@ STEPS = st.tuples(
 
 @settings(max_examples=400, deadline=None)
 @given(following=st.integers(0, 2 ** (TOPICS * CLIENTS) - 1), steps=st.lists(STEPS, max_size=60))
-def test_each_client_gets_all_of_its_topics_once_and_in_order(
+def test_each_client_receives_all_events_of_its_topics_once_and_in_order(
     following: int, steps: list[Any]
 ) -> None:
     with small():
@@ -239,7 +239,7 @@ def test_each_client_gets_all_of_its_topics_once_and_in_order(
         scene.end()
 
 
-def test_the_model_sees_sweeps_that_are_interrupted() -> None:
+def test_the_model_interrupts_write_passes() -> None:
     with small():
         scene = Scene()
         for client in scene.clients:

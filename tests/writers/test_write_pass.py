@@ -12,8 +12,8 @@ from realtime.protocol.events import Cursor
 from realtime.writers.flusher import Flusher
 from tests.writers.support import (
     COST,
-    HandLoop,
-    PaperWriter,
+    FakeWriter,
+    ManualLoop,
     connect,
     event,
     event_frames,
@@ -27,8 +27,8 @@ from tests.writers.support import (
 # A sweep
 
 
-def test_single_piece_goes_past_the_queues_of_those_who_are_ready(
-    loop: HandLoop, flusher: Flusher
+def test_a_single_piece_goes_past_the_queues_of_ready_clients(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     live = ready_clients(loop, flusher, 50)
     busy = list(live.values())[7]
@@ -39,7 +39,7 @@ def test_single_piece_goes_past_the_queues_of_those_who_are_ready(
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
-def begun(loop: HandLoop, flusher: Flusher) -> tuple[Subscribers, list[PaperWriter]]:
+def begun(loop: ManualLoop, flusher: Flusher) -> tuple[Subscribers, list[FakeWriter]]:
     """Return an ready_clients on which a sweep has come half way."""
     topic = Subscribers(flusher)
     live = ready_clients(loop, flusher, 100, cost=COST)
@@ -69,8 +69,8 @@ def another_piece(topic: Subscribers) -> None:
 
 
 @pytest.mark.parametrize("act", [leave, reset, another_piece, Subscribers.queue_pending])
-def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
-    loop: HandLoop, flusher: Flusher, act: Callable[[Subscribers], None]
+def test_the_rest_of_a_write_pass_is_queued_once_anything_else_arrives(
+    loop: ManualLoop, flusher: Flusher, act: Callable[[Subscribers], None]
 ) -> None:
     topic, writers = begun(loop, flusher)
     act(topic)
@@ -82,8 +82,8 @@ def test_rest_of_a_sweep_is_in_the_queues_once_anything_else_comes(
     assert len({len(texts(writer.data)) for writer in writers}) == 1
 
 
-def test_client_that_is_abandoned_during_a_sweep_gets_nothing_more(
-    loop: HandLoop, flusher: Flusher
+def test_a_client_aborted_during_a_write_pass_receives_nothing_more(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     _, writers = begun(loop, flusher)
     writers[-1].abort()
@@ -109,14 +109,14 @@ class Recorder:
 
 @pytest.mark.parametrize("in_pass", [False, True])
 @pytest.mark.parametrize("available", [0, 1, 2, 3])
-def test_client_that_is_full_is_left_with_what_it_took(
-    loop: HandLoop, flusher: Flusher, in_pass: bool, available: int
+def test_a_client_with_a_full_buffer_falls_behind_after_the_frames_that_it_accepted(
+    loop: ManualLoop, flusher: Flusher, in_pass: bool, available: int
 ) -> None:
     topic = Subscribers(flusher)
     frames = event_frames(3)
     size = frames[0].size
     filling = event("x" * 1_000)
-    slow = PaperWriter(loop, kernel=0)
+    slow = FakeWriter(loop, kernel=0)
     full = Recorder(connect(flusher, slow, limit=filling.size + 10 + available * size))
     assert full.push(filling)
     loop.turn()  # into its buffer
@@ -137,13 +137,13 @@ def test_client_that_is_full_is_left_with_what_it_took(
     assert all(one.left == [] for one in others)
 
 
-def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
-    loop: HandLoop, flusher: Flusher
+def test_the_part_of_a_burst_that_exceeds_a_buffer_is_left_to_the_log(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     topic = Subscribers(flusher)
     frames = event_frames(30)
     limit = sum(frame.size for frame in frames[:10])
-    writer = PaperWriter(loop, kernel=0)
+    writer = FakeWriter(loop, kernel=0)
     ready = Recorder(connect(flusher, writer, limit))
     writer.become_ready()
     topic.add_live(ready)
@@ -156,10 +156,10 @@ def test_burst_larger_than_a_buffer_is_left_to_the_log_where_it_does_not_fit(
 
 
 @pytest.mark.parametrize("place", [0, 5, 40, 99])
-def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothing(
-    loop: HandLoop, flusher: Flusher, place: int
+def test_a_piece_written_by_on_full_comes_behind_the_pass_and_repeats_nothing(
+    loop: ManualLoop, flusher: Flusher, place: int
 ) -> None:
-    slow = PaperWriter(loop, kernel=0)
+    slow = FakeWriter(loop, kernel=0)
     full = connect(flusher, slow, limit=1)
     full.answer(event("x"))
     loop.turns()
@@ -181,11 +181,11 @@ def test_what_is_spread_by_who_is_left_comes_behind_the_sweep_and_repeats_nothin
     assert texts(slow.data) == [event("x").text]
 
 
-def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
-    loop: HandLoop, flusher: Flusher
+def test_an_ephemeral_event_is_lost_for_a_client_with_a_full_buffer_which_stays_live(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     topic = Subscribers(flusher)
-    slow = PaperWriter(loop, kernel=0)
+    slow = FakeWriter(loop, kernel=0)
     full = Recorder(connect(flusher, slow, limit=100))
     assert full.push(event("x" * 70))
     topic.add_live(full)
@@ -200,8 +200,8 @@ def test_ephemeral_event_is_missed_by_who_is_full_and_he_stays(
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
-def test_writer_that_raises_is_given_up_and_the_others_go_on(
-    loop: HandLoop, flusher: Flusher, in_pass: bool, caplog: pytest.LogCaptureFixture
+def test_a_writer_that_raises_is_closed_and_the_others_continue(
+    loop: ManualLoop, flusher: Flusher, in_pass: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     live = ready_clients(loop, flusher, 40)
     bad = list(live.values())[20]
@@ -220,8 +220,8 @@ def test_writer_that_raises_is_given_up_and_the_others_go_on(
     assert all(len(texts(writer.data)) == 2 for writer in good)
 
 
-def test_socket_that_fails_in_a_sweep_costs_the_others_nothing(
-    loop: HandLoop, flusher: Flusher
+def test_a_socket_that_fails_in_a_write_pass_does_not_affect_the_others(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
     live = ready_clients(loop, flusher, 40)
     bad = list(live.values())[20]
@@ -236,8 +236,8 @@ def test_socket_that_fails_in_a_sweep_costs_the_others_nothing(
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
-def test_event_that_cannot_be_spread_is_told_and_others_are_spread(
-    loop: HandLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
+def test_a_batch_that_cannot_be_pushed_is_logged_and_others_are_pushed(
+    loop: ManualLoop, flusher: Flusher, caplog: pytest.LogCaptureFixture
 ) -> None:
     live = ready_clients(loop, flusher, 2)
 

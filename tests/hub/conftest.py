@@ -10,7 +10,7 @@ from tests.hub.support import Scene
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    """A hub on virtual time; at the end no task may be left and no client may have seen a hole."""
+    """A hub on virtual time; fails at the end if a task is left or a client has seen a gap."""
     scene = Scene()
     yield scene
     scene.close()
@@ -18,7 +18,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """Several hubs; no visitor may have been told of a hole."""
+    """Several hubs; fails at the end if a visitor has seen a gap in the versions."""
     cluster = Cluster()
     yield cluster
     cluster.check()

@@ -1,4 +1,4 @@
-"""A connection: resume, replay, falling behind, slow clients, and the end."""
+"""A connection: resume, replay, falling behind, slow clients, and how it ends."""
 
 import time
 from typing import Any
@@ -158,7 +158,7 @@ def test_expired_cursors_on_a_busy_topic_cost_the_hub_no_repair(
 def test_a_cursor_of_a_deleted_log_is_reset_once(scene: Scene, history: list[Cursor]) -> None:
     scene.store.delete(TOPIC)
     scene.append(1)
-    other = scene.join(history[2])  # from the ring, which does not know yet
+    other = scene.join(history[2])  # from the ring, which the deletion has not reached
     scene.advance(20.0)
     assert other.view.resets == 1
     assert other.view.position == scene.head
@@ -167,7 +167,7 @@ def test_a_cursor_of_a_deleted_log_is_reset_once(scene: Scene, history: list[Cur
 def test_a_cursor_that_only_the_store_knows_to_be_expired_is_reset_once(
     scene: Scene, history: list[Cursor]
 ) -> None:
-    """The hub is not live with the client before it has seen what the client's read saw."""
+    """The client goes live only after the hub has seen what the client's read has seen."""
     scene.publish(300)
     scene.store.delete(TOPIC)
     scene.append(1)
@@ -178,7 +178,7 @@ def test_a_cursor_that_only_the_store_knows_to_be_expired_is_reset_once(
     assert scene.clients[0].resets() == ["restarted"]
 
 
-# Beginning elsewhere
+# Beginning without a cursor
 
 
 def test_last_begins_with_the_newest_events(scene: Scene, history: list[Cursor]) -> None:
@@ -192,7 +192,7 @@ def test_last_counts_from_the_head_of_the_log_where_the_hub_is_behind(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.append(2)
-    assert announced(scene, last=3) == (history[4], None, 1)  # the other two are news
+    assert announced(scene, last=3) == (history[4], None, 1)  # the other two are new to the hub
     scene.advance(5.0)
     assert scene.clients[1].seqs() == [5, 6, 7]
 
@@ -284,7 +284,7 @@ def test_a_replay_continues_when_the_store_is_back(scene: Scene, history: list[C
     assert slow.closed == []
 
 
-# Behind
+# Falling behind
 
 
 def test_a_client_with_a_full_buffer_falls_behind_and_catches_up_without_loss(
@@ -299,7 +299,7 @@ def test_a_client_with_a_full_buffer_falls_behind_and_catches_up_without_loss(
     scene.advance(1.0)
     assert slow.seqs() == list(range(6, 106))
     assert slow.connection.subscriptions[TOPIC] in scene.live.live
-    assert "read" not in scene.store.calls  # it came from the ring
+    assert "read" not in scene.store.calls  # the ring had the events
     assert slow.most_unsent <= 2_000
 
 
@@ -326,7 +326,7 @@ def test_an_empty_buffer_accepts_a_frame_larger_than_its_limit(
         scene.publish(1, size=2_000)
     scene.advance(1.0)
     assert live.seqs() == [6, 7, 8]
-    assert live.connection.subscriptions[TOPIC]._task is None, "it need not fall behind for that"
+    assert live.connection.subscriptions[TOPIC]._task is None, "it fell behind"
     assert behind.seqs() == list(range(2, 9))
 
 
@@ -384,7 +384,7 @@ def test_a_client_that_reads_slowly_is_not_closed(scene: Scene, history: list[Cu
 
 
 async def once() -> None:
-    """One turn of the loop."""
+    """Run one turn of the loop."""
     import asyncio
 
     await asyncio.sleep(0)
@@ -513,7 +513,7 @@ def test_a_replay_and_an_answer_end_the_silence_too(scene: Scene, history: list[
     assert replaying.connection.writer.last_flush > 15.0
 
 
-# Several topics, and the end
+# Several topics, and the end of a connection
 
 
 def test_two_subscriptions_of_one_connection_share_its_buffer(scene: Scene) -> None:
@@ -574,7 +574,7 @@ def test_a_replay_ends_with_its_subscription(scene: Scene, history: list[Cursor]
     scene.run(end(slow.connection.subscriptions[TOPIC]))
     slow.gate.set()
     scene.advance(1.0)
-    assert len(slow.frames) <= before + 3  # what was written already
+    assert len(slow.frames) <= before + 3  # which were written already
     assert scene.live.followers == 1
 
 
@@ -634,7 +634,7 @@ def test_the_log_is_not_read_on_for_a_client_whose_socket_broke(
     client.connection.writer._send = send
     scene.run(client.subscribe(history[0]))
     scene.advance(1.0)
-    assert scene.store.calls.count("read") <= 2  # nobody waits for the rest
+    assert scene.store.calls.count("read") <= 2  # no client waits for the rest
 
 
 def test_a_send_that_never_returns_is_cancelled_with_its_connection(scene: Scene) -> None:

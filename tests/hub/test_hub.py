@@ -48,7 +48,7 @@ def test_heads_of_topics_that_join_together_are_read_in_one_call(scene: Scene) -
     scene.advance(0.01)
     assert scene.store.calls == ["heads"]
     scene.advance(0.5)
-    assert scene.store.calls.count("heads") == 2  # and once more, 250 ms later
+    assert scene.store.calls.count("heads") == 2  # and again 250 ms later
 
 
 def test_there_is_one_channel_even_if_the_layer_is_slow_to_make_it() -> None:
@@ -66,7 +66,7 @@ def test_events_that_arrive_while_the_topic_joins_follow_its_head(scene: Scene) 
     scene.store.after = 0.1
     client = scene.connect()
     scene.loop.create_task(client.subscribe(begin))
-    scene.advance(0.05)  # the head is read and not yet here
+    scene.advance(0.05)  # the head is read but has not arrived
     scene.publish(2)
     scene.advance(0.06)
     assert client.seqs() == [3, 4]
@@ -141,7 +141,7 @@ def test_a_follower_that_leaves_while_the_topic_joins_leaves_nothing_behind(scen
 def test_the_group_is_added_again_when_a_check_finds_an_unannounced_event(scene: Scene) -> None:
     client = scene.join()
     scene.advance(1.0)
-    scene.layer.groups.clear()  # the layer was restarted and forgot
+    scene.layer.groups.clear()  # the layer was restarted and has lost its groups
     scene.publish()
     scene.advance(4.9)
     assert client.seqs() == [1]
@@ -185,7 +185,7 @@ def test_a_lost_channel_is_replaced(scene: Scene) -> None:
     scene.advance(1.0)
     scene.layer.break_receive()
     scene.layer.queues.clear()
-    scene.layer.queues["filler"] = asyncio.Queue()  # so that the next name is another one
+    scene.layer.queues["filler"] = asyncio.Queue()  # so that the next channel has another name
     scene.advance(3.0)
     assert in_group(scene)
     scene.publish()
@@ -202,7 +202,7 @@ def test_a_layer_that_failed_for_long_is_used_again(
     scene.publish(3, [], [], [])
     scene.advance(5.0)
     assert client.seqs() == [1, 2, 3]
-    assert sum("the channel layer fails" in m for m in caplog.messages) == 2  # in both directions
+    assert sum("the channel layer fails" in m for m in caplog.messages) == 2  # receive, groups
     scene.layer.failing = set()
     scene.advance(10.0)
     scene.publish()
@@ -285,7 +285,7 @@ def test_a_topic_followed_again_while_its_group_is_being_left_is_in_the_group(
     scene.leave(scene.join())
     scene.advance(61.0)
     assert scene.hub.topics == {}
-    assert in_group(scene)  # the leaving is under way
+    assert in_group(scene)  # the group_discard is in progress
     client = scene.join()
     assert in_group(scene)
     scene.publish()
@@ -293,7 +293,7 @@ def test_a_topic_followed_again_while_its_group_is_being_left_is_in_the_group(
     assert client.seqs() == [1]
     scene.advance(3.0)
     assert scene.layer.called("group_add") == 2
-    assert in_group(scene), "the leaving undid the joining"
+    assert in_group(scene), "the group_discard undid the group_add"
 
 
 def test_a_head_check_that_ends_after_its_topic_does_not_rejoin_the_group(scene: Scene) -> None:

@@ -25,7 +25,7 @@ def test_a_visitor_receives_the_member_list_and_the_others_a_join(cluster: Clust
     second = cluster.enter(hub, 2)
     assert second.frames[0]["type"] == "members"
     assert first.ids == second.ids == cluster.listed == user(1, 2)
-    assert first.heard("join") == ["user.1", "user.2"]
+    assert first.received("join") == ["user.1", "user.2"]
     member = first.members["user.2"]
     assert member == {"id": "user.2", "user": "2", "info": {"name": "somebody"}}
 
@@ -34,27 +34,27 @@ def test_two_tabs_and_a_phone_on_two_nodes_are_one_member(cluster: Cluster) -> N
     home, away = cluster.open_node(), cluster.open_node()
     observer = cluster.enter(home, 1)
     tab, other_tab, phone = cluster.enter(home, 7), cluster.enter(home, 7), cluster.enter(away, 7)
-    assert observer.heard("join") == ["user.1", "user.7"]
+    assert observer.received("join") == ["user.1", "user.7"]
     cluster.leave(other_tab)
     cluster.leave(phone)
     cluster.advance(60)
-    assert observer.heard("leave") == []
+    assert observer.received("leave") == []
     assert observer.ids == user(1, 7)
     cluster.leave(tab)
     cluster.advance(10)
-    assert observer.heard("leave") == ["user.7"]
+    assert observer.received("leave") == ["user.7"]
     assert cluster.listed == user(1)
 
 
 def test_a_reload_is_no_leave(cluster: Cluster) -> None:
     hub = cluster.open_node()
     observer, visitor = cluster.enter(hub, 1), cluster.enter(hub, 2)
-    told = len(observer.frames)
+    frames = len(observer.frames)
     for _ in range(3):
         cluster.leave(visitor)
         cluster.advance(STREAM_HOLD_SECONDS - 1)
         visitor = cluster.enter(hub, 2)
-    assert len(observer.frames) == told
+    assert len(observer.frames) == frames
 
 
 def test_a_poll_keeps_its_member_until_the_next_poll(cluster: Cluster) -> None:
@@ -62,7 +62,7 @@ def test_a_poll_keeps_its_member_until_the_next_poll(cluster: Cluster) -> None:
     observer, poll = cluster.enter(hub, 1), cluster.enter(hub, 2, hold=POLL_HOLD_SECONDS)
     tab = cluster.enter(hub, 2)
     cluster.leave(poll)
-    cluster.leave(tab)  # its shorter hold does not cut the poll's
+    cluster.leave(tab)  # its shorter hold does not shorten that of the poll
     cluster.advance(POLL_HOLD_SECONDS - 1)
     assert observer.ids == user(1, 2)
     cluster.advance(2)
@@ -86,7 +86,7 @@ def test_members_of_a_killed_node_leave_unless_they_come_back(cluster: Cluster) 
     cluster.kill(away)
     cluster.enter(home, 3)
     cluster.advance(EXPIRED_SECONDS)
-    assert sorted(observer.heard("leave")) == ["user.2", "user.4"]
+    assert sorted(observer.received("leave")) == ["user.2", "user.4"]
     assert observer.ids == cluster.listed == user(1, 3)
     assert [node.id for node in cluster.stores[0].nodes()] == [home.member_writer.node.id]
 
@@ -98,26 +98,26 @@ def test_two_nodes_expire_a_dead_one_once(cluster: Cluster) -> None:
     cluster.advance(4 * BEAT_SECONDS)
     cluster.kill(dying)
     cluster.advance(EXPIRED_SECONDS)
-    assert [one.heard("leave") for one in observers] == [["user.9"], ["user.9"]]
+    assert [one.received("leave") for one in observers] == [["user.9"], ["user.9"]]
 
 
 def test_an_expired_node_comes_back_with_all_its_members(cluster: Cluster) -> None:
     home, away = cluster.open_node(), cluster.open_node()
     observer = cluster.enter(home, 1)
-    there = [cluster.enter(away, 2), cluster.enter(away, 3)]
+    remaining = [cluster.enter(away, 2), cluster.enter(away, 3)]
     id_before = away.member_writer.node.id
     cluster.advance(4 * BEAT_SECONDS)
     cluster.stores[1].failing = True
     cluster.advance(EXPIRED_SECONDS)
     assert observer.ids == user(1)
-    cluster.leave(there.pop())  # it cannot be told now
+    cluster.leave(remaining.pop())  # the store cannot record it now
     cluster.stores[1].failing = False
     cluster.advance(3 * BEAT_SECONDS)
     assert away.member_writer.node.id != id_before
     assert observer.ids == cluster.listed == user(1, 2)
-    cluster.advance(20 * BEAT_SECONDS)  # nor does anything of its first life remain
+    cluster.advance(20 * BEAT_SECONDS)  # nothing of its first id remains either
     assert cluster.stores[0].nodes_of_members() == {h.member_writer.node.id for h in cluster.hubs}
-    assert observer.ids == there[0].ids == user(1, 2)
+    assert observer.ids == remaining[0].ids == user(1, 2)
 
 
 def test_members_written_after_their_node_expired_do_not_stay_forever(
@@ -141,11 +141,11 @@ def test_an_outage_of_the_store_empties_no_member_list(cluster: Cluster) -> None
     late = cluster.stores[2]
     for store in cluster.stores:
         store.failing = store is late
-    cluster.advance(BEAT_SECONDS)  # the others are back first
+    cluster.advance(BEAT_SECONDS)  # the other nodes recover first
     late.failing = False
     cluster.advance(EXPIRED_SECONDS)
     for observer in observers:
-        assert observer.heard("leave") == []
+        assert observer.received("leave") == []
         assert observer.ids == user(1, 2, 3)
 
 
@@ -170,7 +170,7 @@ def test_a_leave_whose_wakeup_was_lost_is_found(cluster: Cluster) -> None:
     cluster.layer.loss = 1.0
     cluster.leave(visitor)
     cluster.advance(STREAM_HOLD_SECONDS + 6)
-    assert observer.heard("leave") == ["user.2"]
+    assert observer.received("leave") == ["user.2"]
 
 
 def test_a_client_that_fell_behind_receives_the_member_list_again(cluster: Cluster) -> None:
@@ -267,7 +267,7 @@ def test_member_lists_agree_after_a_thousand_visits_over_a_layer_that_loses_a_fi
         await passing(choose.random() * 5)
         visitor = Visitor(choose.choice(hubs), User(pk))
         await visitor.enter()
-        visitor.connection.writer.abort()  # it is told, and nobody looks
+        visitor.connection.writer.abort()  # frames for it are dropped
         if pk % 10 == 0:
             staying.add(pk)
             return
@@ -287,7 +287,7 @@ def test_member_lists_agree_after_a_thousand_visits_over_a_layer_that_loses_a_fi
         assert set(live.members) == expected
     for observer in observers:
         assert observer.ids == expected
-        assert sorted(observer.heard("leave")) == sorted(
+        assert sorted(observer.received("leave")) == sorted(
             f"user.{pk}" for pk in guests if pk not in staying
         )
 
@@ -300,18 +300,18 @@ def test_a_cursor_in_the_presence_log_brings_only_the_changes_after_it(cluster: 
     hub = cluster.open_node()
     first = cluster.enter(hub, 1)
     live = hub.topics[LOG]
-    place = live.position
+    cursor = live.position
     cluster.enter(hub, 2)
     returning = Visitor(hub, User(1))
 
     async def come_back() -> None:
         topic = resolve(ROOM)
         subscription = Subscription(returning.connection, await hub.follow(topic))
-        presence = await hub.follow_presence(topic)
-        attendance = subscription.add_presence(topic, presence, 1.0, None)
-        await attendance.prepare()
-        returning.version = place.seq
-        attendance.start(place)
+        live_presence = await hub.follow_presence(topic)
+        presence = subscription.add_presence(topic, live_presence, 1.0, None)
+        await presence.prepare()
+        returning.version = cursor.seq
+        presence.start(cursor)
 
     cluster.run(come_back())
     cluster.advance(0.1)

@@ -1,4 +1,4 @@
-"""Presence where answers are lost, rows are old and one log of many fails."""
+"""Presence when answers are lost, rows are old or one log of many fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ONE = '{"id":"user.1"}'
 
 
 def lose_answers(store: SharedStore, method: str) -> Callable[[], None]:
-    """Let a method do what it does and fail afterwards, until the answer is called."""
+    """Make a method fail after it has done its work; return a function that ends this."""
     real = getattr(store, method)
 
     async def lost(*args: Any, **kwargs: Any) -> None:
@@ -65,7 +65,7 @@ def test_late_writes_of_a_store_that_hung_are_corrected(cluster: Cluster) -> Non
     cluster.enter(hub, 2)
     heal()
     cluster.advance(2)
-    # What was given up is run after what was written later: joins and leaves of nobody here.
+    # The store runs the abandoned write after a later one: members that were never here.
     store.change_members(LOG, hub.member_writer.node.id, {"user.9": '{"id":"user.9"}'}, ["user.2"])
     cluster.advance(LATE_SECONDS + 2)
     assert cluster.listed == user(1, 2)
@@ -128,14 +128,14 @@ def test_a_node_that_expires_another_for_long_keeps_sending_heartbeats(cluster: 
         store.change_members(f"x.{number}", "dead", {"user.1": ONE}, [])
 
     async def slow(wakeup: Wakeup) -> None:
-        await passing(0.1)  # as while the layer hangs
+        await passing(0.1)  # as when the layer hangs
 
     ids = [hub.member_writer.node.id for hub in hubs]
     for hub in hubs:
         hub.announce = slow  # type: ignore[method-assign]
     cluster.advance(300)
     assert [hub.member_writer.node.id for hub in hubs] == ids
-    assert all(visitor.heard("leave") == [] for visitor in cluster.visitors)
+    assert all(visitor.received("leave") == [] for visitor in cluster.visitors)
     assert "dead" not in store.nodes_of_members()
 
 
@@ -149,7 +149,7 @@ def test_a_restored_dump_makes_no_present_member_leave(cluster: Cluster) -> None
     for id_, (row, seen) in list(nodes.items()):
         nodes[id_] = (row, seen - 3_600)
     cluster.advance(120)
-    assert [visitor.heard("leave") for visitor in visitors] == [[], []]
+    assert [visitor.received("leave") for visitor in visitors] == [[], []]
 
 
 def test_one_failing_log_does_not_delay_the_others(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""A topic: order, gaps, doubt, resets, and what it keeps in memory."""
+"""A topic: order, gaps, contradictions, resets, and what it keeps in memory."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ LONG_BEFORE_THE_HEAD_CHECK = 0.06
 
 @pytest.fixture
 def follower(scene: Scene) -> Client:
-    """A client that follows, after three events and just after a head check."""
+    """A live client, after three events and just after a head check."""
     client = scene.join()
     scene.publish(3)
     until_just_checked(scene)
@@ -140,7 +140,7 @@ def test_large_early_events_are_bounded_in_bytes(scene: Scene, follower: Client)
 def test_an_early_event_of_a_log_that_no_longer_exists_is_dropped(
     scene: Scene, follower: Client
 ) -> None:
-    """Otherwise the repair would ask for its elders for ever."""
+    """Otherwise the repair would wait forever for the events before it."""
     backup = rewindable(scene)
     scene.append()
     lost = scene.append()
@@ -177,7 +177,7 @@ def test_an_early_event_that_a_clients_read_delivered_costs_no_repair(
     assert not scene.live._early
 
 
-# Doubt
+# Contradictions
 
 
 def test_an_early_event_with_another_predecessor_causes_a_repair(
@@ -187,7 +187,7 @@ def test_an_early_event_with_another_predecessor_causes_a_repair(
     four = scene.append()
     restore()
     scene.append()
-    scene.run(scene.announce(scene.append()))  # number 5 waits for a 4 that is not this one
+    scene.run(scene.announce(scene.append()))  # number 5, whose number 4 is another event
     scene.run(scene.announce(four))
     scene.advance(LONG_BEFORE_THE_HEAD_CHECK)
     assert follower.resets() == ["restarted"]
@@ -195,7 +195,7 @@ def test_an_early_event_with_another_predecessor_causes_a_repair(
 
 
 def rewindable(scene: Scene) -> Any:
-    """Return what restores the log as it is now."""
+    """Return a function that restores the log as it is now."""
     import copy
 
     snapshot = copy.deepcopy(scene.store._logs)
@@ -213,7 +213,7 @@ def test_another_predecessor_begins_a_new_epoch_and_resets_once(
     scene.publish(1)
     restore()
     scene.append()
-    scene.publish(1)  # number 5 again continues 4, but not the 4 that the hub delivered
+    scene.publish(1)  # number 5 follows a number 4, but not the one that the hub delivered
     scene.advance(LONG_BEFORE_THE_HEAD_CHECK)
     assert follower.resets() == ["restarted"]
     assert scene.store.calls.count("renew") == 1
@@ -265,7 +265,7 @@ def test_a_rewound_log_that_grew_as_long_as_it_was_is_found_by_the_head_check(
 def test_a_client_that_resumes_in_the_rewound_log_does_not_move_the_others_into_it(
     scene: Scene, follower: Client
 ) -> None:
-    """A client of another node resumes with a cursor of the log that this hub does not know yet."""
+    """A client of another node resumes with a cursor that this hub does not know yet."""
     restore = rewindable(scene)
     scene.publish(1)
     restore()
@@ -319,7 +319,7 @@ def test_a_contradiction_found_while_a_repair_reads_is_not_forgotten(
     scene.store.after = 0.05
     scene.publish(2, [], [0.0])
     scene.advance(0.02)
-    assert scene.store.calls == ["read"]  # which has seen the log as it was
+    assert scene.store.calls == ["read"]  # of the log before the deletion
     scene.store.delete(TOPIC)
     scene.publish(1)
     scene.advance(0.3)
@@ -361,7 +361,7 @@ def test_a_gap_that_wakeups_fill_while_the_repair_reads_is_no_reset(
 ) -> None:
     scene.store.before = 0.02
     scene.publish(2, [0.02], [0.0])
-    scene.store.trim(TOPIC, Retention(1, 1e9))  # the repair comes too late for the fourth
+    scene.store.trim(TOPIC, Retention(1, 1e9))  # the repair is too late for the fourth
     scene.advance(0.2)
     assert follower.seqs() == [1, 2, 3, 4, 5]
     assert follower.resets() == []
@@ -464,7 +464,7 @@ def test_a_rewound_log_gets_a_new_epoch_when_the_store_is_back(
 
 
 def refuse(*args: object) -> Any:
-    raise StoreError("refused as it was told")
+    raise StoreError("fails as the test demands")
 
 
 def test_an_unexpected_error_of_the_store_is_logged_and_the_read_retried(

@@ -1,4 +1,4 @@
-"""A loop that turns by hand, and lines on real sockets that are closed in the end."""
+"""A loop that the test turns, and links on real sockets, which are closed at the end."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ def flusher(loop: ManualLoop) -> Flusher:
 
 @pytest.fixture
 def make_link(flusher: Flusher) -> Iterator[Callable[..., Link]]:
-    """Make lines."""
+    """Return a function that makes links."""
     made: list[Link] = []
 
     def make(send_buffer: int = 0) -> Link:

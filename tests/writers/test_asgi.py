@@ -1,4 +1,4 @@
-"""The portable way: a server's ``send``, with a task only while it has to wait."""
+"""The portable path: a server's ``send``, with a task only while it has to wait."""
 
 import asyncio
 import sys
@@ -21,12 +21,12 @@ EAGER = sys.version_info >= (3, 12)
 
 
 class Server:
-    """A server whose ``send`` waits where it is told to.
+    """A server whose ``send`` can wait and fail.
 
     Attributes:
         gate: ``send`` waits while it is closed.
         failing: ``send`` raises once it has waited.
-        ended: how a ``send`` was interrupted.
+        interrupted: the exceptions that interrupted a ``send``.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Server:
 
 
 class Uvicorn(Server):
-    """The same, as uvicorn's protocols look from outside."""
+    """The same, recognised as a protocol of uvicorn."""
 
 
 Uvicorn.__module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
@@ -64,7 +64,7 @@ def tasks() -> int:
     return len(asyncio.all_tasks())
 
 
-# Beginning
+# Starting a send
 
 
 async def test_a_send_that_does_not_wait_needs_no_task() -> None:
@@ -91,7 +91,7 @@ async def test_a_send_that_waits_continues_in_a_task_and_keeps_the_order() -> No
         writer.write(event(text))
         writer.flush()
         await turn()
-    assert tasks() == before + 1, "there is one at a time"
+    assert tasks() == before + 1, "only one task at a time"
     assert server.sent == []
     server.gate.set()
     await turn()
@@ -116,7 +116,7 @@ async def test_a_send_that_asks_for_its_task_has_one_on_any_server() -> None:
     sent = []
 
     async def send(message: Any) -> None:
-        async with asyncio.timeout(60):  # which needs the task that it is in
+        async with asyncio.timeout(60):  # which needs the current task
             await asyncio.sleep(0)
             sent.append(message["text"])
 
@@ -140,7 +140,7 @@ async def test_writes_of_a_turn_count_as_one_portable_write() -> None:
     assert len(server.sent) == 3
 
 
-# Ending
+# Abort and close
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
@@ -163,7 +163,7 @@ async def test_abort_drops_the_queue_and_cancels_a_send_that_waits(server: type[
     writer.flush()
     await turn()
     assert running.sent == []
-    assert writer.fits(10**9, LIMIT), "never_full waits for available of one that is gone"
+    assert writer.fits(10**9, LIMIT), "no caller waits for a closed writer"
 
 
 async def test_abort_in_the_turn_of_the_send_cancels_it_too() -> None:
@@ -173,7 +173,7 @@ async def test_abort_in_the_turn_of_the_send_cancels_it_too() -> None:
     before = tasks()
     writer.write(event("a"))
     writer.flush()
-    writer.abort()  # in the turn in which it began
+    writer.abort()  # in the turn in which the send started
     await turn()
     assert (server.sent, tasks()) == ([], before)
     server.gate.set()
@@ -197,7 +197,7 @@ async def test_a_send_that_raises_aborts_the_writer(waits: bool) -> None:
     assert writer.closed
     assert (server.sent, writer.unsent, tasks()) == ([], 0, before)
     await writer.close(CloseCode.RESTART)
-    assert server.sent == [], "there is never_full to tell"
+    assert server.sent == [], "the client is gone"
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
@@ -207,7 +207,7 @@ async def test_close_sends_the_queue_first(server: type[Server], waits: bool) ->
     if waits:
         running.gate.clear()
     writer = writer_on(running)
-    # It begins before the flush of its turn.
+    # The close starts before the flush of its turn.
     closing = asyncio.create_task(writer.close(CloseCode.RESTART))
     for text in "ab":
         writer.write(event(text))
@@ -238,7 +238,7 @@ def test_close_waits_for_a_bounded_time(server: type[Server]) -> None:
     finally:
         loop.close()
     assert time <= 2 * asgi.CLOSE_SECONDS
-    assert interrupted == ["CancelledError", "CancelledError"], "the frame, and the close"
+    assert interrupted == ["CancelledError", "CancelledError"], "of the frame, and of the close"
 
 
 # What is unsent
@@ -256,7 +256,7 @@ def test_a_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not(
             writer.write(event("a"))
         writer.flush()
         drained = loop.create_task(writer.drain(0))
-        for _ in range(count):  # each of them late, but in time
+        for _ in range(count):  # each read is late, but in time
             await asyncio.wait([drained], timeout=asgi.STALL_SECONDS - 1)
             assert not drained.done()
             server.gate.set()

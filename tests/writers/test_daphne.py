@@ -1,4 +1,4 @@
-"""Past Daphne to the socket, where that is safe; on transports of Twisted's own."""
+"""Direct writes to the socket where that is safe, on real Twisted transports."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ from tests.writers.support import ManualLoop, connect, event, payloads, texts, t
 Make = Callable[..., Link]
 
 
-# Directly
+# Direct writes
 
 
 def test_a_frame_is_written_to_the_socket_where_nothing_waits(
@@ -37,7 +37,7 @@ def test_a_frame_is_written_to_the_socket_where_nothing_waits(
     loop.turn()
     assert texts(one.read()) == shown("b", "c", "d")
     assert flusher.writes == {"direct": 2, "buffered": 0, "portable": 0}
-    assert one.reactor.writers == set(), "the reactor has nothing to do with it"
+    assert one.reactor.writers == set(), "the reactor is not involved"
 
 
 def test_a_write_pass_writes_to_the_sockets_of_ready_clients(
@@ -160,7 +160,7 @@ def test_only_protocols_of_daphne_are_recognised(make_link: Make) -> None:
         raise AssertionError
 
     class Other(WebSocket):
-        """Of somebody else."""
+        """A protocol of another package."""
 
     other = Other(one.transport)
     assert type(writer_for(partial(WebSocket.handle_reply, protocol))) is daphne.WebSocketWriter
@@ -181,12 +181,12 @@ def test_only_protocols_of_daphne_are_recognised(make_link: Make) -> None:
 def test_a_stream_writes_its_chunks_directly(
     loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    place = ("public.a", Cursor("e", 1, 1))
-    frame = Frame('{"type":"event"}', place)
+    last = ("public.a", Cursor("e", 1, 1))
+    frame = Frame('{"type":"event"}', last)
     framings = [
         StreamFraming(None),
-        StreamFraming(dict([place]), single_topic=True),
-        StreamFraming(dict([place, ("public.b", Cursor("e", 2, 2))])),
+        StreamFraming(dict([last]), single_topic=True),
+        StreamFraming(dict([last, ("public.b", Cursor("e", 2, 2))])),
     ]
     bodies = []
     for framing in framings:

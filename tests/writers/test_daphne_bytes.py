@@ -1,4 +1,4 @@
-"""Random writes past Daphne and by it: each frame is whole, and every byte is counted."""
+"""Random direct and portable writes: each frame is whole, and every byte is counted."""
 
 import array
 import asyncio
@@ -22,21 +22,21 @@ LIMIT = 300_000
 SEND_BUFFERS = [4_096, 16_384, 0]
 SIZES = st.one_of(st.integers(0, 300), st.integers(0, 200_000))
 STEPS = st.one_of(
-    st.tuples(st.sampled_from(["write", "spread"]), SIZES),
+    st.tuples(st.sampled_from(["write", "write pass"]), SIZES),
     st.tuples(st.just("read"), st.integers(1, 400_000)),
-    st.tuples(st.sampled_from(["turn", "work", "ping", "two", "look"]), st.just(0)),
+    st.tuples(st.sampled_from(["turn", "work", "ping", "two", "refresh"]), st.just(0)),
 )
 
 
 def waiting(link: Link) -> int:
-    """Return the bytes that the kernel has and the peer has not read."""
+    """Return how many bytes the kernel holds that the peer has not read."""
     count = array.array("i", [0])
     fcntl.ioctl(link.peer, termios.FIONREAD, count)
     return count[0]
 
 
 class Exchange:
-    """A client on a link, all that was written to it, and what of it is where."""
+    """A client on a link, and all that was written to it."""
 
     def __init__(self, send_buffer: int) -> None:
         self.loop = ManualLoop()
@@ -52,7 +52,7 @@ class Exchange:
                 self.write(self.make("x" * number))
             case "two":
                 self.write(bundle([self.make("one"), self.make("two")]))
-            case "spread":
+            case "write pass":
                 self.write_pass(self.make("x" * number))
             case "ping":
                 self.pings += 1
@@ -63,7 +63,7 @@ class Exchange:
                 self.link.work()
             case "read":
                 self.link.read(number)
-            case "look":
+            case "refresh":
                 self.writer.refresh_available()
 
     def make(self, text: str) -> Frame:
@@ -74,21 +74,21 @@ class Exchange:
         self.writer.write(piece)
 
     def write_pass(self, frame: Frame) -> None:
-        """Spread a frame, as an event that comes while nothing else is to be done, if so."""
+        """Write a frame as the only thing to do: in a write pass if the client is ready."""
         self.loop.turns()
         live = {self: self.writer}
-        self.flusher.call_before_flush(lambda: self.flusher.write_all(frame, live, self.left))
+        self.flusher.call_before_flush(lambda: self.flusher.write_all(frame, live, self.on_full))
         self.loop.turn()
 
     def push(self, frame: Frame) -> bool:
-        self.write(frame)  # as answers do, which have available of their own
+        self.write(frame)  # whatever the limit, as an answer
         return True
 
-    def left(self, receiver: Any, taken: int) -> None:
-        raise AssertionError("it takes all")
+    def on_full(self, recipient: Any, accepted: int) -> None:
+        raise AssertionError("it accepts all")
 
     def check(self) -> None:
-        """Compare what the writer says is unsent, and how much available there is, with what is."""
+        """Compare what the writer counts as unsent and available with what really is."""
         queued = [frame for piece in self.writer.queue for frame in piece.frames]
         gone = self.ours[: len(self.ours) - len(queued)]
         written = sum(len(websocket_frame(frame.text)) for frame in gone) + 6 * self.pings
@@ -103,7 +103,7 @@ class Exchange:
                 assert self.writer.fits(size, limit) == (unsent + size <= limit)
 
     def end(self) -> None:
-        """Let everything arrive; nothing may be missing, or in another's place."""
+        """Send the rest, and check that nothing is missing or out of order."""
         while self.loop.callbacks or self.link.buffered:
             self.loop.turns()
             self.link.drain()
@@ -144,15 +144,15 @@ def test_a_stream_with_its_own_ids_arrives_whole_and_its_ids_are_counted(
 ) -> None:
     loop = ManualLoop()
     link = Link(loop.flusher(), send_buffer)
-    places = {f"public.{number}": Cursor("e", 0, number) for number in range(topics)}
-    writer = link.open(Request(link.transport), StreamFraming(places), limit=LIMIT)
+    cursors = {f"public.{number}": Cursor("e", 0, number) for number in range(topics)}
+    writer = link.open(Request(link.transport), StreamFraming(cursors), limit=LIMIT)
     frames: list[Frame] = []
     try:
         for act, number in steps:
             match act:
-                case "write" | "spread" | "two" | "ping":
-                    place = "public.0", Cursor("e", len(frames) + 1, 0)
-                    frames.append(Frame(f'{{"type":"event","x":"{"x" * number}"}}', place))
+                case "write" | "write pass" | "two" | "ping":
+                    cursor = "public.0", Cursor("e", len(frames) + 1, 0)
+                    frames.append(Frame(f'{{"type":"event","x":"{"x" * number}"}}', cursor))
                     writer.write(frames[-1])
                 case "turn":
                     loop.turn()
@@ -160,10 +160,10 @@ def test_a_stream_with_its_own_ids_arrives_whole_and_its_ids_are_counted(
                     link.work()
                 case "read":
                     link.read(number)
-                case "look":
+                case "refresh":
                     writer.refresh_available()
             queued = sum(piece.size for piece in writer.queue)
-            # What is queued may be counted with its ids, or without.
+            # The ids of queued frames may be counted or not.
             assert writer.unsent - link.buffered >= queued
             assert writer.unsent == link.buffered or writer.queue
             assert writer.available <= LIMIT - writer.unsent
@@ -180,7 +180,7 @@ def test_a_stream_with_its_own_ids_arrives_whole_and_its_ids_are_counted(
 
 
 def unchunked(data: bytes) -> bytes:
-    """Return the body that came in chunks, each of which has to be whole."""
+    """Return the body that the chunks carry, each of which has to be whole."""
     body, at = b"", 0
     while at < len(data):
         end = data.index(b"\r\n", at)
@@ -198,17 +198,17 @@ async def test_a_client_of_many_topics_that_reads_nothing_is_full_at_its_limit(
     loop = ManualLoop()
     link = Link(loop.flusher(), SEND_BUFFERS[0])
     link.transport.TLS = is_tls
-    places = {f"public.{number}": Cursor("e", 0, number) for number in range(100)}
-    writer = link.open(Request(link.transport), StreamFraming(places), limit=LIMIT)
+    cursors = {f"public.{number}": Cursor("e", 0, number) for number in range(100)}
+    writer = link.open(Request(link.transport), StreamFraming(cursors), limit=LIMIT)
     connection = connect(loop.flusher(), writer, LIMIT)
     try:
         fill(link)
         for number in range(1_000):
-            place = "public.0", Cursor("e", number, 0)
-            if not connection.push(Frame('{"type":"event"}', place)):
+            cursor = "public.0", Cursor("e", number, 0)
+            if not connection.push(Frame('{"type":"event"}', cursor)):
                 break
             loop.turn()
-            await asyncio.sleep(0)  # the task of the portable way
-        assert LIMIT - 5_000 < writer.unsent <= LIMIT + 5_000, "an entry has 2 KB of ids"
+            await asyncio.sleep(0)  # for the task of the portable path
+        assert LIMIT - 5_000 < writer.unsent <= LIMIT + 5_000, "an entry has an id of 2 KB"
     finally:
         link.close()

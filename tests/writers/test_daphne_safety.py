@@ -1,4 +1,4 @@
-"""Where it is not safe to go past Daphne, the portable way is taken, and nothing is broken."""
+"""Where a direct write is not safe, the portable path is taken, and nothing breaks."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ from tests.writers.support import ManualLoop, event, payloads, texts, turn
 Make = Callable[..., Link]
 
 
-# The portable way
+# The portable path
 
 
 def is_closing(protocol: Any) -> None:
@@ -140,7 +140,7 @@ async def test_the_portable_path_is_taken(
 
 
 class Waiting(WebSocket):
-    """A protocol whose server waits before it writes, as no Daphne does now."""
+    """A protocol whose server waits before it writes, which Daphne does not do today."""
 
     gate: asyncio.Event
 
@@ -165,7 +165,7 @@ async def test_a_direct_write_does_not_overtake_one_through_the_server(
     loop.turn()
     await turn()
     protocol.send_queue.clear()
-    one.work()  # it would be ready now, were it not for the task
+    one.work()  # only the task keeps it from being ready
     assert writer.send_direct is None
     if in_pass:
         write_pass_to(flusher, event("b"), writer)
@@ -197,18 +197,18 @@ async def test_the_close_frame_follows_all_that_was_written(
     assert payloads(one.drain()) == frames
 
 
-# A socket that is gone
+# A closed socket
 
 
 def reuse(number: int) -> tuple[socket.socket, socket.socket]:
-    """Open sockets of which one has a number that was another's."""
+    """Return a socket pair of which one socket has this file descriptor."""
     kept = []
     while True:
         pair = socket.socketpair()
         if number in (pair[0].fileno(), pair[1].fileno()):
             break
         kept.append(pair)
-        assert len(kept) < 100, "the number is taken"
+        assert len(kept) < 100, "the descriptor is in use"
     for one, other in kept:
         one.close()
         other.close()
@@ -217,18 +217,18 @@ def reuse(number: int) -> tuple[socket.socket, socket.socket]:
     return pair
 
 
-@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_lost", [True, False])
 async def test_a_socket_that_reuses_the_number_of_a_closed_one_receives_nothing(
-    loop: ManualLoop, flusher: Flusher, make_link: Make, is_told: bool
+    loop: ManualLoop, flusher: Flusher, make_link: Make, is_lost: bool
 ) -> None:
     one, other = make_link(), make_link()
     writer, bystander = one.open(), other.open()
     stale, number = writer.send_direct, one.socket.fileno()
     writer.write(event("queued"))
-    if is_told:
+    if is_lost:
         one.transport.connectionLost(Failure(error.ConnectionDone()))
     else:
-        one.socket.close()  # behind the transport's back
+        one.socket.close()  # without the transport's knowledge
     pair = reuse(number)
     try:
         loop.turns()
@@ -249,7 +249,7 @@ async def test_a_socket_that_reuses_the_number_of_a_closed_one_receives_nothing(
     assert texts(other.drain()) == shown("a", "b")
 
 
-# Listening to the transport
+# Hooks of the transport
 
 
 def hooks(link: Link) -> set[str]:
@@ -285,7 +285,7 @@ def test_the_next_stream_of_a_connection_has_its_own_hooks(
     one.transport.write(b"0\r\n\r\n")
     one.drain()
     second = one.open(Request(one.transport), StreamFraming(None))
-    first.abort()  # as the end of its connection does once more
+    first.abort()  # again, as at the end of its connection
     assert hooks(one) == {"startWriting", "stopWriting"}
     one.transport.write(PING)
     assert second.send_direct is None
@@ -309,12 +309,12 @@ def test_a_stream_that_ends_late_leaves_the_hooks_of_the_next_one(make_link: Mak
     assert second.send_direct is not None
 
 
-# Another Twisted
+# An unknown version of Twisted
 
 
 @pytest.fixture
 def unknown() -> Iterator[None]:
-    """Forget what was found out about Twisted."""
+    """Forget the result of the check of Twisted."""
     daphne._is_supported.cache_clear()
     yield
     daphne._is_supported.cache_clear()

@@ -1,4 +1,4 @@
-"""What waits leaves at the end of a turn, in one write a client, and never_full waits for long."""
+"""Queued frames leave at the end of the turn, in one write a client, and in slices."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,7 +20,7 @@ from tests.writers.support import (
     write_pass,
 )
 
-HOLD = SLICE_SECONDS + CLOCK_EVERY * COST  # that a flush may hold the loop, by the clock's looks
+HOLD = SLICE_SECONDS + CLOCK_EVERY * COST  # that a flush may hold the loop
 
 
 # In one write
@@ -56,7 +56,7 @@ def test_the_bytes_of_a_batch_are_joined_once_for_all_clients(
     loop.turns()
     written = [data for writer in live.values() for data in writer.writes]
     assert len(written) == 20
-    assert {id(data) for data in written} == {id(written[0])}, "the bytes are the same object"
+    assert {id(data) for data in written} == {id(written[0])}, "the bytes are not the same object"
     assert texts(written[0]) == [frame.text for frame in frames]
 
 
@@ -93,11 +93,11 @@ def test_an_event_that_arrives_during_a_write_pass_leaves_in_one_write_with_its_
     writers = list(live.values())
     write_pass(flusher, event("first"), live)
     loop.turn()
-    swept = sum(1 for writer in writers if writer.writes)
-    assert 0 < swept < 200
+    reached = sum(1 for writer in writers if writer.writes)
+    assert 0 < reached < 200
     write_pass(flusher, event("second"), live)
     loop.turns()
-    assert {len(writer.writes) for writer in writers[swept:]} == {1}
+    assert {len(writer.writes) for writer in writers[reached:]} == {1}
     both = [event("first").text, event("second").text]
     assert all(texts(writer.data) == both for writer in writers)
 
@@ -111,11 +111,11 @@ def test_nothing_is_written_before_the_end_of_the_turn(loop: ManualLoop, flusher
     assert not loop.callbacks, "an idle flusher does nothing"
 
 
-# Nobody waits for long
+# In slices
 
 
-def in_line(flusher: Flusher, live: Live) -> None:
-    queue(flusher, event("link"), live)
+def in_queues(flusher: Flusher, live: Live) -> None:
+    queue(flusher, event("queued"), live)
 
 
 def one_by_one(flusher: Flusher, live: Live) -> None:
@@ -123,18 +123,18 @@ def one_by_one(flusher: Flusher, live: Live) -> None:
         connection.answer(event("few"))
 
 
-def in_a_sweep(flusher: Flusher, live: Live) -> None:
-    write_pass(flusher, event("sweep"), live)
+def in_a_pass(flusher: Flusher, live: Live) -> None:
+    write_pass(flusher, event("pass"), live)
 
 
-@pytest.mark.parametrize("write", [in_line, one_by_one, in_a_sweep])
+@pytest.mark.parametrize("write", [in_queues, one_by_one, in_a_pass])
 def test_no_flush_holds_the_loop_longer_than_a_slice(
     loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
     live = ready_clients(loop, flusher, 1_000, cost=COST)
     turns: list[float] = []
 
-    def tick() -> None:  # something else that the loop has to do
+    def tick() -> None:  # another task of the loop
         turns.append(loop.now)
         if len(turns) < 1_000 and not all(writer.writes for writer in live.values()):
             loop.call_soon(tick)
@@ -184,15 +184,15 @@ def test_an_answer_does_not_wait_for_a_write_pass(loop: ManualLoop, flusher: Flu
     assert texts(live[last].data) == [event("pong").text, event("many").text]
 
 
-@pytest.mark.parametrize("write", [in_line, in_a_sweep])
+@pytest.mark.parametrize("write", [in_queues, in_a_pass])
 def test_bulk_writes_continue_while_interactive_writes_never_end(
     loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
     many = ready_clients(loop, flusher, 500, cost=COST)
     few = ready_clients(loop, flusher, 200, cost=COST)
     write(flusher, many)
-    if write is in_a_sweep:
-        loop.turn()  # it begins while there is nothing else
+    if write is in_a_pass:
+        loop.turn()  # it starts while nothing else is to be done
     turns = 0
     while not all(writer.writes for writer in many.values()):
         for connection, writer in few.items():

@@ -1,4 +1,4 @@
-"""What a stream and a poll make of frames."""
+"""The framing of event streams, and the writer that collects the answer of a poll."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def body(framing: StreamFraming, sent: Frame) -> bytes:
 
 @given(topic=evil, name=evil, data=evil, origin=evil)
 def test_no_text_forges_a_line(topic: str, name: str, data: str, origin: str) -> None:
-    """Names with such characters are refused long before; this holds even if they were not."""
+    """Such names are refused long before; this holds even if they were not."""
     cursor = Cursor("e", 1, 2)
     text = event_frame(Event(topic, name, encode_data(data, repr, 9_999), cursor, 1.5, origin))
     chunk = body(StreamFraming({}), Frame(text, ("public.a", cursor)))
@@ -53,9 +53,9 @@ def test_the_refusal_of_a_topic_forges_no_line(topic: str) -> None:
 
 
 def test_shared_bytes_end_before_the_id() -> None:
-    places = [("public.a", Cursor("e", n, n)) for n in (1, 2)]
-    sent = Frame('{"type":"event"}', places[1])
-    one, two = StreamFraming({}), StreamFraming(dict([places[0], ("public.b", Cursor("f", 9, 9))]))
+    cursors = [("public.a", Cursor("e", n, n)) for n in (1, 2)]
+    sent = Frame('{"type":"event"}', cursors[1])
+    one, two = StreamFraming({}), StreamFraming(dict([cursors[0], ("public.b", Cursor("f", 9, 9))]))
     assert body(one, sent).startswith(sent.wire(Wire.LINE) + b"id: ")
     assert body(two, sent).startswith(sent.wire(Wire.LINE) + b"id: ")
     assert body(one, sent) != body(two, sent)

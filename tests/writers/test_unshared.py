@@ -1,4 +1,4 @@
-"""Clients whose bytes are their own, and those who cannot be written to any more."""
+"""Clients whose bytes are not shared, and clients that cannot be written to."""
 
 import pytest
 
@@ -20,19 +20,19 @@ from tests.writers.support import (
     write_pass,
 )
 
-PLACES = {"public.a": Cursor("e", 1, 1), "public.b": Cursor("e", 1, 1)}
+CURSORS = {"public.a": Cursor("e", 1, 1), "public.b": Cursor("e", 1, 1)}
 
 
-async def into_the_void(message: object) -> None:
+async def discard(message: object) -> None:
     pass
 
 
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("is_shared", [True, False])
 def test_many_clients_that_are_never_ready_wait_in_the_bulk_queue(
-    loop: ManualLoop, flusher: Flusher, own: bool
+    loop: ManualLoop, flusher: Flusher, is_shared: bool
 ) -> None:
-    framing = StreamFraming(PLACES) if own else None
-    writers = [AsgiWriter(into_the_void, framing) for _ in range(BULK_CLIENTS)]
+    framing = None if is_shared else StreamFraming(CURSORS)
+    writers = [AsgiWriter(discard, framing) for _ in range(BULK_CLIENTS)]
     live = {connect(flusher, writer): writer for writer in writers}
     flusher._may_begin_pass = True
     flusher.write_all(event("many"), live, lambda *_: None)
@@ -45,7 +45,7 @@ def test_a_client_with_its_own_bytes_receives_some_frames_a_flush_and_all_in_the
     loop: ManualLoop, flusher: Flusher
 ) -> None:
     link = Link(flusher)
-    writer = link.open(Request(link.transport), StreamFraming(PLACES))
+    writer = link.open(Request(link.transport), StreamFraming(CURSORS))
     connection = connect(flusher, writer)
     for number in range(3 * UNSHARED_FRAMES):
         connection.answer(event(f"number {number}"))
@@ -64,7 +64,7 @@ def test_a_client_with_its_own_bytes_receives_some_frames_a_flush_and_all_in_the
 
 async def test_close_writes_all_that_is_queued_before(loop: ManualLoop, flusher: Flusher) -> None:
     link = Link(flusher)
-    writer = link.open(Request(link.transport), StreamFraming(PLACES))
+    writer = link.open(Request(link.transport), StreamFraming(CURSORS))
     connection = connect(flusher, writer)
     for number in range(3 * UNSHARED_FRAMES):
         connection.answer(event(f"number {number}"))
@@ -93,7 +93,7 @@ def test_a_client_that_cannot_be_written_to_is_closed_once(
     queue(flusher, event("one"), {connection: writer, **others})
     loop.turns()
     assert codes == [CloseCode.FAILED]
-    assert not writer.closed, "its close frame still goes out"
+    assert not writer.closed, "its close frame is still sent"
     queue(flusher, event("two"), {connection: writer, **others})
     loop.turns()
     assert codes == [CloseCode.FAILED]

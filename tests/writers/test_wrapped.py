@@ -1,4 +1,4 @@
-"""Under Daphne what is unsent is known also where a middleware wraps ``send()``."""
+"""Unsent bytes are counted on Daphne even where a middleware wraps ``send()``."""
 
 import logging
 from functools import partial
@@ -47,7 +47,7 @@ def link(flusher: Flusher) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def unsaid() -> None:
+def forget_warnings() -> None:
     daphne._warn_wrapped.cache_clear()
 
 
@@ -65,8 +65,8 @@ def test_bytes_buffered_by_daphne_are_counted_behind_a_wrapper(
     assert writer.send_direct is None, "the wrapper sees every message"
     link.transport.write(b"x" * 1_000)
     assert writer.unsent == 1_000
-    (said,) = caplog.records  # once
-    assert "wraps" in said.message
+    (warning,) = caplog.records  # only once
+    assert "wraps" in warning.message
 
 
 def test_another_servers_send_is_left_alone() -> None:

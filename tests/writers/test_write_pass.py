@@ -1,4 +1,4 @@
-"""A single piece goes past the queues, and is in them once anything else comes."""
+"""A single piece goes past the queues; its rest is queued once anything else arrives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ from tests.writers.support import (
     write_pass,
 )
 
-# A sweep
+# A write pass
 
 
 def test_a_single_piece_goes_past_the_queues_of_ready_clients(
@@ -35,12 +35,12 @@ def test_a_single_piece_goes_past_the_queues_of_ready_clients(
     busy.send_direct = None
     write_pass(flusher, event("a"), live)
     loop.turns()
-    assert flusher.writes["direct"] == 49, "the sweep's own; a writer counts what it flushes"
+    assert flusher.writes["direct"] == 49, "of the pass; the busy client was flushed"
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
 def begun(loop: ManualLoop, flusher: Flusher) -> tuple[Subscribers, list[FakeWriter]]:
-    """Return an ready_clients on which a sweep has come half way."""
+    """Return subscribers of which a write pass has reached about half."""
     topic = Subscribers(flusher)
     live = ready_clients(loop, flusher, 100, cost=COST)
     topic.live.update(live)
@@ -48,8 +48,8 @@ def begun(loop: ManualLoop, flusher: Flusher) -> tuple[Subscribers, list[FakeWri
     topic.push(frame, Cursor("e", 0, 0))
     loop.turn()
     writers = list(live.values())
-    swept = sum(1 for writer in writers if writer.writes)
-    assert 0 < swept < 100
+    reached = sum(1 for writer in writers if writer.writes)
+    assert 0 < reached < 100
     assert not any(writer.queue for writer in writers)
     return topic, writers
 
@@ -93,18 +93,18 @@ def test_a_client_aborted_during_a_write_pass_receives_nothing_more(
 
 
 class Recorder:
-    """Takes frames as a subscription does, and remembers where it was left."""
+    """A subscription that records where it falls behind."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.writer = connection.writer
-        self.left: list[int] = []
+        self.fell_behind: list[int] = []
 
     def push(self, frame: Frame) -> bool:
         return self.connection.push(frame)
 
     def fall_behind(self, position: Cursor) -> None:
-        self.left.append(position.seq)
+        self.fell_behind.append(position.seq)
 
 
 @pytest.mark.parametrize("in_pass", [False, True])
@@ -119,7 +119,7 @@ def test_a_client_with_a_full_buffer_falls_behind_after_the_frames_that_it_accep
     slow = FakeWriter(loop, kernel=0)
     full = Recorder(connect(flusher, slow, limit=filling.size + 10 + available * size))
     assert full.push(filling)
-    loop.turn()  # into its buffer
+    loop.turn()  # into the transport's buffer
     others = [Recorder(connection) for connection in ready_clients(loop, flusher, 30)]
     for one in [*others[:15], full, *others[15:]]:
         topic.add_live(one)
@@ -130,11 +130,11 @@ def test_a_client_with_a_full_buffer_falls_behind_after_the_frames_that_it_accep
     for frame in frames:
         topic.push(frame, Cursor("e", 0, 0))
     loop.turns()
-    assert full.left == ([] if available == 3 else [available])
+    assert full.fell_behind == ([] if available == 3 else [available])
     assert (full in topic.live) == (available == 3)
     sent = texts(slow.data)
     assert sent[1:] == [frame.text for frame in frames[:available]]
-    assert all(one.left == [] for one in others)
+    assert all(one.fell_behind == [] for one in others)
 
 
 def test_the_part_of_a_burst_that_exceeds_a_buffer_is_left_to_the_log(
@@ -150,32 +150,32 @@ def test_the_part_of_a_burst_that_exceeds_a_buffer_is_left_to_the_log(
     for frame in frames:
         topic.push(frame, Cursor("e", 0, 0))
     loop.turns()
-    assert ready.left == [10]
+    assert ready.fell_behind == [10]
     assert limit <= writer.unsent <= limit + 100
     assert texts(writer.data) == [frame.text for frame in frames[:10]]
 
 
-@pytest.mark.parametrize("place", [0, 5, 40, 99])
+@pytest.mark.parametrize("index", [0, 5, 40, 99])
 def test_a_piece_written_by_on_full_comes_behind_the_pass_and_repeats_nothing(
-    loop: ManualLoop, flusher: Flusher, place: int
+    loop: ManualLoop, flusher: Flusher, index: int
 ) -> None:
     slow = FakeWriter(loop, kernel=0)
     full = connect(flusher, slow, limit=1)
     full.answer(event("x"))
     loop.turns()
     clients = [*ready_clients(loop, flusher, 100).items()]
-    live = dict([*clients[:place], (full, slow), *clients[place:]])
+    live = dict([*clients[:index], (full, slow), *clients[index:]])
     other = dict(live)
-    left: list[int] = []
+    accepted_frames: list[int] = []
 
-    def spread_another(receiver: Any, taken: int) -> None:
-        left.append(taken)
-        del other[receiver]
+    def write_another(recipient: Any, accepted: int) -> None:
+        accepted_frames.append(accepted)
+        del other[recipient]
         flusher.write_all(event("second"), other, never_full)
 
-    write_pass(flusher, event("first"), live, spread_another)
+    write_pass(flusher, event("first"), live, write_another)
     loop.turns()
-    assert left == [0]
+    assert accepted_frames == [0]
     both = [event("first").text, event("second").text]
     assert all(texts(writer.data) == both for writer in other.values())
     assert texts(slow.data) == [event("x").text]
@@ -191,7 +191,7 @@ def test_an_ephemeral_event_is_lost_for_a_client_with_a_full_buffer_which_stays_
     topic.add_live(full)
     topic.push(event("typing"), Cursor("e", 0, 0))
     loop.turns()
-    assert full.left == []
+    assert full.fell_behind == []
     assert full in topic.live
     assert len(texts(slow.data)) == 1
 
@@ -214,7 +214,7 @@ def test_a_writer_that_raises_is_closed_and_the_others_continue(
     good = [writer for writer in live.values() if writer is not bad]
     assert all(texts(writer.data) == [event("a").text] for writer in good)
     bad_connection = list(live)[20]
-    assert bad_connection.push(event("b")), "what is written to it is never_full's trouble"
+    assert bad_connection.push(event("b")), "a closed writer accepts and drops everything"
     write_pass(flusher, event("c"), live)
     loop.turns()
     assert all(len(texts(writer.data)) == 2 for writer in good)
@@ -232,7 +232,7 @@ def test_a_socket_that_fails_in_a_write_pass_does_not_affect_the_others(
     bad.send_direct = fail
     write_pass(flusher, event("a"), live)
     loop.turns()
-    assert texts(bad.buffer) == [event("a").text], "the server finds out"
+    assert texts(bad.buffer) == [event("a").text], "in the server's buffer, which finds the error"
     assert all(texts(writer.data) == [event("a").text] for writer in live.values())
 
 
@@ -242,7 +242,7 @@ def test_a_batch_that_cannot_be_pushed_is_logged_and_others_are_pushed(
     live = ready_clients(loop, flusher, 2)
 
     def fail() -> None:
-        raise RuntimeError("as it was told")
+        raise RuntimeError("as the test demands")
 
     flusher.call_before_flush(fail)
     write_pass(flusher, event("a"), live)

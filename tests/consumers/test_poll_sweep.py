@@ -27,7 +27,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 async def others(scene: Scene, count: int) -> list[Connection]:
-    """Return so many connections, each of which is ready for a sweep."""
+    """Return so many connections, each of which is ready for a write pass."""
     loop, made = ManualLoop(), []
     for _ in range(count):
         writer = FakeWriter(loop)

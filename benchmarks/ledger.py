@@ -38,7 +38,7 @@ class Ledger:
         self.live = topic.live
         self.writers: list[Any] = list(self.live.values())
         self.protocols = [protocol_of(writer._send) for writer in self.writers]
-        self.sends = [writer._send_now for writer in self.writers]
+        self.sends = [writer._socket_send for writer in self.writers]
         data = json.dumps({"at": time.time(), "n": 1, "filler": "x" * 100})
         event = Event(topic.name, "tick", data, Cursor("epoch", 1, 7), time.time(), None)
         message = Wakeup(topic.name, 7, (event,)).to_message()
@@ -62,8 +62,8 @@ class Ledger:
         }
         self.each: Mapping[str, Step] = {
             "socket.send() alone": self.bare,
-            "a sweep: look whether it is ready, send, compare": self.sweep,
-            "lines: queue for all, then flush each": self.lines,
+            "a write pass: is the client ready, send(), did it take all?": self.write_pass,
+            "queues: queue for all, then flush each": self.queues,
             "of that, the queueing": self.queueing,
             "not taken: the transport's write()": self.transport,
             "not taken: Daphne's send()": self.asgi,
@@ -74,19 +74,19 @@ class Ledger:
         for send in self.sends:
             send(data)
 
-    def sweep(self) -> None:
-        self.flusher._may_sweep = True
-        self.flusher.spread(self.fresh(), self.live, _nobody)
-        self.flusher._go_on(self.flusher._sweep, float("inf"))
-        self.flusher._may_sweep = False
+    def write_pass(self) -> None:
+        self.flusher._may_begin_pass = True
+        self.flusher.write_all(self.fresh(), self.live, _never_full)
+        self.flusher._continue_pass(self.flusher._pass, float("inf"))
+        self.flusher._may_begin_pass = False
 
-    def lines(self) -> None:
-        self.flusher.spread(self.fresh(), self.live, _nobody)
-        for line in (self.flusher._few, self.flusher._many):
-            self.flusher._flush(line, float("inf"))
+    def queues(self) -> None:
+        self.flusher.write_all(self.fresh(), self.live, _never_full)
+        for writers in (self.flusher._interactive, self.flusher._bulk):
+            self.flusher._flush_writers(writers, float("inf"))
 
     def queueing(self) -> None:
-        self.flusher.spread(self.fresh(), self.live, _nobody)
+        self.flusher.write_all(self.fresh(), self.live, _never_full)
 
     async def transport(self) -> None:
         data = self.bytes
@@ -116,8 +116,8 @@ class Ledger:
         return {name: min(each) for name, each in found.items()}
 
 
-def _nobody(receiver: object, taken: int) -> None:
-    raise AssertionError("a client was full")
+def _never_full(recipient: object, accepted: int) -> None:
+    raise AssertionError("the buffer of a client was full")
 
 
 async def _written(protocols: list[Any]) -> None:

@@ -26,7 +26,7 @@ from realtime.consumers.http_topics import Plan, Start, permitted, read_plan, re
 from realtime.consumers.poll import MAX_BYTES, answer_text, etag_of, is_known, read_limit, read_wait
 from realtime.consumers.rate_limits import take_turn
 from realtime.exceptions import CursorExpired
-from realtime.hub.connection import HISTORY_SECONDS
+from realtime.hub.connection import since_without_history
 from realtime.hub.recent import EventFrame
 from realtime.outbox import relay_stale_if_due
 from realtime.protocol.encoders import Frame
@@ -191,19 +191,10 @@ class _Answer:
         if isinstance(since, Cursor):
             begin = since
         else:
-            begin = _locate(self.store, topic, since, None if since is not None else last, head)
+            last = None if since is not None else last
+            if not topic.history:
+                since = since_without_history(str(topic), since, self.store.clock(), head)
+            begin = self.store.locate(str(topic), last=last, since=since)
         # Read where nothing fits any more too: whether the place is kept has to be told.
         limits = (self.events_left, self.bytes_left) if self._has_room else (1, 1)
         return begin, self.store.read(str(topic), begin, *limits)
-
-
-def _locate(
-    store: Store, topic: Topic, since: float | None, last: int | None, head: Cursor
-) -> Cursor:
-    name = str(topic)
-    if not topic.history:
-        earliest = store.clock() - HISTORY_SECONDS
-        if since is not None and since < earliest:
-            raise CursorExpired(name, head, head, contradicts=False)
-        since = since or earliest
-    return store.locate(name, last=last, since=since)

@@ -12,7 +12,7 @@ from realtime.consumers.http import HttpError, Request, unavailable, whole_numbe
 from realtime.exceptions import InvalidCursor, InvalidTopicName, StoreError
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
-from realtime.hub.presence import LivePresence, visit
+from realtime.hub.presence import LivePresence, hold_member
 from realtime.hub.topic import LiveTopic
 from realtime.protocol.commands import parse_since
 from realtime.protocol.cursors import CompositeCursor, is_composite
@@ -247,7 +247,7 @@ class Following:
         """Be on the topics for a while, where nothing has to be told; see ``begin()``."""
         for one in self.followed:
             if one.presence is not None:
-                await visit(one.presence, one.topic, user, page, hold)
+                await hold_member(one.presence, one.topic, user, page, hold)
 
     async def begin(
         self,
@@ -275,7 +275,7 @@ class Following:
         for one in self.followed:
             subscriptions.append(subscription := Subscription(connection, one.live))
             if one.presence is not None:
-                subscription.attend(one.topic, one.presence, hold, page)
+                subscription.add_presence(one.topic, one.presence, hold, page)
         for name in self.refused:
             connection.answer(refusal_frame(name))
         starting = [
@@ -342,8 +342,8 @@ async def _start(
         connection.answer(Frame(text, (name, cursor)))
 
     last = plan.lasts.get(name) if since is None else None
-    if subscription.attendance is not None:
-        await subscription.attendance.prepare()
+    if subscription.presence is not None:
+        await subscription.presence.prepare()
     await subscription.start(since, last, one.topic.history, announce)
-    if subscription.attendance is not None:
-        subscription.attendance.begin(plan.presences.get(name), at_once=at_once)
+    if subscription.presence is not None:
+        subscription.presence.start(plan.presences.get(name), at_once=at_once)

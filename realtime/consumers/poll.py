@@ -106,9 +106,11 @@ class _Poll:
             )
         except StoreError:
             raise unavailable() from None
-        present = [one.attendance for one in subscriptions if one.attendance is not None]
+        present = [one.presence for one in subscriptions if one.presence is not None]
         # The greeting, one answer a topic and who is there; a replay may have brought more by now.
-        begun = 1 + len(following.refused) + len(subscriptions) + sum(o.told for o in present)
+        begun = (
+            1 + len(following.refused) + len(subscriptions) + sum(o.list_frames for o in present)
+        )
         await self._catch_up(subscriptions, present)
         # Without a start there is a cursor to tell; with one that is lost, a reset.
         is_first = any(plan.starts[one.live.name] is None for one in following.followed)
@@ -123,7 +125,7 @@ class _Poll:
         if self.failed:
             raise unavailable()
         # These first: asking for them lets what is on its way come into the answer.
-        presences = [(one.live.name, one.place) for one in present]
+        presences = [(one.topic.name, one.cursor) for one in present]
         places = dict(_places(writer.frames))
         in_order = [(name, places[name]) for name in plan.starts if name in places]
         in_order += [(name, place) for name, place in presences if place is not None]

@@ -28,7 +28,7 @@ from realtime.protocol.encoders import Frame
 from realtime.protocol.frames import CloseCode, frame
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
-from realtime.writers.stream import StreamForm
+from realtime.writers.stream import StreamFraming
 
 __all__ = ["event_stream"]
 
@@ -102,8 +102,10 @@ class _Stream:
                 await self.send({"type": "http.response.body", "body": b""})
                 return
             wants_ids = request.value("ids") != "0"
-            form = StreamForm(plan.places if wants_ids else None, alone=len(plan.starts) == 1)
-            writer = writer_for(self.send, form)
+            framing = StreamFraming(
+                plan.places if wants_ids else None, single_topic=len(plan.starts) == 1
+            )
+            writer = writer_for(self.send, framing)
             self.connection = Connection(
                 following.hub, identity.user, writer, limits.buffer_bytes, self.close
             )

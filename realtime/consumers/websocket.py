@@ -288,8 +288,8 @@ class WebSocketConsumer(AsyncConsumer):
             raise forbidden()  # an `auth` in between made it somebody's who may not
         if self.identity is not identity:
             await self._attend_anew(subscription, topic)
-        elif subscription.attendance is not None:
-            subscription.attendance.begin()
+        elif subscription.presence is not None:
+            subscription.presence.start()
 
     async def _authenticate(self, command: Auth) -> None:
         """Become who the token says, and leave the topics that this one may not follow.
@@ -316,7 +316,7 @@ class WebSocketConsumer(AsyncConsumer):
             if subscription.position is not None:  # else its `subscribe` answers that it may not
                 self.answer(self.dialogue.withdrawn(subscription.topic.name))
         # Those that are not answered yet are begun by their `subscribe`.
-        attending = [one for one in kept if one.attendance and one.position is not None]
+        attending = [one for one in kept if one.presence and one.position is not None]
         await asyncio.gather(*(self._attend_anew(one, kept[one]) for one in attending))
 
     async def _ask_anew(self, identity: users.Identity) -> dict[Subscription, Topic | None]:
@@ -338,9 +338,9 @@ class WebSocketConsumer(AsyncConsumer):
         if not topic.presence:
             return None
         live = await self.connection.hub.follow_presence(topic)
-        attendance = subscription.attend(topic, live, STREAM_HOLD_SECONDS, self.connection.id)
-        await attendance.prepare()
-        return attendance
+        presence = subscription.add_presence(topic, live, STREAM_HOLD_SECONDS, self.connection.id)
+        await presence.prepare()
+        return presence
 
     async def _attend_anew(self, subscription: Subscription, topic: Topic) -> None:
         """Be on a topic as who the connection has become, instead of as whom it was.
@@ -349,13 +349,13 @@ class WebSocketConsumer(AsyncConsumer):
         told who is there, and one that stays would not know that it is told no more.
         """
         try:
-            attendance = await self._attend(subscription, topic)
+            presence = await self._attend(subscription, topic)
         except Exception as error:
             logger.error("telling who is on %s failed", topic, exc_info=error)
             self.close(CloseCode.FAILED)
             return
-        if attendance is not None:  # which another one may have replaced; then this does nothing
-            attendance.begin()
+        if presence is not None:  # which another one may have replaced; then this does nothing
+            presence.start()
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
         """Leave a topic, whether it was followed or not."""

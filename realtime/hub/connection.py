@@ -1,10 +1,8 @@
 """One connected client in the hub: its bounded buffer, and its subscriptions with their replay.
 
-A subscription is live, and then the topic pushes to it, or it catches up from the log, and then its
-own task does, as fast as the client reads.
-It goes live in the turn of the loop in which its position is the topic's, so nothing can come in
-between; it falls behind when the buffer is full, and catches up from the log when that drains.
-So a buffer never holds more than its limit and a burst never costs a slow client an event.
+A subscription falls behind when the buffer is full, and catches up from the log as the buffer
+drains (``subscribers.py``). So a buffer never holds more than its limit, and a burst never costs a
+slow client an event.
 """
 
 from __future__ import annotations
@@ -18,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.hub.presence import LivePresence, PresenceSubscription
-from realtime.hub.recent import BUNDLE_BYTES, Frames
+from realtime.hub.recent import BUNDLE_BYTES, Frames, Pieces
+from realtime.hub.subscribers import BaseSubscription
 from realtime.hub.topic import LiveTopic, reset_reason
+from realtime.outage import Outage
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, reset
-from realtime.writers.asgi import AsgiWriter, Piece, SlowReader
+from realtime.writers.asgi import AsgiWriter, Piece
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
     from realtime.topics import Topic
 
-__all__ = ["Connection", "Subscription"]
-
-logger = logging.getLogger("realtime")
+__all__ = ["Connection", "Subscription", "since_without_history"]
 
 REPLAY_BYTES = 256 * 1024  # unsent at most while a client catches up
-HISTORY_SECONDS = 300.0  # that a topic with `history = False` gives to those who do not resume
+HISTORY_SECONDS = 300.0  # that a topic with `history = False` gives to clients that do not resume
 RETRY_SECONDS = (0.25, 5.0)  # between reads of a store that fails during a replay
 
 Announce = Callable[[Cursor, bool | None, int], None]
@@ -44,10 +42,13 @@ class Connection:
     """A client's connection; used on the hub's loop only.
 
     Attributes:
+        hub: the hub of this process.
         id: a public name that gives no rights.
-        user: whom the client is, as its authentication said; None without ``django.contrib.auth``.
+        user: the client's user, as authenticated; None without ``django.contrib.auth``.
+        writer: writes to the client.
+        limit: bytes that can be unsent before the client's buffer counts as full.
         subscriptions: by topic name.
-        due: when it is looked whether it needs a heartbeat; of ``hub.heartbeats``.
+        due: when it is checked for silence; written by ``Heartbeats``.
     """
 
     __slots__ = ("_close", "due", "hub", "id", "limit", "subscriptions", "user", "writer")
@@ -66,16 +67,16 @@ class Connection:
         self.writer = writer
         self.limit = limit
         self.subscriptions: dict[str, Subscription] = {}
-        self._close = close
-        writer.attach(hub.flusher, limit, self._fail)
+        self._close = close  # asks the consumer to close the connection
+        writer.attach(hub.flusher, limit, self._on_failure)
         self.due = 0
         hub.connections.add(self)
         hub.heartbeats.add(self, hub.loop.time())
 
     def push(self, frame: Frame) -> bool:
-        """Write a frame; False, and nothing is written, if the buffer would go over its limit.
+        """Queue a frame; return False, and queue nothing, if the buffer would exceed its limit.
 
-        A frame that alone is larger than the limit passes an empty buffer.
+        An empty buffer accepts a frame that alone is larger than the limit.
         """
         if not self.writer.fits(frame.size, self.limit) and self.writer.unsent:
             return False
@@ -83,98 +84,114 @@ class Connection:
         return True
 
     def answer(self, frame: Frame) -> None:
-        """Write a frame that is not an event; a client that reads no answers is closed.
+        """Queue a frame that is not an event; close a client that does not read its answers.
 
-        Answers have as much room again as events: a burst of events must not cost a client that
-        reads, slowly, its connection at the next ping.
+        Answers have as much room again as events, so that a burst of events does not close a slow
+        client at its next ping.
         """
         if not self.writer.fits(0, 2 * self.limit):
             self.close(CloseCode.SLOW)
         else:
             self.writer.write(frame)
 
-    async def drained(self) -> None:
-        """Wait until a replay may go on: at most half of what it may have is unsent.
+    @property
+    def replay_limit(self) -> int:
+        """Bytes that can be unsent during a replay."""
+        return min(REPLAY_BYTES, self.limit)
+
+    async def drain(self) -> None:
+        """Wait, if the buffer is full for a replay, until at most half of its limit is unsent.
 
         Raises:
             SlowReader: the client does not read.
         """
         limit = self.replay_limit
         if not self.writer.fits(1, limit):
-            await self.writer.drained(limit // 2)
+            await self.writer.drain(limit // 2)
 
-    @property
-    def replay_limit(self) -> int:
-        """Bytes that a replay may have unsent."""
-        return min(REPLAY_BYTES, self.limit)
-
-    async def push_paced(self, frame: Piece) -> None:
-        """Write a frame of a replay, or a bundle, once it fits into what a replay may have unsent.
+    async def push_paced(self, piece: Piece) -> None:
+        """Queue a frame or a bundle of a replay, once the buffer has room for it.
 
         Raises:
             SlowReader: the client does not read.
         """
         limit = self.replay_limit
-        if not self.writer.fits(frame.size, limit) and self.writer.unsent:
-            await self.writer.drained(max(0, min(limit // 2, limit - frame.size)))
-        self.writer.write(frame)
+        if not self.writer.fits(piece.size, limit) and self.writer.unsent:
+            await self.writer.drain(max(0, min(limit // 2, limit - piece.size)))
+        self.writer.write(piece)
 
-    def heard(self) -> float:
-        """Return when the client last heard something, on the loop's clock."""
-        spread = [s.topic.last_spread for s in self.subscriptions.values() if s in s.topic.live]
-        return max(self.writer.last_flush, *spread) if spread else self.writer.last_flush
+    def last_write(self) -> float:
+        """Return when something was last written to the client, on the loop's clock."""
+        # A write pass goes past the writer's queue: the topic knows its time.
+        pushes = [s.topic.last_push for s in self.subscriptions.values() if s in s.topic.live]
+        return max(self.writer.last_flush, *pushes) if pushes else self.writer.last_flush
 
-    def _fail(self) -> None:
+    def _on_failure(self) -> None:
         self.close(CloseCode.FAILED)
 
     def close(self, code: CloseCode) -> None:
-        """Ask the consumer to end the connection."""
+        """Ask the consumer to close the connection."""
         self._close(code)
 
     def end(self) -> None:
-        """Leave all topics; the connection is over."""
-        self.writer.abandon()
+        """Unsubscribe from all topics: the connection is closed. Idempotent."""
+        self.writer.abort()
         self.hub.connections.discard(self)
         self.hub.heartbeats.discard(self)
         for subscription in list(self.subscriptions.values()):
             subscription.end()
-        self._close = _nobody_left  # which would keep the consumer, and it this, until a collection
+        self._close = _ignore  # breaks the reference cycle with the consumer
 
 
-def _nobody_left(code: CloseCode) -> None:
-    """Close what is closed."""
+def _ignore(code: CloseCode) -> None:
+    """Ignore a close: the connection is closed already."""
 
 
-class Subscription:
-    """A client's following of one topic.
+def since_without_history(topic: str, since: float | None, now: float, head: Cursor) -> float:
+    """Return from when on a client that does not resume receives a topic with ``history = False``.
+
+    Args:
+        topic: its name.
+        since: from when on the client asked for events, in Unix seconds; None if it did not say.
+        now: the store's time.
+        head: the topic's head.
+
+    Raises:
+        CursorExpired: that is more than ``HISTORY_SECONDS`` ago; reset the client.
+    """
+    earliest = now - HISTORY_SECONDS
+    if since is not None and since < earliest:
+        raise CursorExpired(topic, head, head, contradicts=False)
+    return earliest if since is None else since
+
+
+class Subscription(BaseSubscription):
+    """A client's subscription to a topic.
 
     Attributes:
-        attendance: who else is there, if the topic keeps presence; it ends with this.
+        presence: its subscription to the topic's presence, if there is one; it ends with this one.
     """
 
-    __slots__ = ("_task", "attendance", "connection", "ended", "position", "topic", "writer")
+    __slots__ = ("presence",)
 
     def __init__(self, connection: Connection, topic: LiveTopic) -> None:
-        """Take over one follower of the topic, which ``end()`` gives back."""
-        self.connection = connection
-        self.writer = connection.writer
-        self.topic = topic
-        self.position: Cursor | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.ended = False
-        self.attendance: PresenceSubscription | None = None
+        super().__init__(connection, topic)
+        self.presence: PresenceSubscription | None = None
         connection.subscriptions[topic.name] = self
 
-    def attend(
+    def add_presence(
         self, topic: Topic, live: LivePresence, hold: float | None, page: str | None
     ) -> PresenceSubscription:
-        """Be one of those who are on the topic, instead of as whom it was before; see there."""
-        if self.attendance is not None:
-            self.attendance.end()
-        self.attendance = PresenceSubscription(self.connection, topic, live, hold, page)
+        """Return a new subscription to the topic's presence, which replaces an earlier one.
+
+        For the arguments see ``PresenceSubscription``.
+        """
+        if self.presence is not None:
+            self.presence.end()
+        self.presence = PresenceSubscription(self.connection, topic, live, hold, page)
         if self.ended:
-            self.attendance.end()
-        return self.attendance
+            self.presence.end()
+        return self.presence
 
     async def start(
         self, since: Cursor | float | None, last: int | None, history: bool, announce: Announce
@@ -182,35 +199,36 @@ class Subscription:
         """Choose where to begin, announce it, and go live or catch up.
 
         Args:
-            since: resume after this cursor, or begin with what came after this moment.
+            since: resume after this cursor, or begin with the events after this time, in Unix
+                seconds.
             last: begin with so many of the newest events.
-            history: whether the topic gives events of more than five minutes ago to those who do
-                not resume.
-            announce: called once, with where the replay begins, whether nothing is missing (None
-                if it was not a resume) and the number of events that follow.
+            history: whether the topic gives events older than ``HISTORY_SECONDS`` to clients that
+                do not resume.
+            announce: called once, with the cursor at which the replay begins, whether nothing is
+                missing (None if the client did not resume) and the number of events that follow.
 
         Raises:
             StoreError: the log cannot be read now, or not in time; nothing was announced.
         """
         topic = self.topic
         recovered = None if since is None else True
-        begin, read = self._begin_here(since, last)
+        begin, read = self._begin_in_memory(since, last)
         if read is None:
             begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
         if self.ended:
             return
-        # From here to the going live nothing waits, so no event comes in between.
+        # Nothing waits from here until the subscription is live, so no event comes in between.
         if begin is None or read is None:
             begin, read = topic.position, Frames((), topic.position)
         self.position = begin
         ends = (begin, read.head, topic.position)
         announce(begin, recovered, max(c.seq for c in ends if c.epoch == begin.epoch) - begin.seq)
-        self._advance(read)
+        self._advance(self._pieces(read))
 
-    def _begin_here(
+    def _begin_in_memory(
         self, since: Cursor | float | None, last: int | None
     ) -> tuple[Cursor | None, Frames | None]:
-        """Return where to begin and what follows, if neither needs the store."""
+        """Return where to begin and what follows; None for what needs the store."""
         if since is None and last is None:
             return self.topic.position, Frames((), self.topic.position)
         return (since, self.topic.recent(since)) if isinstance(since, Cursor) else (None, None)
@@ -224,8 +242,8 @@ class Subscription:
             begin = since if isinstance(since, Cursor) else await self._locate(since, last, history)
             return begin, await self._read_on(begin), recovered
         except CursorExpired as error:
-            # What `last` has found expires only if it was trimmed away since.
-            await self.topic.settle(error.head)
+            # A cursor that was located for `last` expires only if it was trimmed since.
+            await self.topic.reconcile(error.head)
             return None, None, recovered and False
 
     async def _read_on(self, after: Cursor) -> Frames:
@@ -234,100 +252,51 @@ class Subscription:
             return recent
         read = await self.topic.read(after)
         if read.head.epoch != self.topic.position.epoch:
-            await self.topic.settle(read.head)  # the hub does not know yet that the log began anew
+            await self.topic.reconcile(read.head)  # the hub does not know the new epoch yet
         return read
 
     async def _locate(self, since: float | None, last: int | None, history: bool) -> Cursor:
-        store = self.topic.hub.store
+        topic, store = self.topic, self.topic.hub.store
         if not history:
-            earliest = await store.aclock() - HISTORY_SECONDS
-            if since is not None and since < earliest:
-                head = self.topic.position
-                raise CursorExpired(self.topic.name, head, head, contradicts=False)
-            since = since or earliest
-        return await store.alocate(self.topic.name, last=last, since=since)
-
-    @property
-    def catching_up(self) -> asyncio.Task[None] | None:
-        """The task that catches up from the log; None while live."""
-        return None if self._task is None or self._task.done() else self._task
-
-    def push(self, frame: Frame) -> bool:
-        """Take a live frame; False if the connection's buffer is full."""
-        return self.connection.push(frame)
-
-    def fall_behind(self, position: Cursor) -> None:
-        """Go on from the log after this cursor, when the client has read what it has."""
-        self.position = position
-        self._advance(None)
+            now = await store.aclock()
+            since = since_without_history(topic.name, since, now, topic.position)
+        return await store.alocate(topic.name, last=last, since=since)
 
     def end(self) -> None:
-        """Leave the topic; what is written already still arrives. Once is enough."""
+        """Unsubscribe; what is written already still arrives. Idempotent."""
         if self.ended:
             return
-        self.ended = True
-        if self.attendance is not None:
-            self.attendance.end()
-        if self._task is not None:
-            self._task.cancel()
-        self.topic.dismiss(self)
+        super().end()
+        if self.presence is not None:
+            self.presence.end()
         if self.connection.subscriptions.get(self.topic.name) is self:
             del self.connection.subscriptions[self.topic.name]
-        self.topic.hub.release(self.topic)
 
     # Catching up
 
-    def _advance(self, read: Frames | None) -> None:
-        if self.ended:
-            return
-        if not (read and read.frames) and self.position == self.topic.position:
-            self.topic.admit(self)
-        else:
-            self._task = self.topic.hub.loop.create_task(self._run(read))
+    def _pieces(self, read: Frames) -> Pieces:
+        has_room = self.connection.replay_limit >= 2 * BUNDLE_BYTES
+        return read.bundles if self.writer.accepts_bundles and has_room else read.singles
 
-    async def _run(self, read: Frames | None) -> None:
-        try:
-            await self._catch_up(read)
-        except SlowReader:
-            self.connection.close(CloseCode.SLOW)
-        except Exception:
-            logger.exception("a replay of %s failed", self.topic.name)
-            self.connection.close(CloseCode.FAILED)
-
-    async def _catch_up(self, read: Frames | None) -> None:
-        """Push from the log until the position is the topic's; then go live in the same turn."""
-        connection = self.connection
-        bundled = self.writer.takes_bundles and connection.replay_limit >= 2 * BUNDLE_BYTES
-        while not connection.writer.closed:
-            if read is not None:
-                for piece, cursor in read.bundles if bundled else read.singles:
-                    await connection.push_paced(piece)
-                    self.position = cursor
-            # With a full buffer it would fall behind again at the next event.
-            await connection.drained()
-            if self.position == self.topic.position:
-                self.topic.admit(self)
-                return
-            read = await self._next_frames()
-
-    async def _next_frames(self) -> Frames | None:
+    async def _missing(self) -> Pieces:
+        topic = self.topic
         assert self.position is not None
-        recent = self.topic.recent(self.position)
+        recent = topic.recent(self.position)
         if recent is not None:
-            return recent
-        delay = RETRY_SECONDS[0]
+            return self._pieces(recent)
+        text = f"a replay of {topic.name} waits for its store: %s"
+        # At debug level, since it fails for every client at once; the topic's own repair warns.
+        outage = Outage(text, backoff=RETRY_SECONDS, level=logging.DEBUG)
         while True:
             try:
-                read = await self.topic.read(self.position)
+                read = await topic.read(self.position)
                 if not read.frames:
-                    await self.topic.settle(read.head)  # the client is where the hub is not yet
-                return read
+                    await topic.reconcile(read.head)  # the client is ahead of the hub
+                return self._pieces(read)
             except CursorExpired as error:
-                await self.topic.settle(error.head)
-                self.position = self.topic.position
-                text = reset(self.topic.name, self.position, reset_reason(error))
-                await self.connection.push_paced(Frame(text, (self.topic.name, self.position)))
-                return None
-            except StoreError:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, RETRY_SECONDS[1])
+                await topic.reconcile(error.head)
+                self.position = topic.position
+                text = reset(topic.name, self.position, reset_reason(error))
+                return [(Frame(text, (topic.name, self.position)), self.position)]
+            except StoreError as error:
+                await asyncio.sleep(outage.failed(error) * random.uniform(0.5, 1.0))

@@ -1,9 +1,8 @@
-"""When each connection has to hear something, so that no silence looks like the server's end.
+"""Heartbeats: a client that receives nothing for a while gets one, so it knows the server is alive.
 
-One timer for all: a connection is looked at once in the time after which silence earns a heartbeat,
-and not each time that the timer goes.
-What all of them heard at the same moment must not have them all due at another one, so each waits
-a little differently.
+One timer serves all connections. A connection is checked once in the silence after which it needs a
+heartbeat, not at each tick.
+Due times are jittered, so that clients that received the same event are not all due together.
 """
 
 from __future__ import annotations
@@ -24,51 +23,51 @@ __all__ = ["CHECK_SECONDS", "SILENT_SECONDS", "Heartbeats"]
 
 logger = logging.getLogger("realtime")
 
-CHECK_SECONDS = 0.25  # connections whose time is that near are looked at together
-SILENT_SECONDS = (18.0, 23.5)  # that earn a heartbeat, so that 25 s never pass in silence
+CHECK_SECONDS = 0.25  # connections due within this time are checked together
+SILENT_SECONDS = (18.0, 23.5)  # of silence before a heartbeat: 25 s never pass without a frame
 
 HEARTBEAT_FRAME = Frame(HEARTBEAT)
 
 
 class Heartbeats:
-    """The connections, by the time at which they are looked at; used on the hub's loop only."""
+    """The connections by the time of their next check; used on the hub's loop only."""
 
     def __init__(self, flusher: Flusher) -> None:
         self._flusher = flusher
         self._due: dict[int, set[Connection]] = {}  # by CHECK_SECONDS since the clock began
 
-    def add(self, connection: Connection, heard: float) -> None:
-        """Look at a connection when it may have been silent for long enough.
+    def add(self, connection: Connection, last_write: float) -> None:
+        """Check a connection once it can have been silent for too long.
 
         Args:
-            connection: which is looked at once more; it has no place now.
-            heard: when it last heard something, on the loop's clock.
+            connection: one that waits for no check.
+            last_write: when something was last written to it, on the loop's clock.
         """
-        connection.due = int((heard + random.uniform(*SILENT_SECONDS)) // CHECK_SECONDS) + 1
+        connection.due = int((last_write + random.uniform(*SILENT_SECONDS)) // CHECK_SECONDS) + 1
         self._due.setdefault(connection.due, set()).add(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Look at a connection no more. Once is enough."""
-        if (there := self._due.get(connection.due)) is not None:
-            there.discard(connection)
+        """Stop checking a connection. Idempotent."""
+        if (waiting := self._due.get(connection.due)) is not None:
+            waiting.discard(connection)
 
     def push(self, now: float) -> None:
-        """Give a heartbeat to those who have heard nothing for long enough."""
+        """Push a heartbeat to the connections that have been silent for too long."""
         silent: dict[Connection, AsgiWriter] = {}
         for due in [due for due in self._due if due * CHECK_SECONDS <= now]:
             for connection in self._due.pop(due):
                 try:
-                    heard = connection.heard()
+                    last_write = connection.last_write()
                 except Exception:
-                    logger.exception("a connection could not be looked at")
-                    heard = 0.0
-                if heard <= now - SILENT_SECONDS[0]:
+                    logger.exception("a connection could not be checked for silence")
+                    last_write = 0.0
+                if last_write <= now - SILENT_SECONDS[0]:
                     silent[connection] = connection.writer
-                    heard = now
-                self.add(connection, heard)
+                    last_write = now
+                self.add(connection, last_write)
         if silent:
-            self._flusher.spread(HEARTBEAT_FRAME, silent, _is_full)
+            self._flusher.write_all(HEARTBEAT_FRAME, silent, _skip)
 
 
-def _is_full(connection: Connection, taken: int) -> None:
-    """Pass over who is full, which is no silence."""
+def _skip(connection: Connection, accepted: int) -> None:
+    """Skip a client whose buffer is full: frames are on their way to it."""

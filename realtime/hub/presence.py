@@ -1,48 +1,45 @@
-"""The presence of a topic that this process follows, and a connection that is told of it.
+"""The presence of a topic that this process follows, and the subscriptions to it.
 
-The presence log is a log like any other: wake-ups, repair, head checks and the ring are those of
-``LiveTopic``.
-What differs is what a client sees of it: first who is there, then joins and leaves; and where
-a log's client would be reset or has fallen behind further than the ring, who is there anew.
+The presence log is a log like any other: wake-ups, repair, head checks and the ring buffer are
+those of ``LiveTopic``.
+Only what a client receives differs: first the member list, then joins and leaves. Where a client of
+another log would be reset, or has fallen behind further than the ring reaches, it receives the
+member list again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realtime.hub.recent import EventFrame
+from realtime.hub.recent import EventFrame, Pieces
+from realtime.hub.subscribers import BaseSubscription
 from realtime.hub.topic import LiveTopic
 from realtime.presence import member_id, member_text
 from realtime.protocol.encoders import Frame, bundle
 from realtime.protocol.events import Cursor, Event
-from realtime.protocol.frames import CloseCode, Reset, members_frames
+from realtime.protocol.frames import Reset, members_frames
 from realtime.protocol.names import presence_log
 from realtime.stores.base import JOIN, MemberList
-from realtime.writers.asgi import SlowReader
 
 if TYPE_CHECKING:
     from realtime.hub.connection import Connection
     from realtime.hub.hub import Hub
     from realtime.topics import Topic
 
-__all__ = ["LivePresence", "PresenceSubscription", "visit"]
+__all__ = ["LivePresence", "PresenceSubscription", "hold_member"]
 
-logger = logging.getLogger("realtime")
-
-RING_CHANGES = 256  # joins and leaves that a client may miss without being told the whole list
+RING_CHANGES = 256  # joins and leaves that a client can miss without receiving the whole list
 
 
 class MemberFrame(EventFrame):
     """The frame of a join or a leave.
 
     Attributes:
-        is_join: or a leave.
+        is_join: True for a join, False for a leave.
         uid: the member's id.
-        member: its JSON text.
+        member: the member's JSON text.
     """
 
     __slots__ = ("is_join", "member", "uid")
@@ -52,7 +49,7 @@ class MemberFrame(EventFrame):
             f'{{"type":{json.dumps(event.name)},"topic":{json.dumps(topic)},'
             f'"member":{event.json},"version":{cursor.seq}}}'
         )
-        Frame.__init__(self, text)  # no place: it is of no topic that a client can resume
+        Frame.__init__(self, text)  # without a cursor: it does not move the topic's own
         self.cursor = cursor
         self.is_join = event.name == JOIN
         self.member = event.json
@@ -60,37 +57,43 @@ class MemberFrame(EventFrame):
 
 
 class LivePresence(LiveTopic):
-    """Who is on a topic, as far as its presence log was followed."""
+    """The members of a topic, as of the position in its presence log.
+
+    Attributes:
+        topic: the topic's name; ``name`` is that of the presence log.
+        members: the JSON text of each member by its id.
+    """
 
     def __init__(self, hub: Hub, topic: str) -> None:
         super().__init__(hub, presence_log(topic), RING_CHANGES)
         self.topic = topic
         self.members: dict[str, str] = {}
-        self._frames: Sequence[Frame] | None = None
+        self._list_frames: Sequence[Frame] | None = None  # of these members, once made
 
     async def where_to_start(self, head: Cursor) -> Cursor:
-        """Read who is there, which is where to begin."""
-        return self._fill(await self.hub.store.amembers(self.name))
+        """Read the members, and return the position that the list belongs to."""
+        return self._set_members(await self.hub.store.amembers(self.name))
 
-    def _fill(self, roster: MemberList) -> Cursor:
+    def _set_members(self, roster: MemberList) -> Cursor:
         self.members = dict(roster.members)
-        self._frames = None
+        self._list_frames = None
         return roster.cursor
 
     def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
         """Encode a join or a leave."""
         return MemberFrame(self.topic, event, cursor)
 
-    def frames(self) -> Sequence[Frame]:
-        """Return the frames that tell who is there; encoded once for all who ask."""
-        if self._frames is None:
+    def list_frames(self) -> Sequence[Frame]:
+        """Return the frames of the member list, encoded once until it changes."""
+        if self._list_frames is None:
             texts = list(self.members.values())
-            self._frames = [Frame(t) for t in members_frames(self.topic, texts, self.position.seq)]
-        return self._frames
+            frames = members_frames(self.topic, texts, self.position.seq)
+            self._list_frames = [Frame(text) for text in frames]
+        return self._list_frames
 
     def _deliver(self, frame: EventFrame) -> None:
         assert isinstance(frame, MemberFrame)
-        self._frames = None
+        self._list_frames = None
         if frame.is_join:
             self.members[frame.uid] = frame.member
         else:
@@ -98,20 +101,23 @@ class LivePresence(LiveTopic):
         super()._deliver(frame)
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
-        """Read who is there, and tell everybody anew."""
+        """Read the members again, and push the list to all live subscribers."""
         self.hub.member_writer.check(self.name)
         roster = await self.hub.store.amembers(self.name)
-        self.spread()
+        self.push_batch()
         before = self.position
-        self._restart(self._fill(roster))
-        self.spread_over(bundle(self.frames()), before)
+        self._restart(self._set_members(roster))
+        self.push_reset(bundle(self.list_frames()), before)
         self._deliver_early()
 
 
-async def visit(
+async def hold_member(
     live: LivePresence, topic: Topic, user: Any, page: str | None, hold: float | None
 ) -> None:
-    """Be on a topic for a while, without being told anything; see ``PresenceSubscription``."""
+    """Keep a member on a topic for ``hold`` seconds without a subscription.
+
+    For the arguments see ``PresenceSubscription``.
+    """
     if hold is not None and (member := await _member_of(live, topic, user, page)) is not None:
         live.hub.member_writer.arrive(live.name, *member)
         live.hub.member_writer.leave(live.name, member[0], hold)
@@ -120,7 +126,7 @@ async def visit(
 async def _member_of(
     live: LivePresence, topic: Topic, user: Any, page: str | None
 ) -> tuple[str, str] | None:
-    """Return id and JSON text of a member; asks the project, unless it is here already."""
+    """Return a member's id and JSON text; asks the project unless the member is here already."""
     if page is None and (user is None or not user.is_authenticated):
         return None
     uid = member_id(user, page or "")
@@ -129,23 +135,18 @@ async def _member_of(
     )
 
 
-class PresenceSubscription:
-    """A connection that is told who is on a topic, and is one of them."""
+class PresenceSubscription(BaseSubscription):
+    """A client's subscription to the presence of a topic, of which it usually is a member too.
 
-    __slots__ = (
-        "_connection",
-        "_ended",
-        "_has_begun",
-        "_hold",
-        "_member",
-        "_page",
-        "_position",
-        "_task",
-        "_topic",
-        "live",
-        "told",
-        "writer",
-    )
+    Call ``prepare()``, then ``start()``.
+
+    Attributes:
+        list_frames: how many frames of the member list ``start()`` has pushed.
+    """
+
+    __slots__ = ("_has_started", "_hold", "_member", "_page", "_project_topic", "list_frames")
+
+    topic: LivePresence
 
     def __init__(
         self,
@@ -155,124 +156,75 @@ class PresenceSubscription:
         hold: float | None,
         page: str | None,
     ) -> None:
-        """Take over one follower of the presence, which ``end()`` gives back.
+        """Take over one follower of the presence; ``end()`` releases it.
 
         Args:
-            connection: whose.
-            topic: on which it is.
+            connection: the client's.
+            topic: the project's topic, whose ``member_info`` describes the member.
             live: the topic's presence.
-            hold: seconds that the member stays after the connection's end; None: is no member.
-            page: what a visitor who is not signed in is known by; None: is told, and is no member.
+            hold: seconds that the member stays after the connection's end; None if the client is
+                not a member.
+            page: identifies a client that is not signed in; None if such a client is not a member.
         """
-        self.live = live
-        self._topic = topic
+        super().__init__(connection, live)
+        self.list_frames = 0
+        self._project_topic = topic
         self._page = page
-        self._member: tuple[str, str] | None = None
-        self.told = 0  # frames that told who is there, when it began
-        self.writer = connection.writer
-        self._connection = connection
         self._hold = hold
-        self._position: Cursor | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._ended = self._has_begun = False
+        self._member: tuple[str, str] | None = None  # id and JSON text
+        self._has_started = False
 
     @property
-    def place(self) -> Cursor | None:
-        """The place in the presence log up to which the client was told."""
-        self.live.hand_out()  # what was not written yet, it was not told
-        return self.live.position if self in self.live.live else self._position
+    def cursor(self) -> Cursor | None:
+        """The cursor in the presence log up to which the client has received the changes."""
+        self.topic.queue_pending()
+        return self.topic.position if self in self.topic.live else self.position
 
     async def prepare(self) -> None:
-        """Find out what others will see."""
-        user = self._connection.user
+        """Look up the member that others will see."""
         if self._hold is not None:
-            self._member = await _member_of(self.live, self._topic, user, self._page)
+            user = self.connection.user
+            self._member = await _member_of(self.topic, self._project_topic, user, self._page)
 
-    def begin(self, place: Cursor | None = None, *, at_once: bool = False) -> None:
-        """Be there, and tell who is, or what has changed since a place that the ring still has.
+    def start(self, since: Cursor | None = None, *, at_once: bool = False) -> None:
+        """Join, then send the member list, or the changes since a cursor that the ring still has.
 
         Args:
-            place: up to where the client was told before; None if it was not.
-            at_once: write the list whole, for an answer that nobody reads before it is finished;
-                nothing is told, and ``place`` stays None, if its writer has no room for lists.
+            since: the cursor up to which the client has received the changes before; None for the
+                list.
+            at_once: write the list whole, for an answer that is read when it is complete. If the
+                answer has no room for it, nothing is sent, and ``cursor`` stays None.
         """
-        if self._ended:
+        if self.ended:
             return
-        self._has_begun = True
+        self._has_started = True
         if self._member is not None:
-            self.live.hub.member_writer.arrive(self.live.name, *self._member)
-        if place is None or self.live.recent(place) is None:
-            frames = self.live.frames()
+            self.topic.hub.member_writer.arrive(self.topic.name, *self._member)
+        if since is None or self.topic.recent(since) is None:
+            frames = self.topic.list_frames()
             if at_once:
-                if not self._connection.writer.take_list(frames):
+                if not self.writer.write_list(frames):
                     return
-            elif not all(map(self._connection.push, frames)):
+            elif not all(map(self.push, frames)):
                 self._advance()
                 return
-            self.told, place = len(frames), self.live.position
-        self._position = place
-        self._advance()
-
-    def push(self, frame: Frame) -> bool:
-        """Take a join or a leave; False if the connection's buffer is full."""
-        return self._connection.push(frame)
-
-    def fall_behind(self, position: Cursor) -> None:
-        """Go on after this place, when the client has read what it has."""
-        self._position = position
+            self.list_frames, since = len(frames), self.topic.position
+        self.position = since
         self._advance()
 
     def end(self) -> None:
-        """Hear no more, and be one connection less of the member's. Once is enough."""
-        if self._ended:
+        """Unsubscribe, and count one connection less for the member. Idempotent."""
+        if self.ended:
             return
-        self._ended = True
-        if self._task is not None:
-            self._task.cancel()
-        self._position = self.place
-        self.live.dismiss(self)
-        hub = self.live.hub
-        if self._has_begun and self._member is not None and self._hold is not None:
-            hub.member_writer.leave(self.live.name, self._member[0], self._hold)
-        hub.release(self.live)
+        self.position = self.cursor
+        super().end()
+        if self._has_started and self._member is not None and self._hold is not None:
+            self.topic.hub.member_writer.leave(self.topic.name, self._member[0], self._hold)
 
-    @property
-    def catching_up(self) -> asyncio.Task[None] | None:
-        """The task that tells what the client lacks; None if it lacks nothing."""
-        return None if self._task is None or self._task.done() else self._task
-
-    def _advance(self) -> None:
-        if self._ended:
-            return
-        if self._position == self.live.position:
-            self.live.admit(self)
-        else:
-            self._task = self.live.hub.loop.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            await self._catch_up()
-        except SlowReader:
-            self._connection.close(CloseCode.SLOW)
-        except Exception:
-            logger.exception("telling who is on %s failed", self.live.topic)
-            self._connection.close(CloseCode.FAILED)
-
-    async def _catch_up(self) -> None:
-        """Tell as fast as the client reads; then go live in the turn in which nothing lacks."""
-        connection = self._connection
-        while not connection.writer.closed:
-            place, frames = self._missing()
-            for frame in frames:
-                await connection.push_paced(frame)
-                if isinstance(frame, MemberFrame):
-                    self._position = frame.cursor
-            self._position = place
-            await connection.drained()
-            if self._position == self.live.position:
-                self.live.admit(self)
-                return
-
-    def _missing(self) -> tuple[Cursor, Sequence[Frame]]:
-        recent = None if self._position is None else self.live.recent(self._position)
-        return self.live.position, self.live.frames() if recent is None else recent.frames
+    async def _missing(self) -> Pieces:
+        recent = None if self.position is None else self.topic.recent(self.position)
+        if recent is not None:
+            return recent.singles
+        # Only the whole list moves the position.
+        *first, last = self.topic.list_frames()
+        return [*((frame, self.position) for frame in first), (last, self.topic.position)]

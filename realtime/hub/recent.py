@@ -1,29 +1,34 @@
-"""What a topic keeps in memory to deliver: encoded events, and a ring of the recent ones.
+"""The frames that a topic keeps in memory: encoded events, and a ring buffer of the recent ones.
 
-Whoever resumes within the ring costs the store nothing, so a herd that comes back does not either.
+A client that resumes from a cursor in the ring costs the store nothing, and neither does a herd of
+clients that reconnect at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
+from typing import TypeAlias
 
 from realtime.protocol.encoders import Bundle, Frame, bundle, event_frame
 from realtime.protocol.events import Cursor, Event
 
-__all__ = ["EventFrame", "Frames", "RecentFrames"]
+__all__ = ["EventFrame", "Frames", "Pieces", "RecentFrames"]
 
-RING_EVENTS = 256  # recent frames kept for those who resume; never more than the topic keeps
+RING_EVENTS = 256  # recent frames kept for clients that resume; never more than the topic keeps
 RING_BYTES = 1024 * 1024
-BUNDLE_BYTES = 16 * 1024  # of frames that one who catches up gets as one piece
+BUNDLE_BYTES = 16 * 1024  # of frames that a client receives in one piece while it catches up
+
+#: Frames or bundles in their order, each with the client's position after it.
+Pieces: TypeAlias = Sequence[tuple[Frame | Bundle, Cursor | None]]
 
 
 class EventFrame(Frame):
     """The frame of a stored event.
 
     Attributes:
-        cursor: the event's.
+        cursor: the event's cursor.
     """
 
     __slots__ = ("cursor",)
@@ -34,11 +39,11 @@ class EventFrame(Frame):
 
 
 class Frames:
-    """A contiguous piece of a log, encoded, and the log's head when it was read.
+    """A contiguous range of a log, encoded.
 
     Attributes:
-        frames: in their order.
-        head: of the log, or as far as is known.
+        frames: the frames of the events, in the order of the log.
+        head: the log's head when the range was read, as far as is known.
     """
 
     __slots__ = ("_bundles", "frames", "head")
@@ -49,32 +54,32 @@ class Frames:
         self._bundles: list[tuple[Frame | Bundle, Cursor]] | None = None
 
     @property
-    def singles(self) -> Iterable[tuple[Frame | Bundle, Cursor]]:
-        """Each frame, and where its receiver is then."""
+    def singles(self) -> Pieces:
+        """The frames one by one."""
         return [(frame, frame.cursor) for frame in self.frames]
 
     @property
-    def bundles(self) -> Iterable[tuple[Frame | Bundle, Cursor]]:
+    def bundles(self) -> Pieces:
         """The frames in bundles of ``BUNDLE_BYTES`` and one frame more; made once for a herd."""
         if self._bundles is None:
             self._bundles = []
-            gathered: list[EventFrame] = []
+            frames: list[EventFrame] = []
             size = 0
             for frame in self.frames:
-                gathered.append(frame)
+                frames.append(frame)
                 size += frame.size
                 if size >= BUNDLE_BYTES or frame is self.frames[-1]:
-                    self._bundles.append((bundle(gathered), frame.cursor))
-                    gathered, size = [], 0
+                    self._bundles.append((bundle(frames), frame.cursor))
+                    frames, size = [], 0
         return self._bundles
 
 
 class RecentFrames:
-    """The newest frames of a topic, contiguous up to its position.
+    """A ring buffer of a topic's newest frames, contiguous up to the topic's position.
 
     Args:
         start: the cursor before the first frame.
-        max_events: how many the topic's log keeps; the ring never reaches further back.
+        max_events: how many events the topic's log keeps; the ring never reaches further back.
     """
 
     def __init__(self, start: Cursor, max_events: int) -> None:
@@ -82,11 +87,11 @@ class RecentFrames:
         self._start = start
         self._bytes = 0
         self._max_events = min(RING_EVENTS, max_events)
-        self._asked: tuple[Cursor, Frames] | None = None
+        self._last_answer: tuple[Cursor, Frames] | None = None
 
     def add(self, frame: EventFrame) -> None:
-        """Add the frame that follows the newest one; the oldest ones make room."""
-        self._asked = None
+        """Add the frame that follows the newest one, and drop the oldest ones beyond the limits."""
+        self._last_answer = None
         self._frames.append(frame)
         self._bytes += frame.size
         while len(self._frames) > self._max_events or self._bytes > RING_BYTES:
@@ -97,14 +102,15 @@ class RecentFrames:
     def after(self, cursor: Cursor) -> Frames | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it.
 
-        Those who ask for the same, as a herd does after a restart, get the same.
+        Consecutive calls with the same cursor, as a herd makes them after a restart, return the
+        same object.
         """
-        if self._asked is None or self._asked[0] != cursor:
+        if self._last_answer is None or self._last_answer[0] != cursor:
             frames = self._after(cursor)
             if frames is None:
                 return None
-            self._asked = cursor, Frames(frames, frames[-1].cursor if frames else cursor)
-        return self._asked[1]
+            self._last_answer = cursor, Frames(frames, frames[-1].cursor if frames else cursor)
+        return self._last_answer[1]
 
     def _after(self, cursor: Cursor) -> list[EventFrame] | None:
         if cursor == self._start:
@@ -115,7 +121,7 @@ class RecentFrames:
         return list(islice(self._frames, index + 1, None))
 
     def tag_at(self, seq: int) -> int | None:
-        """Return the tag of the event with a number; None if the ring does not have it."""
+        """Return the tag of the event with this number; None if it is not in the ring."""
         index = self._index(seq)
         return None if index is None else self._frames[index].cursor.tag
 

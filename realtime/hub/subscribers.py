@@ -1,97 +1,200 @@
-"""Those who are live on a topic, and what goes to all of them."""
+"""The live subscribers of a topic, and how a subscription catches up until it is live.
+
+A subscription is either *live*, and the topic pushes to it, or it *catches up*, and a task of its
+own pushes to it from the log, as fast as the client reads.
+It goes live in the turn of the loop in which its position equals the topic's, so that no event can
+come in between.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from realtime.hub.recent import EventFrame
-from realtime.protocol.encoders import Bundle, Frame, bundle
+from realtime.hub.recent import EventFrame, Pieces
+from realtime.protocol.encoders import Frame, bundle
 from realtime.protocol.events import Cursor
-from realtime.writers.asgi import AsgiWriter
-from realtime.writers.flusher import Flusher, Receiver
+from realtime.protocol.frames import CloseCode
+from realtime.writers.asgi import AsgiWriter, Piece, SlowReader
+from realtime.writers.flusher import Flusher, Recipient
 
-__all__ = ["Subscriber", "Subscribers"]
+if TYPE_CHECKING:
+    from realtime.hub.connection import Connection
+    from realtime.hub.topic import LiveTopic
+
+__all__ = ["BaseSubscription", "Subscriber", "Subscribers"]
+
+logger = logging.getLogger("realtime")
 
 
-class Subscriber(Receiver, Protocol):
+class Subscriber(Recipient, Protocol):
     """What a topic needs of a live subscription."""
 
     @property
     def writer(self) -> AsgiWriter:
-        """The way to its client."""
+        """The writer of its client."""
 
     def fall_behind(self, position: Cursor) -> None:
-        """Go on from the log after this cursor; called once the topic has let go."""
+        """Catch up from the log after this cursor; the topic has removed it from the live ones."""
 
 
 class Subscribers:
-    """The live part of a topic; used on the hub's loop only.
+    """The live subscribers of a topic, and the batch of frames for them; used on the hub's loop.
 
     Attributes:
-        live: who gets each event as it comes, with the way to its client.
-        last_spread: when something last went to them, on the loop's clock.
+        live: the live subscribers, with the writer of each.
+        last_push: when a batch was last pushed to them, on the loop's clock.
     """
 
     def __init__(self, flusher: Flusher) -> None:
         self.live: dict[Subscriber, AsgiWriter] = {}
-        self.last_spread = 0.0
+        self.last_push = 0.0
         self._flusher = flusher
-        self._outgoing: list[Frame] = []  # gathered, and not spread yet
-        self._before: Cursor | None = None  # the position before the first of them
+        self._batch: list[Frame] = []  # the frames of this turn
+        self._before: Cursor | None = None  # the topic's position before the batch
 
-    def gather(self, frame: Frame, before: Cursor | None) -> None:
-        """Take a frame for all who are live; what comes in one turn of the loop leaves together.
+    def push(self, frame: Frame, before: Cursor | None) -> None:
+        """Push a frame to all live subscribers; the frames of one turn leave as one batch.
 
         Args:
-            frame: what they get.
+            frame: what they receive.
             before: the topic's position without it.
         """
-        if not self._outgoing:
+        if not self._batch:
             self._before = before
-            self._flusher.call_before(self.spread)
-        self._outgoing.append(frame)
+            self._flusher.call_before_flush(self.push_batch)
+        self._batch.append(frame)
 
-    def spread(self) -> None:
-        """Let what was gathered go to all who are live."""
-        if not self._outgoing:
+    def push_batch(self) -> None:
+        """Push the frames of this turn now."""
+        if not self._batch:
             return
-        frames, self._outgoing = self._outgoing, []
-        self.last_spread = self._flusher.time()
-        left = partial(self._left_out, frames, self._before)
-        self._flusher.spread(bundle(frames), self.live, left)
+        frames, self._batch = self._batch, []
+        self.last_push = self._flusher.time()
+        on_full = partial(self._on_full, frames, self._before)
+        self._flusher.write_all(bundle(frames), self.live, on_full)
 
-    def _left_out(
-        self, frames: Sequence[Frame], before: Cursor | None, subscriber: Subscriber, taken: int
+    def _on_full(
+        self, frames: Sequence[Frame], before: Cursor | None, subscriber: Subscriber, accepted: int
     ) -> None:
-        """Leave behind who has taken only so many of these frames."""
-        # An ephemeral event is missed by one that is full: at most once.
-        if any(isinstance(frame, EventFrame) for frame in frames[taken:]):
-            places = [frame.cursor for frame in frames[:taken] if isinstance(frame, EventFrame)]
-            self._leave_behind(places[-1] if places else before, subscriber)
+        """Make a subscriber fall behind that accepted only some frames of a batch."""
+        # An ephemeral event is lost: it is delivered at most once.
+        if any(isinstance(frame, EventFrame) for frame in frames[accepted:]):
+            cursors = [frame.cursor for frame in frames[:accepted] if isinstance(frame, EventFrame)]
+            self._fall_behind(cursors[-1] if cursors else before, subscriber)
 
-    def _leave_behind(self, position: Cursor | None, subscriber: Subscriber, _: int = 0) -> None:
+    def _fall_behind(self, position: Cursor | None, subscriber: Subscriber, _: int = 0) -> None:
         assert position is not None
         del self.live[subscriber]
         subscriber.fall_behind(position)
 
-    def hand_out(self) -> None:
-        """Let everybody who is live have all that was delivered, in his queue at least."""
-        self.spread()
-        self._flusher.settle()
+    def push_reset(self, piece: Piece, before: Cursor) -> None:
+        """Push what takes the live subscribers over a gap in the log.
 
-    def admit(self, subscriber: Subscriber) -> None:
-        """Let somebody be live whose position is the topic's."""
-        self.spread()  # which it has already
+        Args:
+            piece: a reset, or the member list.
+            before: the topic's position before the gap. A subscriber whose buffer is full catches
+                up from there.
+        """
+        self._flusher.write_all(piece, self.live, partial(self._fall_behind, before))
+
+    def queue_pending(self) -> None:
+        """Flush pending frames into every live subscriber's queue."""
+        self.push_batch()
+        self._flusher.end_pass()
+
+    def add_live(self, subscriber: Subscriber) -> None:
+        """Add a live subscriber, whose position equals the topic's."""
+        self.push_batch()  # of events that it has already
         self.live[subscriber] = subscriber.writer
 
-    def dismiss(self, subscriber: Subscriber) -> None:
-        """Let somebody be live no more, if he is."""
+    def remove_live(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber from the live ones, if it is one of them."""
         if subscriber in self.live:
-            self._flusher.settle()
+            self._flusher.end_pass()
             self.live.pop(subscriber, None)
 
-    def spread_over(self, piece: Frame | Bundle, before: Cursor) -> None:
-        """Give all who are live what carries them over a hole behind a position, or leave them."""
-        self._flusher.spread(piece, self.live, partial(self._leave_behind, before))
+
+class BaseSubscription:
+    """A client's subscription to one topic's log: live, or catching up.
+
+    Attributes:
+        connection: the client's.
+        writer: the connection's.
+        topic: the live topic that it follows.
+        position: the cursor up to which the client caught up; not updated while live.
+        ended: it is unsubscribed.
+    """
+
+    __slots__ = ("_task", "connection", "ended", "position", "topic", "writer")
+
+    def __init__(self, connection: Connection, topic: LiveTopic) -> None:
+        """Take over one follower of the topic; ``end()`` releases it."""
+        self.connection = connection
+        self.writer = connection.writer
+        self.topic = topic
+        self.position: Cursor | None = None
+        self.ended = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def catching_up(self) -> asyncio.Task[None] | None:
+        """The task that catches up from the log; None while live."""
+        return None if self._task is None or self._task.done() else self._task
+
+    def push(self, frame: Frame) -> bool:
+        """Queue a live frame; return False if the connection's buffer is full."""
+        return self.connection.push(frame)
+
+    def fall_behind(self, position: Cursor) -> None:
+        """Catch up from the log after this cursor, as the client reads what is queued."""
+        self.position = position
+        self._advance()
+
+    def end(self) -> None:
+        """Unsubscribe; what is written already still arrives. Idempotent."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._task is not None:
+            self._task.cancel()
+        self.topic.remove_live(self)
+        self.topic.hub.release(self.topic)
+
+    def _advance(self, pieces: Pieces = ()) -> None:
+        """Go live if nothing is missing, else catch up; ``pieces`` were read already."""
+        if self.ended:
+            return
+        if not pieces and self.position == self.topic.position:
+            self.topic.add_live(self)
+        else:
+            self._task = self.topic.hub.loop.create_task(self._run(pieces))
+
+    async def _run(self, pieces: Pieces) -> None:
+        try:
+            await self._catch_up(pieces)
+        except SlowReader:
+            self.connection.close(CloseCode.SLOW)
+        except Exception:
+            logger.exception("the replay of %s failed", self.topic.name)
+            self.connection.close(CloseCode.FAILED)
+
+    async def _catch_up(self, pieces: Pieces) -> None:
+        """Push what is missing until the position equals the topic's, and go live in that turn."""
+        while not self.writer.closed:
+            for piece, cursor in pieces:
+                await self.connection.push_paced(piece)
+                self.position = cursor
+            # With a full buffer it would fall behind again at the next event.
+            await self.connection.drain()
+            if self.position == self.topic.position:
+                self.topic.add_live(self)
+                return
+            pieces = await self._missing()
+
+    async def _missing(self) -> Pieces:
+        """Return what the client is missing after its position."""
+        raise NotImplementedError("of a subclass")

@@ -1,10 +1,9 @@
-"""A topic that this process follows: its position, its live subscriptions, joining and repair.
+"""A topic that this process follows: its position, its live subscribers, joining and repair.
 
-The position is the cursor of the last event that the live subscriptions were given.
-Events come from wake-ups, in whatever order and however often the layer delivers them, and from
-reads of the log; of both only the event that is next to the position is delivered.
-What cannot be continued is read from the log by one repair at a time; what the log cannot continue
-either is a reset.
+The position is the cursor of the last event that was delivered to the live subscribers.
+Events arrive in wake-ups, in any order and any number of times, and in reads of the log. Of both,
+only the event right after the position is delivered.
+A gap is filled from the log by a repair, one at a time; a gap that the log cannot fill is a reset.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from realtime.broadcast import Wakeup
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.hub.recent import EventFrame, Frames, RecentFrames
 from realtime.hub.subscribers import Subscribers
+from realtime.outage import Outage
 from realtime.protocol.encoders import Frame, event_frame
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import Reset, reset
@@ -29,91 +29,106 @@ __all__ = ["LiveTopic", "reset_reason"]
 
 logger = logging.getLogger("realtime")
 
-EARLY_SECONDS = 0.010  # that an event waits for those before it, which are likely on their way
-EARLY_EVENTS = 1_000  # that wait; beyond that the repair reads them from the log
-EARLY_BYTES = 1024 * 1024  # that they have together
-IN_FLIGHT_SECONDS = 0.050  # that a head check leaves to a wake-up before it counts as lost
+EARLY_SECONDS = 0.010  # that an early event waits for the ones before it, likely on their way
+EARLY_EVENTS = 1_000  # held at most; a repair reads the ones beyond from the log
+EARLY_BYTES = 1024 * 1024  # held at most
+IN_FLIGHT_SECONDS = 0.050  # that a head check waits for a wake-up before it counts as lost
 RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
 
 
 def reset_reason(error: CursorExpired) -> Reset:
-    """Say in the protocol's words why a log cannot be read on."""
-    same_life = error.head.epoch == error.cursor.epoch and not error.contradicts
-    return Reset.TRIMMED if same_life else Reset.RESTARTED
+    """Return the protocol's reason for a log that cannot be continued from a cursor."""
+    same_epoch = error.head.epoch == error.cursor.epoch and not error.contradicts
+    return Reset.TRIMMED if same_epoch else Reset.RESTARTED
 
 
 class LiveTopic(Subscribers):
-    """A topic of this process's hub; used on the hub's loop only."""
+    """A topic of this process's hub; used on the hub's loop only.
+
+    Attributes:
+        hub: the hub that follows the topic.
+        name: of the topic, or of an internal log.
+        joined: done once the topic has a position; fails if the head could not be read.
+        closed: the hub follows it no longer.
+        followers: how many subscriptions hold it; written by the hub, as are those below.
+        in_group: the hub's channel is in the topic's group.
+        is_being_added: a ``group_add()`` is in progress.
+        group_added: when the group was last joined, on the loop's clock.
+        next_check: when the head is to be checked next, on the loop's clock.
+        linger: the timer that drops the topic, while it has no followers.
+    """
 
     def __init__(self, hub: Hub, name: str, max_events: int) -> None:
         super().__init__(hub.flusher)
         self.hub = hub
         self.name = name
-        self.followers = 0
         self.joined: asyncio.Future[None] = hub.loop.create_future()
+        self.closed = False
+        self.followers = 0
         self.in_group = False
         self.is_being_added = False
         self.group_added = 0.0
         self.next_check = 0.0
         self.linger: asyncio.TimerHandle | None = None
-        self.closed = False
-        self._max_events = max_events
-        self._position: Cursor | None = None
-        self._ring: RecentFrames | None = None
+        self._max_events = max_events  # that the log keeps, and the ring at most
+        self._position: Cursor | None = None  # None until joined
+        self._ring: RecentFrames | None = None  # None until joined
+        # Events ahead of the position by number, each with its predecessor's tag.
         self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._wanted = 0  # a seq that the log has, as a head check saw
-        self._repair: asyncio.Task[None] | None = None
-        self._doubted = False  # something arrived that a repair under way may not have seen
-        self._reads: dict[Cursor, asyncio.Task[Frames]] = {}
+        self._head_seq = 0  # the log's head, as far as head checks saw it since the last repair
+        self._repair_timer: asyncio.TimerHandle | None = None
+        self._repair_task: asyncio.Task[None] | None = None
+        self._repaired: asyncio.Future[None] | None = None  # done when the current repair ends
+        self._repair_again = False  # the current repair may have read the log too early
+        self._reads: dict[Cursor, asyncio.Task[Frames]] = {}  # in progress, by where they begin
 
     @property
     def position(self) -> Cursor:
-        """The cursor of the last event delivered; there is one once ``joined`` is done."""
+        """The cursor of the last event delivered; available once ``joined`` is done."""
         assert self._position is not None
         return self._position
 
     async def where_to_start(self, head: Cursor) -> Cursor:
-        """Return the place at which to begin, as the head was when the group was joined."""
+        """Return the position to start at: the head that was read after the group was joined."""
         return head
 
     def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
-        """Encode a stored event, once for all who follow."""
+        """Encode a stored event, once for all followers."""
         return EventFrame(event, cursor)
 
     def start(self, head: Cursor) -> None:
-        """Begin at a head that was read after the group was joined."""
+        """Start at a head that was read after the group was joined."""
         self._restart(head)
         if not self.joined.done():
             self.joined.set_result(None)
         self._deliver_early()
 
     def fail(self, error: Exception) -> None:
-        """Tell those who wait for the join that it failed."""
+        """Fail the join for everyone who waits for it."""
         if not self.joined.done():
             self.joined.set_exception(error)
-            self.joined.exception()  # retrieved: there may be nobody left who waits
+            self.joined.exception()  # retrieved, in case no waiter is left
 
     def close(self) -> None:
-        """Let go of timers and tasks; nothing begins any more."""
+        """Stop timers and tasks; no new ones start."""
         self.closed = True
-        for handle in (self._timer, self.linger):
+        for handle in (self._repair_timer, self.linger):
             if handle is not None:
                 handle.cancel()
-        for task in (self._repair, *self._reads.values()):
+        for task in (self._repair_task, *self._reads.values()):
             if task is not None:
                 task.cancel()
-        self.fail(StoreError("the server shuts down"))
+        self.fail(StoreError("the server is shutting down"))
 
     # Wake-ups
 
     def receive(self, wakeup: Wakeup) -> None:
-        """Take a wake-up: deliver what is next, hold what is early, doubt what disagrees."""
+        """Deliver the events that come next, hold early ones, repair on a contradiction."""
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
-                self.gather(Frame(event_frame(event)), self._position)
+                self.push(Frame(event_frame(event)), self._position)
                 continue
             self._offer(event, event.cursor, previous)
             previous = event.cursor.tag
@@ -121,17 +136,17 @@ class LiveTopic(Subscribers):
     def _offer(self, event: Event, cursor: Cursor, previous: int | None) -> None:
         position = self._position
         if position is None:
-            self._hold(event, cursor, previous)  # joining: the head will tell what is new
+            self._hold(event, cursor, previous)  # joining: the head decides which events are new
         elif cursor.epoch != position.epoch:
-            self.suspect()  # a new epoch is believed from the store, never from a wake-up
+            self.force_repair()  # a new epoch is believed from the store, never from a wake-up
         elif cursor.seq <= position.seq:
             if self._contradicts(cursor):
-                self.suspect()
+                self.force_repair()
         elif cursor.seq > position.seq + 1:
             self._hold(event, cursor, previous)
             self._repair_in(EARLY_SECONDS)
         elif previous != position.tag:
-            self.suspect()  # the number continues, the log does not: it was rewound
+            self.force_repair()  # the number follows, the tag does not: rewound
         else:
             self._deliver(self.make_frame(event, cursor))
             self._deliver_early()
@@ -152,34 +167,34 @@ class LiveTopic(Subscribers):
             self._early_bytes += frame.size
 
     def _deliver_early(self) -> None:
-        """Deliver the held events that continue the position; forget those that are behind it."""
+        """Deliver the held events that follow the position, and drop those behind it."""
         while (held := self._early.pop(self.position.seq + 1, None)) is not None:
             frame, previous = held
             self._early_bytes -= frame.size
             if previous != self.position.tag:
-                self.suspect()
+                self.force_repair()
                 break
             self._deliver(frame)
         self._prune_early()
         if self._early:
             self._repair_in(EARLY_SECONDS)
 
-    def _prune_early(self, unknown: Collection[int] = ()) -> None:
-        """Forget the held events that cannot follow the position, and those named."""
+    def _prune_early(self, outdated: Collection[int] = ()) -> None:
+        """Drop the held events that cannot follow the position, and those with these numbers."""
         if not self._early:
             return
         position = self.position
         self._early = {
             seq: held
             for seq, held in self._early.items()
-            if seq > position.seq and held[0].cursor.epoch == position.epoch and seq not in unknown
+            if seq > position.seq and held[0].cursor.epoch == position.epoch and seq not in outdated
         }
         self._early_bytes = sum(frame.size for frame, _ in self._early.values())
 
     # Delivery
 
     def _deliver(self, frame: EventFrame) -> None:
-        self.gather(frame, self._position)
+        self.push(frame, self._position)
         self._position = frame.cursor
         if self._ring is not None:
             self._ring.add(frame)
@@ -187,16 +202,16 @@ class LiveTopic(Subscribers):
     def _restart(self, head: Cursor) -> None:
         self._position = head
         self._ring = RecentFrames(head, self._max_events)
-        self._wanted = 0
+        self._head_seq = 0
         self._prune_early()
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
-        self.spread()
+        self.push_batch()
         before = self.position
         self._restart(head)
         frame = Frame(reset(self.name, head, reason), (self.name, head))
-        # One that is full meets the same hole when it catches up, and is told then.
-        self.spread_over(frame, before)
+        # A client whose buffer is full meets the same gap, and its reset, when it catches up.
+        self.push_reset(frame, before)
         self._deliver_early()
 
     # Reading
@@ -206,16 +221,16 @@ class LiveTopic(Subscribers):
         return None if self._ring is None else self._ring.after(after)
 
     async def read(self, after: Cursor) -> Frames:
-        """Read the log after a cursor; those who ask for the same at the same time share a read.
+        """Read the log after a cursor; concurrent calls with the same cursor share a read.
 
         Raises:
-            CursorExpired: the log cannot be read on from there.
-            StoreError: it cannot be read now.
+            CursorExpired: the log cannot be continued from this cursor; reset the client.
+            StoreError: the log cannot be read now; try again.
         """
         task = self._reads.get(after)
         if task is None:
             if self.closed:
-                raise StoreError(f"{self.name} is followed no more")
+                raise StoreError(f"{self.name} is no longer followed")
             task = self._reads[after] = self.hub.loop.create_task(self._read(after))
             task.add_done_callback(lambda done: self._forget_read(after, done))
         return await asyncio.shield(task)
@@ -223,111 +238,134 @@ class LiveTopic(Subscribers):
     def _forget_read(self, after: Cursor, task: asyncio.Task[Frames]) -> None:
         self._reads.pop(after, None)
         if not task.cancelled():
-            task.exception()  # retrieved: those who waited may be gone
+            task.exception()  # retrieved, in case no caller is left
 
     async def _read(self, after: Cursor) -> Frames:
         page = await self.hub.store.aread(self.name, after)
         frames = [self.make_frame(e, e.cursor) for e in page.events if e.cursor]
-        self._absorb(after, frames)
+        self._deliver_read(after, frames)
         return Frames(frames, page.head)
 
-    def _absorb(self, after: Cursor, frames: Sequence[EventFrame]) -> None:
-        """Deliver what a read found beyond the position, if it is from the position's log."""
+    def _deliver_read(self, after: Cursor, frames: Sequence[EventFrame]) -> None:
+        """Deliver what a read found after the position, if it is from the same log."""
         position = self.position
         cursors = [after, *(frame.cursor for frame in frames)]
         rewound = any(c.seq == position.seq and c.tag != position.tag for c in cursors)
         if after.epoch != position.epoch or rewound:
-            self.suspect()
+            self.force_repair()
             return
         for frame in frames:
             if frame.cursor.seq == self.position.seq + 1:
                 self._deliver(frame)
         self._deliver_early()
 
-    # Doubt and repair
+    # Repair
 
     def check(self, head: Cursor, known: Cursor) -> bool:
-        """Compare a head with the position from before it was read; tell whether it found news.
+        """Compare the head with the position, and repair if they disagree.
 
-        A head in front of the position may be a wake-up in flight, so that gets a moment more.
+        An event after the position may be in a wake-up that is still on its way, which gets
+        ``IN_FLIGHT_SECONDS`` to arrive.
+
+        Args:
+            head: the log's head.
+            known: the position before the head was read.
+
+        Returns:
+            Whether they disagree.
         """
         position = self.position
         if self.closed or position.epoch != known.epoch:
-            return False  # reset meanwhile; the next check compares anew
+            return False  # reset meanwhile; the next check compares again
         if head.epoch != known.epoch or head.seq < known.seq:
-            self.suspect()
+            self.force_repair()
         elif head.seq > position.seq:
-            self._wanted = max(self._wanted, head.seq)
+            self._head_seq = max(self._head_seq, head.seq)
             self._repair_in(IN_FLIGHT_SECONDS)
         elif self._contradicts(head):
-            self.suspect()
+            self.force_repair()
         else:
             return False
         return True
 
-    def suspect(self) -> None:
-        """Read the log at once: what arrived does not agree with what was delivered."""
-        # A repair under way may have read the log before the change was there.
-        self._doubted = True
+    def force_repair(self) -> None:
+        """Repair at once: what arrived contradicts what was delivered."""
+        # The current repair may have read the log before the change.
+        self._repair_again = True
         self.repair()
 
     def _repair_in(self, seconds: float) -> None:
-        if self._repair is not None or self.closed:
-            return  # the repair looks at what is left when it ends
+        if self._repaired is not None or self.closed:
+            return  # a repair checks what is left when it ends
         loop = self.hub.loop
-        if self._timer is not None:
-            if self._timer.when() <= loop.time() + seconds:
+        if self._repair_timer is not None:
+            if self._repair_timer.when() <= loop.time() + seconds:
                 return
-            self._timer.cancel()
-        self._timer = loop.call_later(seconds, self._repair_if_stuck)
+            self._repair_timer.cancel()
+        self._repair_timer = loop.call_later(seconds, self._repair_if_needed)
 
-    def _repair_if_stuck(self) -> None:
-        self._timer = None
-        if self._early or self.position.seq < self._wanted:
+    def _repair_if_needed(self) -> None:
+        self._repair_timer = None
+        if self._is_behind:
             self.repair()
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the log is known to have events after the position."""
+        return bool(self._early) or self.position.seq < self._head_seq
+
     def repair(self) -> None:
-        """Read from the position to the head, and deliver or reset; one at a time."""
-        if self._repair is None and not self.closed:
-            self._repair = self.hub.loop.create_task(self._run_repair())
+        """Read from the position to the head, and deliver or reset; one repair at a time."""
+        if self._repaired is None and not self.closed:
+            self._repaired = self.hub.loop.create_future()
+            self._start_repair()
 
-    async def settle(self, head: Cursor) -> None:
-        """Bring the position to where it agrees with a head of the store's.
+    def _start_repair(self) -> None:
+        self._repair_task = self.hub.loop.create_task(self._run_repair())
+        # A callback, since an eager task may end before the assignment above.
+        self._repair_task.add_done_callback(self._repair_done)
 
-        For a subscription that saw the store disagree: going live before the hub has seen the same
-        would bring the client a second reset.
+    def _repair_done(self, task: asyncio.Task[None]) -> None:
+        if self._repair_again and not self.closed:
+            self._start_repair()
+            return
+        repaired, self._repaired, self._repair_task = self._repaired, None, None
+        assert repaired is not None
+        if task.cancelled():
+            repaired.cancel()
+        else:
+            repaired.set_result(None)
+        if self._is_behind:
+            self._repair_in(EARLY_SECONDS)
+
+    async def reconcile(self, head: Cursor) -> None:
+        """Repair until the position agrees with a head that a subscription saw in the store.
+
+        A subscription that went live before the hub has seen the same would receive a second reset.
         """
         if head == self.position or self.recent(head) is not None:
-            return  # the position went on from there
-        self.suspect()
-        if self._repair is not None:
-            await asyncio.shield(self._repair)
+            return  # the position is there, or after it
+        self.force_repair()
+        if self._repaired is not None:
+            await asyncio.shield(self._repaired)
 
     async def _run_repair(self) -> None:
-        delay = RETRY_SECONDS[0]
-        try:
-            while True:
-                try:
-                    self._doubted, self._wanted = False, 0
-                    held = tuple(self._early)
-                    await self._repair_once()
-                    # An event is in the log before its wake-up goes out: what is still early after
-                    # a whole read is from a log that is no more.
-                    self._prune_early(held)
-                    if not self._doubted:
-                        return
-                except StoreError as error:
-                    if delay == RETRY_SECONDS[0]:
-                        logger.warning("%s waits for its store: %s", self.name, error)
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, RETRY_SECONDS[1])
-                except Exception:
-                    logger.exception("repair of %s failed", self.name)
-                    await asyncio.sleep(RETRY_SECONDS[1])
-        finally:
-            self._repair = None
-            if self._early or self.position.seq < self._wanted:
-                self._repair_in(EARLY_SECONDS)
+        outage = Outage(f"{self.name} waits for its store: %s", backoff=RETRY_SECONDS)
+        while True:
+            try:
+                self._repair_again, self._head_seq = False, 0
+                held = tuple(self._early)
+                await self._repair_once()
+                # An event is in the log before its wake-up goes out: what is still early after
+                # a complete read is from a log that no longer exists.
+                self._prune_early(held)
+                if not self._repair_again:
+                    return
+            except StoreError as error:
+                await asyncio.sleep(outage.failed(error))
+            except Exception:
+                logger.exception("the repair of %s failed", self.name)
+                await asyncio.sleep(RETRY_SECONDS[1])
 
     async def _repair_once(self) -> None:
         while True:
@@ -336,7 +374,7 @@ class LiveTopic(Subscribers):
                 page = await self._read(start)
             except CursorExpired as error:
                 if self.position != start:
-                    continue  # a wake-up carried it on meanwhile: ask from there
+                    continue  # a wake-up moved the position meanwhile: read from there
                 if error.contradicts:
                     head = await self.hub.store.arenew(self.name, start.epoch)
                     await self._reset(head, Reset.RESTARTED)

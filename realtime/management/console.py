@@ -53,7 +53,7 @@ class _Printer(AsgiWriter):
     missed meanwhile it reads from the log.
     """
 
-    takes_bundles = False
+    accepts_bundles = False
 
     def __init__(self, show: Callable[[str], None]) -> None:
         super().__init__(_nowhere)
@@ -224,7 +224,7 @@ class Listener(Console):
 
     def end(self) -> None:
         """Show nothing more."""
-        self._printer.abandon()
+        self._printer.abort()
         super().end()
 
     def _announcer(self, topic: str) -> Callable[[Cursor, bool | None, int], None]:

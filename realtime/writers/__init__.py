@@ -1,1 +1,1 @@
-"""How bytes reach a socket."""
+"""Writers: how frames become bytes and reach the socket of a client."""

@@ -1,9 +1,9 @@
-"""Write to a client through ASGI ``send``: works on every server.
+"""Write to a client through ASGI ``send``, which works on every server.
 
-``write()`` never waits: what is written waits for the end of the turn, in which all that waits for
-a client leaves together (``writers/flusher.py``).
-Here one task sends it and ends when nothing is left, so an idle connection has none.
-What a frame looks like on its way is the writer's ``Form``.
+``write()`` never waits: it queues the frame, and all that is queued for a client leaves together
+at the end of the turn of the loop (``writers/flusher.py``).
+A task sends what is queued and ends when the queue is empty, so an idle connection has no task.
+How a frame is encoded for a client is the writer's ``Framing``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import sys
 import types
+from collections import deque
 from collections.abc import (
     Awaitable,
     Callable,
@@ -22,13 +23,15 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from realtime.exceptions import RealtimeError
 from realtime.protocol.encoders import Bundle, Frame, Wire
-from realtime.writers.flusher import Flusher
 
-__all__ = ["AsgiWriter", "Form", "Message", "Piece", "Send", "SlowReader", "WebSocketForm"]
+if TYPE_CHECKING:
+    from realtime.writers.flusher import Flusher, WritePath
+
+__all__ = ["AsgiWriter", "Framing", "Message", "Piece", "Send", "SlowReader", "WebSocketFraming"]
 
 logger = logging.getLogger("realtime")
 
@@ -37,74 +40,76 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Piece: TypeAlias = Frame | Bundle
 
 STALL_SECONDS = 10.0  # without a byte drained, after which a client counts as gone
-POLL_SECONDS = (0.002, 0.05)  # between looks at what is unsent while a replay waits: first, at most
-CLOSE_SECONDS = 5.0  # that a close waits for the frames before it
+POLL_SECONDS = (0.002, 0.05)  # between checks of what is unsent in drain(): first, and at most
+CLOSE_SECONDS = 5.0  # to wait for the frames before a close, and for the close itself
 
 
 class SlowReader(RealtimeError):
     """Nothing was drained for ``STALL_SECONDS``: the client does not read."""
 
 
-class Form(Protocol):
-    """How frames travel to one client."""
+class Framing(Protocol):
+    """How frames are encoded for one client."""
 
     @property
-    def shared(self) -> Wire | None:
-        """The form whose bytes are the same for all such clients; None if it has its own."""
+    def wire_format(self) -> Wire | None:
+        """The format whose bytes many clients share; None if the client's bytes are its own."""
 
     @property
-    def extra(self) -> int:
-        """About how many bytes each frame has besides its text, for a client that has its own."""
+    def overhead(self) -> int:
+        """About how many bytes each frame needs besides its text, if the bytes are not shared."""
 
-    def own(self, frames: Iterable[Frame]) -> bytes:
-        """Return the bytes on the wire for a client that has its own."""
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """Return the bytes that carry the frames to this client, if they are not shared."""
 
     def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
         """Return the ASGI messages that carry frames, and the size of each in bytes."""
 
-    def ending(self, code: int) -> Message:
-        """Return what ends the connection; ``code`` is a close code of the protocol."""
+    def close_message(self, code: int) -> Message:
+        """Return the ASGI message that ends the connection with a close code of the protocol."""
 
 
 def frames_of(queue: Sequence[Piece]) -> Sequence[Frame]:
-    """Return the frames of all that is queued."""
+    """Return the frames of all pieces in a queue."""
     if len(queue) == 1:
         return queue[0].frames
     return [frame for piece in queue for frame in piece.frames]
 
 
-class WebSocketForm:
-    """Each frame in a text frame."""
+class WebSocketFraming:
+    """Each frame as a WebSocket text frame."""
 
     __slots__ = ()
 
-    shared = Wire.WEBSOCKET
-    extra = 0
+    wire_format = Wire.WEBSOCKET
+    overhead = 0
 
-    def own(self, frames: Iterable[Frame]) -> bytes:
-        """Return the frames' bytes, which are the same for everybody."""
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """Return the frames' bytes, which are the same for every client."""
         return b"".join([frame.wire(Wire.WEBSOCKET) for frame in frames])
 
     def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
-        """Return a message for each: ASGI has none that carries several."""
+        """Return one message for each frame: an ASGI message cannot carry several."""
         return [({"type": "websocket.send", "text": frame.text}, frame.size) for frame in frames]
 
-    def ending(self, code: int) -> Message:
+    def close_message(self, code: int) -> Message:
         """Return the message of a close frame."""
         return {"type": "websocket.close", "code": code}
 
 
-WEBSOCKET_FORM = WebSocketForm()
+WEBSOCKET_FRAMING = WebSocketFraming()
 
 
-def _begin_soon(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
     return asyncio.get_running_loop().create_task(coroutine)
 
 
-def begin_at_once(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-    """Run a coroutine until it has to wait; return the task that it is from then on.
+def start_eagerly(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    """Run a coroutine until it has to wait, and return the task that runs the rest.
 
-    None if it did not have to wait, and most sends do not: a task costs more than what it does.
+    Returns:
+        None if the coroutine did not have to wait. Most sends do not, and a task costs more than
+        the send.
     """
     loop = asyncio.get_running_loop()
     if sys.version_info >= (3, 12):
@@ -114,12 +119,12 @@ def begin_at_once(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | 
         future = coroutine.send(None)
     except StopIteration:
         return None
-    return loop.create_task(_go_on(coroutine, future))
+    return loop.create_task(_resume(coroutine, future))
 
 
 @types.coroutine
-def _go_on(coroutine: Coroutine[Any, Any, None], future: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that has begun and waits for a future."""
+def _resume(coroutine: Coroutine[Any, Any, None], future: Any) -> Generator[Any, Any, None]:
+    """Run the rest of a coroutine that waits for a future."""
     while True:
         try:
             result = yield future
@@ -133,226 +138,265 @@ def _go_on(coroutine: Coroutine[Any, Any, None], future: Any) -> Generator[Any, 
             return
 
 
-def _may_begin_at_once(send: Send) -> bool:
-    """Tell whether a server's ``send()`` may begin outside of a task.
+def _can_start_eagerly(send: Send) -> bool:
+    """Tell whether a server's ``send()`` may start outside of a task.
 
-    Before Python 3.12 there is no task that begins at once, and what is inside could ask for its
-    task, as ``asyncio.timeout()`` does; uvicorn's does not.
+    Before Python 3.12 no task starts eagerly, and a ``send()`` that asks for its task, as
+    ``asyncio.timeout()`` does, would fail. The ``send()`` of uvicorn does not ask.
     """
     server = type(getattr(send, "__self__", None)).__module__
     return sys.version_info >= (3, 12) or server.startswith("uvicorn.")
 
 
 class AsgiWriter:
-    """The way to one client; used on its loop only.
+    """Writes to one client; used on its loop only.
+
+    Only writers set the attributes of a writer; the flusher reads them.
 
     Attributes:
         closed: nothing is written any more.
-        queue: what waits for the flush.
-        ready: writes bytes to the socket and returns how many it took; None while something
-            waits before them, and on servers that have no such way.
-        shared: the form whose bytes it takes; see ``Form``.
-        room: bytes that may be queued without a look at ``unsent``; at most what is free.
-        last_flush: when something last left, on the loop's clock.
+        queue: the pieces that wait for the flush.
+        send_direct: writes bytes to the socket and returns how many it took; None while something
+            waits before them, and on servers without direct access to the socket.
+        wire_format: the format whose bytes the client shares with others; see ``Framing``.
+        available: bytes that can be queued before ``unsent`` has to be measured again; never more
+            than the buffer limit has left.
+        last_flush: when the queue was last flushed, on the loop's clock.
     """
 
-    #: May several frames be written as one bundle?
-    takes_bundles = True
+    #: Can several frames be written as one bundle?
+    accepts_bundles = True
 
     __slots__ = (
-        "_begin",
-        "_failed",
+        "_dequeued",
         "_flusher",
-        "_form",
-        "_handed",
+        "_framing",
+        "_in_flight",
         "_limit",
+        "_on_failure",
         "_send",
+        "_start",
         "_task",
-        "_under_way",
+        "available",
         "closed",
         "last_flush",
         "queue",
-        "ready",
-        "room",
-        "shared",
+        "send_direct",
+        "wire_format",
     )
 
-    def __init__(self, send: Send, form: Form | None = None) -> None:
+    def __init__(self, send: Send, framing: Framing | None = None) -> None:
         self._send = send
-        self._form = form or WEBSOCKET_FORM
+        self._framing = framing or WEBSOCKET_FRAMING
         self._flusher: Flusher | None = None
-        self._failed: Callable[[], None] | None = None
+        self._on_failure: Callable[[], None] | None = None
         self._limit = 0
-        self._handed = 0  # bytes that left the queue since the beginning
-        self._under_way = 0  # of those, what the server was not given yet
-        self._task: asyncio.Task[None] | None = None
-        self._begin = begin_at_once if _may_begin_at_once(send) else _begin_soon
+        self._dequeued = 0  # bytes that have left the queue
+        self._in_flight = 0  # of those, bytes that the server has not received yet
+        self._task: asyncio.Task[None] | None = None  # runs _send_queue() while that has to wait
+        self._start = start_eagerly if _can_start_eagerly(send) else _start_task
         self.queue: list[Piece] = []
-        self.ready: Callable[[bytes], int] | None = None
-        self.shared = self._form.shared
-        self.room = 0
+        self.send_direct: Callable[[bytes], int] | None = None
+        self.wire_format = self._framing.wire_format
+        self.available = 0
         self.last_flush = 0.0
         self.closed = False
 
-    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
-        """Be flushed together with others.
+    def attach(self, flusher: Flusher, limit: int, on_failure: Callable[[], None]) -> None:
+        """Connect the writer to the flusher of its loop; call this before ``write()``.
 
         Args:
-            flusher: of the loop.
-            limit: bytes that may be unsent before ``room`` is none.
-            failed: closes the connection; called once, when writing to it has become impossible.
+            flusher: the flusher of the loop.
+            limit: bytes that can be unsent before the buffer counts as full.
+            on_failure: closes the connection; called once, when a write fails.
         """
         self._flusher = flusher
-        self._failed = failed
+        self._on_failure = on_failure
         self._limit = limit
         self.last_flush = flusher.time()
-        self.look()
+        self.refresh_available()
 
     @property
     def unsent(self) -> int:
         """Bytes that were written and that the kernel has not taken, as far as is known."""
-        return self._queued() + self._under_way + self._buffered()
+        return self._queued() + self._in_flight + self._buffered()
 
     def _queued(self) -> int:
-        """Return the bytes that are queued."""
-        queue, extra = self.queue, self._form.extra
-        if extra:
-            return sum([frame.size + extra for frame in frames_of(queue)])
+        """Return the bytes in the queue."""
+        queue, overhead = self.queue, self._framing.overhead
+        if overhead:
+            return sum([frame.size + overhead for frame in frames_of(queue)])
         return queue[0].size if len(queue) == 1 else sum([piece.size for piece in queue])
 
     def _buffered(self) -> int:
-        """Return the bytes that the server keeps, where that can be known."""
+        """Return the bytes in the server's buffer, where they can be counted."""
         return 0
 
-    def look(self) -> None:
-        """Find out how much room there is."""
-        self.room = 0 if self.closed else self._limit - self.unsent
+    def refresh_available(self) -> None:
+        """Measure what is unsent, and set ``available``."""
+        self.available = 0 if self.closed else self._limit - self.unsent
 
     def fits(self, size: int, limit: int) -> bool:
-        """Tell whether with so many bytes more at most ``limit`` would be unsent.
+        """Tell whether at most ``limit`` bytes would be unsent after ``size`` bytes more.
 
-        Looks only when it has to: what was queued since the last look is known.
+        Measures only if the bytes written since the last measurement leave it open.
         """
-        if self.closed or self._limit - self.room + size <= limit:
+        if self.closed or self._limit - self.available + size <= limit:
             return True
-        self.look()
-        return self._limit - self.room + size <= limit
+        self.refresh_available()
+        return self._limit - self.available + size <= limit
 
-    def write(self, frame: Piece) -> None:
-        """Queue a frame, or a bundle; it leaves at the end of the turn."""
+    def write(self, piece: Piece) -> None:
+        """Queue a frame or a bundle; it leaves at the end of the turn."""
         if self.closed:
             return
         assert self._flusher is not None, "attach() comes first"
         if not self.queue:
-            self.ready = None
+            self.send_direct = None
             self._flusher.add(self)
-        self.queue.append(frame)
-        self.room -= self.need(frame)
+        self.queue.append(piece)
+        self.available -= self.wire_size(piece)
 
-    def need(self, piece: Piece) -> int:
-        """Return about how many bytes a piece takes on its way to this client."""
-        return piece.size + self._form.extra * len(piece.frames)
+    @staticmethod
+    def queue_for_all(
+        piece: Piece, writers: Iterable[AsgiWriter], to_flush: deque[AsgiWriter]
+    ) -> list[int]:
+        """Queue a piece for many clients, without a call for each of them.
 
-    def take_list(self, frames: Sequence[Frame]) -> bool:
-        """Write frames that belong together; False, and nothing is written, if they do not fit."""
+        Args:
+            piece: a frame or a bundle.
+            writers: the clients' writers.
+            to_flush: receives the writers whose queue was empty, and which now need a flush.
+
+        Returns:
+            The indexes of the writers that have no room for it; nothing was queued there.
+        """
+        size = piece.size
+        full: list[int] = []
+        for index, writer in enumerate(writers):
+            try:
+                need = size if writer.wire_format is not None else writer.wire_size(piece)
+                if writer.available < need:
+                    writer.refresh_available()
+                if writer.available < need:
+                    full.append(index)
+                    continue
+                writer.available -= need
+                writer.send_direct = None
+                if not writer.queue:
+                    to_flush.append(writer)
+                writer.queue.append(piece)
+            except Exception:
+                writer.fail()
+        return full
+
+    def wire_size(self, piece: Piece) -> int:
+        """Return about how many bytes a piece takes on the wire to this client."""
+        return piece.size + self._framing.overhead * len(piece.frames)
+
+    def write_list(self, frames: Sequence[Frame]) -> bool:
+        """Write frames that belong together; return False, and write none, if they do not fit."""
         for frame in frames:
             self.write(frame)
         return True
 
-    def flush(self) -> None:
-        """Let what is queued leave."""
-        if self._task is None and self.queue:
-            if self._flusher is not None:
-                self._flusher.portable += 1
-            self._task = self._begin(self._hand_over())
+    def flush(self) -> WritePath | None:
+        """Start to send the queue; return the path that it takes, None if there is no write."""
+        if self._task is not None or not self.queue:
+            return None
+        # _send_queue() clears self._task when it ends, which is right for an eager start too:
+        # then it ends before this assignment, which sets None.
+        self._task = self._start(self._send_queue())
+        return "portable"
 
     def _flush_all(self) -> None:
-        """Flush what several flushes take."""
+        """Flush until the queue is empty or something has to wait."""
         left = 0
         try:
-            while self._task is None and len(self.queue) != left:
+            while self._flusher is not None and self._task is None and len(self.queue) != left:
                 left = len(self.queue)
-                self.flush()
+                self._flusher.flush_now(self)
         except Exception as error:
-            logger.debug("the last of a client was not written: %s", error)
+            logger.debug("the last frames for a client were not written: %s", error)
 
-    def keep(self, rest: bytes) -> None:
-        """Let the server have what ``ready`` did not take, before all that comes later."""
-        raise NotImplementedError("of a writer that is ready")
+    def buffer_rest(self, rest: bytes) -> None:
+        """Put the bytes that ``send_direct`` did not take into the server's buffer."""
+        raise NotImplementedError("only a writer that sets send_direct has a rest")
 
-    async def _hand_over(self) -> None:
+    async def _send_queue(self) -> None:
         try:
             while self.queue and not self.closed:
                 size = self._queued()
-                messages = self._form.messages(frames_of(self.queue))
+                messages = self._framing.messages(frames_of(self.queue))
                 self.queue.clear()
-                self._handed += size
-                self._under_way = size
+                self._dequeued += size
+                self._in_flight = size
                 if self._flusher is not None:
                     self.last_flush = self._flusher.now
                 for message, part in messages:
                     await self._send(message)
                     if self.closed:
                         return
-                    self._under_way -= part
-                self._under_way = 0  # ids of streams have no part in it
-                self.look()  # they have one in what the server keeps, where that can be known
+                    self._in_flight -= part
+                self._in_flight = 0  # the parts do not count the ids of an event stream
+                self.refresh_available()  # but the server's buffer does, where it is known
         except Exception as error:
-            # The client is gone; the consumer hears of it from the server.
+            # The client is gone; the server notifies the consumer.
             logger.debug("writing to a client ended: %s", error)
-            self.abandon()
+            self.abort()
         finally:
             self._task = None
 
-    async def drained(self, below: int) -> None:
+    async def drain(self, below: int) -> None:
         """Wait until at most ``below`` bytes are unsent.
 
-        Polls, since servers tell only when all is sent or nothing at all; only a client that is
-        behind is polled.
+        Polls, since servers report only that everything is sent, or nothing; only clients that are
+        behind are polled.
 
         Raises:
-            SlowReader: nothing went out for ``STALL_SECONDS``.
+            SlowReader: nothing was drained for ``STALL_SECONDS``.
         """
         loop = asyncio.get_running_loop()
         delay = 0.0
-        sent = self._sent
+        drained = self._drained
         stalled_at = loop.time() + STALL_SECONDS
         while self.unsent > below and not self.closed:
             await asyncio.sleep(delay)
             delay = min(max(delay * 2, POLL_SECONDS[0]), POLL_SECONDS[1])
             now = loop.time()
-            if (now_sent := self._sent) > sent:
-                sent, stalled_at = now_sent, now + STALL_SECONDS
+            if (drained_now := self._drained) > drained:
+                drained, stalled_at = drained_now, now + STALL_SECONDS
             elif now > stalled_at:
-                raise SlowReader(f"{self.unsent} bytes wait and none went out")
+                raise SlowReader(f"{self.unsent} bytes wait and none were sent")
 
     @property
-    def _sent(self) -> int:
+    def _drained(self) -> int:
         """Bytes that the kernel has taken since the beginning, as far as is known."""
-        return self._handed - self._under_way - self._buffered()
+        return self._dequeued - self._in_flight - self._buffered()
 
-    def give_up(self) -> None:
-        """Drop what is queued and have the connection closed, because of the current exception.
+    def fail(self) -> None:
+        """Drop the queue and have the connection closed, because of the current exception.
 
-        Its client comes back and resumes; nobody else has to wait for it.
+        The client reconnects and resumes; no other client waits for it.
         """
         logger.exception("writing to a client failed")
-        failed, self._failed = self._failed, None
+        on_failure, self._on_failure = self._on_failure, None
         self.queue.clear()
-        if failed is None:
-            self.abandon()
+        if on_failure is None:
+            self.abort()
         else:
-            failed()
+            on_failure()
 
-    def abandon(self) -> None:
-        """Drop what is queued and write nothing more."""
+    def abort(self) -> None:
+        """Drop the queue and write nothing more."""
         self.closed = True
-        # On a server whose send() waits for the client, it would wait for one that is gone.
+        # Where send() waits for the client, it would wait for one that is gone.
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.queue.clear()
-        self.ready = self._failed = None
-        self._under_way = self.room = 0  # without room everybody asks, and hears that it is closed
+        self.send_direct = self._on_failure = None
+        # With nothing available, every caller asks fits() and finds the writer closed.
+        self._in_flight = self.available = 0
 
     async def close(self, code: int) -> None:
         """Send what is queued, for a bounded time, then close with a code."""
@@ -364,9 +408,9 @@ class AsgiWriter:
             await asyncio.wait([task], timeout=CLOSE_SECONDS)
         if self.closed:
             return
-        self.abandon()
+        self.abort()
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._send(self._form.ending(code))
+                await self._send(self._framing.close_message(code))
         except Exception as error:
             logger.debug("closing a client ended: %s", error)

@@ -1,14 +1,14 @@
-"""Everything that depends on the inside of Daphne, Twisted and autobahn.
+"""Everything that depends on the internals of Daphne, Twisted and autobahn.
 
 Daphne's ``send()`` takes 40 microseconds a client, never waits, and its buffer has no bound.
-So bytes that are the same for all clients are written to the socket itself where nothing waits
-before them, which takes 7 (``docs/performance.md``); how much is unsent is read from the transport.
-Each piece of the inside is looked for before it is used; where one is missing, and for each write
-whose preconditions do not hold, the portable way is taken.
+So bytes that clients share are written to the socket directly while nothing waits before them,
+which takes 7 (``docs/performance.md``); the unsent bytes are counted in the transport.
+Each of the internals is checked before it is used. Where one is missing, and for each write whose
+preconditions do not hold, the writer goes through ``send()``, the portable path.
 
-A frame is one piece of bytes, written whole or with its rest in the transport's buffer, and nothing
-is written past a buffer that is not empty: so no frame of ours, and none of Daphne's (pings,
-closes), comes to lie inside another.
+A frame is one run of bytes: it is written whole, or its rest goes into the transport's buffer, and
+nothing is written past a buffer that is not empty. So no frame, of ours or of Daphne's (pings,
+closes), ends up inside another one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realtime.writers.asgi import AsgiWriter, Form, Send, frames_of
+from realtime.writers.asgi import AsgiWriter, Framing, Send, frames_of
+
+if TYPE_CHECKING:
+    from realtime.writers.flusher import WritePath
 
 __all__ = ["DaphneWriter", "is_secure", "protocol_of", "send_empty", "writer_for"]
 
 logger = logging.getLogger("realtime")
 
-OWN_FRAMES = 16  # in one flush of a client whose bytes are its own: about 0.2 ms
-DEPTH = 4  # of wrappers around Daphne's send() that are looked through
+UNSHARED_FRAMES = 16  # in one flush of a client whose bytes are its own: about 0.2 ms
+WRAPPER_DEPTH = 4  # wrappers around Daphne's send() that are searched
 
-SendNow: TypeAlias = Callable[[bytes], int]
+SocketSend: TypeAlias = Callable[[bytes], int]
 
 
 def protocol_of(send: Send) -> Any | None:
@@ -47,9 +50,10 @@ def protocol_of(send: Send) -> Any | None:
 
 
 def _wrapped_protocol(send: Any, depth: int) -> Any | None:
-    """Return Daphne's protocol behind a ``send`` that middleware has wrapped, if it can be found.
+    """Return Daphne's protocol behind a ``send`` that a middleware has wrapped; None if not found.
 
-    Looks into what functions close over, what is bound by ``partial()``, and ``__wrapped__``.
+    Searches closures, the arguments of ``partial()``, attributes of a bound method's object, and
+    ``__wrapped__``.
     """
     if (protocol := protocol_of(send)) is not None or depth == 0:
         return protocol
@@ -57,7 +61,7 @@ def _wrapped_protocol(send: Any, depth: int) -> Any | None:
     if isinstance(send, partial):
         inside += [send.func, *send.args, *send.keywords.values()]
     for cell in getattr(send, "__closure__", None) or ():
-        with suppress(ValueError):  # it is empty
+        with suppress(ValueError):  # an empty cell
             inside.append(cell.cell_contents)
     inside += vars(getattr(send, "__self__", None)).values() if _is_bound(send) else []
     for each in inside:
@@ -71,17 +75,18 @@ def _is_bound(send: Any) -> bool:
 
 
 @cache
-def _say_wrapped(kind: str) -> None:
-    """Log, once, why the portable way is taken although Daphne serves."""
+def _warn_wrapped(kind: str) -> None:
+    """Log, once, why events take the portable path although the server is Daphne."""
     logger.warning(
-        "a middleware outside of with_realtime() wraps Daphne's send() (in a %s), so that events "
-        "go through both, which takes five times as long; put it around the inner application",
+        "a middleware outside of with_realtime() wraps Daphne's send() (in a %s), so events go "
+        "through both, which takes five times as long; wrap the inner application instead: "
+        "with_realtime(middleware(application))",
         kind,
     )
 
 
 def is_secure(send: Send) -> bool | None:
-    """Tell whether a Daphne connection speaks TLS; None where that cannot be known.
+    """Tell whether a Daphne connection uses TLS; None where that cannot be known.
 
     Daphne's WebSocket scope has no scheme.
     """
@@ -92,9 +97,12 @@ def is_secure(send: Send) -> bool | None:
 
 
 def send_empty(send: Send, *, binary: bool) -> bool:
-    """Send an empty WebSocket message, which Daphne drops; False on other servers, which send it.
+    """Send an empty WebSocket message on Daphne, whose own ``send`` drops it.
 
-    ``daphne.ws_protocol.WebSocketProtocol.handle_reply`` takes an empty text for no text.
+    ``daphne.ws_protocol.WebSocketProtocol.handle_reply`` treats an empty text like no text.
+
+    Returns:
+        False, and nothing is sent, on other servers: their ``send`` sends it.
     """
     protocol = protocol_of(send)
     if protocol is None or not hasattr(protocol, "sendMessage"):
@@ -104,96 +112,96 @@ def send_empty(send: Send, *, binary: bool) -> bool:
     return True
 
 
-def writer_for(send: Send, form: Form | None = None) -> AsgiWriter:
-    """Return the best writer for a connection, by what its server can do.
+def writer_for(send: Send, framing: Framing | None = None) -> AsgiWriter:
+    """Return the fastest writer that the connection's server allows.
 
-    For a WebSocket after it was accepted.
+    Call it for a WebSocket after the accept.
     """
     protocol = protocol_of(send)
     if protocol is None:
-        protocol = _wrapped_protocol(send, DEPTH)
+        protocol = _wrapped_protocol(send, WRAPPER_DEPTH)
         if protocol is None:
-            return AsgiWriter(send, form)
-        _say_wrapped(type(send).__name__)
-        return CountingWriter(send, protocol, form)
+            return AsgiWriter(send, framing)
+        _warn_wrapped(type(send).__name__)
+        return CountingWriter(send, protocol, framing)
     kind = WebSocketWriter if hasattr(protocol, "sendMessage") else StreamWriter
-    return kind(send, protocol, form)
+    return kind(send, protocol, framing)
 
 
 class DaphneWriter(AsgiWriter):
-    """A writer that goes past Daphne where that is safe, and knows what is unsent where it is not.
+    """Writes to the socket past Daphne where that is safe, and counts what Daphne buffers.
 
-    It is safe while nothing is in the transport's buffers and the protocol may send.
+    It is safe while the transport's buffers are empty and the protocol may send.
     Whatever changes that begins with ``transport.startWriting()`` and ends with ``stopWriting()``,
-    also a ping, a close frame and ``loseConnection()``, so that they are looked at then, and not at
-    each write, where it would take a seventh of the time.
+    even a ping, a close frame and ``loseConnection()``. So the writer hooks these two methods and
+    checks then, and not at each write, where it would take a seventh of the time.
 
-    What it writes itself is not in Daphne's own statistics (the size in its access log).
+    What it writes itself is missing in Daphne's own statistics (the size in its access log).
     """
 
-    __slots__ = ("_direct", "_protocol", "_send_now", "_transport")
+    __slots__ = ("_protocol", "_safe_send", "_socket_send", "_transport")
 
-    def __init__(self, send: Send, protocol: Any, form: Form | None = None) -> None:
-        super().__init__(send, form)
+    #: Attributes of the protocol that ``_may_send()`` reads; none for a writer that only counts.
+    required: tuple[str, ...] = ()
+
+    def __init__(self, send: Send, protocol: Any, framing: Framing | None = None) -> None:
+        super().__init__(send, framing)
         self._protocol = protocol
-        self._transport: Any = None
-        self._send_now: SendNow | None = None
-        self._direct: SendNow | None = None  # the same, while it is safe
-        if not self.asks:
+        self._transport: Any = None  # None where nothing is written past Daphne
+        self._socket_send: SocketSend | None = None
+        self._safe_send: SocketSend | None = None  # the same while it is safe, else None
+        if not self.required:
             return
         transport: Any = getattr(protocol, "transport", None)
-        lacks = tuple(name for name in self.asks if not hasattr(protocol, name))
-        if lacks:
-            _say_not_understood(f"{type(protocol).__name__} has no {', '.join(lacks)}")
-        elif _is_understood() and _is_plain(transport) and self._is_shared():
+        missing = tuple(name for name in self.required if not hasattr(protocol, name))
+        if missing:
+            _warn_unsupported(f"{type(protocol).__name__} has no {', '.join(missing)}")
+        elif _is_supported() and _is_plain(transport) and self._is_shared():
             self._transport = transport
-            # The socket object and never its number, which another client's socket may get.
-            self._send_now = transport.socket.send
-            self._listen()
-            self._look_at_transport()
-
-    #: what of the protocol ``_may_send()`` looks at
-    asks: tuple[str, ...] = ()
+            # The socket object, not its number, which the socket of another client may get later.
+            self._socket_send = transport.socket.send
+            self._hook_transport()
+            self._check_transport()
 
     def _is_shared(self) -> bool:
         """Tell whether the bytes of a frame are the same for all such clients."""
         raise NotImplementedError("of a subclass")
 
     def _may_send(self) -> bool:
-        """Tell whether a frame may come next, as far as the protocol is concerned."""
+        """Tell whether the protocol's state allows a frame to come next."""
         raise NotImplementedError("of a subclass")
 
-    def _listen(self) -> None:
-        """Hear of what is written by others."""
-        self._transport.startWriting = self._writing_starts
-        self._transport.stopWriting = self._writing_stops
+    def _hook_transport(self) -> None:
+        """Notice what others write to the transport."""
+        self._transport.startWriting = self._on_start_writing
+        self._transport.stopWriting = self._on_stop_writing
 
-    def _listen_no_more(self) -> None:
-        mine = {"startWriting": self._writing_starts, "stopWriting": self._writing_stops}
-        there = vars(self._transport)
-        for name, heard in mine.items():
-            if there.get(name) == heard:  # and not that of the next stream of the connection
-                del there[name]
+    def _unhook_transport(self) -> None:
+        mine = {"startWriting": self._on_start_writing, "stopWriting": self._on_stop_writing}
+        current = vars(self._transport)
+        for name, hook in mine.items():
+            if current.get(name) == hook:  # and not that of the connection's next stream
+                del current[name]
 
-    def _writing_starts(self) -> None:
-        self._direct = self.ready = None
-        self.look()  # what waits on the wire, ids among it, is more than the frames' texts
+    def _on_start_writing(self) -> None:
+        self._safe_send = self.send_direct = None
+        self.refresh_available()  # the transport has more than the texts of frames, such as ids
         type(self._transport).startWriting(self._transport)
 
-    def _writing_stops(self) -> None:
+    def _on_stop_writing(self) -> None:
         type(self._transport).stopWriting(self._transport)
         try:
-            self._look_at_transport()
-        except Exception as error:  # which Twisted would take for the end of the connection
-            self._direct = self.ready = None
-            _say_not_understood(f"{type(error).__name__}: {error}")
+            self._check_transport()
+        except Exception as error:  # Twisted would end the connection because of it
+            self._safe_send = self.send_direct = None
+            _warn_unsupported(f"{type(error).__name__}: {error}")
 
-    def _look_at_transport(self) -> None:
+    def _check_transport(self) -> None:
         transport = self._transport
         is_empty = not transport.dataBuffer and not transport._tempDataBuffer
-        self._direct = self._send_now if is_empty and self._is_open() else None
-        if not self.queue and self._task is None and self.shared is not None:
-            self.ready = self._direct
+        self._safe_send = self._socket_send if is_empty and self._is_open() else None
+        if not self.queue and self._task is None and self.wire_format is not None:
+            self.send_direct = self._safe_send
 
     def _is_open(self) -> bool:
         transport = self._transport
@@ -201,69 +209,71 @@ class DaphneWriter(AsgiWriter):
         return not is_ending and self._may_send()
 
     def _buffered(self) -> int:
-        """Return the bytes in the transport's buffers; with TLS, those of the socket below too."""
+        """Return the bytes in the transport's buffers; with TLS, also those of the socket below."""
         size = 0
         transport = getattr(self._protocol, "transport", None)
         while transport is not None:
             size += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
             size += getattr(transport, "_tempDataLen", 0)
-            # A TLS transport wraps the socket's one.
+            # A TLS transport wraps that of the socket.
             transport = getattr(transport, "transport", None)
         return size
 
-    def flush(self) -> None:
-        """Let what is queued leave, by the best way that is safe now."""
-        direct, queue = self._direct, self.queue
+    def flush(self) -> WritePath | None:
+        """Write the queue by the best path that is safe now; return it, None without a write."""
+        send, queue = self._safe_send, self.queue
         if not queue or self._task is not None:
-            return
-        if direct is None and (self._transport is None or not self._is_open()):
-            super().flush()
-            return
-        flusher, shared = self._flusher, self.shared
+            return None
+        if send is None and (self._transport is None or not self._is_open()):
+            return super().flush()
+        flusher, wire_format = self._flusher, self.wire_format
         assert flusher is not None
-        if shared is None:
+        if wire_format is None:
             frames = list(frames_of(queue))
-            data = self._form.own(frames[:OWN_FRAMES])
-            queue[:] = frames[OWN_FRAMES:]
+            data = self._framing.encode(frames[:UNSHARED_FRAMES])
+            queue[:] = frames[UNSHARED_FRAMES:]
             if queue:
-                flusher.queue_again(self)
+                flusher.requeue(self)
         else:
-            one = len(queue) == 1
-            data = queue[0].wire(shared) if one else b"".join([p.wire(shared) for p in queue])
+            is_one = len(queue) == 1
+            data = (
+                queue[0].wire(wire_format)
+                if is_one
+                else b"".join([piece.wire(wire_format) for piece in queue])
+            )
             queue.clear()
-        self._handed += len(data)
+        self._dequeued += len(data)
         self.last_flush = flusher.now
-        if direct is None:
-            # Behind what waits there, in order: bytes are taken from it by the transport alone.
-            flusher.buffered += 1
+        if send is None:
+            # Behind what the buffer holds. The order is kept: only the transport empties it.
             self._transport.write(data)
-            return
-        flusher.direct += 1
+            return "buffered"
         try:
-            sent = direct(data)
+            sent = send(data)
         except OSError:
-            sent = 0  # it is full, which the transport waits for, or broken, which it finds as well
+            sent = 0  # the socket is full or broken; the transport finds out which
         if sent != len(data):
             self._transport.write(data[sent:])
-        elif shared is not None and not queue:
-            self.ready = direct
+        elif wire_format is not None and not queue:
+            self.send_direct = send
+        return "direct"
 
-    def keep(self, rest: bytes) -> None:
-        """Put what the socket did not take into the transport's buffer."""
-        self._handed += len(rest)
+    def buffer_rest(self, rest: bytes) -> None:
+        """Put the bytes that the socket did not take into the transport's buffer."""
+        self._dequeued += len(rest)
         self._transport.write(rest)
 
-    def abandon(self) -> None:
-        """Drop what is queued and write nothing more."""
-        super().abandon()
-        self._direct = None
+    def abort(self) -> None:
+        """Drop the queue and write nothing more."""
+        super().abort()
+        self._safe_send = None
         if self._transport is not None:
-            self._listen_no_more()
+            self._unhook_transport()
             self._transport = None
 
 
 class CountingWriter(DaphneWriter):
-    """Sends what a middleware wants to see, and knows what Daphne keeps of it."""
+    """Writes through a middleware, and counts what Daphne buffers behind it."""
 
     __slots__ = ()
 
@@ -273,14 +283,14 @@ class WebSocketWriter(DaphneWriter):
 
     __slots__ = ()
 
-    asks = ("STATE_OPEN", "state", "send_queue", "_perMessageCompress")
+    required = ("STATE_OPEN", "state", "send_queue", "_perMessageCompress")
 
     def _is_shared(self) -> bool:
-        """Tell whether no compressor makes each client's bytes its own."""
+        """Tell whether no compressor makes the bytes of each client different."""
         return self._protocol._perMessageCompress is None
 
     def _may_send(self) -> bool:
-        """Tell whether no close frame was sent, and nothing is to be sent piece by piece."""
+        """Tell whether no close frame was sent, and no frame is being sent in parts."""
         protocol = self._protocol
         return protocol.state == protocol.STATE_OPEN and not protocol.send_queue
 
@@ -290,59 +300,60 @@ class StreamWriter(DaphneWriter):
 
     __slots__ = ()
 
-    asks = ("chunked", "finished", "method")
+    required = ("chunked", "finished", "method")
 
     def _is_shared(self) -> bool:
-        """Tell that a compressor is nothing that Daphne has."""
+        """Return True: Daphne does not compress responses."""
         return True
 
     def _may_send(self) -> bool:
-        """Tell whether chunks may come next: the head is written, and names their coding."""
+        """Tell whether the response head is written and announces a chunked body."""
         request = self._protocol
         return (
             not request.finished
             and request.chunked == 1  # set with the head, by HTTP/1.1 only
-            and getattr(request, "channel", None) is not None  # it is deleted at the end
+            and getattr(request, "channel", None) is not None  # Twisted deletes it at the end
             and request.method != b"HEAD"
         )
 
 
 def _is_plain(transport: Any) -> bool:
-    """Tell whether a transport is a socket, of TCP or Unix, without TLS."""
+    """Tell whether a transport is a TCP or Unix socket without TLS."""
     from twisted.internet import tcp
 
     return isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
 
 
 @cache
-def _is_understood() -> bool:
+def _is_supported() -> bool:
     """Tell whether Twisted's transports keep their bytes where this module looks for them.
 
-    A transport is tried on a pair of sockets, once a process: what is written has to be seen in its
-    buffers until it is sent, and in none of them afterwards.
+    Tries a transport on a pair of sockets, once a process: what is written has to be in its buffers
+    until it is sent, and in none of them afterwards.
     """
     try:
-        if _try_transport():
+        if _transport_works():
             return True
-        reason = "its buffers are not where they were"
+        reason = "its transports keep their buffers elsewhere"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-    _say_not_understood(reason)
+    _warn_unsupported(reason)
     return False
 
 
 @cache
-def _say_not_understood(reason: str) -> None:
-    """Log, once, that the portable way is taken by all such connections, and why."""
+def _warn_unsupported(reason: str) -> None:
+    """Log, once, that events take the portable path on this Daphne or Twisted, and why."""
     logger.warning(
-        "this version of Daphne or Twisted is not understood, so that events go to clients through "
-        "its send(), which takes about five times as long: %s",
+        "direct writes do not support this version of Daphne or Twisted, so events go through "
+        "Daphne's send(), which takes about five times as long; upgrade this package, or report "
+        "the versions: %s",
         reason,
     )
 
 
 class _NoReactor:
-    """Takes what a transport asks of its reactor, and does nothing."""
+    """A reactor that ignores what a transport asks of it."""
 
     def addWriter(self, transport: Any) -> None:
         pass
@@ -350,30 +361,30 @@ class _NoReactor:
     removeWriter = addReader = removeReader = addWriter
 
 
-def _try_transport() -> bool:
+def _transport_works() -> bool:
     from twisted.internet import tcp
 
     ours, theirs = socket.socketpair()
     try:
         connection: Any = tcp.Connection
         transport = connection(ours, None, _NoReactor())
-        heard: list[str] = []
-        transport.startWriting = partial(heard.append, "start")
-        transport.stopWriting = partial(heard.append, "stop")
+        calls: list[str] = []
+        transport.startWriting = partial(calls.append, "start")
+        transport.stopWriting = partial(calls.append, "stop")
         transport.connected = 1
         empty = not transport.dataBuffer and not transport._tempDataBuffer
         open_ = not (transport.disconnecting or transport.disconnected or transport._aborting)
         transport.write(b"ab")
         kept = bool(transport._tempDataBuffer) and transport._tempDataLen == 2
         transport.doWrite()
-        sent = theirs.recv(3) == b"ab" and heard == ["start", "stop"]
+        sent = theirs.recv(3) == b"ab" and calls == ["start", "stop"]
         empty_again = not transport.dataBuffer and not transport._tempDataBuffer
         # What the kernel does not take has to stay in the buffer.
         transport.write(large := b"x" * 8 * 1024 * 1024)
         transport.doWrite()
         rest_kept = 0 < len(transport.dataBuffer) - transport.offset < len(large)
         transport.loseConnection()
-        losing = bool(transport.disconnecting) and heard == ["start", "stop", "start", "start"]
+        losing = bool(transport.disconnecting) and calls == ["start", "stop", "start", "start"]
         whole = transport.socket is ours
         return all((empty, open_, kept, sent, empty_again, rest_kept, losing, whole))
     finally:

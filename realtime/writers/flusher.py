@@ -1,20 +1,16 @@
-"""Let what waits for clients leave at the end of a turn of the loop, each client's in one write.
+"""Write what is queued at the end of each turn of the loop, to each client in one write.
 
-There are two ways, and which of them is taken costs and changes nothing but time:
+A frame or bundle for many clients goes one of two ways; the choice changes only what it costs:
 
-- **Lines.** What is written waits in its writer's queue, and the writers stand in line.
-  Whatever comes while a client waits leaves with the rest, so that the more there is to do, the
-  less each event costs.
-- **A sweep.** While one piece for many is all there is to do, it is written to one client after the
-  other, past their queues.
-  As soon as anything else comes to do, what is left of it goes into the queues.
+- **Queues.** The piece waits in each writer's queue, and the writers wait for their flush.
+  Frames that arrive meanwhile leave with it, so the more there is to do, the less an event costs.
+- **A write pass.** While one piece for many clients is all there is to do, it is written to one
+  socket after the other, past the queues.
+  As soon as anything else arrives, ``end_pass()`` puts the rest into the queues.
 
-What goes on, hop by hop: a topic *gathers* what comes in a turn, the flusher *spreads* it (by a
-sweep, or into the queues), a writer *flushes* its queue; ``settle()`` ends a sweep.
-
-Writing never holds the loop for longer than a slice, so that accepts, heartbeats and commands go
-on; and what concerns few clients does not stand in line behind what concerns thousands.
-Queueing is not sliced: it takes a twentieth of the time of writing.
+Neither holds the loop for longer than a slice, so that accepts, heartbeats and commands go on, and
+what concerns few clients does not wait for what concerns thousands.
+Only queueing a piece is not sliced: it takes a twentieth of the time of writing it.
 """
 
 from __future__ import annotations
@@ -24,240 +20,243 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+
+from realtime.writers.asgi import AsgiWriter, Piece
 
 if TYPE_CHECKING:
-    from realtime.protocol.encoders import Bundle, Frame, Wire
-    from realtime.writers.asgi import AsgiWriter
+    from realtime.protocol.encoders import Frame, Wire
 
-__all__ = ["Flusher", "Receiver"]
+__all__ = ["Flusher", "Recipient", "WritePath"]
 
 logger = logging.getLogger("realtime")
 
-SLICE_SECONDS = 0.005  # that a flush holds the loop; others wait so long at most
-LOOK_EVERY = 16  # writes between looks at the clock, which are about 0.15 ms
-MANY = 100  # receivers of one piece, from which they stand in the line of the many
+#: How a write leaves: to the socket, behind what the server's buffer holds, or through the server.
+WritePath: TypeAlias = Literal["direct", "buffered", "portable"]
+
+SLICE_SECONDS = 0.005  # that a flush holds the loop: the longest wait of everything else
+CLOCK_EVERY = 16  # writes between two readings of the clock, about 0.15 ms
+BULK_CLIENTS = 100  # a piece for so many clients is bulk, and lets others go first
 
 
-class Receiver(Protocol):
-    """Who gets what is spread."""
+class Recipient(Protocol):
+    """What a frame is pushed to if the buffer of its client may be full."""
 
     def push(self, frame: Frame) -> bool:
-        """Take a frame; False if the client's buffer is full."""
+        """Queue a frame; return False if the client's buffer is full."""
 
 
-R = TypeVar("R", bound=Receiver)
+R = TypeVar("R", bound=Recipient)
 
 
 @dataclass(slots=True)
-class _Sweep:
-    """A piece on its way to those who were live when it began, and how far it has come."""
+class _WritePass:
+    """A piece on its way to many clients.
 
-    piece: Frame | Bundle
-    receivers: list[Any]
+    Attributes:
+        piece: a frame or a bundle.
+        recipients: those that were live when the pass began.
+        writers: the writer of each of them, in the same order.
+        on_full: see ``Flusher.write_all()``.
+        done: how many of them the pass has reached.
+    """
+
+    piece: Piece
+    recipients: list[Any]
     writers: list[AsgiWriter]
-    left: Callable[[Any, int], None]
+    on_full: Callable[[Any, int], None]
     done: int = 0
 
 
 class Flusher:
-    """The writers that have something to write; used on one loop only.
+    """Flushes the writers of one loop, and runs its write passes; used on that loop only.
 
     Attributes:
         time: returns the loop's time.
         now: the loop's time when the last flush began.
-        direct: writes that went past the server, to the socket; see ``writers/daphne.py``.
-        buffered: those that were put behind what waits in the server's buffer already.
-        portable: those that were sent through the server.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.time = loop.time
         self.now = self.time()
-        self.direct = 0
-        self.buffered = 0
-        self.portable = 0
         self._loop = loop
-        self._few: deque[AsgiWriter] = deque()
-        self._many: deque[AsgiWriter] = deque()
-        self._gathering: list[Callable[[], None]] = []
-        self._sweep: _Sweep | None = None
-        self._may_sweep = False
+        self._counts: dict[str, int] = {"direct": 0, "buffered": 0, "portable": 0}
+        self._interactive: deque[AsgiWriter] = deque()  # wait for a flush, with little
+        self._bulk: deque[AsgiWriter] = deque()  # wait for a flush, with what many clients get
+        self._before_flush: list[Callable[[], None]] = []
+        self._pass: _WritePass | None = None
+        self._may_begin_pass = False
         self._is_scheduled = False
 
     @property
     def writes(self) -> dict[str, int]:
-        """How often each way was taken."""
-        return {"direct": self.direct, "buffered": self.buffered, "portable": self.portable}
+        """How many writes took each path; see ``WritePath``."""
+        return self._counts.copy()
 
     def add(self, writer: AsgiWriter) -> None:
-        """Flush a writer at the end of the turn; its queue was empty."""
-        self._few.append(writer)
+        """Flush a writer at the end of the turn; its queue was empty until now."""
+        self._interactive.append(writer)
         self._schedule()
 
-    def call_before(self, spread: Callable[[], None]) -> None:
-        """Call a function before the next flush, to spread what was gathered until then."""
-        self._gathering.append(spread)
+    def requeue(self, writer: AsgiWriter) -> None:
+        """Flush a writer again whose queue was too much for one flush."""
+        self._bulk.append(writer)
+
+    def flush_now(self, writer: AsgiWriter) -> None:
+        """Flush one writer at once, because it closes."""
+        if (path := writer.flush()) is not None:
+            self._counts[path] += 1
+
+    def call_before_flush(self, push_batch: Callable[[], None]) -> None:
+        """Call a function before the next flush, to push the batch of the turn."""
+        self._before_flush.append(push_batch)
         self._schedule()
 
-    def spread(
-        self, piece: Frame | Bundle, live: Mapping[R, AsgiWriter], left: Callable[[R, int], None]
+    def write_all(
+        self, piece: Piece, recipients: Mapping[R, AsgiWriter], on_full: Callable[[R, int], None]
     ) -> None:
-        """Let a piece go to all who are live, by the turn's end or in slices after it.
+        """Write a piece to many clients, by the end of the turn or in slices after it.
 
         Args:
-            piece: what they get.
-            live: who they are, with their writers.
-            left: called for who did not take all of it, with the number of its frames it took; at
-                once or later, but before the next piece, and never after ``settle()``.
+            piece: a frame or a bundle.
+            recipients: whom it is for, with the writer of each.
+            on_full: called with a recipient whose buffer had no room for all frames of the piece,
+                and the number of frames that it accepted. It is called at once or later, but
+                before the next piece is written, and never after ``end_pass()``.
         """
-        self.settle()
-        sweep = _Sweep(piece, list(live), list(live.values()), left)
-        # Where nobody is ready, as on other servers, lines are cheaper.
-        if self._may_sweep and any(writer.ready for writer in sweep.writers[:LOOK_EVERY]):
-            self._sweep = sweep
+        self.end_pass()
+        write_pass = _WritePass(piece, list(recipients), list(recipients.values()), on_full)
+        # Where no client can be written to directly, as on other servers, queues cost less.
+        if self._may_begin_pass and any(w.send_direct for w in write_pass.writers[:CLOCK_EVERY]):
+            self._pass = write_pass
         else:
-            self._queue(sweep, self._line_for(sweep))
+            self._queue(write_pass, 0, None)
         self._schedule()
 
-    def settle(self) -> None:
-        """Let nothing be on its way any more: what is, waits in the queues from now on.
+    def end_pass(self) -> None:
+        """End the write pass: queue its piece for the clients that it has not reached.
 
-        To be called before anybody leaves who was live, or whoever is live is asked what he has.
+        Call this before a recipient is removed, or before its queue is inspected.
         """
-        if self._sweep is not None:
-            sweep, self._sweep = self._sweep, None
-            self._queue(sweep, self._line_for(sweep))
+        if self._pass is not None:
+            write_pass, self._pass = self._pass, None
+            self._queue(write_pass, write_pass.done, None)
 
-    def _line_for(self, sweep: _Sweep) -> deque[AsgiWriter]:
-        return self._many if len(sweep.writers) >= MANY else self._few
-
-    def queue_again(self, writer: AsgiWriter) -> None:
-        """Let a writer that had too much for one flush stand in line once more."""
-        self._many.append(writer)
-
-    def _queue(self, sweep: _Sweep, line: deque[AsgiWriter]) -> None:
-        """Put what is left of a sweep into the queues of those who have not got it."""
-        piece, size = sweep.piece, sweep.piece.size
-        left: list[tuple[Any, int]] = []
-        for index in range(sweep.done, len(sweep.writers)):
-            writer = sweep.writers[index]
+    def _queue(self, write_pass: _WritePass, start: int, end: int | None) -> None:
+        """Queue a pass's piece for some of its clients."""
+        piece, recipients = write_pass.piece, write_pass.recipients[start:end]
+        writers = write_pass.writers[start:end]
+        is_bulk = len(write_pass.writers) >= BULK_CLIENTS
+        to_flush = self._bulk if is_bulk else self._interactive
+        full: list[tuple[Any, int]] = []
+        for index in AsgiWriter.queue_for_all(piece, writers, to_flush):
             try:
-                need = size if writer.shared is not None else writer.need(piece)
-                if writer.room < need:
-                    writer.look()
-                if writer.room >= need:
-                    writer.room -= need
-                    writer.ready = None
-                    if not writer.queue:
-                        line.append(writer)
-                    writer.queue.append(piece)
-                elif (taken := _push(sweep.receivers[index], piece)) is not None:
-                    left.append((sweep.receivers[index], taken))
+                accepted = _push(recipients[index], piece)
             except Exception:
-                writer.give_up()
-        # Last, since what they do may spread something else, which has to come behind this.
-        for receiver, taken in left:
+                writers[index].fail()
+                continue
+            if accepted is not None:
+                full.append((recipients[index], accepted))
+        # Last, since on_full() may write another piece, which has to come after this one.
+        for recipient, accepted in full:
             try:
-                sweep.left(receiver, taken)
+                write_pass.on_full(recipient, accepted)
             except Exception:
-                logger.exception("a client that is behind could not be left to the log")
+                logger.exception("a client whose buffer is full could not fall back on the log")
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._run)
+            self._loop.call_soon(self._flush)
 
-    def _run(self) -> None:
+    def _flush(self) -> None:
         self._is_scheduled = False
         self.now = self.time()
-        gathering, self._gathering = self._gathering, []
-        is_idle = self._sweep is None and not self._few and not self._many
-        self._may_sweep = is_idle and len(gathering) == 1
-        for spread in gathering:
+        batches, self._before_flush = self._before_flush, []
+        is_idle = self._pass is None and not self._interactive and not self._bulk
+        self._may_begin_pass = is_idle and len(batches) == 1
+        for push_batch in batches:
             try:
-                spread()
+                push_batch()
             except Exception:
-                logger.exception("an event could not be spread")
-        self._may_sweep = False
-        # The few first, but never so long that the many do not go on at all.
-        self._flush(self._few, self.now + SLICE_SECONDS / 2)
-        if self._sweep is not None:
-            self._go_on(self._sweep, self.now + SLICE_SECONDS)
-        self._flush(self._many, self.now + SLICE_SECONDS)
-        if self._few or self._many or self._sweep:
+                logger.exception("the events of a topic could not be pushed")
+        self._may_begin_pass = False
+        # Half a slice at most for these, so that the rest always goes on.
+        self._flush_writers(self._interactive, self.now + SLICE_SECONDS / 2)
+        if self._pass is not None:
+            self._continue_pass(self._pass, self.now + SLICE_SECONDS)
+        self._flush_writers(self._bulk, self.now + SLICE_SECONDS)
+        if self._interactive or self._bulk or self._pass:
             self._schedule()
 
-    def _flush(self, line: deque[AsgiWriter], until: float) -> None:
+    def _flush_writers(self, writers: deque[AsgiWriter], until: float) -> None:
+        counts = self._counts
         count = 0
-        while line:
-            writer = line.popleft()
+        while writers:
+            writer = writers.popleft()
             try:
-                writer.flush()
+                if (path := writer.flush()) is not None:  # as flush_now(), without the call
+                    counts[path] += 1
             except Exception:
-                writer.give_up()
+                writer.fail()
             count += 1
-            if count % LOOK_EVERY == 0 and self.time() >= until:
+            if count % CLOCK_EVERY == 0 and self.time() >= until:
                 break
 
-    def _go_on(self, sweep: _Sweep, until: float) -> None:
-        """Write a piece to those who have not got it yet, until a moment."""
-        piece, need, data, size = sweep.piece, sweep.piece.size, b"", 0
-        form: Wire | None = None
-        while sweep.done < len(sweep.writers):
-            end = min(sweep.done + LOOK_EVERY, len(sweep.writers))
-            past = 0
-            for index, writer in enumerate(sweep.writers[sweep.done : end], sweep.done):
-                send = writer.ready
-                if send is None or writer.room < need:
-                    sweep.done = index + 1
-                    self._go_round(sweep, index)
-                    if self._sweep is not sweep:  # somebody has settled it meanwhile
-                        self.direct += past
+    def _continue_pass(self, write_pass: _WritePass, until: float) -> None:
+        """Write the piece to the clients that the pass has not reached, until a time."""
+        piece, need, data, size = write_pass.piece, write_pass.piece.size, b"", 0
+        wire_format: Wire | None = None
+        while write_pass.done < len(write_pass.writers):
+            start = write_pass.done
+            end = min(start + CLOCK_EVERY, len(write_pass.writers))
+            sent_direct = 0
+            for index, writer in enumerate(write_pass.writers[start:end], start):
+                send = writer.send_direct
+                if send is None or writer.available < need:
+                    write_pass.done = index + 1
+                    self._queue(write_pass, index, index + 1)
+                    if self._pass is not write_pass:  # on_full() has ended it
+                        self._counts["direct"] += sent_direct
                         return
                     continue
-                if writer.shared is not form:
-                    form = writer.shared
-                    assert form is not None, "or it is not ready"
-                    data = piece.wire(form)
+                if writer.wire_format is not wire_format:
+                    wire_format = writer.wire_format
+                    assert wire_format is not None, "without one send_direct is None"
+                    data = piece.wire(wire_format)
                     size = len(data)
-                past += 1
+                sent_direct += 1
                 try:
                     sent = send(data)
                 except OSError:
-                    sent = 0  # it is full, which the server waits for, or broken, which it finds
+                    sent = 0  # the socket is full or broken; the server finds out which
                 except Exception:
-                    writer.give_up()
+                    writer.fail()
                     continue
                 if sent != size:
-                    _keep(writer, data[sent:])
-            self.direct += past
-            sweep.done = end
+                    _buffer_rest(writer, data[sent:])
+            self._counts["direct"] += sent_direct
+            write_pass.done = end
             if self.time() >= until:
                 break
-        if sweep.done == len(sweep.writers):
-            self._sweep = None
-
-    def _go_round(self, sweep: _Sweep, index: int) -> None:
-        """Take the line with one of those in a sweep."""
-        one = sweep.receivers[index : index + 1], sweep.writers[index : index + 1]
-        self._queue(_Sweep(sweep.piece, *one, sweep.left), self._line_for(sweep))
+        if write_pass.done == len(write_pass.writers):
+            self._pass = None
 
 
-def _push(receiver: Receiver, piece: Frame | Bundle) -> int | None:
-    """Give a piece to a receiver that is asked about each frame.
+def _push(recipient: Recipient, piece: Piece) -> int | None:
+    """Push the frames of a piece one by one.
 
     Returns:
-        How many frames it took, if not all.
+        How many frames the recipient accepted, or None if it accepted all.
     """
-    for taken, frame in enumerate(piece.frames):
-        if not receiver.push(frame):
-            return taken
+    for accepted, frame in enumerate(piece.frames):
+        if not recipient.push(frame):
+            return accepted
     return None
 
 
-def _keep(writer: AsgiWriter, rest: bytes) -> None:
+def _buffer_rest(writer: AsgiWriter, rest: bytes) -> None:
     try:
-        writer.keep(rest)
+        writer.buffer_rest(rest)
     except Exception:
-        writer.give_up()
+        writer.fail()

@@ -1,4 +1,4 @@
-"""What an event stream and a poll make of frames: entries of text, or one answer."""
+"""The frames of an event stream, and the writer that collects the frames of a poll's answer."""
 
 from __future__ import annotations
 
@@ -12,49 +12,47 @@ from realtime.protocol.frames import HEARTBEAT
 from realtime.writers.asgi import AsgiWriter, Message, Piece
 from realtime.writers.flusher import Flusher
 
-__all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamForm"]
+__all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamFraming"]
 
-ID_BYTES, ENTRY_BYTES = (
-    30,
-    25,
-)  # of an id, and of each topic in it; see realtime/protocol/cursors.py
-MAX_LIST_BYTES = 1024 * 1024  # of lists in one answer, and one list more
+ID_BYTES = 30  # about, of an id without its topics; see realtime/protocol/cursors.py
+ENTRY_BYTES = 25  # about, of each topic in an id
+MAX_LIST_BYTES = 1024 * 1024  # of member lists in one answer, and one list more
 
 
-class StreamForm:
+class StreamFraming:
     """Each frame as an entry of an event stream.
 
-    The bytes that all clients share end before the ``id:`` line, which is the client's own: one
-    composite cursor of all its topics, so that a bare ``EventSource`` resumes by itself.
-    Clients of one topic, the same, share that line as well.
+    The shared bytes end before the ``id:`` line. That line is the client's own: one composite
+    cursor of all its topics, from which a bare ``EventSource`` resumes.
+    Clients that follow one topic, the same one, share that line as well.
 
     Args:
-        places: where the client stands, by topic; None for a client that wants no ``id:`` lines.
-        alone: it follows one topic only.
+        cursors: the client's cursor in each topic; None for a client that wants no ``id:`` lines.
+        single_topic: the client follows one topic only.
 
     Attributes:
-        shared: see ``Form``.
+        wire_format: see ``Framing``.
     """
 
-    __slots__ = ("_entries", "shared")
+    __slots__ = ("_entries", "wire_format")
 
-    def __init__(self, places: Mapping[str, Cursor] | None, *, alone: bool = False) -> None:
-        # What the client resumes from is in its first id already: a stream that is cut between the
-        # first answers must not forget the topics that had none.
+    def __init__(self, cursors: Mapping[str, Cursor] | None, *, single_topic: bool = False) -> None:
+        # The first id has the cursors that the client came with: a stream that is cut between the
+        # first answers must not lose the topics that had none.
         self._entries: dict[str, tuple[str, str]] | None = None
-        if places is None:
-            self.shared: Wire | None = Wire.STREAM
-        elif alone:
-            self.shared = Wire.STREAM_WITH_ID
+        if cursors is None:
+            self.wire_format: Wire | None = Wire.STREAM
+        elif single_topic:
+            self.wire_format = Wire.STREAM_WITH_ID
         else:
-            self.shared = None
-        if places is not None:
-            self._entries = {topic: entry(topic, place) for topic, place in places.items()}
+            self.wire_format = None
+        if cursors is not None:
+            self._entries = {topic: entry(topic, cursor) for topic, cursor in cursors.items()}
 
     @property
-    def extra(self) -> int:
-        """About what the id of all topics takes, where it is the client's own."""
-        if self.shared is not None or self._entries is None:
+    def overhead(self) -> int:
+        """About how many bytes an id takes, if the client's ids are its own."""
+        if self.wire_format is not None or self._entries is None:
             return 0
         return ID_BYTES + ENTRY_BYTES * len(self._entries)
 
@@ -65,17 +63,17 @@ class StreamForm:
             body += b"id: %b\n" % compose(self._entries.values()).encode()
         return body + b"\n"
 
-    def own(self, frames: Iterable[Frame]) -> bytes:
-        """Return the entries in one chunk of HTTP."""
+    def encode(self, frames: Iterable[Frame]) -> bytes:
+        """Return the entries in one HTTP chunk."""
         return http_chunk(b"".join([self._entry(frame) for frame in frames]))
 
     def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
-        """Return the part of the body that carries all of them."""
+        """Return one part of the body, which carries all of them."""
         body = b"".join([self._entry(frame) for frame in frames])
         return [({"type": "http.response.body", "body": body, "more_body": True}, len(body))]
 
-    def ending(self, code: int) -> Message:
-        """Return the end of the body; a code cannot be told, and was in a frame before."""
+    def close_message(self, code: int) -> Message:
+        """Return the end of the body, which has no code; a ``closing`` frame comes before it."""
         return {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -84,81 +82,82 @@ class CollectingWriter(AsgiWriter):
 
     Args:
         max_events: of one answer.
-        max_bytes: of one answer; the limit of the connection that it is of.
+        max_bytes: of one answer; equal to the limit of its connection.
 
     Attributes:
         frames: what was written.
-        full: nothing more fits; what comes then waits in the log.
+        full: no further event fits; later ones stay in the log.
     """
 
-    takes_bundles = False
+    accepts_bundles = False
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
-        super().__init__(_nowhere)
+        super().__init__(_refuse)
         self.frames: list[Frame] = []
         self.full = False
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._events = 0
         self._size = 0
-        self._lists = 0
+        self._list_bytes = 0
         self._changed = asyncio.Event()
 
-    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
-        """Stay without room, so that each frame is asked about."""
-        self._failed = failed
+    def attach(self, flusher: Flusher, limit: int, on_failure: Callable[[], None]) -> None:
+        """Leave ``available`` at 0, so that frames are pushed one by one, and each is checked."""
+        self._on_failure = on_failure
 
     @property
     def unsent(self) -> int:
-        """The bytes that were collected; the limit as soon as no event fits any more.
+        """The bytes that were collected; the limit once no further event fits.
 
-        Never more, since frames that are no events still have their place in a full answer.
+        Never more than the limit, since a full answer still accepts frames that are not events.
         """
         is_full = self._events >= self._max_events
         return self._max_bytes if is_full else min(self._size, self._max_bytes)
 
     def fits(self, size: int, limit: int) -> bool:
-        """Tell whether so many bytes more have their place in the answer."""
+        """Tell whether the answer has room for ``size`` bytes more."""
         return self.closed or self.unsent + size <= limit
 
-    def write(self, frame: Piece) -> None:
-        """Collect a frame; the answer itself is what breaks the silence."""
-        assert isinstance(frame, Frame), "bundles are not taken"
-        if self.closed or frame.text == HEARTBEAT:
+    def write(self, piece: Piece) -> None:
+        """Collect a frame; a heartbeat is dropped, since the answer itself ends the silence."""
+        assert isinstance(piece, Frame), "this writer does not accept bundles"
+        if self.closed or piece.text == HEARTBEAT:
             return
-        self.frames.append(frame)
-        self._size += frame.size
-        self._events += frame.is_event
+        self.frames.append(piece)
+        self._size += piece.size
+        self._events += piece.is_event
         self._changed.set()
 
-    def take_list(self, frames: Sequence[Frame]) -> bool:
-        """Collect frames that belong together, beside the events, which they must not keep out.
+    def write_list(self, frames: Sequence[Frame]) -> bool:
+        """Collect the frames of a member list, which take no room from the events.
 
-        False, and nothing is collected, if an answer has as many lists as it may; the next one has
-        room for those that are missing then.
+        Returns:
+            False, and nothing is collected, if the answer has ``MAX_LIST_BYTES`` of lists already.
+            The next answer has room for the missing ones.
         """
-        if self.closed or self._lists >= MAX_LIST_BYTES:
+        if self.closed or self._list_bytes >= MAX_LIST_BYTES:
             return False
         self.frames += frames
-        self._lists += sum(frame.size for frame in frames)
+        self._list_bytes += sum(frame.size for frame in frames)
         self._changed.set()
         return True
 
-    async def drained(self, below: int) -> None:
-        """Wait for ever: it never drains, and who waits is ended with the connection."""
+    async def drain(self, below: int) -> None:
+        """Mark the answer full, then wait until cancelled: an answer never drains."""
         self.full = True
         self._changed.set()
         await asyncio.Event().wait()
 
     def wake(self) -> None:
-        """Let who waits look again."""
+        """Wake ``changed()``."""
         self._changed.set()
 
     async def changed(self) -> None:
-        """Wait until something was collected, or does not fit any more."""
+        """Wait until a frame was collected or did not fit, or until ``wake()``."""
         await self._changed.wait()
         self._changed.clear()
 
 
-async def _nowhere(message: Message) -> None:
-    raise AssertionError("an answer is sent as a whole")
+async def _refuse(message: Message) -> None:
+    raise AssertionError("an answer is sent as a whole, not by its writer")

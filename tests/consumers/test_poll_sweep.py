@@ -12,7 +12,7 @@ from realtime.topics import resolve
 from realtime.writers import flusher
 from tests.consumers.exchange import Web
 from tests.hub.support import Scene
-from tests.writers.support import HandLoop, PaperWriter
+from tests.writers.support import FakeWriter, ManualLoop
 
 TOPIC = "room.lobby"  # with presence: an answer tells where it stands there too
 
@@ -27,14 +27,14 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 async def others(scene: Scene, count: int) -> list[Connection]:
-    """Return so many connections, each of which is ready for a sweep."""
-    loop, made = HandLoop(), []
+    """Return so many connections, each of which is ready for a write pass."""
+    loop, made = ManualLoop(), []
     for _ in range(count):
-        writer = PaperWriter(loop)
+        writer = FakeWriter(loop)
         connection = Connection(scene.hub, None, writer, 1 << 20, lambda code: None)
         subscription = Subscription(connection, await scene.hub.follow(resolve(TOPIC)))
         await subscription.start(None, None, True, lambda *_: None)
-        writer.settled()
+        writer.become_ready()
         made.append(connection)
     return made
 
@@ -55,7 +55,7 @@ def test_an_event_that_comes_into_the_answer_at_its_end_is_in_its_cursor(
             scene.hub.receive(scene.append(topic=TOPIC))
             for _ in range(2):
                 await asyncio.sleep(0)
-            assert scene.hub.flusher._sweep is not None, "it is on its way"
+            assert scene.hub.flusher._pass is not None, "it is on its way"
 
     monkeypatch.setattr(poll._Poll, "_catch_up", and_another_event_begins)
     scene.publish(topic=TOPIC)

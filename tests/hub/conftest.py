@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.hub.cluster import Cluster
 from tests.hub.support import Scene
-from tests.hub.town import Town
 
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    """A hub on virtual time; at the end no task may be left and no client may have seen a hole."""
+    """A hub on virtual time; fails at the end if a task is left or a client has seen a gap."""
     scene = Scene()
     yield scene
     scene.close()
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
-    """Several hubs; no visitor may have been told of a hole."""
-    town = Town()
-    yield town
-    town.check()
-    town.close()
+def cluster() -> Iterator[Cluster]:
+    """Several hubs; fails at the end if a visitor has seen a gap in the versions."""
+    cluster = Cluster()
+    yield cluster
+    cluster.check()
+    cluster.close()

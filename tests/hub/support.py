@@ -1,4 +1,4 @@
-"""A hub on virtual time, its store, its layer and its clients, for the tests of this folder."""
+"""A hub on virtual time with its store, layer and clients, for the tests of this folder."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class QuietHub(Hub):
 
 
 class Client:
-    """A connection on a socket that can be stopped, and what it saw of each topic."""
+    """A connection whose socket can be stopped, and what its client saw of each topic."""
 
     def __init__(self, scene: "Scene", limit: int = BUFFER_BYTES) -> None:
         self.scene = scene
@@ -59,7 +59,7 @@ class Client:
             return
         try:
             self.views[frame["topic"]].take(message["text"])
-        except AssertionError as broken:  # a writer takes an exception for a client that left
+        except AssertionError as broken:  # an exception would only end the writer
             self.scene.broken.append(broken)
 
     def close(self, code: Any) -> None:
@@ -93,7 +93,7 @@ class Client:
 
 
 class Scene:
-    """What a test plays on; ``close()`` checks that nothing broke and that no task is left."""
+    """A hub, its store and layer, and clients; ``close()`` checks that nothing broke or is left."""
 
     def __init__(self, *, channel_delay: float = 0.0) -> None:
         self.loop = VirtualTimeLoop()
@@ -117,7 +117,7 @@ class Scene:
         self.loop.advance(seconds)
 
     def truth(self, cursor: Cursor) -> str | None:
-        return self.appended.get((cursor.seq, cursor.tag))  # a new epoch keeps both
+        return self.appended.get((cursor.seq, cursor.tag))  # a new epoch keeps both number and tag
 
     @property
     def head(self) -> Cursor:
@@ -130,7 +130,7 @@ class Scene:
     # Publishing
 
     def append(self, count: int = 1, *, topic: str = TOPIC, size: int = 0) -> Wakeup:
-        """Append events; return the wake-up that would announce them."""
+        """Append events; return their wake-up."""
         drafts = []
         for _ in range(count):
             self.count += 1
@@ -142,12 +142,12 @@ class Scene:
         return Wakeup.of(topic, appended)
 
     async def announce(self, wakeup: Wakeup, *fates: Collection[float]) -> None:
-        """Broadcast a wake-up; a fate is the delay of each copy that arrives."""
+        """Broadcast a wake-up; a fate has the delay of each copy that arrives."""
         self.layer.fates.extend([tuple(fate) for fate in fates])
         await self.layer.group_send(group_name(wakeup.topic), wakeup.to_message())
 
     def publish(self, count: int = 1, *fates: Collection[float], **where: Any) -> None:
-        """Append events one after the other, and announce each."""
+        """Append events one by one, and broadcast each."""
 
         async def publish() -> None:
             for index in range(count):
@@ -186,7 +186,7 @@ class Scene:
             self.clients.remove(client)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """Return the tasks that run beside the hub's own."""
+        """Return the tasks that run in addition to the hub's own."""
         return asyncio.all_tasks(self.loop) - {self.hub._receiving, self.hub.jobs._timer}
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A connection: resume, replay, falling behind, slow clients, and the end."""
+"""A connection: resume, replay, falling behind, slow clients, and how it ends."""
 
 import time
 from typing import Any
@@ -58,7 +58,7 @@ def test_a_resume_from_the_ring_makes_no_store_call(scene: Scene, history: list[
     assert scene.store.calls == []
 
 
-def test_a_resume_that_misses_events_of_other_nodes_counts_them_exactly(
+def test_a_resume_counts_the_events_of_other_nodes_exactly(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.append(3)
@@ -94,7 +94,7 @@ def test_a_cursor_ahead_of_the_hub_is_resumed_and_the_hub_catches_up(
     assert scene.clients[1].seqs() == [9]
 
 
-def test_a_read_ahead_of_the_hub_makes_no_hole_for_the_others(
+def test_a_read_ahead_of_the_hub_leaves_no_gap_for_the_other_clients(
     scene: Scene, history: list[Cursor]
 ) -> None:
     ahead = scene.append(3).events[-1].cursor
@@ -104,7 +104,9 @@ def test_a_read_ahead_of_the_hub_makes_no_hole_for_the_others(
     assert scene.clients[0].seqs() == list(range(1, 11))
 
 
-def test_a_resume_counts_what_follows_beyond_the_hub(scene: Scene, history: list[Cursor]) -> None:
+def test_a_resume_counts_events_that_the_hub_has_not_seen(
+    scene: Scene, history: list[Cursor]
+) -> None:
     scene.publish(300)
     scene.append(7)
     assert announced(scene, history[3]) == (history[3], True, 2 + 300 + 7)
@@ -153,19 +155,19 @@ def test_expired_cursors_on_a_busy_topic_cost_the_hub_no_repair(
     assert scene.store.calls == ["read"]
 
 
-def test_a_cursor_of_the_deleted_log_gets_one_reset(scene: Scene, history: list[Cursor]) -> None:
+def test_a_cursor_of_a_deleted_log_is_reset_once(scene: Scene, history: list[Cursor]) -> None:
     scene.store.delete(TOPIC)
     scene.append(1)
-    other = scene.join(history[2])  # from the ring, which does not know yet
+    other = scene.join(history[2])  # from the ring, which the deletion has not reached
     scene.advance(20.0)
     assert other.view.resets == 1
     assert other.view.position == scene.head
 
 
-def test_a_cursor_that_only_the_store_knows_to_be_gone_is_one_reset_in_all(
+def test_a_cursor_that_only_the_store_knows_to_be_expired_is_reset_once(
     scene: Scene, history: list[Cursor]
 ) -> None:
-    """The hub is not live with the client before it has seen what the client's read saw."""
+    """The client goes live only after the hub has seen what the client's read has seen."""
     scene.publish(300)
     scene.store.delete(TOPIC)
     scene.append(1)
@@ -176,21 +178,21 @@ def test_a_cursor_that_only_the_store_knows_to_be_gone_is_one_reset_in_all(
     assert scene.clients[0].resets() == ["restarted"]
 
 
-# Beginning elsewhere
+# Beginning without a cursor
 
 
-def test_last_begins_with_the_newest(scene: Scene, history: list[Cursor]) -> None:
+def test_last_begins_with_the_newest_events(scene: Scene, history: list[Cursor]) -> None:
     assert announced(scene, last=2) == (history[3], None, 2)
     assert announced(scene, last=0) == (history[5], None, 0)
     assert announced(scene, last=99) == (history[0], None, 5)
     assert announced(scene) == (history[5], None, 0)
 
 
-def test_last_reaches_as_far_back_as_the_log_says_where_the_hub_is_behind(
+def test_last_counts_from_the_head_of_the_log_where_the_hub_is_behind(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.append(2)
-    assert announced(scene, last=3) == (history[4], None, 1)  # the other two are news
+    assert announced(scene, last=3) == (history[4], None, 1)  # the other two are new to the hub
     scene.advance(5.0)
     assert scene.clients[1].seqs() == [5, 6, 7]
 
@@ -203,7 +205,7 @@ def test_last_in_an_epoch_that_the_hub_does_not_know_counts_exactly(
     assert announced(scene, last=9) == (begin, None, 2)
 
 
-def test_a_moment_begins_with_what_came_after_it(scene: Scene, history: list[Cursor]) -> None:
+def test_a_time_begins_with_the_events_after_it(scene: Scene, history: list[Cursor]) -> None:
     assert announced(scene, 0.0) == (history[0], True, 5)
     assert announced(scene, time.time() + 60) == (history[5], True, 0)
 
@@ -223,7 +225,7 @@ def test_without_history_only_a_cursor_reaches_back_beyond_five_minutes(
     assert announced(scene, last=6) == (history[1], None, 6)
 
 
-def test_what_is_trimmed_between_locating_and_reading_is_left_out(
+def test_events_trimmed_between_locating_and_reading_are_left_out(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.publish(300)
@@ -241,7 +243,7 @@ def test_what_is_trimmed_between_locating_and_reading_is_left_out(
 # The store fails
 
 
-def test_a_subscribe_that_cannot_be_read_is_answered_and_leaves_nothing(
+def test_a_subscribe_that_the_store_refuses_raises_and_leaves_nothing_behind(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.publish(300)
@@ -255,7 +257,7 @@ def test_a_subscribe_that_cannot_be_read_is_answered_and_leaves_nothing(
     assert scene.live.followers == 1
 
 
-def test_a_subscribe_does_not_wait_for_ever_for_a_store_that_hangs(
+def test_a_subscribe_does_not_wait_forever_for_a_store_that_hangs(
     scene: Scene, history: list[Cursor]
 ) -> None:
     scene.publish(300)
@@ -267,7 +269,7 @@ def test_a_subscribe_does_not_wait_for_ever_for_a_store_that_hangs(
     assert scene.loop.time() < 30
 
 
-def test_a_replay_goes_on_when_the_store_is_back(scene: Scene, history: list[Cursor]) -> None:
+def test_a_replay_continues_when_the_store_is_back(scene: Scene, history: list[Cursor]) -> None:
     scene.publish(300)
     slow = scene.join(limit=2_000)
     slow.gate.clear()
@@ -282,10 +284,10 @@ def test_a_replay_goes_on_when_the_store_is_back(scene: Scene, history: list[Cur
     assert slow.closed == []
 
 
-# Behind
+# Falling behind
 
 
-def test_a_full_buffer_falls_behind_and_catches_up_without_loss(
+def test_a_client_with_a_full_buffer_falls_behind_and_catches_up_without_loss(
     scene: Scene, history: list[Cursor]
 ) -> None:
     slow = scene.join(limit=2_000)
@@ -297,7 +299,7 @@ def test_a_full_buffer_falls_behind_and_catches_up_without_loss(
     scene.advance(1.0)
     assert slow.seqs() == list(range(6, 106))
     assert slow.connection.subscriptions[TOPIC] in scene.live.live
-    assert "read" not in scene.store.calls  # it came from the ring
+    assert "read" not in scene.store.calls  # the ring had the events
     assert slow.most_unsent <= 2_000
 
 
@@ -316,7 +318,7 @@ def test_a_replay_never_has_more_than_256_kib_unsent(scene: Scene) -> None:
     assert client.most_unsent <= REPLAY_BYTES
 
 
-def test_a_frame_larger_than_the_buffer_passes_an_empty_one(
+def test_an_empty_buffer_accepts_a_frame_larger_than_its_limit(
     scene: Scene, history: list[Cursor]
 ) -> None:
     live, behind = scene.join(limit=500), scene.join(history[1], limit=500)
@@ -324,7 +326,7 @@ def test_a_frame_larger_than_the_buffer_passes_an_empty_one(
         scene.publish(1, size=2_000)
     scene.advance(1.0)
     assert live.seqs() == [6, 7, 8]
-    assert live.connection.subscriptions[TOPIC]._task is None, "it need not fall behind for that"
+    assert live.connection.subscriptions[TOPIC]._task is None, "it fell behind"
     assert behind.seqs() == list(range(2, 9))
 
 
@@ -334,7 +336,7 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
     class Writer(AsgiWriter):
         unsent = 900
 
-        async def drained(self, below: int) -> None:
+        async def drain(self, below: int) -> None:
             waited_for.append(below)
             self.unsent = below
 
@@ -348,12 +350,12 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
     scene.run(client.connection.push_paced(Frame("l" * 1_500)))
     scene.run(client.connection.push_paced(Frame("h" * 5_000)))
     client.connection.writer.unsent = 1_999
-    client.connection.writer.look()
+    client.connection.writer.refresh_available()
     scene.run(client.connection.push_paced(Frame("s" * 100)))
     assert waited_for == [500, 0, 1_000]
 
 
-def test_a_client_that_takes_nothing_for_10_s_is_closed(
+def test_a_client_that_reads_nothing_for_10_s_is_closed(
     scene: Scene, history: list[Cursor]
 ) -> None:
     slow = scene.join(limit=2_000)
@@ -366,7 +368,7 @@ def test_a_client_that_takes_nothing_for_10_s_is_closed(
     assert scene.live.followers == 1
 
 
-def test_a_client_that_takes_a_little_is_not_closed(scene: Scene, history: list[Cursor]) -> None:
+def test_a_client_that_reads_slowly_is_not_closed(scene: Scene, history: list[Cursor]) -> None:
     slow = scene.join(limit=2_000)
     slow.gate.clear()
     scene.publish(100)
@@ -382,13 +384,13 @@ def test_a_client_that_takes_a_little_is_not_closed(scene: Scene, history: list[
 
 
 async def once() -> None:
-    """One turn of the loop."""
+    """Run one turn of the loop."""
     import asyncio
 
     await asyncio.sleep(0)
 
 
-def test_a_hole_met_while_behind_is_one_reset(scene: Scene, history: list[Cursor]) -> None:
+def test_a_gap_found_while_catching_up_is_one_reset(scene: Scene, history: list[Cursor]) -> None:
     slow = scene.join(limit=2_000)
     slow.gate.clear()
     scene.publish(400)
@@ -403,7 +405,7 @@ def test_a_hole_met_while_behind_is_one_reset(scene: Scene, history: list[Cursor
     assert slow.resets() == ["trimmed"]
 
 
-def test_a_new_epoch_that_a_client_behind_meets_before_the_hub_is_one_reset(
+def test_a_new_epoch_found_by_a_replay_before_the_hub_is_one_reset(
     scene: Scene, history: list[Cursor]
 ) -> None:
     slow = scene.join(limit=2_000)
@@ -415,7 +417,7 @@ def test_a_new_epoch_that_a_client_behind_meets_before_the_hub_is_one_reset(
     assert slow.resets() == scene.clients[0].resets() == ["restarted"]
 
 
-def test_a_reset_that_does_not_fit_into_the_buffer_comes_once(
+def test_a_reset_that_does_not_fit_into_the_buffer_is_sent_once(
     scene: Scene, history: list[Cursor]
 ) -> None:
     slow = scene.join(limit=2_000)
@@ -451,9 +453,7 @@ def test_an_ephemeral_event_reaches_live_subscribers_only(
 # Answers and heartbeats
 
 
-def test_an_answer_finds_room_behind_a_full_buffer_of_events(
-    scene: Scene, history: list[Cursor]
-) -> None:
+def test_an_answer_fits_behind_a_buffer_full_of_events(scene: Scene, history: list[Cursor]) -> None:
     slow = scene.join(limit=2_000)
     slow.gate.clear()
     scene.publish(100)
@@ -464,7 +464,9 @@ def test_an_answer_finds_room_behind_a_full_buffer_of_events(
     assert {"type": "pong"} in slow.frames
 
 
-def test_a_client_that_asks_and_never_reads_is_closed(scene: Scene, history: list[Cursor]) -> None:
+def test_a_client_that_sends_commands_and_never_reads_is_closed(
+    scene: Scene, history: list[Cursor]
+) -> None:
     slow = scene.join(limit=2_000)
     slow.gate.clear()
 
@@ -477,7 +479,7 @@ def test_a_client_that_asks_and_never_reads_is_closed(scene: Scene, history: lis
     assert slow.closed == [CloseCode.SLOW]
 
 
-def test_a_heartbeat_breaks_each_silence_of_less_than_25_s(scene: Scene) -> None:
+def test_a_heartbeat_is_sent_before_25_s_of_silence(scene: Scene) -> None:
     client = scene.join()
     beats = []
     for _ in range(1_200):
@@ -491,7 +493,7 @@ def test_a_heartbeat_breaks_each_silence_of_less_than_25_s(scene: Scene) -> None
     assert all(17.5 < pause < 25.0 for pause in pauses)
 
 
-def test_no_heartbeat_comes_while_events_flow(scene: Scene) -> None:
+def test_no_heartbeat_is_sent_while_events_arrive(scene: Scene) -> None:
     client, quiet = scene.join(), scene.join(topic="public.other")
     for _ in range(10):
         scene.publish()
@@ -500,7 +502,7 @@ def test_no_heartbeat_comes_while_events_flow(scene: Scene) -> None:
     assert quiet.frames
 
 
-def test_a_replay_and_an_answer_break_the_silence_too(scene: Scene, history: list[Cursor]) -> None:
+def test_a_replay_and_an_answer_end_the_silence_too(scene: Scene, history: list[Cursor]) -> None:
     scene.advance(20.0)
     replaying = scene.join(history[1])
     answered = scene.join()
@@ -511,7 +513,7 @@ def test_a_replay_and_an_answer_break_the_silence_too(scene: Scene, history: lis
     assert replaying.connection.writer.last_flush > 15.0
 
 
-# Several topics, and the end
+# Several topics, and the end of a connection
 
 
 def test_two_subscriptions_of_one_connection_share_its_buffer(scene: Scene) -> None:
@@ -529,7 +531,7 @@ def test_two_subscriptions_of_one_connection_share_its_buffer(scene: Scene) -> N
     assert client.most_unsent <= 2_000
 
 
-def test_ending_twice_releases_once(scene: Scene) -> None:
+def test_ending_a_subscription_twice_releases_the_topic_once(scene: Scene) -> None:
     other, client = scene.join(), scene.join()
     live = scene.live
     subscription = client.connection.subscriptions[TOPIC]
@@ -550,7 +552,7 @@ def test_ending_twice_releases_once(scene: Scene) -> None:
     assert client.frames == []
 
 
-def test_an_unsubscribed_topic_can_be_followed_anew(scene: Scene, history: list[Cursor]) -> None:
+def test_an_unsubscribed_topic_can_be_subscribed_again(scene: Scene, history: list[Cursor]) -> None:
     client = scene.clients[0]
     scene.run(end(client.connection.subscriptions[TOPIC]))
     scene.publish()
@@ -572,7 +574,7 @@ def test_a_replay_ends_with_its_subscription(scene: Scene, history: list[Cursor]
     scene.run(end(slow.connection.subscriptions[TOPIC]))
     slow.gate.set()
     scene.advance(1.0)
-    assert len(slow.frames) <= before + 3  # what was written already
+    assert len(slow.frames) <= before + 3  # which were written already
     assert scene.live.followers == 1
 
 
@@ -592,7 +594,7 @@ def test_a_subscription_that_ends_while_it_starts_stays_ended(
     assert scene.live.followers == 1
 
 
-def test_a_subscription_that_its_own_announcement_ends_stays_ended(
+def test_a_subscription_that_ends_in_its_announcement_stays_ended(
     scene: Scene, history: list[Cursor]
 ) -> None:
     client = scene.connect()
@@ -606,7 +608,7 @@ def test_a_subscription_that_its_own_announcement_ends_stays_ended(
     assert list(scene.live.live) == list(scene.clients[0].connection.subscriptions.values())
 
 
-def test_a_subscribe_that_is_cancelled_leaves_nothing(scene: Scene, history: list[Cursor]) -> None:
+def test_a_cancelled_subscribe_leaves_nothing_behind(scene: Scene, history: list[Cursor]) -> None:
     scene.publish(300)
     scene.store.before = 0.1
     for moment in (0.0, 0.01, 0.0999, 0.1):
@@ -619,7 +621,9 @@ def test_a_subscribe_that_is_cancelled_leaves_nothing(scene: Scene, history: lis
         assert scene.live.followers == 1
 
 
-def test_a_client_whose_socket_broke_is_not_read_for(scene: Scene, history: list[Cursor]) -> None:
+def test_the_log_is_not_read_on_for_a_client_whose_socket_broke(
+    scene: Scene, history: list[Cursor]
+) -> None:
     scene.publish(2_000)  # four reads
     scene.store.calls.clear()
     client = scene.connect()
@@ -630,10 +634,10 @@ def test_a_client_whose_socket_broke_is_not_read_for(scene: Scene, history: list
     client.connection.writer._send = send
     scene.run(client.subscribe(history[0]))
     scene.advance(1.0)
-    assert scene.store.calls.count("read") <= 2  # nobody waits for the rest
+    assert scene.store.calls.count("read") <= 2  # no client waits for the rest
 
 
-def test_a_send_that_never_returns_ends_with_the_connection(scene: Scene) -> None:
+def test_a_send_that_never_returns_is_cancelled_with_its_connection(scene: Scene) -> None:
     client: Client = scene.join()
     client.gate.clear()
     scene.publish(3)

@@ -1,4 +1,4 @@
-"""When connections are looked at, and what counts as heard."""
+"""When connections are checked for silence, and what ends a silence."""
 
 import pytest
 
@@ -9,58 +9,58 @@ from realtime.protocol.frames import HEARTBEAT_SECONDS
 from tests.hub.support import TOPIC, Scene
 
 
-def test_the_longest_silence_is_what_the_protocol_says() -> None:
+def test_the_longest_silence_is_shorter_than_the_protocol_says() -> None:
     assert SILENT_SECONDS[1] + CHECK_SECONDS + TICK_SECONDS < HEARTBEAT_SECONDS
 
 
-def test_a_connection_is_looked_at_once_in_the_time_of_a_heartbeat(
+def test_a_connection_is_checked_once_for_each_heartbeat(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = scene.join()
-    looks = 0
+    checks = 0
     kind = type(client.connection)
-    heard = kind.heard
+    last_write = kind.last_write
 
     def counted(self: object) -> float:
-        nonlocal looks
-        looks += 1
-        return heard(client.connection)
+        nonlocal checks
+        checks += 1
+        return last_write(client.connection)
 
-    monkeypatch.setattr(kind, "heard", counted)
+    monkeypatch.setattr(kind, "last_write", counted)
     scene.advance(100.0)
-    assert 4 <= looks <= 5
-    assert [frame["type"] for frame in client.frames] == ["heartbeat"] * looks
+    assert 4 <= checks <= 5
+    assert [frame["type"] for frame in client.frames] == ["heartbeat"] * checks
 
 
-def test_a_herd_is_not_due_at_once(scene: Scene) -> None:
+def test_clients_that_receive_the_same_events_are_not_all_due_together(scene: Scene) -> None:
     herd = [scene.join() for _ in range(200)]
     for _ in range(3):
-        scene.publish(1)  # which all hear at the same moment
+        scene.publish(1)  # which all receive at the same time
         scene.advance(15.0)
     most = max(map(len, scene.hub.heartbeats._due.values()))
     assert sum(map(len, scene.hub.heartbeats._due.values())) == len(herd)
     assert most <= len(herd) / 4
 
 
-def test_an_event_that_went_past_the_queue_was_heard(scene: Scene) -> None:
+def test_an_event_of_a_write_pass_ends_the_silence(scene: Scene) -> None:
     client = scene.join()
     writer = client.connection.writer
-    taken: list[bytes] = []
+    sent: list[bytes] = []
 
-    def take(data: bytes) -> int:
-        taken.append(data)
+    def send(data: bytes) -> int:
+        sent.append(data)
         return len(data)
 
     for _ in range(6):
-        writer.ready, writer.shared = take, Wire.WEBSOCKET
+        writer.send_direct, writer.wire_format = send, Wire.WEBSOCKET
         scene.publish(1)
         scene.advance(15.0)
-    assert len(taken) == 6
-    assert client.frames == [], "nothing went through the queue, a heartbeat neither"
+    assert len(sent) == 6
+    assert client.frames == [], "neither events nor heartbeats went through the queue"
 
 
-def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
-    """A client that is behind gets nothing of it."""
+def test_events_pushed_to_other_clients_do_not_end_the_silence(scene: Scene) -> None:
+    """A client that has fallen behind does not receive what is pushed to the live ones."""
     client, other = scene.join(limit=500), scene.join()
     client.gate.clear()
     scene.publish(5, size=300)
@@ -68,13 +68,13 @@ def test_what_a_topic_tells_others_was_not_heard(scene: Scene) -> None:
     client.connection.writer.last_flush = 0.0
     scene.advance(5.0)
     scene.publish(1)
-    assert client.connection.heard() == 0.0
-    assert other.connection.heard() > 4.0
+    assert client.connection.last_write() == 0.0
+    assert other.connection.last_write() > 4.0
     client.gate.set()
     scene.advance(1.0)
 
 
-def test_nothing_is_kept_of_a_connection_that_ended(scene: Scene) -> None:
+def test_nothing_is_kept_of_an_ended_connection(scene: Scene) -> None:
     client, other = scene.join(), scene.join()
     scene.advance(30.0)
     for one in (client, other):

@@ -41,17 +41,17 @@ def test_the_group_is_joined_once_for_many_followers(scene: Scene) -> None:
     assert scene.live.followers == 20
 
 
-def test_heads_of_topics_that_join_at_once_are_read_in_one_call(scene: Scene) -> None:
+def test_heads_of_topics_that_join_together_are_read_in_one_call(scene: Scene) -> None:
     clients = [scene.connect() for _ in range(50)]
     for number, client in enumerate(clients):
         scene.loop.create_task(client.subscribe(topic=f"public.t{number}"))
     scene.advance(0.01)
     assert scene.store.calls == ["heads"]
     scene.advance(0.5)
-    assert scene.store.calls.count("heads") == 2  # and once more, 250 ms later
+    assert scene.store.calls.count("heads") == 2  # and again 250 ms later
 
 
-def test_there_is_one_channel_however_long_the_layer_takes_to_make_it() -> None:
+def test_there_is_one_channel_even_if_the_layer_is_slow_to_make_it() -> None:
     scene = Scene(channel_delay=0.05)
     client = scene.join()
     assert scene.layer.called("new_channel") == 1
@@ -60,20 +60,20 @@ def test_there_is_one_channel_however_long_the_layer_takes_to_make_it() -> None:
     scene.close()
 
 
-def test_events_that_come_while_the_topic_joins_follow_its_head(scene: Scene) -> None:
+def test_events_that_arrive_while_the_topic_joins_follow_its_head(scene: Scene) -> None:
     scene.append(2)
     begin = scene.head
     scene.store.after = 0.1
     client = scene.connect()
     scene.loop.create_task(client.subscribe(begin))
-    scene.advance(0.05)  # the head is read and not yet here
+    scene.advance(0.05)  # the head is read but has not arrived
     scene.publish(2)
     scene.advance(0.06)
     assert client.seqs() == [3, 4]
     assert scene.store.calls == ["heads"]
 
 
-def test_a_late_taking_group_add_is_found_at_250_ms(scene: Scene) -> None:
+def test_events_missed_by_a_late_group_add_are_found_after_250_ms(scene: Scene) -> None:
     scene.layer.join_delay = 0.2
     client = scene.join()
     scene.publish()
@@ -83,7 +83,7 @@ def test_a_late_taking_group_add_is_found_at_250_ms(scene: Scene) -> None:
     assert client.seqs() == [1]
 
 
-def test_a_join_whose_head_cannot_be_read_is_answered_and_can_be_tried_again(
+def test_a_join_whose_head_cannot_be_read_fails_and_can_be_retried(
     scene: Scene,
 ) -> None:
     scene.store.failing = True
@@ -99,7 +99,7 @@ def test_a_join_whose_head_cannot_be_read_is_answered_and_can_be_tried_again(
     assert again.seqs() == [1]
 
 
-def test_a_store_that_breaks_in_an_unknown_way_fails_the_join(
+def test_an_unexpected_error_of_the_store_fails_the_join(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.store.heads = lambda topics: {}  # type: ignore
@@ -109,7 +109,7 @@ def test_a_store_that_breaks_in_an_unknown_way_fails_the_join(
     assert scene.hub.topics == {}
 
 
-def test_a_join_does_not_wait_for_ever_for_a_store_that_hangs(scene: Scene) -> None:
+def test_a_join_does_not_wait_forever_for_a_store_that_hangs(scene: Scene) -> None:
     scene.store.before = 100.0
     with pytest.raises(StoreError, match="no answer"):
         scene.join()
@@ -123,7 +123,7 @@ def test_a_join_does_not_wait_for_ever_for_a_store_that_hangs(scene: Scene) -> N
     assert client.seqs() == [1]
 
 
-def test_a_follower_who_leaves_while_the_topic_joins_leaves_nothing(scene: Scene) -> None:
+def test_a_follower_that_leaves_while_the_topic_joins_leaves_nothing_behind(scene: Scene) -> None:
     scene.store.before = 0.1
     task = scene.loop.create_task(follow(scene))
     scene.advance(0.05)
@@ -141,7 +141,7 @@ def test_a_follower_who_leaves_while_the_topic_joins_leaves_nothing(scene: Scene
 def test_the_group_is_added_again_when_a_check_finds_an_unannounced_event(scene: Scene) -> None:
     client = scene.join()
     scene.advance(1.0)
-    scene.layer.groups.clear()  # the layer was restarted and forgot
+    scene.layer.groups.clear()  # the layer was restarted and has lost its groups
     scene.publish()
     scene.advance(4.9)
     assert client.seqs() == [1]
@@ -150,7 +150,7 @@ def test_the_group_is_added_again_when_a_check_finds_an_unannounced_event(scene:
     assert client.seqs() == [1, 2]
 
 
-def test_the_group_is_added_again_before_the_layer_lets_it_expire(scene: Scene) -> None:
+def test_the_group_is_added_again_before_it_expires(scene: Scene) -> None:
     scene.layer.group_expiry = 100  # type: ignore
     scene.join()
     scene.advance(45.0)
@@ -161,7 +161,7 @@ def test_the_group_is_added_again_before_the_layer_lets_it_expire(scene: Scene) 
     assert scene.layer.called("group_add") == 3
 
 
-def test_a_lost_connection_to_the_layer_rejoins_everything(
+def test_all_groups_are_joined_again_after_the_layer_lost_its_connection(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     topics = [f"public.t{number}" for number in range(5)]
@@ -185,14 +185,14 @@ def test_a_lost_channel_is_replaced(scene: Scene) -> None:
     scene.advance(1.0)
     scene.layer.break_receive()
     scene.layer.queues.clear()
-    scene.layer.queues["filler"] = asyncio.Queue()  # so that the next name is another one
+    scene.layer.queues["filler"] = asyncio.Queue()  # so that the next channel has another name
     scene.advance(3.0)
     assert in_group(scene)
     scene.publish()
     assert client.seqs() == [1]
 
 
-def test_a_layer_that_fails_for_long_is_taken_up_again(
+def test_a_layer_that_failed_for_long_is_used_again(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = scene.join()
@@ -202,14 +202,14 @@ def test_a_layer_that_fails_for_long_is_taken_up_again(
     scene.publish(3, [], [], [])
     scene.advance(5.0)
     assert client.seqs() == [1, 2, 3]
-    assert sum("the channel layer fails" in m for m in caplog.messages) == 2  # in both directions
+    assert sum("the channel layer fails" in m for m in caplog.messages) == 2  # receive, groups
     scene.layer.failing = set()
     scene.advance(10.0)
     scene.publish()
     assert client.seqs() == [1, 2, 3, 4]
 
 
-def test_head_checks_go_on_while_the_layer_hangs(scene: Scene) -> None:
+def test_head_checks_continue_while_the_layer_hangs(scene: Scene) -> None:
     topics = [f"public.t{number}" for number in range(30)]
     clients = [scene.join(topic=topic) for topic in topics]
     scene.advance(1.0)
@@ -223,7 +223,7 @@ def test_head_checks_go_on_while_the_layer_hangs(scene: Scene) -> None:
         assert counts == [published] * 30
 
 
-def test_a_layer_that_hangs_delays_a_join_and_does_not_refuse_it(scene: Scene) -> None:
+def test_a_layer_that_hangs_delays_a_join_but_does_not_fail_it(scene: Scene) -> None:
     scene.layer.hanging = {"group_add"}
     client = scene.join()
     assert scene.loop.time() < 6
@@ -232,7 +232,7 @@ def test_a_layer_that_hangs_delays_a_join_and_does_not_refuse_it(scene: Scene) -
     assert client.seqs() == [1]
 
 
-def test_head_checks_go_on_when_the_store_is_back(scene: Scene) -> None:
+def test_head_checks_continue_when_the_store_is_back(scene: Scene) -> None:
     client = scene.join()
     scene.store.failing = True
     scene.publish(1, [])
@@ -278,14 +278,14 @@ def test_a_topic_that_is_followed_again_while_it_lingers_stays(scene: Scene) -> 
     assert scene.hub.topics == {}
 
 
-def test_a_topic_that_is_followed_anew_while_it_is_being_left_is_in_its_group(
+def test_a_topic_followed_again_while_its_group_is_being_left_is_in_the_group(
     scene: Scene,
 ) -> None:
     scene.layer.discard_delay = 2.0
     scene.leave(scene.join())
     scene.advance(61.0)
     assert scene.hub.topics == {}
-    assert in_group(scene)  # the leaving is under way
+    assert in_group(scene)  # the group_discard is in progress
     client = scene.join()
     assert in_group(scene)
     scene.publish()
@@ -293,10 +293,10 @@ def test_a_topic_that_is_followed_anew_while_it_is_being_left_is_in_its_group(
     assert client.seqs() == [1]
     scene.advance(3.0)
     assert scene.layer.called("group_add") == 2
-    assert in_group(scene), "the leaving undid the joining"
+    assert in_group(scene), "the group_discard undid the group_add"
 
 
-def test_a_topic_is_not_joined_again_by_a_check_that_it_outlives_not(scene: Scene) -> None:
+def test_a_head_check_that_ends_after_its_topic_does_not_rejoin_the_group(scene: Scene) -> None:
     scene.leave(scene.join())
     scene.advance(58.0)
     scene.layer.groups.clear()
@@ -308,7 +308,7 @@ def test_a_topic_is_not_joined_again_by_a_check_that_it_outlives_not(scene: Scen
     assert not scene.tasks()
 
 
-def test_a_joining_that_ends_after_its_topic_is_undone(scene: Scene) -> None:
+def test_a_group_add_that_ends_after_its_topic_is_undone(scene: Scene) -> None:
     scene.leave(scene.join())
     scene.advance(55.0)
     scene.layer.add_delay = 4.9
@@ -322,7 +322,7 @@ def test_a_joining_that_ends_after_its_topic_is_undone(scene: Scene) -> None:
     assert not scene.layer.groups[GROUP]
 
 
-def test_a_read_in_flight_ends_with_its_topic(scene: Scene) -> None:
+def test_a_read_in_progress_is_cancelled_with_its_topic(scene: Scene) -> None:
     client = scene.join()
     begin = scene.live.position
     scene.publish(300)
@@ -338,7 +338,7 @@ def test_a_read_in_flight_ends_with_its_topic(scene: Scene) -> None:
 # Receiving
 
 
-def test_what_the_layer_delivers_otherwise_does_not_stop_the_hub(
+def test_malformed_messages_on_the_layer_do_not_stop_the_hub(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = scene.join()
@@ -358,7 +358,7 @@ def test_what_the_layer_delivers_otherwise_does_not_stop_the_hub(
     assert sum("cannot be read" in message for message in caplog.messages) == 3
 
 
-def test_a_long_burst_lets_others_have_their_turn(scene: Scene) -> None:
+def test_a_long_burst_yields_to_other_tasks(scene: Scene) -> None:
     client = scene.join()
     turns: list[int] = []
 
@@ -377,7 +377,7 @@ def test_a_long_burst_lets_others_have_their_turn(scene: Scene) -> None:
 # The end
 
 
-def test_close_ends_everything_also_what_is_under_way() -> None:
+def test_close_ends_everything_including_what_is_in_progress() -> None:
     scene = Scene()
     behind, joining = scene.join(limit=500), scene.connect()
     behind.gate.clear()
@@ -428,7 +428,7 @@ def test_a_loop_has_one_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     scene.close()
 
 
-def test_a_layer_that_is_slow_to_join_keeps_no_client_waiting(scene: Scene) -> None:
+def test_clients_do_not_wait_for_a_layer_that_is_slow_to_join(scene: Scene) -> None:
     scene.layer.add_delay = 4.0
     client = scene.join()
     assert scene.loop.time() < 1.0

@@ -1,4 +1,4 @@
-"""Presence where answers are lost, rows are old and one log of many fails."""
+"""Presence when answers are lost, rows are old or one log of many fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from realtime.hub.member_writer import LATE_SECONDS, STREAM_HOLD_SECONDS
 from realtime.nodes import BEAT_SECONDS
 from realtime.protocol.names import presence_log
 from realtime.stores.base import Node
-from tests.hub.town import GIVEN_UP, LOG, SharedStore, Town, User, Visitor, user
+from tests.hub.cluster import EXPIRED_SECONDS, LOG, Cluster, SharedStore, User, Visitor, user
 from tests.support.virtual_time import passing
 
 ONE = '{"id":"user.1"}'
 
 
 def lose_answers(store: SharedStore, method: str) -> Callable[[], None]:
-    """Let a method do what it does and fail afterwards, until the answer is called."""
+    """Make a method fail after it has done its work; return a function that ends this."""
     real = getattr(store, method)
 
     async def lost(*args: Any, **kwargs: Any) -> None:
@@ -31,53 +31,55 @@ def lose_answers(store: SharedStore, method: str) -> Callable[[], None]:
     return lambda: setattr(store, method, real)
 
 
-def test_a_join_whose_answer_was_lost_leaves_no_ghost(town: Town) -> None:
-    hub = town.open_node()
-    town.enter(hub, 1)
-    heal = lose_answers(town.stores[0], "achange_members")
-    town.leave(town.enter(hub, 2))
-    town.advance(STREAM_HOLD_SECONDS + 2)
+def test_a_member_whose_join_had_no_answer_still_leaves(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    cluster.enter(hub, 1)
+    heal = lose_answers(cluster.stores[0], "achange_members")
+    cluster.leave(cluster.enter(hub, 2))
+    cluster.advance(STREAM_HOLD_SECONDS + 2)
     heal()
-    town.advance(5)
-    assert town.listed == user(1)
+    cluster.advance(5)
+    assert cluster.listed == user(1)
 
 
-def test_a_leave_whose_answer_was_lost_takes_nobody_off_the_list_who_is_back(town: Town) -> None:
-    hub = town.open_node()
-    town.enter(hub, 1)
-    visitor = town.enter(hub, 2)
-    heal = lose_answers(town.stores[0], "achange_members")
-    town.leave(visitor)
-    town.advance(STREAM_HOLD_SECONDS + 0.5)
-    town.enter(hub, 2)
+def test_a_member_that_is_back_stays_listed_although_its_leave_had_no_answer(
+    cluster: Cluster,
+) -> None:
+    hub = cluster.open_node()
+    cluster.enter(hub, 1)
+    visitor = cluster.enter(hub, 2)
+    heal = lose_answers(cluster.stores[0], "achange_members")
+    cluster.leave(visitor)
+    cluster.advance(STREAM_HOLD_SECONDS + 0.5)
+    cluster.enter(hub, 2)
     heal()
-    town.advance(5)
-    assert town.listed == user(1, 2)
+    cluster.advance(5)
+    assert cluster.listed == user(1, 2)
 
 
-def test_what_a_store_that_hung_runs_late_is_put_right(town: Town) -> None:
-    hub = town.open_node()
-    town.enter(hub, 1)
-    store = town.stores[0]
+def test_late_writes_of_a_store_that_hung_are_corrected(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    cluster.enter(hub, 1)
+    store = cluster.stores[0]
     heal = lose_answers(store, "achange_members")
-    town.enter(hub, 2)
+    cluster.enter(hub, 2)
     heal()
-    town.advance(2)
-    # What was given up is run after what was written later: joins and leaves of nobody here.
+    cluster.advance(2)
+    # The store runs the abandoned write after a later one: members that were never here.
     store.change_members(LOG, hub.member_writer.node.id, {"user.9": '{"id":"user.9"}'}, ["user.2"])
-    town.advance(LATE_SECONDS + 2)
-    assert town.listed == user(1, 2)
+    cluster.advance(LATE_SECONDS + 2)
+    assert cluster.listed == user(1, 2)
 
 
-def test_the_lost_answer_of_a_rebirth_costs_no_member(town: Town) -> None:
-    hub, other = town.open_node(), town.open_node()
-    town.enter(hub, 1)
-    town.enter(other, 2)
-    town.advance(4 * BEAT_SECONDS)
-    store = town.stores[0]
+def test_a_lost_answer_to_a_new_registration_costs_no_member(cluster: Cluster) -> None:
+    hub, other = cluster.open_node(), cluster.open_node()
+    cluster.enter(hub, 1)
+    cluster.enter(other, 2)
+    cluster.advance(4 * BEAT_SECONDS)
+    store = cluster.stores[0]
     store.failing = True
-    town.advance(GIVEN_UP + BEAT_SECONDS)
-    assert town.listed == user(2)
+    cluster.advance(EXPIRED_SECONDS + BEAT_SECONDS)
+    assert cluster.listed == user(2)
     store.failing = False
     real = store.abeat
 
@@ -89,15 +91,15 @@ def test_the_lost_answer_of_a_rebirth_costs_no_member(town: Town) -> None:
         return answer
 
     store.abeat = lost_once  # type: ignore[method-assign]
-    town.advance(60)
-    assert town.listed == user(1, 2)
+    cluster.advance(60)
+    assert cluster.listed == user(1, 2)
 
 
-def test_members_are_written_under_a_new_id_only_after_its_row(town: Town) -> None:
-    hub = town.open_node()
-    town.enter(hub, 1)
-    town.advance(2 * BEAT_SECONDS)
-    store, before = town.stores[0], hub.member_writer.node.id
+def test_members_are_written_under_a_new_id_only_after_its_row(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    cluster.enter(hub, 1)
+    cluster.advance(2 * BEAT_SECONDS)
+    store, before = cluster.stores[0], hub.member_writer.node.id
     store.expire_node(before, 0.0)
     real = store.abeat
 
@@ -108,52 +110,52 @@ def test_members_are_written_under_a_new_id_only_after_its_row(town: Town) -> No
 
     store.abeat = slow  # type: ignore[method-assign]
     for _ in range(200):
-        town.advance(0.1)
+        cluster.advance(0.1)
         rows = {node.id for node in store.nodes()}
         assert set(store.nodes_of_members()) - {before} <= rows
     assert hub.member_writer.node.id != before
-    assert town.listed == user(1)
+    assert cluster.listed == user(1)
 
 
-def test_who_clears_up_for_long_goes_on_beating(town: Town) -> None:
-    hubs = [town.open_node() for _ in range(3)]
+def test_a_node_that_expires_another_for_long_keeps_sending_heartbeats(cluster: Cluster) -> None:
+    hubs = [cluster.open_node() for _ in range(3)]
     for pk, hub in enumerate(hubs, 1):
-        town.enter(hub, pk)
-    town.advance(4 * BEAT_SECONDS)
-    store = town.stores[0]
+        cluster.enter(hub, pk)
+    cluster.advance(4 * BEAT_SECONDS)
+    store = cluster.stores[0]
     store.beat(Node("dead", "host", 1, "1"), is_known=False)
     for number in range(500):
         store.change_members(f"x.{number}", "dead", {"user.1": ONE}, [])
 
     async def slow(wakeup: Wakeup) -> None:
-        await passing(0.1)  # as while the layer hangs
+        await passing(0.1)  # as when the layer hangs
 
     ids = [hub.member_writer.node.id for hub in hubs]
     for hub in hubs:
         hub.announce = slow  # type: ignore[method-assign]
-    town.advance(300)
+    cluster.advance(300)
     assert [hub.member_writer.node.id for hub in hubs] == ids
-    assert all(visitor.heard("leave") == [] for visitor in town.visitors)
+    assert all(visitor.received("leave") == [] for visitor in cluster.visitors)
     assert "dead" not in store.nodes_of_members()
 
 
-def test_an_older_dump_lets_nobody_leave_who_is_there(town: Town) -> None:
-    hubs = [town.open_node()]
-    town.advance(3)
-    hubs.append(town.open_node())
-    visitors = [town.enter(hub, pk) for pk, hub in enumerate(hubs, 1)]
-    town.advance(6 * BEAT_SECONDS)
-    nodes = town.stores[0]._nodes
+def test_a_restored_dump_makes_no_present_member_leave(cluster: Cluster) -> None:
+    hubs = [cluster.open_node()]
+    cluster.advance(3)
+    hubs.append(cluster.open_node())
+    visitors = [cluster.enter(hub, pk) for pk, hub in enumerate(hubs, 1)]
+    cluster.advance(6 * BEAT_SECONDS)
+    nodes = cluster.stores[0]._nodes
     for id_, (row, seen) in list(nodes.items()):
         nodes[id_] = (row, seen - 3_600)
-    town.advance(120)
-    assert [visitor.heard("leave") for visitor in visitors] == [[], []]
+    cluster.advance(120)
+    assert [visitor.received("leave") for visitor in visitors] == [[], []]
 
 
-def test_one_log_that_fails_keeps_no_other_waiting(town: Town) -> None:
-    hub = town.open_node()
-    town.advance(1)
-    store, bad = town.stores[0], presence_log("room.bad")
+def test_one_failing_log_does_not_delay_the_others(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    cluster.advance(1)
+    store, bad = cluster.stores[0], presence_log("room.bad")
     real = store.achange_members
 
     async def some(log: str, *args: Any) -> Any:
@@ -165,13 +167,13 @@ def test_one_log_that_fails_keeps_no_other_waiting(town: Town) -> None:
     logs = [presence_log(f"room.r{number}") for number in range(50)]
     for log in (bad, *logs):
         hub.member_writer.arrive(log, "user.1", ONE)
-    town.advance(5)
+    cluster.advance(5)
     assert all(store.members(log).members for log in logs)
 
 
-def test_a_presence_that_cannot_be_read_fails_alone(town: Town) -> None:
-    hub = town.open_node()
-    store = town.stores[0]
+def test_a_presence_that_cannot_be_read_fails_alone(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    store = cluster.stores[0]
     real = store.amembers
 
     async def some(log: str) -> Any:
@@ -188,16 +190,16 @@ def test_a_presence_that_cannot_be_read_fails_alone(town: Town) -> None:
         assert ends[0] is None
         assert isinstance(ends[1], StoreUnavailable)
 
-    town.run(enter())
+    cluster.run(enter())
 
 
-def test_logs_that_are_in_doubt_together_cost_one_look(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+def test_logs_in_doubt_are_checked_with_one_read(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = town.open_node()
-    town.advance(1)
+    hub = cluster.open_node()
+    cluster.advance(1)
     looks: list[str] = []
-    store = town.stores[0]
+    store = cluster.stores[0]
     real = store.amembers_of
 
     async def counted(node: str) -> Any:
@@ -207,9 +209,9 @@ def test_logs_that_are_in_doubt_together_cost_one_look(
     monkeypatch.setattr(store, "amembers_of", counted)
     for number in range(50):
         hub.member_writer.arrive(presence_log(f"room.r{number}"), "user.1", ONE)
-    town.advance(2)
+    cluster.advance(2)
     for number in range(50):
         hub.member_writer.check(presence_log(f"room.r{number}"))
-    town.advance(2)
+    cluster.advance(2)
     assert len(looks) == 1
     assert replace(store.nodes()[0], age=0.0).id == hub.member_writer.node.id

@@ -1,7 +1,7 @@
 """The promise under a hostile channel layer: every view is contiguous, or reset exactly once.
 
-Runs on virtual time, so that seconds of head checks and delays cost nothing.
-The store takes time too, and fails at times, so that everything can happen while it is read.
+Runs on virtual time, so seconds of head checks and delays cost nothing.
+The store is slow, and fails at times, so that everything can happen during a read.
 """
 
 import copy
@@ -18,7 +18,7 @@ from realtime.stores.base import Retention
 from tests.hub.support import TOPIC, Client, Scene
 
 EXAMPLES = int(os.environ.get("REALTIME_TEST_EXAMPLES", "150"))
-QUIET_SECONDS = 20.0  # several head checks: everything that repairs itself has done so
+QUIET_SECONDS = 20.0  # several head checks, after which every repair is done
 BUFFER_BYTES = 2_000  # some ten events, so that slow clients really fall behind
 DELAYS = [0.0, 0.004, 0.03, 0.4, 6.0]
 
@@ -29,9 +29,9 @@ class HubMachine(RuleBasedStateMachine):
         self.scene = Scene()
         self.store = self.scene.store
         self.clients: list[Client] = []
-        self.allowed: dict[Client, int] = {}  # resets that may have been, by what happened
-        self.cursors: list[Cursor] = []  # that clients had when they went away
-        self.echoes = 0  # logs taken back whose wake-ups may still be on their way
+        self.allowed: dict[Client, int] = {}  # resets that the events of the test explain
+        self.cursors: list[Cursor] = []  # of clients that disconnected
+        self.echoes = 0  # restored backups; wake-ups from before may still arrive
         self.snapshot: Any = None
 
     @initialize(
@@ -71,7 +71,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 8))
     def trim(self, keep: int) -> None:
-        # It can leave a hole for who is behind, so it may cost one reset.
+        # A client that is behind may find a gap, and need one reset.
         if self.store.trim(TOPIC, Retention(keep, 1e9)):
             self.disrupt()
 
@@ -83,8 +83,8 @@ class HubMachine(RuleBasedStateMachine):
     @rule()
     def restore_backup(self) -> None:
         self.store._logs = copy.deepcopy(self.snapshot)
-        # Twice, since a wake-up of an event that the backup does not have may still come and
-        # continue it as if nothing had been; also for those who come after this.
+        # Twice, since a wake-up of an event that the backup lacks may still arrive and seem to
+        # continue the log. That can also happen to clients that connect later.
         self.disrupt(2)
         self.echoes += 1
 
@@ -129,7 +129,7 @@ class HubMachine(RuleBasedStateMachine):
         if forged != head and self.scene.truth(forged) is None and not self.store.failing:
             assert client.view.resets >= 1
         if not self.echoes:
-            assert self.scene.head.epoch == head.epoch, "a client's cursor began a new epoch"
+            assert self.scene.head.epoch == head.epoch, "a client's cursor started a new epoch"
 
     @rule()
     def resume_since_a_moment(self) -> None:
@@ -145,7 +145,7 @@ class HubMachine(RuleBasedStateMachine):
         try:
             await client.subscribe(since, last)
         except StoreError:
-            self.forget(client)  # it is answered, and comes again
+            self.forget(client)  # it gets an error, and would try again
 
     def join(self, since: Any, last: int | None) -> Client:
         client = self.make_client()
@@ -195,7 +195,7 @@ class HubMachine(RuleBasedStateMachine):
 
     def drop_closed(self) -> None:
         for client in [c for c in self.clients if c.closed]:
-            self.forget(client)  # too slow: it would come back with its cursor
+            self.forget(client)  # too slow: it would reconnect with its cursor
 
     @rule()
     def settle_and_compare(self) -> None:
@@ -214,11 +214,13 @@ class HubMachine(RuleBasedStateMachine):
             for event in kept:
                 assert event.cursor is not None
                 seen = client.view.seen.get(event.cursor.seq, event.cursor)
-                assert seen == event.cursor, "the view continues a life of the log that is gone"
-            assert client.view.position == head, "wrong silence: the client is behind the log"
+                assert seen == event.cursor, "the view continues an old epoch of the log"
+            assert client.view.position == head, "the client is behind the log"
             assert client.view.resets <= self.allowed[client], "reset more often than needed"
         for live in self.scene.hub.topics.values():
-            assert (live._early, live._reads, live._repair) == ({}, {}, None), "it never rests"
+            assert (live._early, live._reads, live._repair_task) == ({}, {}, None), (
+                "a topic still has work to do"
+            )
 
     @invariant()
     def promise_is_kept(self) -> None:
@@ -242,7 +244,7 @@ TestHubMachine.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
     deadline=None,
-    # No explaining, which runs a failing story hundreds of times more.
+    # Without the explain phase, which runs a failing example hundreds of times more.
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -1,31 +1,31 @@
-"""A loop that turns by hand, and lines on real sockets that are closed in the end."""
+"""A loop that the test turns, and links on real sockets, which are closed at the end."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from realtime.writers.flusher import Flusher
-from tests.writers.lines import Line
-from tests.writers.support import HandLoop
+from tests.writers.links import Link
+from tests.writers.support import ManualLoop
 
 
 @pytest.fixture
-def loop() -> HandLoop:
-    return HandLoop()
+def loop() -> ManualLoop:
+    return ManualLoop()
 
 
 @pytest.fixture
-def flusher(loop: HandLoop) -> Flusher:
+def flusher(loop: ManualLoop) -> Flusher:
     return loop.flusher()
 
 
 @pytest.fixture
-def line(flusher: Flusher) -> Iterator[Callable[..., Line]]:
-    """Make lines."""
-    made: list[Line] = []
+def make_link(flusher: Flusher) -> Iterator[Callable[..., Link]]:
+    """Return a function that makes links."""
+    made: list[Link] = []
 
-    def make(send_buffer: int = 0) -> Line:
-        made.append(Line(flusher, send_buffer))
+    def make(send_buffer: int = 0) -> Link:
+        made.append(Link(flusher, send_buffer))
         return made[-1]
 
     yield make

@@ -1,4 +1,4 @@
-"""A loop that turns by hand, and clients on paper."""
+"""A loop that the test turns, and writers with a simulated socket."""
 
 import asyncio
 from collections import deque
@@ -17,8 +17,8 @@ COST = SLICE_SECONDS / 50  # of a write
 LIMIT = 1024 * 1024
 
 
-class HandLoop:
-    """An event loop that turns when it is told to, on a clock that others move."""
+class ManualLoop:
+    """An event loop that the test turns, on a clock that the writers move."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -31,14 +31,14 @@ class HandLoop:
         self.callbacks.append(callback)
 
     def turn(self) -> float:
-        """Call what was called for until now; return how long that took."""
+        """Run the callbacks scheduled until now; return how long that took."""
         begin = self.now
         for _ in range(len(self.callbacks)):
             self.callbacks.popleft()()
         return self.now - begin
 
     def turns(self, most: int = 1_000) -> int:
-        """Turn until nothing is left to do; return how often that was."""
+        """Turn until no callback is left; return the number of turns."""
         for count in range(most):
             if not self.callbacks:
                 return count
@@ -54,8 +54,8 @@ def payloads(data: bytes) -> list[tuple[int, bytes]]:
     frames, at = [], 0
     while at < len(data):
         first, length = data[at], data[at + 1]
-        assert first & 0xF0 == 0x80, f"no beginning of a frame: {data[at : at + 20]!r}"
-        assert first & 0x0F in (1, 2, 8, 9, 10), f"no opcode: {first & 15}"
+        assert first & 0xF0 == 0x80, f"not the start of a frame: {data[at : at + 20]!r}"
+        assert first & 0x0F in (1, 2, 8, 9, 10), f"not an opcode of a server: {first & 15}"
         assert length < 128, "a server's frames are not masked"
         at += 2
         if length >= 126:
@@ -69,25 +69,25 @@ def payloads(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def texts(data: bytes) -> list[str]:
-    """Return the texts of what must be text frames only."""
+    """Return the texts of text frames; fail on any other frame."""
     frames = payloads(data)
     assert all(opcode == 1 for opcode, _ in frames)
     return [payload.decode() for _, payload in frames]
 
 
-class PaperWriter(AsgiWriter):
-    """A way to a client whose socket, buffer and costs are in the hands of the test.
+class FakeWriter(AsgiWriter):
+    """A writer whose socket, transport buffer and costs are simulated.
 
     Attributes:
-        writes: what was written, each by one call.
-        kernel: bytes that its socket takes before it is full.
-        buffer: what waits in the transport.
-        received: what the socket has taken.
+        writes: the bytes of each call that wrote.
+        kernel: bytes that the socket takes before it is full.
+        buffer: the bytes in the transport.
+        received: the bytes that the socket has taken.
         broken: the next write raises.
         cost: seconds on the loop's clock that a write takes.
     """
 
-    def __init__(self, loop: HandLoop, *, kernel: int = 1 << 40, cost: float = 0.0) -> None:
+    def __init__(self, loop: ManualLoop, *, kernel: int = 1 << 40, cost: float = 0.0) -> None:
         super().__init__(_nowhere)
         self.loop = loop
         self.writes: list[bytes] = []
@@ -97,14 +97,14 @@ class PaperWriter(AsgiWriter):
         self.broken = False
         self.cost = cost
 
-    def settled(self) -> "PaperWriter":
-        """Be ready, as after a write that the socket took whole."""
-        self.ready = self.send
+    def become_ready(self) -> "FakeWriter":
+        """Become ready for direct writes, as after one that the socket took whole."""
+        self.send_direct = self.send
         return self
 
     @property
     def data(self) -> bytes:
-        """All that was written, sent or not."""
+        """All bytes that were written, sent or not."""
         return self.received + self.buffer
 
     def send(self, data: bytes) -> int:
@@ -121,7 +121,7 @@ class PaperWriter(AsgiWriter):
         if not self.queue:
             return
         if self.broken:
-            raise RuntimeError("broken as it was told")
+            raise RuntimeError("broken as the test demands")
         pieces = [piece.wire(Wire.WEBSOCKET) for piece in self.queue]
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.queue.clear()
@@ -129,86 +129,88 @@ class PaperWriter(AsgiWriter):
             self.loop.now += self.cost
             self.writes.append(data)
             self.buffer += data
-            self.look()
+            self.refresh_available()
             return
         try:
             sent = self.send(data)
         except OSError:
             sent = 0
         if sent != len(data):
-            self.keep(data[sent:])
+            self.buffer_rest(data[sent:])
         else:
-            self.ready = self.send
+            self.send_direct = self.send
 
-    def keep(self, rest: bytes) -> None:
+    def buffer_rest(self, rest: bytes) -> None:
         if self.broken:
-            raise RuntimeError("broken as it was told")
-        self.ready = None
+            raise RuntimeError("broken as the test demands")
+        self.send_direct = None
         self.buffer += rest
-        self.look()
+        self.refresh_available()
 
     def read(self, count: int) -> None:
-        """Let the client read so many bytes, and the transport go on."""
+        """Make the client read so many bytes, and the transport send the next ones."""
         sent, self.buffer = self.buffer[:count], self.buffer[count:]
         self.received += sent
         self.kernel += count - len(sent)
         if not self.buffer and not self.queue and not self.closed:
-            self.ready = self.send
+            self.send_direct = self.send
 
     def _buffered(self) -> int:
         return len(self.buffer)
 
 
 async def _nowhere(message: Any) -> None:
-    raise AssertionError("a client on paper has no server")
+    raise AssertionError("a fake writer has no server")
 
 
 def connect(flusher: Flusher, writer: AsgiWriter, limit: int = LIMIT) -> Connection:
-    """Return a connection of a hub of which only its flusher is real; to close it is to end it."""
-    hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=HandLoop())
+    """Return a connection on a fake hub with a real flusher; its close aborts the writer."""
+    hub: Any = SimpleNamespace(flusher=flusher, connections=set(), loop=ManualLoop())
     hub.heartbeats = SimpleNamespace(add=lambda *_: None, discard=lambda *_: None)
-    return Connection(hub, None, writer, limit, lambda code: writer.abandon())
+    return Connection(hub, None, writer, limit, lambda code: writer.abort())
 
 
 def event(text: str) -> Frame:
-    """Return a frame that is like that of an event, and short."""
+    """Return a short frame that looks like an event."""
     return Frame(f'{{"type":"event","data":"{text}"}}')
 
 
 Live = dict[Any, Any]
 
 
-def nobody(receiver: Any, taken: int) -> None:
-    raise AssertionError(f"{receiver} is left with {taken} frames")
+def never_full(recipient: Any, accepted: int) -> None:
+    raise AssertionError(f"{recipient} accepted only {accepted} frames")
 
 
-def audience(loop: HandLoop, flusher: Flusher, count: int, **options: Any) -> Live:
-    """Return the connections of clients that are ready, with their writers."""
+def ready_clients(loop: ManualLoop, flusher: Flusher, count: int, **options: Any) -> Live:
+    """Return connections that are ready for direct writes, with their writers."""
     live = {}
     for _ in range(count):
-        writer = PaperWriter(loop, **options)
-        live[connect(flusher, writer)] = writer.settled()
+        writer = FakeWriter(loop, **options)
+        live[connect(flusher, writer)] = writer.become_ready()
     return live
 
 
-def spread(flusher: Flusher, piece: Frame | Bundle, live: Live, left: Any = nobody) -> None:
-    """Spread a piece as a hub does that has nothing else to do."""
-    flusher.call_before(lambda: flusher.spread(piece, live, left))
+def write_pass(
+    flusher: Flusher, piece: Frame | Bundle, live: Live, on_full: Any = never_full
+) -> None:
+    """Write a piece as a hub does that has nothing else to do: in a write pass."""
+    flusher.call_before_flush(lambda: flusher.write_all(piece, live, on_full))
 
 
 def queue(flusher: Flusher, piece: Frame | Bundle, live: Live) -> None:
-    """Spread a piece into the queues."""
-    flusher.spread(piece, live, nobody)
-    flusher.settle()
+    """Write a piece into the queues."""
+    flusher.write_all(piece, live, never_full)
+    flusher.end_pass()
 
 
-def stored(count: int, start: int = 1) -> list[EventFrame]:
-    """Return the frames of events from a number on."""
+def event_frames(count: int, start: int = 1) -> list[EventFrame]:
+    """Return the frames of so many events, from a number on."""
     cursors = [Cursor("e", seq, seq) for seq in range(start, start + count)]
     return [EventFrame(Event("public.a", "tick", "0", cursor), cursor) for cursor in cursors]
 
 
 async def turn(times: int = 3) -> None:
-    """Let the running loop turn: the flush, the task that it begins, and what that wakes."""
+    """Turn the running loop: for the flush, the task that it starts, and what that wakes."""
     for _ in range(times):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The portable way: a server's ``send``, with a task only while it has to wait."""
+"""The portable path: a server's ``send``, with a task only while it has to wait."""
 
 import asyncio
 import sys
@@ -21,12 +21,12 @@ EAGER = sys.version_info >= (3, 12)
 
 
 class Server:
-    """A server whose ``send`` waits where it is told to.
+    """A server whose ``send`` can wait and fail.
 
     Attributes:
         gate: ``send`` waits while it is closed.
         failing: ``send`` raises once it has waited.
-        ended: how a ``send`` was interrupted.
+        interrupted: the exceptions that interrupted a ``send``.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Server:
 
 
 class Uvicorn(Server):
-    """The same, as uvicorn's protocols look from outside."""
+    """The same, recognised as a protocol of uvicorn."""
 
 
 Uvicorn.__module__ = "uvicorn.protocols.websockets.websockets_sansio_impl"
@@ -64,10 +64,10 @@ def tasks() -> int:
     return len(asyncio.all_tasks())
 
 
-# Beginning
+# Starting a send
 
 
-async def test_send_that_need_not_wait_takes_no_task() -> None:
+async def test_a_send_that_does_not_wait_needs_no_task() -> None:
     server = Uvicorn()
     writer = writer_on(server)
     before = tasks()
@@ -79,7 +79,7 @@ async def test_send_that_need_not_wait_takes_no_task() -> None:
     assert (tasks(), writer.unsent) == (before, 0)
 
 
-async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
+async def test_a_send_that_waits_continues_in_a_task_and_keeps_the_order() -> None:
     server = Uvicorn()
     server.gate.clear()
     writer = writer_on(server)
@@ -91,7 +91,7 @@ async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
         writer.write(event(text))
         writer.flush()
         await turn()
-    assert tasks() == before + 1, "there is one at a time"
+    assert tasks() == before + 1, "only one task at a time"
     assert server.sent == []
     server.gate.set()
     await turn()
@@ -102,7 +102,7 @@ async def test_send_that_waits_goes_on_in_a_task_and_keeps_the_order() -> None:
     assert server.sent[-1] == event("e").text
 
 
-async def test_other_servers_get_a_task_where_none_can_begin_at_once() -> None:
+async def test_other_servers_get_a_task_where_no_task_starts_eagerly() -> None:
     server = Server()
     writer = writer_on(server)
     writer.write(event("a"))
@@ -112,11 +112,11 @@ async def test_other_servers_get_a_task_where_none_can_begin_at_once() -> None:
     assert server.sent == [event("a").text]
 
 
-async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
+async def test_a_send_that_asks_for_its_task_has_one_on_any_server() -> None:
     sent = []
 
     async def send(message: Any) -> None:
-        async with asyncio.timeout(60):  # which needs the task that it is in
+        async with asyncio.timeout(60):  # which needs the current task
             await asyncio.sleep(0)
             sent.append(message["text"])
 
@@ -128,7 +128,7 @@ async def test_send_that_asks_for_its_task_has_one_on_any_server() -> None:
     assert not writer.closed
 
 
-async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None:
+async def test_writes_of_a_turn_count_as_one_portable_write() -> None:
     server = Uvicorn()
     writer = writer_on(server)
     flusher = writer._flusher
@@ -140,11 +140,11 @@ async def test_writes_of_a_turn_are_counted_as_one_of_the_portable_way() -> None
     assert len(server.sent) == 3
 
 
-# Ending
+# Abort and close
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
-async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Server]) -> None:
+async def test_abort_drops_the_queue_and_cancels_a_send_that_waits(server: type[Server]) -> None:
     running = server()
     running.gate.clear()
     writer = writer_on(running)
@@ -153,8 +153,8 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     writer.flush()
     await turn()
     writer.write(event("b"))
-    writer.abandon()
-    assert (writer.unsent, writer.room) == (0, 0)
+    writer.abort()
+    assert (writer.unsent, writer.available) == (0, 0)
     await turn()
     assert (running.sent, running.interrupted) == ([], ["CancelledError"])
     assert tasks() == before
@@ -163,17 +163,17 @@ async def test_abandon_drops_what_is_queued_and_ends_what_waits(server: type[Ser
     writer.flush()
     await turn()
     assert running.sent == []
-    assert writer.fits(10**9, LIMIT), "nobody waits for room of one that is gone"
+    assert writer.fits(10**9, LIMIT), "no caller waits for a closed writer"
 
 
-async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> None:
+async def test_abort_in_the_turn_of_the_send_cancels_it_too() -> None:
     server = Uvicorn()
     server.gate.clear()
     writer = writer_on(server)
     before = tasks()
     writer.write(event("a"))
     writer.flush()
-    writer.abandon()  # in the turn in which it began
+    writer.abort()  # in the turn in which the send started
     await turn()
     assert (server.sent, tasks()) == ([], before)
     server.gate.set()
@@ -182,7 +182,7 @@ async def test_send_that_is_abandoned_before_it_could_go_on_is_ended_too() -> No
 
 
 @pytest.mark.parametrize("waits", [False, True])
-async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
+async def test_a_send_that_raises_aborts_the_writer(waits: bool) -> None:
     server = Uvicorn()
     server.failing = True
     if waits:
@@ -197,17 +197,17 @@ async def test_send_that_raises_abandons_the_writer(waits: bool) -> None:
     assert writer.closed
     assert (server.sent, writer.unsent, tasks()) == ([], 0, before)
     await writer.close(CloseCode.RESTART)
-    assert server.sent == [], "there is nobody to tell"
+    assert server.sent == [], "the client is gone"
 
 
 @pytest.mark.parametrize("server", [Server, Uvicorn])
 @pytest.mark.parametrize("waits", [False, True])
-async def test_close_sends_what_is_queued_first(server: type[Server], waits: bool) -> None:
+async def test_close_sends_the_queue_first(server: type[Server], waits: bool) -> None:
     running = server()
     if waits:
         running.gate.clear()
     writer = writer_on(running)
-    # It begins before the flush of its turn.
+    # The close starts before the flush of its turn.
     closing = asyncio.create_task(writer.close(CloseCode.RESTART))
     for text in "ab":
         writer.write(event(text))
@@ -238,13 +238,13 @@ def test_close_waits_for_a_bounded_time(server: type[Server]) -> None:
     finally:
         loop.close()
     assert time <= 2 * asgi.CLOSE_SECONDS
-    assert interrupted == ["CancelledError", "CancelledError"], "the frame, and the close"
+    assert interrupted == ["CancelledError", "CancelledError"], "of the frame, and of the close"
 
 
 # What is unsent
 
 
-def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() -> None:
+def test_a_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() -> None:
     loop = VirtualTimeLoop()
     count = 5
 
@@ -255,8 +255,8 @@ def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() 
         for _ in range(count):
             writer.write(event("a"))
         writer.flush()
-        drained = loop.create_task(writer.drained(0))
-        for _ in range(count):  # each of them late, but in time
+        drained = loop.create_task(writer.drain(0))
+        for _ in range(count):  # each read is late, but in time
             await asyncio.wait([drained], timeout=asgi.STALL_SECONDS - 1)
             assert not drained.done()
             server.gate.set()
@@ -268,8 +268,8 @@ def test_client_that_reads_nothing_is_slow_and_one_that_reads_a_little_is_not() 
         writer.write(event("b"))
         writer.flush()
         with pytest.raises(SlowReader):
-            await writer.drained(0)
-        writer.abandon()
+            await writer.drain(0)
+        writer.abort()
         await turn()
 
     try:
@@ -288,7 +288,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(steps=st.lists(STEPS, max_size=30))
-def test_unsent_is_what_is_queued_and_under_way_and_room_is_never_more_than_there_is(
+def test_unsent_counts_what_is_queued_and_in_flight_and_available_is_never_too_much(
     steps: list[tuple[str, int]],
 ) -> None:
     asyncio.run(account(steps))
@@ -313,15 +313,15 @@ async def account(steps: list[tuple[str, int]]) -> None:
             case "go":
                 server.gate.set()
             case "look":
-                writer.look()
+                writer.refresh_available()
             case "abandon":
-                writer.abandon()
+                writer.abort()
                 written = []
                 server.sent = []
         unsent = sum(frame.size for frame in written[len(server.sent) :])
         assert writer.unsent == unsent
         if not writer.closed:
-            assert writer.room <= LIMIT - unsent
+            assert writer.available <= LIMIT - unsent
             for wanted in (0, 50, LIMIT - unsent, LIMIT - unsent + 1):
                 for limit in (LIMIT, LIMIT // 2, 2 * LIMIT):
                     assert writer.fits(wanted, limit) == (unsent + wanted <= limit)

@@ -1,4 +1,4 @@
-"""Past Daphne to the socket, where that is safe; on transports of Twisted's own."""
+"""Direct writes to the socket where that is safe, on real Twisted transports."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,20 +13,20 @@ from realtime.writers import daphne
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.daphne import writer_for
 from realtime.writers.flusher import Flusher
-from realtime.writers.stream import StreamForm
-from tests.writers.lines import PING, SMALL, Line, Request, WebSocket, fill, shown, spread_to
-from tests.writers.support import HandLoop, connect, event, payloads, texts, turn
+from realtime.writers.stream import StreamFraming
+from tests.writers.links import PING, SMALL, Link, Request, WebSocket, fill, shown, write_pass_to
+from tests.writers.support import ManualLoop, connect, event, payloads, texts, turn
 
-Make = Callable[..., Line]
-
-
-# Directly
+Make = Callable[..., Link]
 
 
-def test_frame_goes_to_the_socket_where_nothing_waits(
-    loop: HandLoop, flusher: Flusher, line: Make
+# Direct writes
+
+
+def test_a_frame_is_written_to_the_socket_where_nothing_waits(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    one = line()
+    one = make_link()
     writer = one.open()
     writer.write(event("a"))
     assert one.read() == b""
@@ -37,27 +37,27 @@ def test_frame_goes_to_the_socket_where_nothing_waits(
     loop.turn()
     assert texts(one.read()) == shown("b", "c", "d")
     assert flusher.writes == {"direct": 2, "buffered": 0, "portable": 0}
-    assert one.reactor.writers == set(), "the reactor has nothing to do with it"
+    assert one.reactor.writers == set(), "the reactor is not involved"
 
 
-def test_sweep_goes_to_the_sockets_of_those_who_are_ready(
-    loop: HandLoop, flusher: Flusher, line: Make
+def test_a_write_pass_writes_to_the_sockets_of_ready_clients(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    made = [line() for _ in range(5)]
+    made = [make_link() for _ in range(5)]
     writers = [each.open() for each in made]
     made[3].transport.write(PING)
-    assert [writer.ready is not None for writer in writers] == [True, True, True, False, True]
-    spread_to(flusher, event("a"), *writers)
+    assert [writer.send_direct is not None for writer in writers] == [True, True, True, False, True]
+    write_pass_to(flusher, event("a"), *writers)
     loop.turns()
     assert [texts(each.read()) for each in made[:3]] == [shown("a")] * 3
     assert payloads(made[3].drain()) == [(9, b"ping"), (1, shown("a")[0].encode())]
     assert flusher.writes == {"direct": 4, "buffered": 1, "portable": 0}
 
 
-def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
-    loop: HandLoop, flusher: Flusher, line: Make
+def test_a_frame_waits_behind_buffered_bytes_and_the_next_one_is_direct_again(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    one = line()
+    one = make_link()
     writer = one.open()
     one.transport.write(PING)
     writer.write(event("a"))
@@ -72,55 +72,55 @@ def test_frame_waits_behind_what_waits_and_the_next_goes_directly_again(
 
 
 @pytest.mark.parametrize("is_under_way", [False, True])
-def test_first_frame_waits_behind_the_answer_to_the_handshake(
-    loop: HandLoop, flusher: Flusher, line: Make, is_under_way: bool
+def test_the_first_frame_waits_behind_the_answer_to_the_handshake(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, is_under_way: bool
 ) -> None:
-    one = line(SMALL)
+    one = make_link(SMALL)
     answer = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X: x\r\n" * 30_000
     one.transport.write(answer)
     if is_under_way:
         one.work()
         assert 0 < one.buffered < len(answer)
     writer = one.open()
-    assert writer.ready is None
+    assert writer.send_direct is None
     writer.write(event("a"))
     loop.turn()
     assert texts(one.drain().removeprefix(answer)) == shown("a")
     assert flusher.writes == {"direct": 0, "buffered": 1, "portable": 0}
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
-def test_rest_of_a_partial_write_is_in_the_transport_before_later_frames(
-    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+@pytest.mark.parametrize("in_pass", [False, True])
+def test_the_rest_of_a_partial_write_is_sent_before_later_frames(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
-    one = line(SMALL)
+    one = make_link(SMALL)
     writer = one.open()
     large = event("x" * 200_000)
-    if is_sweep:
-        spread_to(flusher, large, writer)
+    if in_pass:
+        write_pass_to(flusher, large, writer)
     else:
         writer.write(large)
     loop.turns()
     assert 0 < writer.unsent < large.size
-    assert writer.ready is None
+    assert writer.send_direct is None
     one.transport.write(PING)
     writer.write(event("b"))
     loop.turn()
     frames = [(1, large.text.encode()), (9, b"ping"), (1, shown("b")[0].encode())]
     assert payloads(one.drain()) == frames
     assert writer.unsent == 0
-    assert writer.ready is not None
+    assert writer.send_direct is not None
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
-def test_full_socket_raises_nothing_and_loses_nothing(
-    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+@pytest.mark.parametrize("in_pass", [False, True])
+def test_a_full_socket_raises_nothing_and_loses_nothing(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
-    one = line(SMALL)
+    one = make_link(SMALL)
     writer = one.open()
     count = fill(one)
-    if is_sweep:
-        spread_to(flusher, event("a"), writer)
+    if in_pass:
+        write_pass_to(flusher, event("a"), writer)
     else:
         writer.write(event("a"))
     writer.write(event("b"))
@@ -129,16 +129,16 @@ def test_full_socket_raises_nothing_and_loses_nothing(
     assert not writer.closed
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
-async def test_broken_socket_raises_nothing_and_the_transport_finds_it(
-    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+@pytest.mark.parametrize("in_pass", [False, True])
+async def test_a_broken_socket_raises_nothing_and_the_transport_finds_it(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
-    broken, other = line(), line()
+    broken, other = make_link(), make_link()
     writers = [broken.open(), other.open()]
     broken.peer.close()
     for name in "ab":
-        if is_sweep:
-            spread_to(flusher, event(name), *writers)
+        if in_pass:
+            write_pass_to(flusher, event(name), *writers)
         else:
             for writer in writers:
                 writer.write(event(name))
@@ -152,15 +152,15 @@ async def test_broken_socket_raises_nothing_and_the_transport_finds_it(
     await turn()
 
 
-def test_only_daphnes_protocols_are_taken_for_them(line: Make) -> None:
-    one = line()
+def test_only_protocols_of_daphne_are_recognised(make_link: Make) -> None:
+    one = make_link()
     protocol = WebSocket(one.transport)
 
     async def send(message: Any) -> None:
         raise AssertionError
 
     class Other(WebSocket):
-        """Of somebody else."""
+        """A protocol of another package."""
 
     other = Other(one.transport)
     assert type(writer_for(partial(WebSocket.handle_reply, protocol))) is daphne.WebSocketWriter
@@ -178,35 +178,37 @@ def test_only_daphnes_protocols_are_taken_for_them(line: Make) -> None:
 # Event streams
 
 
-def test_stream_writes_its_chunks_directly(loop: HandLoop, flusher: Flusher, line: Make) -> None:
-    place = ("public.a", Cursor("e", 1, 1))
-    frame = Frame('{"type":"event"}', place)
-    forms = [
-        StreamForm(None),
-        StreamForm(dict([place]), alone=True),
-        StreamForm(dict([place, ("public.b", Cursor("e", 2, 2))])),
+def test_a_stream_writes_its_chunks_directly(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
+) -> None:
+    last = ("public.a", Cursor("e", 1, 1))
+    frame = Frame('{"type":"event"}', last)
+    framings = [
+        StreamFraming(None),
+        StreamFraming(dict([last]), single_topic=True),
+        StreamFraming(dict([last, ("public.b", Cursor("e", 2, 2))])),
     ]
     bodies = []
-    for form in forms:
-        one = line()
-        writer = one.open(Request(one.transport), form)
-        assert (writer.ready is None) == (form.shared is None)
+    for framing in framings:
+        one = make_link()
+        writer = one.open(Request(one.transport), framing)
+        assert (writer.send_direct is None) == (framing.wire_format is None)
         writer.write(frame)
         loop.turn()
-        ((message, _),) = form.messages([frame])
+        ((message, _),) = framing.messages([frame])
         assert one.read() == http_chunk(message["body"])
         bodies.append(message["body"])
     assert len(set(bodies)) == 3
     assert flusher.writes == {"direct": 3, "buffered": 0, "portable": 0}
 
 
-async def test_stream_is_written_behind_its_head_and_then_directly(
-    loop: HandLoop, flusher: Flusher, line: Make
+async def test_a_stream_is_written_behind_its_head_and_then_directly(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    one = line()
+    one = make_link()
     request = Request(one.transport)
     request.chunked = 0
-    writer = one.open(request, StreamForm(None))
+    writer = one.open(request, StreamFraming(None))
     one.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
     request.chunked = 1
     writer.write(event("a"))
@@ -222,8 +224,8 @@ async def test_stream_is_written_behind_its_head_and_then_directly(
 # What is unsent
 
 
-def test_buffers_below_tls_count_as_unsent(flusher: Flusher, line: Make) -> None:
-    one = line()
+def test_buffers_below_tls_count_as_unsent(flusher: Flusher, make_link: Make) -> None:
+    one = make_link()
     one.transport.write(b"x" * 700)
 
     class Tls:
@@ -235,11 +237,13 @@ def test_buffers_below_tls_count_as_unsent(flusher: Flusher, line: Make) -> None
     protocol = WebSocket(Tls())
     writer = writer_for(partial(WebSocket.handle_reply, protocol))
     connect(flusher, writer, 1_000)
-    assert (writer.unsent, writer.room) == (700, 300)
+    assert (writer.unsent, writer.available) == (700, 300)
 
 
-def test_answer_of_a_client_on_a_full_line_is_counted(line: Make, flusher: Flusher) -> None:
-    one = line(SMALL)
+def test_what_the_transport_of_a_full_socket_holds_counts_for_the_limit(
+    make_link: Make, flusher: Flusher
+) -> None:
+    one = make_link(SMALL)
     writer = one.open(limit=1_000)
     fill(one)
     connection = connect(flusher, writer, 1_000)

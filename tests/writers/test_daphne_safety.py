@@ -1,4 +1,4 @@
-"""Where it is not safe to go past Daphne, the portable way is taken, and nothing is broken."""
+"""Where a direct write is not safe, the portable path is taken, and nothing breaks."""
 
 import asyncio
 import socket
@@ -13,14 +13,23 @@ from realtime.protocol.encoders import websocket_frame
 from realtime.protocol.frames import CloseCode
 from realtime.writers import daphne
 from realtime.writers.flusher import Flusher
-from realtime.writers.stream import StreamForm
-from tests.writers.lines import PING, SMALL, Line, Protocol, Request, WebSocket, shown, spread_to
-from tests.writers.support import HandLoop, event, payloads, texts, turn
+from realtime.writers.stream import StreamFraming
+from tests.writers.links import (
+    PING,
+    SMALL,
+    Link,
+    Protocol,
+    Request,
+    WebSocket,
+    shown,
+    write_pass_to,
+)
+from tests.writers.support import ManualLoop, event, payloads, texts, turn
 
-Make = Callable[..., Line]
+Make = Callable[..., Link]
 
 
-# The portable way
+# The portable path
 
 
 def is_closing(protocol: Any) -> None:
@@ -104,25 +113,25 @@ LATER = [
     ("kind", "change", "later"),
     [(*case, False) for case in BEFORE] + [(*case, True) for case in LATER],
 )
-async def test_portable_way_is_taken(
-    loop: HandLoop,
+async def test_the_portable_path_is_taken(
+    loop: ManualLoop,
     flusher: Flusher,
-    line: Make,
+    make_link: Make,
     kind: type[Protocol],
     change: Callable[[Any], None],
     later: bool,
 ) -> None:
-    one = line()
+    one = make_link()
     protocol = kind(one.transport)
     if not later:
         change(protocol)
-    writer = one.open(protocol, None if kind is WebSocket else StreamForm(None))
+    writer = one.open(protocol, None if kind is WebSocket else StreamFraming(None))
     if later:
-        assert writer.ready is not None
+        assert writer.send_direct is not None
         change(protocol)
-    assert writer.ready is None
+    assert writer.send_direct is None
     for name in "ab":
-        spread_to(flusher, event(name), writer)
+        write_pass_to(flusher, event(name), writer)
         loop.turns()
         await turn()
     assert flusher.writes == {"direct": 0, "buffered": 0, "portable": 2}
@@ -131,7 +140,7 @@ async def test_portable_way_is_taken(
 
 
 class Waiting(WebSocket):
-    """A protocol whose server waits before it writes, as no Daphne does now."""
+    """A protocol whose server waits before it writes, which Daphne does not do today."""
 
     gate: asyncio.Event
 
@@ -143,11 +152,11 @@ class Waiting(WebSocket):
 Waiting.__module__ = "daphne.ws_protocol"
 
 
-@pytest.mark.parametrize("is_sweep", [False, True])
-async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server(
-    loop: HandLoop, flusher: Flusher, line: Make, is_sweep: bool
+@pytest.mark.parametrize("in_pass", [False, True])
+async def test_a_direct_write_does_not_overtake_one_through_the_server(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, in_pass: bool
 ) -> None:
-    one = line()
+    one = make_link()
     protocol = Waiting(one.transport)
     protocol.gate = asyncio.Event()
     writer = one.open(protocol)
@@ -156,10 +165,10 @@ async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server
     loop.turn()
     await turn()
     protocol.send_queue.clear()
-    one.work()  # it would be ready now, were it not for the task
-    assert writer.ready is None
-    if is_sweep:
-        spread_to(flusher, event("b"), writer)
+    one.work()  # only the task keeps it from being ready
+    assert writer.send_direct is None
+    if in_pass:
+        write_pass_to(flusher, event("b"), writer)
     else:
         writer.write(event("b"))
     loop.turns()
@@ -173,8 +182,10 @@ async def test_what_leaves_directly_is_not_before_what_leaves_through_the_server
     assert flusher.writes == {"direct": 1, "buffered": 0, "portable": 1}
 
 
-async def test_close_frame_comes_after_all_that_was_written(loop: HandLoop, line: Make) -> None:
-    one = line(SMALL)
+async def test_the_close_frame_follows_all_that_was_written(
+    loop: ManualLoop, make_link: Make
+) -> None:
+    one = make_link(SMALL)
     writer = one.open()
     large = event("x" * 100_000)
     writer.write(large)
@@ -186,18 +197,18 @@ async def test_close_frame_comes_after_all_that_was_written(loop: HandLoop, line
     assert payloads(one.drain()) == frames
 
 
-# A socket that is gone
+# A closed socket
 
 
 def reuse(number: int) -> tuple[socket.socket, socket.socket]:
-    """Open sockets of which one has a number that was another's."""
+    """Return a socket pair of which one socket has this file descriptor."""
     kept = []
     while True:
         pair = socket.socketpair()
         if number in (pair[0].fileno(), pair[1].fileno()):
             break
         kept.append(pair)
-        assert len(kept) < 100, "the number is taken"
+        assert len(kept) < 100, "the descriptor is in use"
     for one, other in kept:
         one.close()
         other.close()
@@ -206,24 +217,24 @@ def reuse(number: int) -> tuple[socket.socket, socket.socket]:
     return pair
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
-    loop: HandLoop, flusher: Flusher, line: Make, is_told: bool
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_socket_that_reuses_the_number_of_a_closed_one_receives_nothing(
+    loop: ManualLoop, flusher: Flusher, make_link: Make, is_lost: bool
 ) -> None:
-    one, other = line(), line()
+    one, other = make_link(), make_link()
     writer, bystander = one.open(), other.open()
-    stale, number = writer.ready, one.socket.fileno()
+    stale, number = writer.send_direct, one.socket.fileno()
     writer.write(event("queued"))
-    if is_told:
+    if is_lost:
         one.transport.connectionLost(Failure(error.ConnectionDone()))
     else:
-        one.socket.close()  # behind the transport's back
+        one.socket.close()  # without the transport's knowledge
     pair = reuse(number)
     try:
         loop.turns()
         await turn()
         for name in "ab":
-            spread_to(flusher, event(name), writer, bystander)
+            write_pass_to(flusher, event(name), writer, bystander)
             loop.turns()
             await turn()
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -238,48 +249,48 @@ async def test_socket_with_the_number_of_one_that_was_closed_gets_no_byte(
     assert texts(other.drain()) == shown("a", "b")
 
 
-# Listening to the transport
+# Hooks of the transport
 
 
-def hooks(line: Line) -> set[str]:
-    return {"startWriting", "stopWriting"} & vars(line.transport).keys()
+def hooks(link: Link) -> set[str]:
+    return {"startWriting", "stopWriting"} & vars(link.transport).keys()
 
 
-def test_abandon_leaves_the_transport_as_it_was(line: Make) -> None:
-    one = line()
+def test_abort_leaves_the_transport_as_it_was(make_link: Make) -> None:
+    one = make_link()
     before = dict(vars(one.transport))
     protocol = one.transport.protocol
     writer = one.open()
     assert hooks(one) == {"startWriting", "stopWriting"}
-    writer.abandon()
+    writer.abort()
     one.transport.protocol = protocol
     assert vars(one.transport) == before
-    writer.abandon()
+    writer.abort()
     one.transport.write(PING)
     assert one.drain() == PING
-    assert (writer.ready, writer.unsent) == (None, 0)
+    assert (writer.send_direct, writer.unsent) == (None, 0)
     writer.write(event("a"))
     writer.flush()
     assert one.drain() == PING
 
 
-def test_next_stream_of_a_connection_has_its_own(
-    loop: HandLoop, flusher: Flusher, line: Make
+def test_the_next_stream_of_a_connection_has_its_own_hooks(
+    loop: ManualLoop, flusher: Flusher, make_link: Make
 ) -> None:
-    one = line()
-    first = one.open(Request(one.transport), StreamForm(None))
+    one = make_link()
+    first = one.open(Request(one.transport), StreamFraming(None))
     first.write(event("a"))
     loop.turn()
-    first.abandon()
+    first.abort()
     one.transport.write(b"0\r\n\r\n")
     one.drain()
-    second = one.open(Request(one.transport), StreamForm(None))
-    first.abandon()  # as the end of its connection does once more
+    second = one.open(Request(one.transport), StreamFraming(None))
+    first.abort()  # again, as at the end of its connection
     assert hooks(one) == {"startWriting", "stopWriting"}
     one.transport.write(PING)
-    assert second.ready is None
+    assert second.send_direct is None
     one.drain()
-    assert second.ready is not None
+    assert second.send_direct is not None
     first.write(event("b"))
     second.write(event("c"))
     loop.turn()
@@ -287,26 +298,26 @@ def test_next_stream_of_a_connection_has_its_own(
     assert event("c").text.encode() in one.received
 
 
-def test_stream_that_ends_late_leaves_the_next_one_its_own(line: Make) -> None:
-    one = line()
-    first = one.open(Request(one.transport), StreamForm(None))
-    second = one.open(Request(one.transport), StreamForm(None))
-    first.abandon()
+def test_a_stream_that_ends_late_leaves_the_hooks_of_the_next_one(make_link: Make) -> None:
+    one = make_link()
+    first = one.open(Request(one.transport), StreamFraming(None))
+    second = one.open(Request(one.transport), StreamFraming(None))
+    first.abort()
     one.transport.write(PING)
-    assert second.ready is None
+    assert second.send_direct is None
     one.drain()
-    assert second.ready is not None
+    assert second.send_direct is not None
 
 
-# Another Twisted
+# An unknown version of Twisted
 
 
 @pytest.fixture
 def unknown() -> Iterator[None]:
-    """Forget what was found out about Twisted."""
-    daphne._is_understood.cache_clear()
+    """Forget the result of the check of Twisted."""
+    daphne._is_supported.cache_clear()
     yield
-    daphne._is_understood.cache_clear()
+    daphne._is_supported.cache_clear()
 
 
 def looks_elsewhere() -> bool:
@@ -319,22 +330,22 @@ def has_no_buffer() -> bool:
 
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.parametrize("found", [looks_elsewhere, has_no_buffer])
-async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
-    loop: HandLoop,
+async def test_an_unsupported_transport_is_reported_once_and_left_alone(
+    loop: ManualLoop,
     flusher: Flusher,
-    line: Make,
+    make_link: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     found: Callable[[], bool],
 ) -> None:
-    monkeypatch.setattr(daphne, "_try_transport", found)
-    made = [line() for _ in range(3)]
+    monkeypatch.setattr(daphne, "_transport_works", found)
+    made = [make_link() for _ in range(3)]
     writers = [each.open() for each in made]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "is not understood" in record.getMessage()
+    assert "do not support" in record.getMessage()
     assert all(hooks(each) == set() for each in made)
-    spread_to(flusher, event("a"), *writers)
+    write_pass_to(flusher, event("a"), *writers)
     loop.turns()
     await turn()
     assert [texts(each.drain()) for each in made] == [shown("a")] * 3
@@ -342,6 +353,6 @@ async def test_transport_that_is_not_understood_is_told_once_and_left_alone(
 
 
 @pytest.mark.usefixtures("unknown")
-def test_this_twisted_is_understood(caplog: pytest.LogCaptureFixture) -> None:
-    assert daphne._is_understood()
+def test_this_twisted_is_supported(caplog: pytest.LogCaptureFixture) -> None:
+    assert daphne._is_supported()
     assert caplog.records == []

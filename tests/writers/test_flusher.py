@@ -1,4 +1,4 @@
-"""What waits leaves at the end of a turn, in one write a client, and nobody waits for long."""
+"""Queued frames leave at the end of the turn, in one write a client, and in slices."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -7,32 +7,34 @@ import pytest
 
 from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import bundle
-from realtime.writers.flusher import LOOK_EVERY, MANY, SLICE_SECONDS, Flusher
+from realtime.writers.flusher import BULK_CLIENTS, CLOCK_EVERY, SLICE_SECONDS, Flusher
 from tests.writers.support import (
     COST,
-    HandLoop,
     Live,
-    audience,
+    ManualLoop,
     event,
+    event_frames,
     queue,
-    spread,
-    stored,
+    ready_clients,
     texts,
+    write_pass,
 )
 
-HOLD = SLICE_SECONDS + LOOK_EVERY * COST  # that a flush may hold the loop, by the clock's looks
+HOLD = SLICE_SECONDS + CLOCK_EVERY * COST  # that a flush may hold the loop
 
 
 # In one write
 
 
-def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 3)
+def test_all_that_is_queued_for_a_client_leaves_in_one_write(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
+    live = ready_clients(loop, flusher, 3)
     first = next(iter(live))
     one, other = ({**live} for _ in range(2))
     first.answer(event("answer 1"))
-    spread(flusher, event("of one topic"), one)
-    spread(flusher, bundle([event("of another"), event("and more")]), other)
+    write_pass(flusher, event("of one topic"), one)
+    write_pass(flusher, bundle([event("of another"), event("and more")]), other)
     first.answer(event("answer 2"))
     loop.turns()
     together = ["of one topic", "of another", "and more"]
@@ -42,74 +44,78 @@ def test_all_that_waits_for_a_client_leaves_in_one_write(loop: HandLoop, flusher
         assert [event(text).text for text in expected] == texts(data)
 
 
-def test_burst_of_one_turn_is_joined_once_for_everybody(loop: HandLoop, flusher: Flusher) -> None:
+def test_the_bytes_of_a_batch_are_joined_once_for_all_clients(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
     topic = Subscribers(flusher)
-    live = audience(loop, flusher, 20)
+    live = ready_clients(loop, flusher, 20)
     topic.live.update(live)
-    frames = stored(3)
+    frames = event_frames(3)
     for frame in frames:
-        topic.gather(frame, frames[0].cursor)
+        topic.push(frame, frames[0].cursor)
     loop.turns()
     written = [data for writer in live.values() for data in writer.writes]
     assert len(written) == 20
-    assert {id(data) for data in written} == {id(written[0])}, "the bytes are the same object"
+    assert {id(data) for data in written} == {id(written[0])}, "the bytes are not the same object"
     assert texts(written[0]) == [frame.text for frame in frames]
 
 
-def test_burst_in_the_queues_is_joined_once_too(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 20)
+def test_the_bytes_of_a_queued_batch_are_joined_once_too(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
+    live = ready_clients(loop, flusher, 20)
     queue(flusher, bundle([event("a"), event("b")]), live)
     assert len({id(writer.queue[0]) for writer in live.values()}) == 1
     loop.turns()
     assert len({id(data) for writer in live.values() for data in writer.writes}) == 1
 
 
-def test_what_comes_while_a_client_stands_in_line_leaves_with_the_rest(
-    loop: HandLoop, flusher: Flusher
+def test_an_event_that_arrives_while_a_client_waits_leaves_in_the_same_write(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 200, cost=COST)
+    live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
     queue(flusher, event("first"), live)
     loop.turn()
     served = sum(1 for writer in writers if writer.writes)
     assert 0 < served < 200
-    spread(flusher, event("second"), live)
+    write_pass(flusher, event("second"), live)
     loop.turns()
     assert {len(writer.writes) for writer in writers[:served]} == {2}
     assert {len(writer.writes) for writer in writers[served:]} == {1}
     assert all(len(texts(writer.data)) == 2 for writer in writers)
 
 
-def test_what_comes_during_a_sweep_leaves_in_one_write_with_its_rest(
-    loop: HandLoop, flusher: Flusher
+def test_an_event_that_arrives_during_a_write_pass_leaves_in_one_write_with_its_rest(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
-    live = audience(loop, flusher, 200, cost=COST)
+    live = ready_clients(loop, flusher, 200, cost=COST)
     writers = list(live.values())
-    spread(flusher, event("first"), live)
+    write_pass(flusher, event("first"), live)
     loop.turn()
-    swept = sum(1 for writer in writers if writer.writes)
-    assert 0 < swept < 200
-    spread(flusher, event("second"), live)
+    reached = sum(1 for writer in writers if writer.writes)
+    assert 0 < reached < 200
+    write_pass(flusher, event("second"), live)
     loop.turns()
-    assert {len(writer.writes) for writer in writers[swept:]} == {1}
+    assert {len(writer.writes) for writer in writers[reached:]} == {1}
     both = [event("first").text, event("second").text]
     assert all(texts(writer.data) == both for writer in writers)
 
 
-def test_nothing_is_written_before_the_end_of_the_turn(loop: HandLoop, flusher: Flusher) -> None:
-    ((connection, writer),) = audience(loop, flusher, 1).items()
+def test_nothing_is_written_before_the_end_of_the_turn(loop: ManualLoop, flusher: Flusher) -> None:
+    ((connection, writer),) = ready_clients(loop, flusher, 1).items()
     assert connection.push(event("a"))
-    assert (writer.writes, writer.ready) == ([], None)
+    assert (writer.writes, writer.send_direct) == ([], None)
     loop.turn()
-    assert (len(writer.writes), writer.ready) == (1, writer.send)
+    assert (len(writer.writes), writer.send_direct) == (1, writer.send)
     assert not loop.callbacks, "an idle flusher does nothing"
 
 
-# Nobody waits for long
+# In slices
 
 
-def in_line(flusher: Flusher, live: Live) -> None:
-    queue(flusher, event("line"), live)
+def in_queues(flusher: Flusher, live: Live) -> None:
+    queue(flusher, event("queued"), live)
 
 
 def one_by_one(flusher: Flusher, live: Live) -> None:
@@ -117,18 +123,18 @@ def one_by_one(flusher: Flusher, live: Live) -> None:
         connection.answer(event("few"))
 
 
-def in_a_sweep(flusher: Flusher, live: Live) -> None:
-    spread(flusher, event("sweep"), live)
+def in_a_pass(flusher: Flusher, live: Live) -> None:
+    write_pass(flusher, event("pass"), live)
 
 
-@pytest.mark.parametrize("write", [in_line, one_by_one, in_a_sweep])
+@pytest.mark.parametrize("write", [in_queues, one_by_one, in_a_pass])
 def test_no_flush_holds_the_loop_longer_than_a_slice(
-    loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
+    loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
-    live = audience(loop, flusher, 1_000, cost=COST)
+    live = ready_clients(loop, flusher, 1_000, cost=COST)
     turns: list[float] = []
 
-    def tick() -> None:  # something else that the loop has to do
+    def tick() -> None:  # another task of the loop
         turns.append(loop.now)
         if len(turns) < 1_000 and not all(writer.writes for writer in live.values()):
             loop.call_soon(tick)
@@ -142,20 +148,22 @@ def test_no_flush_holds_the_loop_longer_than_a_slice(
     assert max(waits) <= HOLD
 
 
-def test_lines_and_sweep_together_keep_to_the_slice(loop: HandLoop, flusher: Flusher) -> None:
-    many = audience(loop, flusher, 500, cost=COST)
-    few = audience(loop, flusher, 500, cost=COST)
+def test_interactive_and_bulk_writes_together_keep_to_the_slice(
+    loop: ManualLoop, flusher: Flusher
+) -> None:
+    many = ready_clients(loop, flusher, 500, cost=COST)
+    few = ready_clients(loop, flusher, 500, cost=COST)
     queue(flusher, event("many"), many)
     one_by_one(flusher, few)
     while loop.callbacks:
         assert loop.turn() <= HOLD
 
 
-def test_what_concerns_few_is_not_behind_what_concerns_thousands(
-    loop: HandLoop, flusher: Flusher
+def test_a_piece_for_few_clients_does_not_wait_for_one_for_thousands(
+    loop: ManualLoop, flusher: Flusher
 ) -> None:
-    many = audience(loop, flusher, 3_000, cost=COST)
-    few = audience(loop, flusher, MANY - 1, cost=COST / 10)
+    many = ready_clients(loop, flusher, 3_000, cost=COST)
+    few = ready_clients(loop, flusher, BULK_CLIENTS - 1, cost=COST / 10)
     queue(flusher, event("many"), many)
     loop.turn()
     queue(flusher, event("few"), few)
@@ -164,9 +172,9 @@ def test_what_concerns_few_is_not_behind_what_concerns_thousands(
     assert not list(many.values())[-1].writes
 
 
-def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
-    live = audience(loop, flusher, 3_000, cost=COST)
-    spread(flusher, event("many"), live)
+def test_an_answer_does_not_wait_for_a_write_pass(loop: ManualLoop, flusher: Flusher) -> None:
+    live = ready_clients(loop, flusher, 3_000, cost=COST)
+    write_pass(flusher, event("many"), live)
     loop.turn()
     last = list(live)[-1]
     last.answer(event("pong"))
@@ -176,15 +184,15 @@ def test_answer_is_not_behind_a_sweep(loop: HandLoop, flusher: Flusher) -> None:
     assert texts(live[last].data) == [event("pong").text, event("many").text]
 
 
-@pytest.mark.parametrize("write", [in_line, in_a_sweep])
-def test_the_many_go_on_while_the_few_never_end(
-    loop: HandLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
+@pytest.mark.parametrize("write", [in_queues, in_a_pass])
+def test_bulk_writes_continue_while_interactive_writes_never_end(
+    loop: ManualLoop, flusher: Flusher, write: Callable[[Flusher, Live], None]
 ) -> None:
-    many = audience(loop, flusher, 500, cost=COST)
-    few = audience(loop, flusher, 200, cost=COST)
+    many = ready_clients(loop, flusher, 500, cost=COST)
+    few = ready_clients(loop, flusher, 200, cost=COST)
     write(flusher, many)
-    if write is in_a_sweep:
-        loop.turn()  # it begins while there is nothing else
+    if write is in_a_pass:
+        loop.turn()  # it starts while nothing else is to be done
     turns = 0
     while not all(writer.writes for writer in many.values()):
         for connection, writer in few.items():
@@ -194,6 +202,6 @@ def test_the_many_go_on_while_the_few_never_end(
         loop.turn()
         turns += 1
         assert sum(len(writer.writes) for writer in many.values()) - served >= min(
-            LOOK_EVERY, 500 - served
+            CLOCK_EVERY, 500 - served
         )
     assert turns > 1

@@ -1,4 +1,4 @@
-"""Under Daphne what is unsent is known also where a middleware wraps ``send()``."""
+"""Unsent bytes are counted on Daphne even where a middleware wraps ``send()``."""
 
 import logging
 from functools import partial
@@ -10,7 +10,7 @@ from realtime.writers import daphne
 from realtime.writers.asgi import AsgiWriter
 from realtime.writers.daphne import CountingWriter, protocol_of, writer_for
 from realtime.writers.flusher import Flusher
-from tests.writers.lines import Line, WebSocket
+from tests.writers.links import Link, WebSocket
 
 
 def by_closure(send: Any) -> Any:
@@ -39,34 +39,34 @@ def by_method(send: Any) -> Any:
 
 
 @pytest.fixture
-def line(flusher: Flusher) -> Any:
-    line = Line(flusher)
-    yield line
-    line.socket.close()
-    line.peer.close()
+def link(flusher: Flusher) -> Any:
+    link = Link(flusher)
+    yield link
+    link.socket.close()
+    link.peer.close()
 
 
 @pytest.fixture(autouse=True)
-def unsaid() -> None:
-    daphne._say_wrapped.cache_clear()
+def forget_warnings() -> None:
+    daphne._warn_wrapped.cache_clear()
 
 
 @pytest.mark.parametrize("wrap", [by_closure, by_partial, by_method])
-def test_what_waits_inside_of_daphne_is_counted_behind_a_wrapper(
-    line: Any, wrap: Any, caplog: pytest.LogCaptureFixture
+def test_bytes_buffered_by_daphne_are_counted_behind_a_wrapper(
+    link: Any, wrap: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    protocol = WebSocket(line.transport)
+    protocol = WebSocket(link.transport)
     inner: Any = partial(lambda p, message: p.handle_reply(message), protocol)
     assert protocol_of(inner) is protocol
     with caplog.at_level(logging.WARNING, "realtime"):
         writer = writer_for(wrap(wrap(inner)))
         writer_for(wrap(inner))
     assert isinstance(writer, CountingWriter)
-    assert writer.ready is None, "the wrapper sees every message"
-    line.transport.write(b"x" * 1_000)
+    assert writer.send_direct is None, "the wrapper sees every message"
+    link.transport.write(b"x" * 1_000)
     assert writer.unsent == 1_000
-    (said,) = caplog.records  # once
-    assert "wraps" in said.message
+    (warning,) = caplog.records  # only once
+    assert "wraps" in warning.message
 
 
 def test_another_servers_send_is_left_alone() -> None:
@@ -76,7 +76,7 @@ def test_another_servers_send_is_left_alone() -> None:
     assert type(writer_for(by_closure(by_method(send)))) is AsgiWriter
 
 
-def test_what_holds_itself_is_not_followed_for_ever() -> None:
+def test_a_wrapper_that_holds_itself_is_not_searched_forever() -> None:
     async def send(message: Any) -> None:
         await loop(message)
 

@@ -1,4 +1,4 @@
-"""Clients on real sockets and transports of Twisted's, and what stands in for Daphne."""
+"""Clients on real sockets and Twisted transports, with fakes for Daphne's protocols."""
 
 import socket
 from collections import deque
@@ -10,17 +10,17 @@ from twisted.internet import abstract, error, tcp
 from twisted.python.failure import Failure
 
 from realtime.protocol.encoders import Frame, http_chunk, websocket_frame
-from realtime.writers.asgi import AsgiWriter, Form
+from realtime.writers.asgi import AsgiWriter, Framing
 from realtime.writers.daphne import DaphneWriter, writer_for
 from realtime.writers.flusher import Flusher
-from tests.writers.support import LIMIT, connect, event, spread
+from tests.writers.support import LIMIT, connect, event, write_pass
 
 PING = b"\x89\x04ping"
 SMALL = 4_096  # of a socket's send buffer
 
 
 class Reactor:
-    """Remembers who wants to read and write, and calls later when it is told to."""
+    """Records which transports want to read and write, and the delayed calls."""
 
     def __init__(self) -> None:
         self.writers: set[Any] = set()
@@ -34,7 +34,7 @@ class Reactor:
 
 
 class Protocol:
-    """What is common to the stand-ins for Daphne's protocols; ``handle_reply`` is its server's."""
+    """The base of the fake protocols; ``handle_reply`` is a method of Daphne's server."""
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -48,7 +48,7 @@ class Protocol:
         self.lost = reason
 
     def write(self, data: bytes) -> None:
-        """Write as TLS does, without its secrets."""
+        """Write as a TLS transport does, without encryption."""
         abstract.FileDescriptor.write(self.transport, data)
 
     async def handle_reply(self, message: Any) -> None:
@@ -56,11 +56,11 @@ class Protocol:
         self.transport.write(self.encode(message))
 
     def encode(self, message: Any) -> bytes:
-        raise NotImplementedError("of a stand-in")
+        raise NotImplementedError("of a subclass")
 
 
 class WebSocket(Protocol):
-    """Stands in for ``daphne.ws_protocol.WebSocketProtocol`` after the accept."""
+    """A fake of ``daphne.ws_protocol.WebSocketProtocol`` after the accept."""
 
     STATE_CLOSING, STATE_OPEN = 2, 3
 
@@ -81,7 +81,7 @@ class WebSocket(Protocol):
 
 
 class Request(Protocol):
-    """Stands in for ``daphne.http_protocol.WebRequest`` whose head is written."""
+    """A fake of ``daphne.http_protocol.WebRequest`` after the response head."""
 
     method = b"GET"
     chunked = 1
@@ -100,8 +100,8 @@ WebSocket.__module__ = "daphne.ws_protocol"
 Request.__module__ = "daphne.http_protocol"
 
 
-class Line:
-    """A transport of Twisted's on one end of a pair of sockets; the peer has the other.
+class Link:
+    """A Twisted transport on one end of a socket pair; the peer has the other end.
 
     Attributes:
         transport: a real ``twisted.internet.tcp.Connection``.
@@ -121,18 +121,18 @@ class Line:
         self.transport.connected = 1
         self.received = b""
 
-    def open(self, protocol: Any = None, form: Form | None = None, limit: int = LIMIT) -> Any:
-        """Return a writer for a protocol on this line, ready to write; a WebSocket if None."""
+    def open(self, protocol: Any = None, framing: Framing | None = None, limit: int = LIMIT) -> Any:
+        """Return a connected writer for a protocol on this link; a WebSocket if None."""
         protocol = protocol or WebSocket(self.transport)
         self.transport.protocol = protocol
-        writer = writer_for(partial(type(protocol).handle_reply, protocol), form)
-        # Daphne's `send` has the protocol as its one argument, and nothing else.
+        writer = writer_for(partial(type(protocol).handle_reply, protocol), framing)
+        # As Daphne makes `send`: a partial with the protocol as its only argument.
         assert isinstance(writer, DaphneWriter)
         connect(self.flusher, writer, limit)
         return writer
 
     def read(self, most: int = 1 << 30) -> bytes:
-        """Let the peer read what is there."""
+        """Make the peer read what has arrived."""
         data = b""
         while len(data) < most:
             try:
@@ -146,7 +146,7 @@ class Line:
         return data
 
     def work(self) -> Any:
-        """Do what the reactor does when the socket can be written to; return what went wrong."""
+        """Act as the reactor on a writable socket; return the error, if there is one."""
         if self.transport not in self.reactor.writers:
             return None
         why = self.transport.doWrite()
@@ -156,11 +156,11 @@ class Line:
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait in the transport."""
+        """Bytes in the transport's buffers."""
         return len(self.transport.dataBuffer) - self.transport.offset + self.transport._tempDataLen
 
     def drain(self) -> bytes:
-        """Let everything go to the peer; return all that it has read."""
+        """Send everything to the peer; return all that it has read."""
         while True:
             before = self.buffered
             self.work()
@@ -174,21 +174,21 @@ class Line:
         self.peer.close()
 
 
-def fill(line: Line) -> int:
-    """Let the line's socket be full; return how many bytes it took."""
+def fill(link: Link) -> int:
+    """Fill the socket of a link; return how many bytes it took."""
     count = 0
     while True:
         try:
-            count += line.socket.send(b"." * 1_000)
+            count += link.socket.send(b"." * 1_000)
         except BlockingIOError:
             return count
 
 
 def shown(*names: str) -> list[str]:
-    """Return the texts of events."""
+    """Return the texts of the events with these names."""
     return [event(name).text for name in names]
 
 
-def spread_to(flusher: Flusher, frame: Frame, *writers: AsgiWriter) -> None:
-    """Spread a frame to clients as the only thing to do."""
-    spread(flusher, frame, {object(): writer for writer in writers})
+def write_pass_to(flusher: Flusher, frame: Frame, *writers: AsgiWriter) -> None:
+    """Write a frame to clients in a write pass, if they are ready."""
+    write_pass(flusher, frame, {object(): writer for writer in writers})

@@ -1,6 +1,6 @@
-"""Random events, clients and slices: nobody gets anything twice, misses anything, or out of order.
+"""Random events, clients and slices: every client gets each event once and in order.
 
-Two topics, their clients and a flusher, against a model that knows what each client has to get.
+Two topics, their clients and a flusher, against a model of what each client has to receive.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from realtime.hub.subscribers import Subscribers
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor, Event
 from realtime.writers import flusher as module
-from tests.writers.support import HandLoop, PaperWriter, connect, texts
+from tests.writers.support import FakeWriter, ManualLoop, connect, texts
 
 TOPICS, CLIENTS = 2, 6
-LIMIT = 600  # some six events, so that clients are full at times
-WRITES = 3  # in a slice, so that a sweep over all needs several
+LIMIT = 600  # some six events, so that buffers are full at times
+WRITES = 3  # in a slice, so that a write pass over all clients needs several
 
 
 class Topic(Subscribers):
-    """A topic whose log is a list; its position is how much of it was delivered."""
+    """A topic whose log is a list; its position is the length of the list."""
 
     def __init__(self, scene: "Scene", name: str) -> None:
         super().__init__(scene.flusher)
@@ -37,33 +37,33 @@ class Topic(Subscribers):
         return Cursor("e", len(self.log), 0)
 
     @property
-    def spread_until(self) -> int:
-        """How much of the log was not only gathered."""
-        return len(self.log) - sum(isinstance(frame, EventFrame) for frame in self._outgoing)
+    def pushed_until(self) -> int:
+        """The number of the last event that was pushed; the rest is in the batch."""
+        return len(self.log) - sum(isinstance(frame, EventFrame) for frame in self._batch)
 
     def publish(self, size: int) -> None:
         before, cursor = self.position, Cursor("e", len(self.log) + 1, 0)
         self.log.append(EventFrame(Event(self.name, "tick", f'"{"x" * size}"', cursor), cursor))
-        self.gather(self.log[-1], before)
+        self.push(self.log[-1], before)
 
     def type(self) -> None:
         self.typed += 1
         frame = Frame(f'{{"type":"typing","topic":"{self.name}","number":{self.typed:09}}}')
-        self.gather(frame, self.position)
+        self.push(frame, self.position)
 
     def reset(self) -> None:
-        self.spread()
+        self.push_batch()
         before = self.position
         self.log.append(Frame(f'{{"type":"reset","topic":"{self.name}","seq":{before.seq}}}'))
-        self.spread_over(self.log[-1], before)
+        self.push_reset(self.log[-1], before)
 
 
 class Follower:
-    """A client's following of one topic.
+    """A client's subscription to one topic.
 
     Attributes:
-        position: from where it goes on when it is behind; None while it is live or away.
-        got: what it has to have got of the topic's log when it was followed before.
+        position: from where it catches up when it is behind; None while it is live or away.
+        got: what it has to have received in earlier subscriptions.
     """
 
     def __init__(self, topic: Topic, client: "Client") -> None:
@@ -86,26 +86,26 @@ class Follower:
     def follow(self) -> None:
         if not self.follows:
             self.follows, self.begin = True, len(self.topic.log)
-            self.topic.admit(self)
+            self.topic.add_live(self)
 
     def catch_up(self) -> None:
-        """Get the rest of the log as a replay does, and be live again."""
+        """Receive the rest of the log as in a replay, and go live again."""
         if self.position is not None and not self.writer.unsent:
             for frame in self.topic.log[self.position :]:
                 self.writer.write(frame)
             self.position = None
-            self.topic.admit(self)
+            self.topic.add_live(self)
 
     def expected(self) -> list[str]:
-        """Return what it has to have got of the log; nothing may be on its way."""
+        """Return what it has to have received of the log, while no write pass is in progress."""
         if not self.follows:
             return self.got
-        end = self.topic.spread_until if self.position is None else self.position
+        end = self.topic.pushed_until if self.position is None else self.position
         return self.got + [frame.text for frame in self.topic.log[self.begin : end]]
 
     def leave(self) -> None:
         if self.follows:
-            self.topic.dismiss(self)
+            self.topic.remove_live(self)
             self.got = self.expected()
             self.follows, self.position = False, None
 
@@ -118,7 +118,7 @@ class Follower:
 
 class Client:
     def __init__(self, scene: "Scene") -> None:
-        self.writer = PaperWriter(scene.loop, cost=module.SLICE_SECONDS / WRITES)
+        self.writer = FakeWriter(scene.loop, cost=module.SLICE_SECONDS / WRITES)
         self.connection = connect(scene.flusher, self.writer, LIMIT)
         self.answers: list[str] = []
         self.followers = [Follower(topic, self) for topic in scene.topics]
@@ -128,12 +128,12 @@ class Client:
         self.writer.write(Frame(self.answers[-1]))
 
     def seen(self) -> list[str]:
-        """Return all that was written to it, or is queued."""
+        """Return all that was written to it or is queued."""
         queued = [frame.text for piece in self.writer.queue for frame in piece.frames]
         return texts(self.writer.data) + queued
 
     def check(self) -> None:
-        """Find all that the client has to have, and nothing else."""
+        """Check that the client has received all it has to, and nothing else."""
         if not self.writer.broken:
             seen = self.seen()
             for follower in self.followers:
@@ -143,11 +143,11 @@ class Client:
 
 class Scene:
     def __init__(self) -> None:
-        self.loop = HandLoop()
+        self.loop = ManualLoop()
         self.flusher = self.loop.flusher()
         self.topics = [Topic(self, f"t.{number}") for number in range(TOPICS)]
         self.clients = [Client(self) for _ in range(CLIENTS)]
-        self.sweeps = 0
+        self.passes = 0
 
     def play(self, act: str, topic: int, client: int, number: int) -> None:
         one, of = self.clients[client], self.topics[topic]
@@ -174,22 +174,22 @@ class Scene:
                 one.followers[topic].catch_up()
             case "break":
                 one.writer.broken = True
-            case "place":
-                of.hand_out()
+            case "compare":
+                of.queue_pending()
                 for each in self.clients:
                     if not each.writer.broken:
                         each.followers[topic].check(each.seen())
         for each in self.clients:
-            room = LIMIT - each.writer.unsent
-            assert each.writer.closed or each.writer.room <= room
-            assert not each.writer.queue or each.writer.ready is None
+            left = LIMIT - each.writer.unsent
+            assert each.writer.closed or each.writer.available <= left
+            assert not each.writer.queue or each.writer.send_direct is None
 
     def turn(self) -> None:
         self.loop.turn()
-        self.sweeps += self.flusher._sweep is not None
+        self.passes += self.flusher._pass is not None
 
     def end(self) -> None:
-        """Let everybody get all; nothing may be left then."""
+        """Send everything to everyone, and check that nothing is left."""
         for _ in range(100):
             self.loop.turns()
             for client in self.clients:
@@ -206,13 +206,13 @@ class Scene:
 
 @contextmanager
 def small() -> Iterator[None]:
-    """Look at the clock at each second write, and count four clients as many."""
-    with mock.patch.multiple(module, LOOK_EVERY=2, MANY=4):
+    """Read the clock at each second write, and treat a piece for four clients as bulk."""
+    with mock.patch.multiple(module, CLOCK_EVERY=2, BULK_CLIENTS=4):
         yield
 
 
 ACTS = ["turn", "turn", "publish", "publish", "type", "answer", "read", "stop", "catch up"]
-ACTS += ["follow", "leave", "place", "reset", "break"]
+ACTS += ["follow", "leave", "compare", "reset", "break"]
 STEPS = st.tuples(
     st.sampled_from(ACTS),
     st.integers(0, TOPICS - 1),
@@ -223,15 +223,15 @@ STEPS = st.tuples(
 
 @settings(max_examples=400, deadline=None)
 @given(following=st.integers(0, 2 ** (TOPICS * CLIENTS) - 1), steps=st.lists(STEPS, max_size=60))
-def test_each_client_gets_all_of_its_topics_once_and_in_order(
+def test_each_client_receives_all_events_of_its_topics_once_and_in_order(
     following: int, steps: list[Any]
 ) -> None:
     with small():
         scene = Scene()
         followers = [follower for client in scene.clients for follower in client.followers]
         for number, follower in enumerate(followers):
-            client = follower.client.writer.settled()
-            assert client.ready
+            client = follower.client.writer.become_ready()
+            assert client.send_direct
             if following & (1 << number):
                 follower.follow()
         for step in steps:
@@ -239,15 +239,15 @@ def test_each_client_gets_all_of_its_topics_once_and_in_order(
         scene.end()
 
 
-def test_the_model_sees_sweeps_that_are_interrupted() -> None:
+def test_the_model_interrupts_write_passes() -> None:
     with small():
         scene = Scene()
         for client in scene.clients:
-            client.writer.settled()
+            client.writer.become_ready()
             client.followers[0].follow()
         scene.play("publish", 0, 0, 10)
         scene.turn()
-        assert scene.sweeps == 1
+        assert scene.passes == 1
         scene.play("leave", 0, 5, 0)
         assert [len(client.writer.queue) for client in scene.clients] == [0, 0, 0, 0, 1, 1]
         scene.end()

@@ -1,4 +1,4 @@
-"""A town of several hubs over one store and one layer, on virtual time, and its visitors."""
+"""Several hubs over one store and one layer, on virtual time, and their visitors."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 ROOM = "room.lobby"
 LOG = presence_log(ROOM)
-GIVEN_UP = EXPIRY_SECONDS + 4 * BEAT_SECONDS  # by then the others have removed a dead node
+EXPIRED_SECONDS = EXPIRY_SECONDS + 4 * BEAT_SECONDS  # after which a dead node is gone
 
 
 @dataclass
@@ -33,7 +33,7 @@ class User:
 
 
 class SharedStore(SlowStore):
-    """One node's way to what all nodes share; it can fail alone. Its clock is the loop's."""
+    """One node's store over the shared data, on the loop's clock; it can fail alone."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, first: "SharedStore | None") -> None:
         super().__init__()
@@ -69,13 +69,13 @@ class LossyLayer(FaultyLayer):
 
 
 class Visitor:
-    """A connection that keeps the list of members as a client does, and checks what it gets."""
+    """A connection that keeps the member list as a client does, and checks each frame."""
 
     def __init__(self, hub: QuietHub, user: User | None, limit: int = 1_000_000) -> None:
         self.user = user
         self.frames: list[dict[str, Any]] = []
         self.members: dict[str, Any] = {}
-        self.lacks_more = False
+        self.expects_more = False
         self.version: int | None = None
         self.broken: list[str] = []
         self.gate = asyncio.Event()
@@ -89,11 +89,11 @@ class Visitor:
             return
         self.frames.append(frame)
         if frame["type"] == "members":
-            known = self.members if self.lacks_more else {}
+            known = self.members if self.expects_more else {}
             self.members = known | {member["id"]: member for member in frame["members"]}
-            self.lacks_more = frame.get("more", False)
+            self.expects_more = frame.get("more", False)
         elif self.version is None or frame["version"] != self.version + 1:
-            self.broken.append(f"after {self.version} came {frame}")
+            self.broken.append(f"{frame} does not follow version {self.version}")
         elif frame["type"] == "join":
             self.members[frame["member"]["id"]] = frame["member"]
         else:
@@ -104,12 +104,12 @@ class Visitor:
         topic, connection = resolve(room), self.connection
         subscription = Subscription(connection, await connection.hub.follow(topic))
         live = await connection.hub.follow_presence(topic)
-        attendance = subscription.attend(topic, live, hold, connection.id)
-        await attendance.prepare()
+        presence = subscription.add_presence(topic, live, hold, connection.id)
+        await presence.prepare()
         await subscription.start(None, None, True, lambda *_: None)
-        attendance.begin()
+        presence.start()
 
-    def heard(self, kind: str) -> list[str]:
+    def received(self, kind: str) -> list[str]:
         return [frame["member"]["id"] for frame in self.frames if frame["type"] == kind]
 
     @property
@@ -117,7 +117,7 @@ class Visitor:
         return set(self.members)
 
 
-class Town:
+class Cluster:
     def __init__(self) -> None:
         self.loop = VirtualTimeLoop()
         self.layer = LossyLayer()
@@ -142,7 +142,7 @@ class Town:
         return self.hubs[-1]
 
     def kill(self, hub: QuietHub) -> None:
-        """End a node as SIGKILL does: nobody hears of it."""
+        """End a node as SIGKILL does: without a message to the others."""
 
         async def end() -> None:
             for task in asyncio.all_tasks():

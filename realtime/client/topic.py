@@ -84,8 +84,8 @@ Item: TypeAlias = Event | EventsLost | Members
 class SharedSubscription:
     """The subscription to a topic on the connection, which survives reconnects.
 
-    The reader and the connection share it: the connection queues what arrives for the topic, and
-    the ``Subscription`` in the reader's hands takes it from the queue.
+    The connection and the reader share it: the connection adds events to its queue, and the
+    reader's ``Subscription`` takes them from there.
     It belongs to one event loop.
 
     Args:

@@ -33,7 +33,7 @@ def check_event_name(name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position in a topic's log: directly after the event that it names.
+    """A point in a topic's log: directly after the event that it names.
 
     On the wire it is one opaque string, ``str(cursor)``, which only this class parses.
 
@@ -91,7 +91,7 @@ class Event:
         topic: the topic's name.
         name: the event's name, such as ``shipped``.
         json: the data as the JSON text that every client receives.
-        cursor: the event's position in the topic's log; None for an ephemeral event.
+        cursor: the event's cursor in the topic's log; None for an ephemeral event.
         time: seconds since 1970 on the store's clock; never decreases within a topic.
         origin: hash of the page that caused the event and therefore ignores it, or None.
     """

@@ -10,7 +10,7 @@ from realtime.client.connector import Transport
 from realtime.client.links import LinkClosed
 from tests.client.support import TOPIC, FakeClient, FakeServer, passing, play, take
 
-AWAY = LinkClosed(1006, "connection refused")
+UNREACHABLE = LinkClosed(1006, "connection refused")
 BLOCKED = LinkClosed(1006, "HTTP 400", blocked=True, status=400)
 NOT_FOUND = LinkClosed(1006, "HTTP 404", blocked=True, status=404)
 
@@ -42,14 +42,14 @@ async def stay(server: FakeServer, seconds: float, transport: Transport = "auto"
 @pytest.mark.usefixtures("without_jitter")
 def test_the_bound_of_the_delay_doubles_from_half_a_second_to_20_seconds() -> None:
     server = FakeServer()
-    server.failures["websocket"].extend([AWAY] * 8)
+    server.failures["websocket"].extend([UNREACHABLE] * 8)
     play(stay(server, 300))
     assert delays(server) == [0.5, 1, 2, 4, 8, 16, 20, 20]
 
 
 def test_the_delay_is_random_below_its_bound() -> None:
     server = FakeServer()
-    server.failures["websocket"].extend([AWAY] * 30)
+    server.failures["websocket"].extend([UNREACHABLE] * 30)
     play(stay(server, 600))
     at_maximum = delays(server)[6:]
     assert all(0 <= delay <= 20.1 for delay in at_maximum)
@@ -59,7 +59,7 @@ def test_the_delay_is_random_below_its_bound() -> None:
 @pytest.mark.usefixtures("without_jitter")
 def test_a_connection_that_lasted_resets_the_backoff() -> None:
     server = FakeServer()
-    server.failures["websocket"].extend([AWAY] * 4)
+    server.failures["websocket"].extend([UNREACHABLE] * 4)
 
     async def story() -> None:
         async with FakeClient(server):
@@ -200,7 +200,7 @@ def test_a_broken_stream_is_reopened_without_trying_a_websocket_each_time() -> N
             for _ in range(3):
                 await passing(30)
                 server.link.cut()
-            server.failures["sse"].append(AWAY)
+            server.failures["sse"].append(UNREACHABLE)
             await passing(30)
         # When the stream fails as well, the network can be a different one.
         assert names(server) == ["websocket", "sse", "sse", "sse", "sse", "websocket"]
@@ -210,7 +210,7 @@ def test_a_broken_stream_is_reopened_without_trying_a_websocket_each_time() -> N
 
 def test_a_server_that_is_down_is_not_tried_over_a_second_transport() -> None:
     server = FakeServer()
-    server.failures["websocket"].extend([AWAY, AWAY])
+    server.failures["websocket"].extend([UNREACHABLE, UNREACHABLE])
     play(stay(server, 30))
     assert names(server) == ["websocket"] * 3
 

@@ -98,7 +98,7 @@ def test_a_valid_id_is_part_of_every_command_and_error(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "says"),
+    ("text", "code", "message"),
     [
         ("", "bad_json", "one JSON object"),
         ("hello", "bad_json", "one JSON object"),
@@ -136,10 +136,10 @@ def test_a_valid_id_is_part_of_every_command_and_error(text):
         ('{"type":"auth"}', "bad_frame", "token is missing"),
     ],
 )
-def test_a_frame_that_is_not_a_command_is_refused_with_what_to_send_instead(text, code, says):
+def test_a_frame_that_is_not_a_command_is_refused_with_what_to_send_instead(text, code, message):
     error = refused(text)
     assert error.code == code
-    assert says in error.reason
+    assert message in error.reason
     assert error.close_code is None
 
 

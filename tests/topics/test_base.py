@@ -36,7 +36,7 @@ from tests.testapp.topics import OrderTopic, PublicTopic
 
 ALICE = User(pk=7, username="alice")
 BOB = User(pk=8, username="bob")
-NOBODY = AnonymousUser()
+ANONYMOUS = AnonymousUser()
 
 
 @pytest.fixture(autouse=True)
@@ -272,7 +272,7 @@ async def test_nothing_is_allowed_by_default() -> None:
         anonymous = True
         client_events = {"typing"}
 
-    for user in (ALICE, NOBODY):
+    for user in (ALICE, ANONYMOUS):
         assert not await NewTopic().may_subscribe(user)
         assert not await NewTopic().may_publish(user, "typing")
 
@@ -283,16 +283,16 @@ async def test_only_client_events_can_be_published_by_clients() -> None:
 
 async def test_an_anonymous_user_is_denied_without_calling_the_permission_method() -> None:
     topic = topic_with("sync_crash")
-    for user in (NOBODY, None):
+    for user in (ANONYMOUS, None):
         assert not await topic.may_subscribe(user)  # type: ignore[arg-type]
         assert not await topic.may_publish(user, "typing")  # type: ignore[arg-type]
 
 
 async def test_a_topic_can_allow_anonymous_users() -> None:
     topic = topic_with("sync_yes", anonymous=True)
-    assert await topic.may_subscribe(NOBODY)
-    assert await topic.may_publish(NOBODY, "typing")
-    assert await PublicTopic(name="news").may_subscribe(NOBODY)
+    assert await topic.may_subscribe(ANONYMOUS)
+    assert await topic.may_publish(ANONYMOUS, "typing")
+    assert await PublicTopic(name="news").may_subscribe(ANONYMOUS)
 
 
 async def test_a_cancelled_permission_check_is_cancelled_and_not_denied() -> None:
@@ -330,7 +330,7 @@ async def test_only_the_user_can_follow_its_topic() -> None:
     assert topic == resolve("user.7") == UserTopic(key="7")
     assert await topic.may_subscribe(ALICE)
     assert not await topic.may_subscribe(BOB)
-    assert not await topic.may_subscribe(NOBODY)
+    assert not await topic.may_subscribe(ANONYMOUS)
     assert not await topic.may_publish(ALICE, "typing")
 
 
@@ -343,7 +343,7 @@ async def test_a_primary_key_with_special_characters_is_escaped_in_the_topic() -
     assert not await found.may_subscribe(ALICE)
 
 
-@pytest.mark.parametrize("user", [NOBODY, User(username="new")])
+@pytest.mark.parametrize("user", [ANONYMOUS, User(username="new")])
 def test_a_user_without_a_primary_key_has_no_topic(user: Any) -> None:
     with pytest.raises(ValueError, match="no primary key"):
         user_topic(user)
@@ -353,7 +353,7 @@ async def test_every_signed_in_user_can_follow_everyone() -> None:
     topic = resolve("everyone")
     assert topic == EveryoneTopic()
     assert await topic.may_subscribe(ALICE)
-    assert not await topic.may_subscribe(NOBODY)
+    assert not await topic.may_subscribe(ANONYMOUS)
     assert not await topic.may_publish(ALICE, "typing")
 
 

@@ -29,7 +29,7 @@ from realtime.exceptions import CursorExpired
 from realtime.hub.connection import HISTORY_SECONDS
 from realtime.hub.recent import EventFrame
 from realtime.outbox import sweep_if_due
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import frame, members_frames
 from realtime.protocol.names import presence_log
@@ -155,7 +155,8 @@ class _Answer:
             recovered=recovered,
             replayed=page.head.seq - begin.seq,
         )
-        self.frames += [Frame(text, (name, begin)), *events]
+        kind = Kind.RESET if recovered is False else Kind.OTHER
+        self.frames += [Frame(text, (name, begin), kind), *events]
         self.events_left -= len(events)
         self.bytes_left -= sum(event.size for event in events)
         end = events[-1].cursor if events else begin

@@ -16,7 +16,7 @@ from realtime.hub.presence import LivePresence, visit
 from realtime.hub.topic import LiveTopic
 from realtime.protocol.commands import parse_since
 from realtime.protocol.cursors import Composite, is_composite
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import ErrorCode, frame
 from realtime.protocol.names import check_topic_name, presence_log
@@ -339,11 +339,12 @@ async def _start(
             recovered=None if since is None else recovered,
             replayed=replayed,
         )
-        connection.answer(Frame(text, (name, cursor)))
+        kind = Kind.RESET if recovered is False else Kind.OTHER
+        connection.answer(Frame(text, (name, cursor), kind))
 
     last = plan.lasts.get(name) if since is None else None
-    if subscription.attendance is not None:
-        await subscription.attendance.prepare()
+    if subscription.presence is not None:
+        await subscription.presence.prepare()
     await subscription.start(since, last, one.topic.history, announce)
-    if subscription.attendance is not None:
-        subscription.attendance.begin(plan.presences.get(name), at_once=at_once)
+    if subscription.presence is not None:
+        subscription.presence.begin(plan.presences.get(name), at_once=at_once)

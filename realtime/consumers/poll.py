@@ -29,7 +29,7 @@ from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
 from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.cursors import compose, entry
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode
 from realtime.publishing import origin_hash
@@ -106,7 +106,7 @@ class _Poll:
             )
         except StoreError:
             raise unavailable() from None
-        present = [one.attendance for one in subscriptions if one.attendance is not None]
+        present = [one.presence for one in subscriptions if one.presence is not None]
         # The greeting, one answer a topic and who is there; a replay may have brought more by now.
         begun = 1 + len(following.refused) + len(subscriptions) + sum(o.told for o in present)
         await self._catch_up(subscriptions, present)
@@ -184,14 +184,8 @@ def _places(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:
 
 def _lost(frames: Sequence[Frame]) -> list[str]:
     """Return the topics whose place was lost: the client has to fetch their state anew."""
-    lost = []
-    for frame in frames:
-        if frame.is_event or frame.place is None:
-            continue
-        fields = json.loads(frame.text)
-        if fields["type"] == "reset" or fields.get("recovered") is False:
-            lost.append(frame.place[0])
-    return list(dict.fromkeys(lost))
+    resets = [frame.place[0] for frame in frames if frame.kind is Kind.RESET and frame.place]
+    return list(dict.fromkeys(resets))
 
 
 def answer_text(

@@ -40,7 +40,7 @@ from realtime.protocol.commands import (
     Unsubscribe,
 )
 from realtime.protocol.dialogue import Dialogue, forbidden
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, check_version
 from realtime.topics import Topic
@@ -276,7 +276,8 @@ class WebSocketConsumer(AsyncConsumer):
             nonlocal is_announced
             is_announced = True
             text = self.dialogue.subscribed(command, cursor, recovered=recovered, replayed=replayed)
-            self.connection.answer(Frame(text, (command.topic, cursor)))
+            kind = Kind.RESET if recovered is False else Kind.OTHER
+            self.connection.answer(Frame(text, (command.topic, cursor), kind))
 
         try:
             await self._attend(subscription, topic)
@@ -288,8 +289,8 @@ class WebSocketConsumer(AsyncConsumer):
             raise forbidden()  # an `auth` in between made it somebody's who may not
         if self.identity is not identity:
             await self._attend_anew(subscription, topic)
-        elif subscription.attendance is not None:
-            subscription.attendance.begin()
+        elif subscription.presence is not None:
+            subscription.presence.begin()
 
     async def _authenticate(self, command: Auth) -> None:
         """Become who the token says, and leave the topics that this one may not follow.
@@ -316,7 +317,7 @@ class WebSocketConsumer(AsyncConsumer):
             if subscription.position is not None:  # else its `subscribe` answers that it may not
                 self.answer(self.dialogue.withdrawn(subscription.topic.name))
         # Those that are not answered yet are begun by their `subscribe`.
-        attending = [one for one in kept if one.attendance and one.position is not None]
+        attending = [one for one in kept if one.presence and one.position is not None]
         await asyncio.gather(*(self._attend_anew(one, kept[one]) for one in attending))
 
     async def _ask_anew(self, identity: users.Identity) -> dict[Subscription, Topic | None]:

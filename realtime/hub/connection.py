@@ -20,7 +20,7 @@ from realtime.exceptions import CursorExpired, StoreError
 from realtime.hub.presence import LivePresence, PresenceSubscription
 from realtime.hub.recent import BUNDLE_BYTES, Frames
 from realtime.hub.topic import LiveTopic, reset_reason
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, reset
 from realtime.writers.asgi import AsgiWriter, Piece, SlowReader
@@ -149,10 +149,10 @@ class Subscription:
     """A client's following of one topic.
 
     Attributes:
-        attendance: who else is there, if the topic keeps presence; it ends with this.
+        presence: who else is there, if the topic keeps presence; it ends with this.
     """
 
-    __slots__ = ("_task", "attendance", "connection", "ended", "position", "topic", "writer")
+    __slots__ = ("_task", "connection", "ended", "position", "presence", "topic", "writer")
 
     def __init__(self, connection: Connection, topic: LiveTopic) -> None:
         """Take over one follower of the topic, which ``end()`` gives back."""
@@ -162,19 +162,19 @@ class Subscription:
         self.position: Cursor | None = None
         self._task: asyncio.Task[None] | None = None
         self.ended = False
-        self.attendance: PresenceSubscription | None = None
+        self.presence: PresenceSubscription | None = None
         connection.subscriptions[topic.name] = self
 
     def attend(
         self, topic: Topic, live: LivePresence, hold: float | None, page: str | None
     ) -> PresenceSubscription:
         """Be one of those who are on the topic, instead of as whom it was before; see there."""
-        if self.attendance is not None:
-            self.attendance.end()
-        self.attendance = PresenceSubscription(self.connection, topic, live, hold, page)
+        if self.presence is not None:
+            self.presence.end()
+        self.presence = PresenceSubscription(self.connection, topic, live, hold, page)
         if self.ended:
-            self.attendance.end()
-        return self.attendance
+            self.presence.end()
+        return self.presence
 
     async def start(
         self, since: Cursor | float | None, last: int | None, history: bool, announce: Announce
@@ -266,8 +266,8 @@ class Subscription:
         if self.ended:
             return
         self.ended = True
-        if self.attendance is not None:
-            self.attendance.end()
+        if self.presence is not None:
+            self.presence.end()
         if self._task is not None:
             self._task.cancel()
         self.topic.dismiss(self)
@@ -326,7 +326,8 @@ class Subscription:
                 await self.topic.settle(error.head)
                 self.position = self.topic.position
                 text = reset(self.topic.name, self.position, reset_reason(error))
-                await self.connection.push_paced(Frame(text, (self.topic.name, self.position)))
+                place = (self.topic.name, self.position)
+                await self.connection.push_paced(Frame(text, place, Kind.RESET))
                 return None
             except StoreError:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))

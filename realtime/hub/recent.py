@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from realtime.protocol.encoders import Bundle, Frame, bundle, event_frame
+from realtime.protocol.encoders import Bundle, Frame, Kind, bundle, event_frame
 from realtime.protocol.events import Cursor, Event
 
 __all__ = ["EventFrame", "Frames", "RecentFrames"]
@@ -29,7 +29,7 @@ class EventFrame(Frame):
     __slots__ = ("cursor",)
 
     def __init__(self, event: Event, cursor: Cursor) -> None:
-        super().__init__(event_frame(event), (event.topic, cursor))
+        super().__init__(event_frame(event), (event.topic, cursor), Kind.EVENT)
         self.cursor = cursor
 
 

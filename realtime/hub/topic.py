@@ -18,7 +18,7 @@ from realtime.broadcast import Wakeup
 from realtime.exceptions import CursorExpired, StoreError
 from realtime.hub.recent import EventFrame, Frames, RecentFrames
 from realtime.hub.subscribers import Subscribers
-from realtime.protocol.encoders import Frame, event_frame
+from realtime.protocol.encoders import Frame, Kind, event_frame
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import Reset, reset
 
@@ -113,7 +113,7 @@ class LiveTopic(Subscribers):
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
-                self.gather(Frame(event_frame(event)), self._position)
+                self.gather(Frame(event_frame(event), kind=Kind.EVENT), self._position)
                 continue
             self._offer(event, event.cursor, previous)
             previous = event.cursor.tag
@@ -194,7 +194,7 @@ class LiveTopic(Subscribers):
         self.spread()
         before = self.position
         self._restart(head)
-        frame = Frame(reset(self.name, head, reason), (self.name, head))
+        frame = Frame(reset(self.name, head, reason), (self.name, head), Kind.RESET)
         # One that is full meets the same hole when it catches up, and is told then.
         self.spread_over(frame, before)
         self._deliver_early()

@@ -55,7 +55,7 @@ class _Printer(AsgiWriter):
 
     takes_bundles = False
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[Frame], None]) -> None:
         super().__init__(_nowhere)
         self._show = show
 
@@ -69,7 +69,7 @@ class _Printer(AsgiWriter):
     def write(self, frame: Piece) -> None:
         assert isinstance(frame, Frame), "bundles are not taken"
         if not self.closed:
-            self._show(frame.text)
+            self._show(frame)
 
 
 async def _nowhere(message: Any) -> None:
@@ -116,20 +116,19 @@ class Console:
 
     # Printing
 
-    def show(self, text: str) -> None:
+    def show(self, frame: Frame) -> None:
         """Print a frame."""
-        if text == HEARTBEAT or self.ended.is_set():
+        if frame.text == HEARTBEAT or self.ended.is_set():
             return
-        is_event = text.startswith('{"type":"event"')
         try:
             if self.as_json:
-                self._print(text)
+                self._print(frame.text)
             else:
-                self._print_words(json.loads(text))
+                self._print_words(json.loads(frame.text))
         except BrokenPipeError:
             self._reader_left()
             return
-        if is_event and self.missing is not None:
+        if frame.is_event and self.missing is not None:
             self.missing -= 1
             if self.missing == 0:
                 self.end()

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from realtime.exceptions import EventsLost
 from realtime.management.arguments import WRONG_CALL
 from realtime.management.console import Console
-from realtime.protocol.encoders import event_frame
+from realtime.protocol.encoders import Frame, Kind, event_frame
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import Reset, frame
 
@@ -115,10 +115,11 @@ class RemoteListener(Console):
     ) -> None:
         def reset(error: EventsLost) -> None:
             reason = error.reason or Reset.TRIMMED
-            self.show(frame("reset", topic=name, cursor=str(error.cursor), reason=reason))
+            text = frame("reset", topic=name, cursor=str(error.cursor), reason=reason)
+            self.show(Frame(text, kind=Kind.RESET))
 
         async with client.subscribe(name, since=since, last=last, on_reset=reset) as events:
             if events.cursor is not None:  # else a reset comes first
-                self.show(frame("subscribed", topic=name, cursor=str(events.cursor)))
+                self.show(Frame(frame("subscribed", topic=name, cursor=str(events.cursor))))
             async for event in events:
-                self.show(event_frame(event))
+                self.show(Frame(event_frame(event), kind=Kind.EVENT))

@@ -20,6 +20,7 @@ from realtime.protocol.frames import MAX_NESTING, nesting
 __all__ = [
     "Bundle",
     "Frame",
+    "Kind",
     "Wire",
     "bundle",
     "encode_data",
@@ -146,6 +147,17 @@ class Wire(StrEnum):
     STREAM_WITH_ID = "stream_with_id"
 
 
+class Kind(StrEnum):
+    """What the server has to know about a frame that it passes on."""
+
+    #: an event, stored or ephemeral
+    EVENT = "event"
+    #: the client missed events: a ``reset``, or a ``subscribed`` with ``"recovered": false``
+    RESET = "reset"
+    #: everything else
+    OTHER = "other"
+
+
 class Frame:
     """A frame of the server's, whose forms are each made once, however many receive it.
 
@@ -153,15 +165,19 @@ class Frame:
         text: its JSON text.
         size: the bytes of the text in UTF-8.
         place: the topic and the cursor at which it leaves its receiver; None if it moves nobody.
+        kind: what it is, so that nothing has to parse the text.
         made: its forms on the wire that were made already; ``wire()`` makes them.
     """
 
-    __slots__ = ("_entry", "made", "place", "size", "text")
+    __slots__ = ("_entry", "kind", "made", "place", "size", "text")
 
-    def __init__(self, text: str, place: tuple[str, Cursor] | None = None) -> None:
+    def __init__(
+        self, text: str, place: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
+    ) -> None:
         self.text = text
         self.size = len(text) if text.isascii() else len(text.encode())
         self.place = place
+        self.kind = kind
         self.made: dict[Wire, bytes] = {}
         self._entry: tuple[str, str] | None = None
 
@@ -173,7 +189,7 @@ class Frame:
     @property
     def is_event(self) -> bool:
         """Whether it is the frame of an event."""
-        return self.text.startswith('{"type":"event"')
+        return self.kind is Kind.EVENT
 
     @property
     def entry(self) -> tuple[str, str]:

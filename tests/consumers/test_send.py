@@ -21,7 +21,7 @@ CALL = {"type": "call", "id": 2, "topic": "public.a", "action": "rename"}
 
 @pytest.fixture(autouse=True)
 def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_commands", rate_limits.Rates())
+    monkeypatch.setattr(rate_limits, "_commands", rate_limits.RateLimiter())
 
 
 async def post(
@@ -202,7 +202,7 @@ async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
 
 
 async def test_rates_of_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "KNOWN_SENDERS", 3)
+    monkeypatch.setattr(rate_limits, "MAX_CLIENTS", 3)
     for number in range(10):
         await post(CALL, client=f"10.0.0.{number}")
     assert len(rate_limits._commands._buckets) == 3

@@ -132,10 +132,10 @@ class _Poll:
         except StoreError:
             raise store_unavailable() from None
         presences = [one.presence for one in subscriptions if one.presence is not None]
-        # The welcome, one answer per topic, and the lists of members. A replay
+        # The welcome, one answer per topic, and lists of members that hold nothing new. A replay
         # may have added more frames by now.
         expected = 1 + len(topics.refused) + len(subscriptions)
-        expected += sum(one.told for one in presences)
+        expected += sum(one.told for one in presences if not _is_news(one, query))
         await self._catch_up(subscriptions, presences)
         # A topic without a start has a cursor for the client.
         is_first = any(query.starts[one.live.name] is None for one in topics.topics)
@@ -203,6 +203,16 @@ class _Poll:
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _is_news(presence: PresenceSubscription, query: TopicQuery) -> bool:
+    """Tell whether a list of members is newer than what the client knows.
+
+    A list is no news for a client that sends no cursor of the presence log, which would otherwise
+    never wait; nor for one that comes from a node which is ahead of this one.
+    """
+    known, current = query.presence_cursors.get(presence.live.topic), presence.live.position
+    return known is not None and (known.epoch != current.epoch or known.seq < current.seq)
 
 
 def _cursors(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:

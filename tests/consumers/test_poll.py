@@ -7,6 +7,8 @@ import pytest
 
 from realtime.consumers import poll as module
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
+from realtime.hub.presence import RING_CHANGES
+from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor
 from realtime.protocol.names import presence_log
 from realtime.publishing import origin_hash
@@ -266,6 +268,29 @@ def test_join_answers_a_long_poll_and_a_list_does_not(web: Web) -> None:
     web.get(f"poll?topic={ROOM}", PAGE)
     web.scene.advance(1)
     assert members_of(waiting.json()) == [f"join {ME}"]
+
+
+def test_list_in_place_of_missed_changes_answers_a_long_poll(web: Web) -> None:
+    cursor = web.get(f"poll?topic={ROOM}").json()["cursor"]
+    count = RING_CHANGES + 1
+    fill(web, ROOM, count)
+    web.scene.advance(10)  # the hub has read the changes, and no longer has the first of them
+    waiting = web.open(f"poll?topic={ROOM}&since={cursor}&wait=25")
+    web.scene.advance(1)
+    (frame,) = [frame for frame in waiting.json()["frames"] if frame["type"] == "members"]
+    assert len(frame["members"]) == count
+
+
+def test_list_of_a_node_that_is_behind_does_not_answer_a_long_poll(web: Web) -> None:
+    web.get(f"poll?topic={ROOM}")  # so that the hub follows the topic
+    fill(web, ROOM, 1)
+    logs = [ROOM, presence_log(ROOM)]
+    ahead = compose(entry(log, head) for log, head in web.scene.store.heads(logs).items())
+    waiting = web.open(f"poll?topic={ROOM}&since={ahead}&wait=25")
+    web.scene.advance(0.1)
+    assert not waiting.sent
+    web.scene.advance(10)
+    assert members_of(waiting.json()) == ["", "join user.0"]
 
 
 def test_visitor_without_a_page_is_told_of_others_and_is_no_member(web: Web) -> None:

@@ -180,10 +180,10 @@ class IdentityTests(TransactionTestCase):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"topics": "orders.1"}, "give a list"),
-        ({"expires": "soon"}, "no number of seconds"),
-        ({"expires": float("nan")}, "no number of seconds"),
-        ({"expires": float("inf")}, "no number of seconds"),
+        ({"topics": "orders.1"}, "pass a list"),
+        ({"expires": "soon"}, "pass seconds since 1970"),
+        ({"expires": float("nan")}, "pass seconds since 1970"),
+        ({"expires": float("inf")}, "pass seconds since 1970"),
     ],
 )
 def test_identity_refuses_what_it_could_not_keep_to(fields: Any, said: str) -> None:

@@ -1,4 +1,4 @@
-"""What a URL asks for, and topics it: all or what is allowed, and nothing left over."""
+"""Reading the topics of a URL, and following them."""
 
 import asyncio
 from typing import Any
@@ -54,18 +54,18 @@ def query_of(query: str, last_id: str | None = None) -> TopicQuery:
         ("topic=public.a&topic=public.b&since=@5", str(A), {"public.a": LOST, "public.b": LOST}),
     ],
 )  # fmt: skip
-def test_url_and_last_event_id_say_where_each_topic_starts(
+def test_the_url_and_last_event_id_set_the_start_of_each_topic(
     query: str, last_id: str | None, starts: dict[str, Any]
 ) -> None:
     assert query_of(query, last_id).starts == starts
     assert list(query_of(query, last_id).starts) == list(starts)
 
 
-def test_cursors_are_those_among_the_starts() -> None:
+def test_cursors_are_the_starts_that_are_cursors() -> None:
     assert query_of("topic=public.a&topic=public.c&since=@5", BOTH).cursors == {"public.a": A}
 
 
-def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
+def test_a_bad_since_is_refused_even_with_a_last_event_id() -> None:
     with pytest.raises(HttpError, match="bad_cursor"):
         query_of("topic=public.a&since=nonsense", str(A))
 
@@ -77,14 +77,14 @@ def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
         f"topic=public.a&topic=public.c&since={BOTH}&since={BOTH}",
     ],
 )
-def test_composite_since_of_one_topic_must_have_its_place(query: str) -> None:
+def test_a_composite_since_for_one_topic_must_contain_it(query: str) -> None:
     with pytest.raises(HttpError, match="has no place of 'public\\.c'") as caught:
         query_of(query)
     assert (caught.value.code, caught.value.topic) == ("bad_cursor", "public.c")
 
 
 @pytest.mark.parametrize("count", [100, 600, 2_000])
-def test_as_many_topics_as_the_limit_allows_may_have_a_start_each(count: int) -> None:
+def test_every_topic_within_the_limit_can_have_its_own_start(count: int) -> None:
     names = [f"public.n{number}" for number in range(count)]
     query = "&".join(f"topic={name}&since={A}&last=" for name in names)
     request = Request(scope_of(f"poll?{query}&v=1&wait=1&limit=5"))
@@ -92,19 +92,19 @@ def test_as_many_topics_as_the_limit_allows_may_have_a_start_each(count: int) ->
         assert read_query(request, count).starts == dict.fromkeys(names, A)
 
 
-def test_query_with_more_fields_than_topics_can_need_is_refused() -> None:
+def test_a_query_with_more_fields_than_topics_can_need_is_refused() -> None:
     with pytest.raises(HttpError, match="400 bad_frame: the query has more than 1300 fields"):
         query_of("&".join(["topic=public.a"] * 1_301))
 
 
-async def test_only_what_the_client_may_follow_is_permitted() -> None:
+async def test_only_topics_that_the_client_may_follow_are_permitted() -> None:
     names = ["public.a", "private.1", "no.such", "public.b"]
-    wanted, refused = await permitted_topics(NOBODY, names)
-    assert [str(topic) for topic in wanted] == ["public.a", "public.b"]
+    permitted, refused = await permitted_topics(NOBODY, names)
+    assert [str(topic) for topic in permitted] == ["public.a", "public.b"]
     assert refused == ["private.1", "no.such"]
     only = Identity(None, frozenset(["public.b"]))
-    wanted, refused = await permitted_topics(only, names)
-    assert [str(topic) for topic in wanted] == ["public.b"]
+    permitted, refused = await permitted_topics(only, names)
+    assert [str(topic) for topic in permitted] == ["public.b"]
     with pytest.raises(HttpError, match="403 forbidden"):
         await permitted_topics(NOBODY, ["private.1", "no.such"])
 
@@ -113,7 +113,7 @@ def followers(web: Web) -> dict[str, int]:
     return {name: live.followers for name, live in web.scene.hub.topics.items()}
 
 
-def test_released_topics_gives_back_each_follower_once(web: Web) -> None:
+def test_release_removes_each_follower_once(web: Web) -> None:
     async def follow() -> None:
         topics = await FollowedTopics.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
         assert followers(web) == {TOPIC: 1, OTHER: 1}
@@ -125,8 +125,8 @@ def test_released_topics_gives_back_each_follower_once(web: Web) -> None:
     assert followers(web) == {TOPIC: 0, OTHER: 0}
 
 
-def test_cancelled_opening_gives_back_what_has_joined_already(web: Web) -> None:
-    """One topic is warm, so it has joined while the other waits for the store."""
+def test_a_cancelled_open_releases_the_topics_that_have_joined(web: Web) -> None:
+    """One topic is followed already, so it joins while the other waits for the store."""
     web.open(f"sse?topic={TOPIC}")
 
     async def cancel() -> None:
@@ -144,7 +144,7 @@ def test_cancelled_opening_gives_back_what_has_joined_already(web: Web) -> None:
     assert followers(web) == {TOPIC: 1, OTHER: 0}
 
 
-def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
+def test_a_failing_start_cancels_the_starts_of_other_topics(web: Web) -> None:
     for name in (TOPIC, OTHER):
         web.open(f"sse?topic={name}")
         web.scene.append(2, topic=name)
@@ -153,7 +153,7 @@ def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
     async def locate(topic: str, **where: Any) -> Cursor:
         if topic == OTHER:
             await asyncio.Event().wait()
-        raise StoreUnavailable("the store", "it is away")
+        raise StoreUnavailable("the store", "it is down")
 
     async def begin() -> list[str]:
         topics = await FollowedTopics.open(web.scene.hub, NOBODY, [TOPIC, OTHER])

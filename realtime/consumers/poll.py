@@ -132,12 +132,12 @@ class _Poll:
         except StoreError:
             raise store_unavailable() from None
         presences = [one.presence for one in subscriptions if one.presence is not None]
-        # The welcome, one answer per topic, and lists of members that hold nothing new. A replay
-        # may have added more frames by now.
+        # The frames that are no reason to answer: the welcome, one answer per topic, and lists of
+        # members without news. A replay can have added others by now.
         expected = 1 + len(topics.refused) + len(subscriptions)
         expected += sum(one.told for one in presences if not _is_news(one, query))
         await self._catch_up(subscriptions, presences)
-        # A topic without a start has a cursor for the client.
+        # Without a start the client waits for its first cursor, so it is answered at once.
         is_first = any(query.starts[one.live.name] is None for one in topics.topics)
         if wait and not is_first and len(writer.frames) == expected and not _resets(writer.frames):
             if not await self._wait(min(wait, left), expected):

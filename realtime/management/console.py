@@ -145,8 +145,8 @@ class Console:
         topic, cursor = fields["topic"], fields.get("cursor", "")
         match fields["type"]:
             case "event":
-                moment = fields.get("time")
-                clock = datetime.now() if moment is None else datetime.fromtimestamp(moment)
+                seconds = fields.get("time")
+                clock = datetime.now() if seconds is None else datetime.fromtimestamp(seconds)
                 number = f"#{fields['seq']}" if "seq" in fields else "ephemeral"
                 data = json.dumps(fields["data"], ensure_ascii=False)
                 self._print(f"{clock:%Y-%m-%d %H:%M:%S} {topic} {number} {fields['event']} {data}")

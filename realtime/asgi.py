@@ -1,4 +1,4 @@
-"""For the project's ``asgi.py``: ``application = with_realtime(get_asgi_application())``."""
+"""Serve realtime in ``asgi.py``: ``application = with_realtime(get_asgi_application())``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 class _WithRealtime:
-    """Passes to an application all that is not under our prefix."""
+    """Serves our endpoints and passes everything else to an application."""
 
     def __init__(self, application: Application) -> None:
         self.application = application
@@ -23,20 +23,20 @@ class _WithRealtime:
             return
         # Imported at the first call, so that asgi.py may import this module before django.setup().
         from realtime import routing
-        from realtime.consumers.not_found import pass_on
+        from realtime.consumers.not_found import serve_unmatched
 
         path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
-        ours = routing.find_application(scope["type"], path)
-        if ours is not None:
-            serving = ours(scope, receive, send)
-            del scope  # which is of the request, and need not be kept as long as a stream
+        endpoint = routing.find_application(scope["type"], path)
+        if endpoint is not None:
+            serving = endpoint(scope, receive, send)
+            del scope  # free the request now; a stream can last for hours
             await serving
         elif scope["type"] == "http" and routing.is_below_prefix(path):
-            await pass_on(self.application, scope, receive, send, path)
+            await serve_unmatched(self.application, scope, receive, send, path)
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
-            # Django has no answer to a WebSocket and would raise; the server makes this a 403.
+            # Django would raise on a WebSocket. Closed before it was accepted, it is a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})
 
@@ -49,9 +49,9 @@ class _WithRealtime:
 def with_realtime(application: Application) -> Application:
     """Return an ASGI application that serves realtime's paths and passes on everything else.
 
-    Origin check and session authentication are on by default.
-    The project's own pages below the prefix are served as everywhere; a path there that nobody has
-    is answered in JSON, with the paths that there are.
+    It checks origins and authenticates by session.
+    The project's own pages below the prefix are served as usual; a path below it that does not
+    exist is answered in JSON, with the paths that do.
 
     Args:
         application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …

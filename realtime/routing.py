@@ -1,6 +1,6 @@
-"""What is mounted where.
+"""The paths of the transports.
 
-``realtime.asgi.with_realtime`` uses it; a project that builds its own Channels routing puts
+``realtime.asgi.with_realtime`` uses them; a project that builds its own Channels routing puts
 ``websocket_urlpatterns`` and ``http_urlpatterns`` into its ``URLRouter``.
 """
 
@@ -26,11 +26,11 @@ APPLICATIONS: dict[str, dict[str, Any]] = {
 
 
 def find_application(kind: str, path: str) -> Any | None:
-    """Return the application of a path, or None if the path is none of ours.
+    """Return the application that serves a path; None if there is none.
 
     Args:
-        kind: the scope's type.
-        path: without the slash in front.
+        kind: the type of the ASGI scope.
+        path: without the leading slash.
     """
     prefix = conf.get().prefix
     if not path.startswith(prefix):
@@ -39,7 +39,7 @@ def find_application(kind: str, path: str) -> Any | None:
 
 
 def is_below_prefix(path: str) -> bool:
-    """Tell whether a path, without the slash in front, is where ours are."""
+    """Tell whether a path, without the leading slash, is below the prefix."""
     return f"{path}/".startswith(conf.get().prefix)
 
 

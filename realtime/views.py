@@ -1,8 +1,8 @@
-"""Polling where there is no ASGI server: ``GET poll`` as a Django view.
+"""Polling under WSGI: ``GET poll`` as a Django view.
 
-It answers as ``realtime.consumers.poll`` does, at once whatever ``wait`` says, since a thread that
-waits is a thread that serves nobody.
-There is no hub: the log is asked, with one query while nothing is new.
+The answers are those of ``realtime.consumers.poll``, but they come at once, whatever ``wait`` says:
+a thread that waits cannot serve other requests.
+There is no hub; the view reads the log, with a single query while nothing is new.
 """
 
 from __future__ import annotations
@@ -20,18 +20,32 @@ from django.views.decorators.csrf import csrf_exempt
 
 from realtime import conf
 from realtime.auth.users import Identity, bearer
-from realtime.consumers.handlers import greeting
-from realtime.consumers.http import Request, Response, response_to
-from realtime.consumers.http_topics import Plan, Start, permitted, read_plan, refusal_frame
-from realtime.consumers.poll import MAX_BYTES, answer_text, etag_of, is_known, read_limit, read_wait
-from realtime.consumers.rate_limits import take_turn
+from realtime.consumers.handlers import welcome_for
+from realtime.consumers.http import Request, Response, error_response
+from realtime.consumers.http_topics import (
+    Start,
+    TopicQuery,
+    permitted_topics,
+    read_query,
+    refusal_frame,
+    subscribed_frame,
+)
+from realtime.consumers.poll import (
+    MAX_BYTES,
+    answer_text,
+    etag_matches,
+    etag_of,
+    read_limit,
+    read_wait,
+)
+from realtime.consumers.rate_limits import limit_request
 from realtime.exceptions import CursorExpired
 from realtime.hub.connection import since_without_history
 from realtime.hub.recent import EventFrame
 from realtime.outbox import relay_stale_if_due
 from realtime.protocol.encoders import Frame
 from realtime.protocol.events import Cursor
-from realtime.protocol.frames import frame, members_frames
+from realtime.protocol.frames import members_frames
 from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Page, Store
@@ -43,26 +57,26 @@ __all__ = ["poll"]
 logger = logging.getLogger("realtime")
 
 
-@csrf_exempt  # it changes nothing, and another method than GET shall hear so in JSON
+@csrf_exempt  # it changes nothing, and another method than GET is refused in JSON
 def poll(request: HttpRequest) -> HttpResponse:
     """Answer one poll, for ``request.user``."""
-    asked = _request_of(request)
-    cors = asked.cors(None)
-    if asked.is_preflight and cors:
+    own = _request_of(request)
+    cors = own.cors(None)
+    if own.is_preflight and cors:
         return HttpResponse(status=204, headers=cors)
     try:
-        response = _answer(asked, getattr(request, "user", None))
+        response = _answer(own, getattr(request, "user", None))
     except Exception as error:
-        response = response_to(error)
+        response = error_response(error)
     headers = {**response.all_headers, **cors}
     return HttpResponse(response.body, status=response.status, headers=headers)
 
 
 def _request_of(request: HttpRequest) -> Request:
-    """Return the request as the transports read it."""
+    """Return a Django request as a ``Request`` of the transports."""
     meta = request.META
     headers = {name.lower(): value for name, value in request.headers.items()}
-    # As Django has it for a client of HTTP/1.0, which need not say which host it asks.
+    # A client of HTTP/1.0 need not send a Host header; Django then uses the server's name too.
     headers.setdefault("host", f"{meta['SERVER_NAME']}:{meta['SERVER_PORT']}")
     return Request(
         {
@@ -82,102 +96,110 @@ def _request_of(request: HttpRequest) -> Request:
 def _answer(request: Request, user: Any) -> Response:
     request.check(("GET", "HEAD"))
     request.check_origin(None)
-    plan = read_plan(request, conf.get().limits.topics)
-    read_wait(request)  # refused where it is no number, as everywhere
+    query = read_query(request, conf.get().limits.topics)
+    read_wait(request)  # only to refuse what is not a number
     limit = read_limit(request)
     identity = _identify(request, user)
     user = identity.user
-    take_turn(request.scope, user, patience=0.0)  # a thread that waits serves nobody
-    topics, refused = async_to_sync(permitted)(identity, list(plan.starts))
-    relay_stale_if_due()  # a crashed process's events go out also where no server follows
+    limit_request(request.scope, user, max_delay=0.0)  # refuse at once; do not block a thread
+    topics, refused = async_to_sync(permitted_topics)(identity, list(query.starts))
+    relay_stale_if_due()  # relays the events of a crashed process; there may be no server to do it
     store = get_store()
     names = [str(topic) for topic in topics]
     names += [presence_log(str(topic)) for topic in topics if topic.presence]
     heads = store.heads(names)
-    known = etag_of(user, refused, [(name, heads[name]) for name in names])
-    if plan.is_at(heads) and is_known(request, known):
-        return Response(304, headers={"ETag": known})
+    etag = etag_of(user, refused, [(name, heads[name]) for name in names])
+    if query.is_current(heads) and etag_matches(request, etag):
+        return Response(304, headers={"ETag": etag})
     answer = _Answer(store, limit)
-    answer.frames.append(Frame(greeting(secrets.token_urlsafe(9), identity)))
+    answer.frames.append(Frame(welcome_for(secrets.token_urlsafe(9), identity)))
     answer.frames.extend(map(refusal_frame, refused))
-    # Another one first each time, so that a busy topic does not keep the others out for ever.
+    # Begin with a random topic, so that a busy one cannot fill every answer.
     first = random.randrange(len(topics)) if topics else 0
     for topic in (*topics[first:], *topics[:first]):
-        answer.add(topic, plan, heads[str(topic)])
+        answer.add(topic, query, heads[str(topic)])
     for topic in topics:
         if topic.presence:
-            answer.add_members(str(topic), plan.presences.get(str(topic)))
-    places = [(name, answer.places[name]) for name in names if name in answer.places]
-    text = answer_text(answer.frames, places, more=answer.more)
+            answer.add_members(str(topic), query.presence_cursors.get(str(topic)))
+    cursors = [(name, answer.cursors[name]) for name in names if name in answer.cursors]
+    text = answer_text(answer.frames, cursors, more=answer.more)
     if request.method == "HEAD":
-        return Response.of_json(text)  # see consumers.poll
-    return Response.of_json(text, ETag=etag_of(user, refused, places))
+        return Response.of_json(text)  # without an ETag: the client does not get the events
+    return Response.of_json(text, ETag=etag_of(user, refused, cursors))
 
 
 def _identify(request: Request, user: Any) -> Identity:
-    """Return who asks: by a token as on every transport, else as the project's middleware says."""
+    """Return the identity of a token or of ``AUTHENTICATE``, else of ``request.user``."""
     if conf.get().authenticate is not None or bearer(request.scope) is not None:
         return async_to_sync(request.identify)()
     if user is not None:
-        _ = user.is_authenticated  # a lazy user is looked up here, in the request's own thread
+        _ = user.is_authenticated  # looks up a lazy user here, in the request's own thread
     return Identity(user)
 
 
 @dataclass
 class _Answer:
-    """What is collected for one answer, topic by topic."""
+    """An answer while it is collected, topic by topic.
+
+    Attributes:
+        store: where the logs are.
+        events_left: events that still fit.
+        bytes_left: bytes of events that still fit.
+        frames: the frames so far.
+        cursors: by log: where the client resumes with the next poll.
+        lists_left: bytes of lists of members that still fit.
+        more: whether a topic has events that did not fit.
+    """
 
     store: Store
     events_left: int
     bytes_left: int = MAX_BYTES
     frames: list[Frame] = field(default_factory=list)
-    places: dict[str, Cursor] = field(default_factory=dict)
+    cursors: dict[str, Cursor] = field(default_factory=dict)
     lists_left: int = MAX_LIST_BYTES
     more: bool = False
 
-    def add(self, topic: Topic, plan: Plan, head: Cursor) -> None:
-        """Add where a topic begins, and what follows as far as it fits."""
+    def add(self, topic: Topic, query: TopicQuery, head: Cursor) -> None:
+        """Add a topic's ``subscribed`` frame, and as many of its events as fit."""
         name = str(topic)
-        since = plan.starts[name]
+        since = query.starts[name]
         recovered = None if since is None else True
         try:
-            begin, page = self._begin(topic, since, plan.lasts.get(name), head)
+            begin, page = self._begin(topic, since, query.last.get(name), head)
         except CursorExpired as error:
             begin, page = error.head, Page((), error.head)
             recovered = recovered and False
         events: Sequence[EventFrame] = [EventFrame(e, e.cursor) for e in page.events if e.cursor]
         if not self._has_room:
             events = ()
-        text = frame(
-            "subscribed",
-            topic=name,
-            cursor=str(begin),
-            recovered=recovered,
-            replayed=page.head.seq - begin.seq,
-        )
-        self.frames += [Frame(text, (name, begin)), *events]
+        replayed = page.head.seq - begin.seq
+        self.frames += [subscribed_frame(name, begin, recovered, replayed), *events]
         self.events_left -= len(events)
         self.bytes_left -= sum(event.size for event in events)
         end = events[-1].cursor if events else begin
-        self.places[name] = end
+        self.cursors[name] = end
         self.more = self.more or end != page.head
 
-    def add_members(self, name: str, place: Cursor | None) -> None:
-        """Add who is on a topic, unless nothing has changed since a place that the client has.
+    def add_members(self, name: str, known: Cursor | None) -> None:
+        """Add the list of a topic's members, unless it has not changed since a cursor.
 
-        There is no ring of changes here, so who is there is told whole; a list for which there is
-        no room any more comes with another answer.
+        The list is always complete, because nothing here keeps recent changes.
+        A list that does not fit comes with a later answer.
+
+        Args:
+            name: the topic's.
+            known: the cursor in the presence log up to which the client knows the members.
         """
         if self.lists_left <= 0:
             return
         log = presence_log(name)
         roster = self.store.members(log)
-        if place != roster.cursor:
+        if known != roster.cursor:
             texts = list(roster.members.values())
             frames = list(map(Frame, members_frames(name, texts, roster.cursor.seq)))
             self.frames += frames
             self.lists_left -= sum(frame.size for frame in frames)
-        self.places[log] = roster.cursor
+        self.cursors[log] = roster.cursor
 
     @property
     def _has_room(self) -> bool:
@@ -195,6 +217,6 @@ class _Answer:
             if not topic.history:
                 since = since_without_history(str(topic), since, self.store.clock(), head)
             begin = self.store.locate(str(topic), last=last, since=since)
-        # Read where nothing fits any more too: whether the place is kept has to be told.
+        # Read even if nothing fits any more: it shows whether the log still has the cursor.
         limits = (self.events_left, self.bytes_left) if self._has_room else (1, 1)
         return begin, self.store.read(str(topic), begin, *limits)

@@ -1,4 +1,4 @@
-"""The test project as an ASGI application: everything that `with_realtime` does, and the echo."""
+"""The test project as an ASGI application, with `with_realtime` and an echo WebSocket."""
 
 import os
 

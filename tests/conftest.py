@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for all tests."""
 
 import pytest
 
@@ -9,10 +9,10 @@ pytest_plugins = ["tests.support.fixtures"]
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings_xdist_suffix() -> None:
-    """Leave the names of the databases: each worker has a folder of its own for them."""
+    """Keep the names of the databases: each worker has its own folder for them."""
 
 
 @pytest.fixture
 def two_aliases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweep the outboxes of this project's own databases, not of those that other tests added."""
+    """Relay only the outboxes of this project's databases, without those that other tests added."""
     monkeypatch.setattr(outbox, "_aliases", lambda: ["default", "other"])

@@ -1,10 +1,10 @@
 """Django settings of the test project.
 
-REALTIME_TEST_DB chooses the default database: a `postgres://…` URL or the path of a SQLite file.
-Without it both databases are SQLite files in a folder of this run, or of one of its workers, which
-child processes share through REALTIME_TEST_DIR.
+REALTIME_TEST_DB sets the default database: a `postgres://…` URL or the path of a SQLite file.
+By default both databases are SQLite files in a folder of this run, or of one of its workers;
+REALTIME_TEST_DIR passes the folder to child processes.
 
-REALTIME_TEST_SETTINGS has more settings, as JSON: a store or a layer in Redis.
+REALTIME_TEST_SETTINGS holds additional settings as JSON, such as a store or a layer in Redis.
 """
 
 import atexit
@@ -18,14 +18,14 @@ from tests.support.databases import database_config
 
 
 def _run_folder() -> Path:
-    # What runs beside it, a worker of the same run, has a folder of its own.
+    # Each worker of a run has its own folder.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     inherited = os.environ.get("REALTIME_TEST_DIR")
     if inherited and os.environ.get("REALTIME_TEST_WORKER", "") == worker:
         return Path(inherited)
     folder = tempfile.mkdtemp(prefix="realtime-tests-")
     os.environ |= {"REALTIME_TEST_DIR": folder, "REALTIME_TEST_WORKER": worker}
-    owner = os.getpid()  # a forked child inherits the exit hook, not the folder
+    owner = os.getpid()  # a forked child inherits the exit hook, but must not remove the folder
 
     def remove() -> None:
         if os.getpid() == owner:

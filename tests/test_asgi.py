@@ -1,4 +1,4 @@
-"""with_realtime(): its own paths are served, everything else passes through."""
+"""with_realtime() serves its own paths and passes on everything else."""
 
 import json
 import subprocess
@@ -35,23 +35,23 @@ async def first_answer(application: Any, scope: dict[str, Any]) -> dict[str, Any
 
 
 async def inner(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer with what it was called for."""
+    """Answer with the type and the path of the scope."""
     await send({"type": "inner", "scope": scope["type"], "path": scope.get("path")})
 
 
 @pytest.mark.parametrize("path", ["/chat/", "/realtime/ws2", "/realtime/", "/x/realtime/ws", "/"])
-async def test_other_websockets_are_the_applications(path: str) -> None:
+async def test_other_websockets_are_passed_on(path: str) -> None:
     answer = await first_answer(with_realtime(inner), scope(path))
     assert (answer["type"], answer["path"]) == ("inner", path)
 
 
 @pytest.mark.parametrize("kind", ["http", "lifespan", "something.else"])
-async def test_other_types_are_the_applications(kind: str) -> None:
+async def test_other_scope_types_are_passed_on(kind: str) -> None:
     answer = await first_answer(with_realtime(inner), scope("/realtime/ws") | {"type": kind})
     assert (answer["type"], answer["scope"]) == ("inner", kind)
 
 
-# What is below the prefix and none of ours
+# Paths below the prefix that match no endpoint
 
 
 def own(request: HttpRequest) -> HttpResponse:
@@ -89,7 +89,7 @@ async def get(url: str, application: Any, **fields: Any) -> tuple[int, str, dict
 @pytest.mark.parametrize(
     "where", ["/realtime/nope", "/realtime/", "/realtime/sse/x", "/realtime/own/x", "/realtime"]
 )
-async def test_path_below_the_prefix_that_nobody_has_is_told_in_json(
+async def test_an_unknown_path_below_the_prefix_is_answered_in_json(
     where: str, debug: bool
 ) -> None:
     with override_settings(ROOT_URLCONF=__name__, DEBUG=debug):
@@ -102,7 +102,7 @@ async def test_path_below_the_prefix_that_nobody_has_is_told_in_json(
 
 
 @override_settings(ROOT_URLCONF=__name__)
-async def test_websockets_path_says_that_it_is_for_websockets() -> None:
+async def test_an_http_request_to_the_websocket_path_gets_a_hint() -> None:
     status, body, _ = await get("/realtime/ws", with_realtime(get_asgi_application()))
     assert status == 404
     assert "is for WebSockets" in json.loads(body)["message"]
@@ -110,7 +110,7 @@ async def test_websockets_path_says_that_it_is_for_websockets() -> None:
 
 
 @override_settings(ROOT_URLCONF=__name__)
-async def test_pages_of_the_project_below_the_prefix_are_its_own() -> None:
+async def test_the_projects_pages_below_the_prefix_are_served() -> None:
     application = with_realtime(get_asgi_application())
     status, body, _ = await get("/realtime/own/", application)
     assert (status, body) == (200, "the project's own")
@@ -120,7 +120,7 @@ async def test_pages_of_the_project_below_the_prefix_are_its_own() -> None:
     assert (status, headers["content-type"].partition(";")[0]) == (404, "text/html")
 
 
-async def test_page_of_another_application_below_the_prefix_is_its_own() -> None:
+async def test_pages_of_another_application_below_the_prefix_are_served() -> None:
     async def other(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
@@ -135,7 +135,7 @@ async def test_websockets_that_plain_django_cannot_serve_are_closed_before_the_a
     assert answer["type"] == "websocket.close"
 
 
-# The consumer is reached where the refusal of this scope's host is its own.
+# Code 4403 comes from the consumer, which refuses the host of the scope.
 
 
 @override_settings(ALLOWED_HOSTS=["shop.example"])
@@ -145,7 +145,7 @@ async def test_websockets_that_plain_django_cannot_serve_are_closed_before_the_a
         {"path": "/realtime/ws"},
         {"path": "/realtime/ws/"},
         {"path": "/site/realtime/ws", "root_path": "/site"},
-        {"path": "/realtime/ws", "root_path": "/site"},  # as Daphne has it
+        {"path": "/realtime/ws", "root_path": "/site"},  # as Daphne passes it
     ],
 )
 async def test_the_endpoint_is_found_with_and_without_a_root_path(fields: dict[str, str]) -> None:
@@ -162,7 +162,7 @@ async def test_the_prefix_is_a_setting() -> None:
 
 
 @override_settings(ALLOWED_HOSTS=["shop.example"])
-async def test_the_url_patterns_serve_a_router_of_the_projects() -> None:
+async def test_the_url_patterns_work_in_a_router_of_the_project() -> None:
     from realtime.routing import websocket_urlpatterns
 
     answer = await first_answer(URLRouter(websocket_urlpatterns), scope("/realtime/ws"))

@@ -1,4 +1,4 @@
-"""Polling under WSGI: the same answers as the ASGI application's, from Django views alone."""
+"""Polling under WSGI: the same answers as under ASGI, from a Django view."""
 
 import json
 import threading
@@ -47,7 +47,7 @@ def fill(topic: str, count: int) -> None:
         publish(topic, "tick", number)
 
 
-def test_client_follows_by_polling(client: Client, topic: str) -> None:
+def test_a_client_follows_by_polling(client: Client, topic: str) -> None:
     fill(topic, 2)
     answer = get(client, topic)
     assert (types(answer), answer["events"]) == (["welcome", "subscribed"], [])
@@ -60,7 +60,7 @@ def test_client_follows_by_polling(client: Client, topic: str) -> None:
     }  # fmt: skip
 
 
-def test_wait_is_answered_at_once(client: Client, topic: str) -> None:
+def test_a_poll_with_wait_is_answered_at_once(client: Client, topic: str) -> None:
     cursor = get(client, topic)["cursor"]
     assert get(client, topic, since=cursor, wait=50)["cursor"] == cursor
 
@@ -81,17 +81,17 @@ def test_following_more_reaches_the_head(client: Client, topic: str) -> None:
         cursor, more = answer["cursor"], answer["more"]
     assert seen == others == [1, 2, 3, 4, 5, 6, 7]
     both = get(client, topic, f"{topic}-empty", since="@0", limit=3)
-    assert both["more"] is True, "of the first topic, though not of the last"
+    assert both["more"] is True, "the first topic has more events, though the last one has none"
 
 
-def test_last_and_moments_begin_where_they_say(client: Client, topic: str) -> None:
+def test_last_and_times_set_the_start(client: Client, topic: str) -> None:
     fill(topic, 5)
     assert seqs(get(client, topic, last=2), topic) == [4, 5]
     assert seqs(get(client, topic, since="@0"), topic) == [1, 2, 3, 4, 5]
     assert seqs(get(client, topic, since="@99999999999"), topic) == []
 
 
-def test_topic_without_history_gives_no_old_events_but_resumes(client: Client) -> None:
+def test_a_topic_without_history_gives_no_old_events_but_resumes(client: Client) -> None:
     topic = "recent.views"
     cursor = get(client, topic)["cursor"]
     fill(topic, 2)
@@ -101,7 +101,7 @@ def test_topic_without_history_gives_no_old_events_but_resumes(client: Client) -
     assert seqs(get(client, topic, since=cursor), topic) == [1, 2]
 
 
-def test_trimmed_log_is_one_reset(client: Client) -> None:
+def test_a_trimmed_log_resets_once(client: Client) -> None:
     topic = "tiny.views"
     fill(topic, 1)
     cursor = get(client, topic)["cursor"]
@@ -112,7 +112,7 @@ def test_trimmed_log_is_one_reset(client: Client) -> None:
     assert get(client, topic, since=answer["cursor"])["reset"] == []
 
 
-def test_head_that_has_not_moved_is_304_without_reading_the_log(
+def test_an_unchanged_head_is_304_without_reading_the_log(
     client: Client, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(topic, 2)
@@ -128,7 +128,7 @@ def test_head_that_has_not_moved_is_304_without_reading_the_log(
     assert response["ETag"] == first["ETag"]
 
 
-def test_events_make_another_etag(client: Client, topic: str) -> None:
+def test_events_change_the_etag(client: Client, topic: str) -> None:
     first = client.get(URL, {"topic": topic})
     fill(topic, 1)
     answer = get(
@@ -137,7 +137,7 @@ def test_events_make_another_etag(client: Client, topic: str) -> None:
     assert seqs(answer, topic) == [1]
 
 
-def come(room: str, *uids: str) -> None:
+def join(room: str, *uids: str) -> None:
     texts = {uid: json.dumps({"id": uid}) for uid in uids}
     get_store().change_members(presence_log(room), "a", texts, [])
 
@@ -150,13 +150,11 @@ def listed(answer: Any, room: str) -> list[tuple[int, list[str]]]:
     ]
 
 
-def test_members_are_told_whole_and_again_only_when_somebody_came_or_left(
-    client: Client, topic: str
-) -> None:
+def test_the_complete_list_of_members_comes_only_after_a_change(client: Client, topic: str) -> None:
     room = topic.replace("public.", "room.")
     first = get(client, room, topic)
-    assert listed(first, room) == [(0, [])], "a poll under WSGI makes nobody a member"
-    come(room, "user.1", "user.2")
+    assert listed(first, room) == [(0, [])], "a poll under WSGI does not make its client a member"
+    join(room, "user.1", "user.2")
     second = get(client, room, topic, since=first["cursor"])
     assert listed(second, room) == [(2, ["user.1", "user.2"])]
     fill(topic, 1)
@@ -166,13 +164,13 @@ def test_members_are_told_whole_and_again_only_when_somebody_came_or_left(
     assert listed(get(client, room, topic, since=third["cursor"]), room) == [(3, ["user.2"])]
 
 
-def test_somebody_who_comes_makes_another_etag(client: Client, topic: str) -> None:
+def test_a_join_changes_the_etag(client: Client, topic: str) -> None:
     room = topic.replace("public.", "room.")
-    come(room, "user.1")
+    join(room, "user.1")
     first = client.get(URL, {"topic": room})
     fields = {"since": first.json()["cursor"], "headers": {"If-None-Match": first["ETag"]}}
     get(client, room, status=304, **fields)
-    come(room, "user.2")
+    join(room, "user.2")
     fields = {"since": first.json()["cursor"], "headers": {"If-None-Match": first["ETag"]}}
     assert listed(get(client, room, **fields), room) == [(2, ["user.1", "user.2"])]
 
@@ -194,7 +192,7 @@ def test_many_members_come_in_several_frames(client: Client, topic: str) -> None
         "django.contrib.auth.middleware.AuthenticationMiddleware",
     ]
 )
-def test_compressed_answer_is_the_same_answer(client: Client, topic: str) -> None:
+def test_a_compressed_answer_keeps_its_etag(client: Client, topic: str) -> None:
     fill(topic, 20)
     headers = {"Accept-Encoding": "gzip"}
     response = client.get(URL, {"topic": topic, "since": "@0"}, headers=headers)
@@ -206,7 +204,7 @@ def test_compressed_answer_is_the_same_answer(client: Client, topic: str) -> Non
     assert again.status_code == 304
 
 
-def test_user_is_the_requests(client: Client) -> None:
+def test_the_user_is_that_of_the_request(client: Client) -> None:
     assert get(client, "orders.1", status=403)["code"] == "forbidden"
     ada = get_user_model().objects.create_user("ada")
     client.force_login(ada)
@@ -217,14 +215,14 @@ def test_user_is_the_requests(client: Client) -> None:
     ]
 
 
-def test_answer_of_another_user_is_another(client: Client, topic: str) -> None:
+def test_another_user_gets_another_answer(client: Client, topic: str) -> None:
     first = client.get(URL, {"topic": topic})
     client.force_login(get_user_model().objects.create_user("ada"))
     assert get(client, topic, headers={"If-None-Match": first["ETag"]})["frames"]
 
 
 @pytest.mark.parametrize(("url", "status", "code"), BAD, ids=lambda value: str(value)[:50])
-def test_bad_request_is_told_what_is_wrong(
+def test_a_bad_request_gets_an_error_with_a_hint(
     client: Client, url: str, status: int, code: str
 ) -> None:
     response = client.get(URL + url.removeprefix("poll"))
@@ -238,32 +236,32 @@ def test_only_get_is_answered(client: Client) -> None:
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
 
-def test_page_of_another_site_is_refused(client: Client, topic: str) -> None:
+def test_a_page_of_another_site_is_refused(client: Client, topic: str) -> None:
     headers = {"Origin": "http://evil.example"}
     assert get(client, topic, status=403, headers=headers)["code"] == "forbidden_origin"
     get(client, topic, headers={"Origin": "http://testserver"})
 
 
 @override_settings(REALTIME={"ALLOWED_ORIGINS": ["https://app.example"]})
-def test_page_of_an_allowed_origin_may_read_the_answer(client: Client, topic: str) -> None:
+def test_a_page_of_an_allowed_origin_can_read_the_answer(client: Client, topic: str) -> None:
     origin = {"Origin": "https://app.example"}
     answer = client.get(URL, {"topic": topic}, headers=origin)
     assert answer["Access-Control-Allow-Origin"] == "https://app.example"
-    asks = {**origin, "Access-Control-Request-Method": "GET"}
-    allowed = client.options(URL, headers=asks)
+    preflight = {**origin, "Access-Control-Request-Method": "GET"}
+    allowed = client.options(URL, headers=preflight)
     assert (allowed.status_code, allowed.content) == (204, b"")
     assert "GET" in allowed["Access-Control-Allow-Methods"]
-    foreign = {**asks, "Origin": "https://evil.example"}
+    foreign = {**preflight, "Origin": "https://evil.example"}
     refused = client.options(URL, headers=foreign)
     assert refused.status_code == 405
     assert "Access-Control-Allow-Origin" not in refused
 
 
-def test_log_that_cannot_be_reached_is_503(
+def test_a_log_that_cannot_be_reached_is_503(
     client: Client, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def heads(*args: Any) -> None:
-        raise StoreUnavailable("the store", "it is away")
+        raise StoreUnavailable("the store", "it is down")
 
     monkeypatch.setattr(type(get_store()), "heads", heads)
     response = client.get(URL, {"topic": topic})
@@ -287,7 +285,7 @@ def wsgi_site() -> Iterator[str]:
     server.server_close()
 
 
-def test_wsgi_server_answers_polls(wsgi_site: str, topic: str) -> None:
+def test_a_wsgi_server_answers_polls(wsgi_site: str, topic: str) -> None:
     fill(topic, 3)
     with httpx.Client(trust_env=False) as http:
         params = {"topic": topic, "since": "@0"}
@@ -304,9 +302,9 @@ def test_wsgi_server_answers_polls(wsgi_site: str, topic: str) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
-    [(OperationalError("away"), 503, "unavailable"), (RuntimeError("secret"), 500, "failed")],
+    [(OperationalError("it is down"), 503, "unavailable"), (RuntimeError("secret"), 500, "failed")],
 )
-def test_what_fails_is_json_and_gives_nothing_away(
+def test_an_error_is_json_without_details(
     topic: str, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
 ) -> None:
     def fail(*args: Any) -> None:
@@ -318,6 +316,6 @@ def test_what_fails_is_json_and_gives_nothing_away(
     assert str(fault) not in json.dumps(answer)
 
 
-def test_another_method_hears_so_in_json() -> None:
+def test_another_method_is_refused_in_json_without_a_csrf_check() -> None:
     response = Client(enforce_csrf_checks=True).post(URL)
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")

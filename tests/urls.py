@@ -1,4 +1,4 @@
-"""Views that publish, as a project's views would, and a page that follows."""
+"""Views that publish, and a page that follows a topic."""
 
 import secrets
 from string import Template
@@ -15,12 +15,12 @@ from realtime.protocol.events import Event
 from realtime.publishing import apublish, publish
 
 
-def _said(event: Event | None) -> HttpResponse:
+def _seq_of(event: Event | None) -> HttpResponse:
     return HttpResponse("waits" if event is None else str(event.seq))
 
 
 class Broken(Exception):
-    """What a view raises when it is asked to."""
+    """Raised by a view on request."""
 
 
 def _fail(request: HttpRequest) -> None:
@@ -31,22 +31,22 @@ def _fail(request: HttpRequest) -> None:
 def publish_sync(request: HttpRequest) -> HttpResponse:
     event = publish("public.news", "sync")
     _fail(request)
-    return _said(event)
+    return _seq_of(event)
 
 
 def publish_atomic(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():
         event = publish("public.news", "atomic")
         _fail(request)
-    return _said(event)
+    return _seq_of(event)
 
 
 async def publish_async(request: HttpRequest) -> HttpResponse:
-    return _said(await apublish("public.news", "async"))
+    return _seq_of(await apublish("public.news", "async"))
 
 
 def publish_excluded(request: HttpRequest) -> HttpResponse:
-    return _said(publish("public.news", "excluded", exclude=request))
+    return _seq_of(publish("public.news", "excluded", exclude=request))
 
 
 def sign_out(request: HttpRequest) -> HttpResponse:
@@ -79,9 +79,9 @@ PAGE = Template("""<!doctype html>
 
 
 def page(request: HttpRequest, topic: str) -> HttpResponse:
-    """Follow a topic from its head, or from ?since as a page out of a cache does.
+    """Follow a topic from its head, or from ?since, like a page from a cache.
 
-    ?transport forces one.
+    ?transport selects the transport.
     """
     since = request.GET.get("since") or str(log.head(topic))
     nonce = secrets.token_urlsafe()

@@ -1,7 +1,7 @@
-"""Who is there, and from which page: origins, users and tokens.
+"""Authentication: origins, users and tokens.
 
-``make_token()`` and ``Identity`` are for the project; they are resolved at first use, like the
-names of ``realtime``.
+``make_token()`` and ``Identity`` are public; they are imported at first use, like the names of
+``realtime``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Identity", "make_token"]
 
-_HOME = {"Identity": "users", "make_token": "tokens"}
+_MODULES = {"Identity": "users", "make_token": "tokens"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'realtime.auth' has no attribute {name!r}")
-    return getattr(import_module(f"realtime.auth.{_HOME[name]}"), name)
+    return getattr(import_module(f"realtime.auth.{_MODULES[name]}"), name)

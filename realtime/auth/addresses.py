@@ -1,8 +1,7 @@
-"""From where a request came, past the proxies that the project trusts.
+"""The address of a client behind the proxies that the project trusts.
 
-Whoever sends a request writes into ``X-Forwarded-For`` what they like, and each proxy adds the
-address that it saw to the right.
-So the list is read from the right, and believed as far as those who wrote it are trusted.
+A client can send any ``X-Forwarded-For``, and each proxy appends the address that it saw.
+So the header is read from the right, for as long as the proxy that wrote an entry is trusted.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from realtime import conf
 
 __all__ = ["Source", "source_of"]
 
-CLIENT_BITS = 64  # of an IPv6 address: a household or a host has the rest to itself, all of it
+CLIENT_BITS = 64  # of an IPv6 address; one household or host has the whole /64 network
 FORWARDED = b"x-forwarded-for"
-NAME_LENGTH = 100  # of what is no address; names are remembered by the thousand
+NAME_LENGTH = 100  # of a peer that is not an address; thousands of names are kept in memory
 
-# A socket file's peer has no address.
+# None is the peer of a Unix socket, which has no address.
 _Hop: TypeAlias = IPv4Address | IPv6Address | None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """From where a request came.
+    """The origin of a request on the network.
 
     Attributes:
-        name: the address; of IPv6 its /64 network, ``unix`` behind a socket file.
-        is_shared: it is, or may be, a proxy's, so that many clients have it.
+        name: the address; the /64 network of an IPv6 address; ``unix`` behind a Unix socket.
+        is_shared: whether it can be a proxy's address, which many clients share.
     """
 
     name: str
@@ -38,18 +37,18 @@ class Source:
 
 
 def source_of(scope: Mapping[str, Any]) -> Source:
-    """Return from where a request came.
+    """Return the source of a request.
 
-    With ``REALTIME["TRUSTED_PROXIES"]`` that is the first, from the right, of the addresses in
-    ``X-Forwarded-For`` which is none of theirs, if the peer is one of them; else the peer.
-    Without, it is the peer, and a peer that may be a proxy counts as one: it has no public
-    address, or sends such a header.
+    With ``REALTIME["TRUSTED_PROXIES"]``, that is the rightmost address in ``X-Forwarded-For`` that
+    is not a trusted proxy's, if the peer is a trusted proxy; else it is the peer.
+    Without the setting it is the peer, which counts as shared if it can be a proxy: if its address
+    is not public, or if it sends the header.
     """
     client = scope.get("client")
     peer = str(client[0]) if client and client[0] else conf.UNIX
     try:
         hop = _read(peer)
-    except ValueError:  # what a server calls it, such as a header's text under --proxy-headers
+    except ValueError:  # not an address, such as a header's text under --proxy-headers
         return Source(peer[:NAME_LENGTH], is_shared=True)
     forwarded = _forwarded(scope)
     if not conf.get().trusted_proxies:
@@ -59,7 +58,7 @@ def source_of(scope: Mapping[str, Any]) -> Source:
         try:
             hop = _read(forwarded.pop())
         except ValueError:
-            break  # such as "unknown": the proxy that wrote it is the last that is known
+            break  # such as "unknown": use the proxy that wrote it
     return Source(_name(hop), is_shared=_is_trusted(hop))
 
 
@@ -72,7 +71,7 @@ def _read(text: str) -> _Hop:
     """Read an address, with or without a port.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not an address.
     """
     if text.rstrip(":") == conf.UNIX:  # nginx writes "unix:"
         return None

@@ -1,9 +1,8 @@
 """Which pages may open a connection.
 
-A browser sends the cookies of a site with a WebSocket handshake of any page, so the ``Origin``
-header decides whether that page is one of ours; nothing else protects a WebSocket against a foreign
-site that acts in its visitor's name.
-A client that sends no ``Origin`` is no browser, and has only the cookies that it was given.
+A browser sends a site's cookies with the WebSocket handshake of any page, so only the ``Origin``
+header protects against a foreign page that acts as its visitor.
+A client that sends no ``Origin`` is not a browser, and has only the cookies that it was given.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ __all__ = ["has_one_host", "has_origin", "is_allowed"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-# Source: RFC 6454, section 6.2; a leading dot of the host stands for a wildcard of the settings.
-# Not urlsplit(), which mends what no browser sends: it drops control characters and spaces.
+# Source: RFC 6454, section 6.2; a leading dot of the host is a wildcard of the settings.
+# urlsplit() is too lenient: it drops control characters and spaces, which no browser sends.
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -39,15 +38,15 @@ class _Origin:
 
 
 def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
-    """Tell whether the page that asks for this connection may have it.
+    """Tell whether the page that sends a request may connect.
 
-    The host that it asked for must be one of ``ALLOWED_HOSTS``, as for every Django view.
-    Its origin must be the site's own (scheme, host and port), or one of ``CSRF_TRUSTED_ORIGINS``
-    or ``REALTIME["ALLOWED_ORIGINS"]``.
+    The requested host must be one of ``ALLOWED_HOSTS``, as for every Django view.
+    The page's origin must be the site's own (scheme, host and port), or one of
+    ``CSRF_TRUSTED_ORIGINS`` or ``REALTIME["ALLOWED_ORIGINS"]``.
 
     Args:
         scope: the ASGI scope.
-        secure: whether the server's transport speaks TLS, where the scope does not say.
+        secure: whether the server's transport speaks TLS, for a scope without a scheme.
     """
     headers = scope["headers"]
     hosts = _values(headers, b"host")
@@ -56,7 +55,7 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
         return False
     host = hosts[0]
     if conf.use_x_forwarded_host() and (forwarded := _values(headers, b"x-forwarded-host")):
-        host = ",".join(forwarded)  # as Django has it, so that two are none
+        host = ",".join(forwarded)  # as in Django; two headers make no valid host
     domain, _ = split_domain_port(host)
     if not domain or not validate_host(domain, conf.allowed_hosts()):
         return False
@@ -72,12 +71,12 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
 
 
 def has_one_host(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a request says which host it is for, as all but some of HTTP/1.0 do."""
+    """Tell whether a request has exactly one ``Host`` header; HTTP/1.0 does not require it."""
     return len(_values(scope["headers"], b"host")) == 1
 
 
 def has_origin(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a request says which page it is from, as every browser's POST does."""
+    """Tell whether a request has an ``Origin`` header, as every POST of a browser has."""
     return bool(_values(scope["headers"], b"origin"))
 
 
@@ -86,7 +85,7 @@ def _values(headers: Iterable[Sequence[bytes]], name: bytes) -> list[str]:
 
 
 def _parse(origin: str) -> _Origin | None:
-    """Return the parts of an origin; None for ``null`` and everything that is not one."""
+    """Return the parts of an origin; None for ``null`` and for text that is not an origin."""
     match = _ORIGIN.fullmatch(origin.lower())
     if match is None:
         return None
@@ -96,14 +95,14 @@ def _parse(origin: str) -> _Origin | None:
 
 
 def _scheme(scope: Mapping[str, Any], secure: bool | None) -> str:
-    """Return the scheme of the site as browsers see it: ``http`` or ``https``."""
+    """Return the scheme that browsers use for the site: ``http`` or ``https``."""
     header = conf.secure_proxy_ssl_header()
     if header is not None:
         name, value = header
         key = name.removeprefix("HTTP_").replace("_", "-").lower().encode("latin-1")
         sent = _values(scope["headers"], key)
         if sent:
-            # As in Django: of a list, the proxy nearest to the client wrote the first.
+            # As in Django: in a list, the proxy nearest to the client wrote the first.
             return "https" if sent[0].split(",")[0].strip() == value else "http"
     if "scheme" in scope:
         return _WEB_SCHEMES.get(scope["scheme"], "http")
@@ -111,7 +110,7 @@ def _scheme(scope: Mapping[str, Any], secure: bool | None) -> str:
 
 
 def _matches(origin: _Origin, pattern: str) -> bool:
-    """Compare with ``https://app.example.com:8443`` or ``https://*.example.com``."""
+    """Compare an origin with ``https://app.example.com:8443`` or ``https://*.example.com``."""
     trusted = _parse(pattern.replace("://*.", "://.", 1))
     return (
         trusted is not None

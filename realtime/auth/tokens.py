@@ -1,9 +1,9 @@
-"""Signed tokens: who a client is, for clients that have no session cookie.
+"""Signed tokens, which identify clients that have no session cookie.
 
-A token is text that the project hands out, to its mobile app or another of its services, and that
-comes back in an ``Authorization: Bearer`` header or an ``auth`` frame.
-It is signed with ``SECRET_KEY`` and needs no row; it ends with its time, with the user's password,
-and with the user.
+The project issues a token, for example to its mobile app or another of its services; the client
+sends it in an ``Authorization: Bearer`` header or an ``auth`` frame.
+It is signed with ``SECRET_KEY`` and needs no database row. It is valid until it expires, the user's
+password changes, or the user is deleted or deactivated.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Grant", "make_token", "read_token"]
 
 SALT = "realtime.auth.token"
-LIFETIME = timedelta(hours=1)  # a page's or an app's session asks for another one in time
-MAX_LENGTH = 8_192  # characters of a token that are looked at: 100 topics are some 3,000
+LIFETIME = timedelta(hours=1)  # a page or an app gets a new token before it expires
+MAX_LENGTH = 8_192  # characters; a token for 100 topics has about 3,000
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token says.
+    """The content of a valid token.
 
     Attributes:
-        user: whose it is.
-        topics: names of the only topics that it is for; None for all that the user may.
+        user: whom the client acts as.
+        topics: names of the only topics that it may use; None for all that the user may use.
         expires: seconds since 1970.
     """
 
@@ -52,20 +52,20 @@ def make_token(
     topics: Iterable[Topic | str] | None = None,
     expires: timedelta = LIFETIME,
 ) -> str:
-    """Return a token with which a client is this user.
+    """Return a token with which a client acts as a user.
 
     Args:
-        user: whom the client will be.
-        topics: the only topics that it may follow, publish to and call; all that the user may if
-            None. A token gives no right that the user has not.
-        expires: from now on.
+        user: whom the client acts as.
+        topics: the only topics that the client may follow, publish to and call; None for all that
+            the user may use. A token never gives a right that the user does not have.
+        expires: how long the token is valid.
 
     Raises:
         ValueError: the user is not saved.
         UnknownTopic, InvalidTopicName: one of the topics does not exist.
     """
     if user.pk is None:
-        raise ValueError(f"{user!r} has no primary key; a token is for a user who is saved")
+        raise ValueError(f"{user!r} has no primary key; save the user before making a token")
     payload: dict[str, Any] = {
         "u": str(user.pk),
         "h": _fingerprints(user)[0],
@@ -77,9 +77,9 @@ def make_token(
 
 
 def read_token(text: str) -> Grant | None:
-    """Return what a token says; None if it is not ours, has expired, or its user is gone.
+    """Return the content of a token; None if it is not valid.
 
-    Looks the user up, so it is no function for an event loop.
+    It looks up the user in the database, so do not call it on an event loop.
     """
     if len(text) > MAX_LENGTH:
         return None
@@ -112,9 +112,9 @@ def _user(key: str) -> AbstractBaseUser | None:
 
 
 def _fingerprints(user: AbstractBaseUser) -> list[str]:
-    """Return what changes with the user's password; the first is of today's ``SECRET_KEY``."""
+    """Return hashes of the user's password, one per secret; the first is of ``SECRET_KEY``."""
     if not hasattr(user, "get_session_auth_hash"):
         return [""]
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    # They are keyed already; a part of their digest gives nothing of them away.
+    # They are keyed already; a part of their digest does not reveal them.
     return [hashlib.sha256(one.encode()).hexdigest()[:16] for one in hashes]

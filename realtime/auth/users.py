@@ -1,10 +1,10 @@
-"""Who a client is: the user of its token if it has one, else of its session.
+"""Identify a client: by its token if it sends one, else by its session.
 
 Channels' ``AuthMiddlewareStack`` is not used: it waits three times for the thread that synchronous
-views share, and both it and Django's ``get_user()`` write to the session when its hash is of an old
+views share, and both it and Django's ``get_user()`` write to the session if its hash is of an old
 secret or password.
-A connection cannot send the cookie that such a change asks for, so it would sign the user out.
-What is here only reads, in one visit to our own threads.
+A connection cannot send the cookie that belongs to such a change, so the user would be signed out.
+This module only reads, with one call to a thread of our own.
 """
 
 from __future__ import annotations
@@ -43,16 +43,18 @@ logger = logging.getLogger("realtime")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a client is, and what its token is for; ``REALTIME["AUTHENTICATE"]`` may return one.
+    """Who a client is, and what it may use; ``REALTIME["AUTHENTICATE"]`` can return one.
 
     Attributes:
-        user: an ``AnonymousUser`` for nobody; None in a project without ``django.contrib.auth``.
-        topics: names of the only topics that it may use; None for all that the user may.
-        expires: seconds since 1970 at which it ends, as in the ``exp`` of a JSON Web Token; the
-            connection is closed then. None for no end.
+        user: an ``AnonymousUser`` if nobody is signed in; None in a project without
+            ``django.contrib.auth``.
+        topics: names of the only topics that the client may use; None for all that the user may
+            use.
+        expires: seconds since 1970, as in the ``exp`` of a JSON Web Token; the connection is closed
+            then. None for no end.
 
     Raises:
-        TypeError: the topics are one text, or the end is no finite number.
+        TypeError: ``topics`` is one text, or ``expires`` is not a finite number.
     """
 
     user: Any
@@ -61,43 +63,43 @@ class Identity:
 
     def __post_init__(self) -> None:
         if isinstance(self.topics, str):
-            raise TypeError(f"topics={self.topics!r} is one text; give a list of topics' names")
+            raise TypeError(f"topics={self.topics!r} is one text; pass a list of topic names")
         if self.topics is not None:
             object.__setattr__(self, "topics", frozenset(map(str, self.topics)))
         end: object = self.expires
         if end is not None and (not isinstance(end, int | float) or not math.isfinite(end)):
-            raise TypeError(f"expires={end!r} is no number of seconds since 1970")
+            raise TypeError(f"expires={end!r} is not a number; pass seconds since 1970")
 
     def allows(self, topic: str) -> bool:
-        """Tell whether the token is for a topic; the topic is asked about the user besides."""
+        """Tell whether the identity is for a topic; the topic checks the user in addition."""
         return self.topics is None or topic in self.topics
 
 
 class Expiry:
-    """Calls a function when an identity ends, if it ever does; used on a loop.
+    """Calls a function when an identity expires, if it ever does; used on an event loop.
 
     Args:
-        identity: whose end.
-        ended: called once, on the loop.
+        identity: the identity.
+        expired: called once, on the loop.
     """
 
     __slots__ = ("_timer",)
 
-    def __init__(self, identity: Identity, ended: Callable[[], None]) -> None:
+    def __init__(self, identity: Identity, expired: Callable[[], None]) -> None:
         self._timer: asyncio.TimerHandle | None = None
         if identity.expires is not None:
             left = max(0.0, identity.expires - time.time())
-            self._timer = asyncio.get_running_loop().call_later(left, ended)
+            self._timer = asyncio.get_running_loop().call_later(left, expired)
 
     def cancel(self) -> None:
-        """Call it no more."""
+        """Do not call the function any more."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 def unauthorized() -> ProtocolError:
-    """Return the refusal of a token."""
-    reason = "the token is not valid, or not any more; get a new one"
+    """Return the error that refuses a token."""
+    reason = "the token is not valid or has expired; get a new one"
     return ProtocolError(ErrorCode.UNAUTHORIZED, reason, close_code=CloseCode.SIGNED_OUT)
 
 
@@ -106,21 +108,21 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
 
     Args:
         scope: the ASGI scope.
-        token: what the client presented; that of its ``Authorization: Bearer`` header if None.
+        token: the client's token; None to use its ``Authorization: Bearer`` header.
 
     Raises:
-        ProtocolError: it presented a token that is not valid; or the project's ``AUTHENTICATE``,
-            the session engine or the authentication backend failed, such as by a database that is
-            away. That is logged, and nobody is anonymous because of it.
+        ProtocolError: the token is not valid; or the project's ``AUTHENTICATE``, the session engine
+            or the authentication backend failed, for example because the database cannot be
+            reached. The failure is logged; it does not make the client anonymous.
     """
     try:
         return await _identify(scope, bearer(scope) if token is None else token)
     except ProtocolError:
         raise
     except Exception as error:
-        logger.exception("who a client is could not be found out")
-        reason = "the server cannot tell now who you are; try again in a few seconds"
-        # It comes back, since a token may be as good as ever when what failed is there again.
+        logger.exception("a client could not be authenticated")
+        reason = "the server cannot authenticate you now; try again in a few seconds"
+        # The client reconnects: its token can be valid once the failure is over.
         raise ProtocolError(ErrorCode.UNAVAILABLE, reason, close_code=CloseCode.FAILED) from error
 
 
@@ -143,12 +145,12 @@ async def _identify(scope: Mapping[str, Any], token: str | None) -> Identity:
 
 
 async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -> Identity | None:
-    """Return whom the project's function names; None if it leaves that to others.
+    """Return the identity from the project's function; None if it returns none.
 
     Raises:
-        ProtocolError: it denies, or names somebody whose time is over.
-        TypeError: it returned something else.
-        Exception: what it raises otherwise.
+        ProtocolError: the function denies, or the identity has expired.
+        TypeError: the function returned something else.
+        Exception: any other error of the function.
     """
     try:
         answer = await run_user_code(import_string(path), scope, token)
@@ -166,7 +168,7 @@ async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -
 
 
 def bearer(scope: Mapping[str, Any]) -> str | None:
-    """Return the token of an ``Authorization`` header; None for none, and for other schemes."""
+    """Return the token of an ``Authorization: Bearer`` header; None if there is none."""
     for header, value in scope["headers"]:
         if header.lower() == b"authorization":
             scheme, _, token = value.decode("latin-1").partition(" ")
@@ -176,13 +178,14 @@ def bearer(scope: Mapping[str, Any]) -> str | None:
 
 
 async def user_of(scope: Mapping[str, Any]) -> AbstractBaseUser | AnonymousUser | None:
-    """Return the user of the session whose cookie came with a connection.
+    """Return the user of the session cookie.
 
-    An ``AnonymousUser`` if there is none, and None in a project without ``django.contrib.auth``.
+    It is an ``AnonymousUser`` without a valid session, and None in a project without
+    ``django.contrib.auth``.
 
     Raises:
-        Exception: what the session engine or the authentication backend raises, such as a
-            database that is away; nobody is taken for anonymous because of it.
+        Exception: any error of the session engine or the authentication backend, for example a
+            database that cannot be reached; it does not make the client anonymous.
     """
     if not apps.is_installed("django.contrib.auth"):
         return None
@@ -199,7 +202,7 @@ async def user_of(scope: Mapping[str, Any]) -> AbstractBaseUser | AnonymousUser 
 
 
 def has_session(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a session cookie came along, whoever's it is."""
+    """Tell whether a request has a session cookie, valid or not."""
     return _session_key(scope) is not None
 
 
@@ -227,7 +230,7 @@ def _user_of_session(key: str) -> AbstractBaseUser | None:
     try:
         pk = cast("Any", get_user_model()._meta.pk).to_python(session[SESSION_KEY])
     except ValidationError:
-        return None  # of a time when users had keys of another type
+        return None  # the session is from before the user model had another type of key
     user: AbstractBaseUser | None = load_backend(path).get_user(pk)
     if user is None or not hasattr(user, "get_session_auth_hash"):
         return user

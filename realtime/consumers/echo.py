@@ -1,4 +1,4 @@
-"""The smallest WebSocket application: it answers what it gets."""
+"""The smallest WebSocket application: it sends back what it receives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["EchoConsumer"]
 class EchoConsumer(AsyncConsumer):
     """Echoes text as text and bytes as bytes.
 
-    It answers everyone, reads no cookie and keeps nothing, so it asks for no origin.
+    It reads no cookie and keeps no state, so it accepts every origin.
     """
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:

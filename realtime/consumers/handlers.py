@@ -1,6 +1,6 @@
-"""What clients are told first, and what they may run under the rules of each topic.
+"""The welcome frame and the commands, alike on every transport.
 
-The same on every transport; the answers are the transport's.
+Each handler checks what its topic allows; the transport writes the answer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from realtime.stores import get_store
 from realtime.stores.base import MemberList
 from realtime.topics import Topic, find, run_user_code, user_topic
 
-__all__ = ["find_topic", "greeting", "run_call", "run_members", "run_publish"]
+__all__ = ["find_topic", "run_call", "run_members", "run_publish", "welcome_for"]
 
 
-def greeting(connection_id: str, identity: Identity) -> str:
-    """Return the first frame of a connection, which names the topics that it may want to follow."""
+def welcome_for(connection_id: str, identity: Identity) -> str:
+    """Return the text of a connection's first frame, which suggests topics to follow."""
     user = identity.user
     if user is None or not user.is_authenticated:
         return welcome(connection_id, None, [])
@@ -32,10 +32,11 @@ def greeting(connection_id: str, identity: Identity) -> str:
 
 
 def find_topic(name: str, identity: Identity) -> Topic:
-    """Return the topic of a name, if the client's token is for it.
+    """Return the topic with a name.
 
     Raises:
-        ProtocolError: it is not, or there is none; the same as if the user were refused.
+        ProtocolError: there is no such topic, or the client's token is not for it. The error is the
+            same as for a user who may not follow the topic.
     """
     try:
         topic = find(name)
@@ -47,11 +48,11 @@ def find_topic(name: str, identity: Identity) -> Topic:
 
 
 async def run_publish(identity: Identity, command: Publish) -> None:
-    """Publish a client's event, if the topic and its authoriser let it.
+    """Publish a client's event.
 
     Raises:
-        ProtocolError: they do not.
-        PublishError, InvalidData: it could not be published.
+        ProtocolError: the topic does not allow it.
+        PublishError, InvalidData: the event could not be published.
     """
     topic = find_topic(command.topic, identity)
     if not await topic.may_publish(identity.user, command.event):
@@ -65,8 +66,8 @@ async def run_call(identity: Identity, command: Call) -> str:
     """Run an action and return the JSON text of its result.
 
     Raises:
-        ProtocolError: it is not allowed, unknown, or refused the data.
-        Exception: what the action raised otherwise.
+        ProtocolError: the action is unknown or not allowed, or it refused the data.
+        Exception: any other error of the action.
     """
     topic, user = find_topic(command.topic, identity), identity.user
     if not await topic.may_subscribe(user):
@@ -83,12 +84,12 @@ async def run_call(identity: Identity, command: Call) -> str:
 
 
 async def run_members(identity: Identity, command: Members) -> MemberList:
-    """Return who is on a topic, for a client that may follow it.
+    """Return the members of a topic.
 
     Raises:
-        ProtocolError: it may not.
+        ProtocolError: the client may not follow the topic.
         PresenceDisabled: the topic keeps no presence.
-        StoreError: who is there cannot be read now.
+        StoreError: the members cannot be read now.
     """
     topic = find_topic(command.topic, identity)
     if not await topic.may_subscribe(identity.user):

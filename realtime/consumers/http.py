@@ -1,7 +1,7 @@
-"""What the HTTP transports share: reading a request, refusing it, answering.
+"""Requests and responses of the HTTP transports.
 
-They are ASGI applications of their own and no Django views, since a streaming response of a view
-costs a thread a client.
+The transports are ASGI applications instead of Django views, because a view that streams needs a
+thread for each client.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ __all__ = [
     "Request",
     "Response",
     "answer",
-    "encoded",
-    "error_of",
+    "encode_headers",
+    "error_response",
+    "http_error",
     "read_body",
-    "unavailable",
+    "store_unavailable",
     "whole_number",
 ]
 
@@ -43,11 +44,11 @@ logger = logging.getLogger("realtime")
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
-FIELDS_A_TOPIC = 3  # of a query: its name, since and last
-OTHER_FIELDS = 1_000  # that are read besides; who asks for too many topics hears which is too many
-BODY_SECONDS = 30.0  # that a command's body may take: 64 KB over the slowest of mobile networks
-LENGTH_DIGITS = 18  # of a Content-Length that are looked at; int() refuses thousands of them
-RETRY_SECONDS = 5  # in Retry-After, where the log cannot be reached: about what a restart takes
+FIELDS_PER_TOPIC = 3  # of a query: topic, since and last
+OTHER_FIELDS = 1_000  # of a query; enough to parse too many topics and name the first one too many
+BODY_SECONDS = 30.0  # for a command's body to arrive: 64 KB over the slowest mobile networks
+LENGTH_DIGITS = 18  # of a Content-Length that are read; int() refuses thousands of them
+RETRY_SECONDS = 5  # in Retry-After while the log cannot be reached: about as long as a restart
 
 STATUS = {
     ErrorCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
@@ -66,11 +67,11 @@ class HttpError(RealtimeError):
 
     Attributes:
         status: the HTTP status.
-        code: a word for programs; of the wire protocol where it has one.
+        code: a word for programs; a code of the wire protocol if one fits.
         reason: what was wrong.
         hint: what to do.
-        headers: more headers of the answer.
-        topic: the one of several topics that is to blame; None for all, and for others.
+        headers: additional headers of the answer.
+        topic: the topic to blame, if the request asked for several; else None.
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class HttpError(RealtimeError):
         return f"{self.status} {self.code}: {self.reason}; {self.hint}"
 
 
-def error_of(error: ProtocolError) -> HttpError:
-    """Return the HTTP answer to a command that the protocol refuses."""
+def http_error(error: ProtocolError) -> HttpError:
+    """Return the HTTP error for an error of the wire protocol."""
     code = ErrorCode(error.code)
     status = STATUS.get(code, HTTPStatus.BAD_REQUEST)
     reason, _, hint = error.reason.partition("; ")
@@ -106,8 +107,8 @@ def error_of(error: ProtocolError) -> HttpError:
     return HttpError(status, code, reason, hint or "see the wire protocol", headers)
 
 
-def unavailable() -> HttpError:
-    """Return the answer while the log cannot be reached."""
+def store_unavailable() -> HttpError:
+    """Return the error for a log that cannot be reached."""
     reason, hint = "the server cannot reach its log now", "try again in a few seconds"
     headers = {"Retry-After": str(RETRY_SECONDS)}
     return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, ErrorCode.UNAVAILABLE, reason, hint, headers)
@@ -115,12 +116,12 @@ def unavailable() -> HttpError:
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer.
+    """A complete answer.
 
     Attributes:
         status: the HTTP status.
-        body: its bytes; none for 204 and 304.
-        headers: beside the length and what all answers have.
+        body: empty for 204 and 304.
+        headers: in addition to Content-Length and the headers that all answers have.
     """
 
     status: int
@@ -129,7 +130,7 @@ class Response:
 
     @classmethod
     def of_json(cls, text: str, status: int = 200, **headers: str) -> Response:
-        """Return an answer that holds JSON text."""
+        """Return an answer with JSON text as its body."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return cls(status, text.encode(), {"Content-Type": "application/json", **named})
 
@@ -151,7 +152,7 @@ class Response:
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """Its headers, with those that all answers have."""
+        """The headers of this answer and those that all answers have."""
         return {
             "Cache-Control": "no-store, private",
             "X-Content-Type-Options": "nosniff",
@@ -161,11 +162,12 @@ class Response:
 
 
 class Request:
-    """A request's head.
+    """The head of a request.
 
     Attributes:
-        method: in capitals.
-        headers: by name in small letters; several of a name are one list, as HTTP has it.
+        scope: the ASGI scope.
+        method: in upper case.
+        headers: by lower-case name; repeated headers are joined by commas, as HTTP allows.
     """
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
@@ -178,38 +180,38 @@ class Request:
 
     @cached_property
     def query(self) -> dict[str, list[str]]:
-        """The values of the query by name.
+        """The values of the query, by name.
 
         Raises:
-            HttpError: it has too many fields to be one of ours.
+            HttpError: the query has more fields than the allowed topics can need.
         """
         text = self.scope.get("query_string", b"").decode("latin-1")
-        most = OTHER_FIELDS + FIELDS_A_TOPIC * conf.get().limits.topics
+        max_fields = OTHER_FIELDS + FIELDS_PER_TOPIC * conf.get().limits.topics
         try:
-            return parse_qs(text, keep_blank_values=True, max_num_fields=most)
+            return parse_qs(text, keep_blank_values=True, max_num_fields=max_fields)
         except ValueError:
-            reason, hint = f"the query has more than {most} fields", "follow fewer topics"
+            reason, hint = f"the query has more than {max_fields} fields", "follow fewer topics"
             raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint) from None
 
     def value(self, name: str) -> str | None:
-        """Return a value of the query, the last of its name; None if there is none."""
+        """Return the last value of a field of the query; None if there is none."""
         values = self.query.get(name)
         return values[-1] if values else None
 
     def number(self, name: str, default: int, minimum: int, maximum: int) -> int:
-        """Return a whole number of the query, cut to a maximum.
+        """Return a whole number of the query, at most ``maximum``.
 
         Raises:
-            HttpError: it is none, or below the minimum.
+            HttpError: the value is not a whole number, or is below the minimum.
         """
         text = self.value(name)
         return default if text is None else whole_number(name, text, minimum, maximum)
 
     def check(self, methods: Sequence[str]) -> None:
-        """Refuse another method than these, and a version of the protocol that is not spoken.
+        """Check the method and the version of the wire protocol.
 
         Raises:
-            HttpError: it is refused.
+            HttpError: the method is not one of these, or the server does not speak the version.
         """
         if self.method not in methods:
             allowed = ", ".join(methods)
@@ -223,17 +225,20 @@ class Request:
         try:
             check_version(self.value("v"))
         except ProtocolError as error:
-            raise error_of(error) from None
+            raise http_error(error) from None
 
     def check_origin(self, secure: bool | None) -> None:
-        """Refuse a page of another site, and a request that names no host or several.
+        """Check that the request comes from an allowed page and names exactly one host.
+
+        Args:
+            secure: whether the server's transport speaks TLS; None if that is not known.
 
         Raises:
-            HttpError: it is refused.
+            HttpError: it does not.
         """
         if not origins.has_one_host(self.scope):
             reason = "the request does not say which host it is for, or names several"
-            hint = "send one Host header, as HTTP/1.1 asks for; a proxy has to pass it on"
+            hint = "send one Host header, as HTTP/1.1 requires; a proxy has to pass it on"
             raise HttpError(400, "bad_host", reason, hint)
         if not origins.is_allowed(self.scope, secure):
             reason = "pages of this origin, or requests for this host, are not answered"
@@ -241,7 +246,7 @@ class Request:
             raise HttpError(403, "forbidden_origin", reason, hint)
 
     def cors(self, secure: bool | None) -> dict[str, str]:
-        """Return the headers that let a page of another origin that is allowed read the answer.
+        """Return the headers that allow a page of another allowed origin to read the answer.
 
         Source: Fetch, section 3.2 (CORS protocol).
         """
@@ -263,26 +268,26 @@ class Request:
 
     @property
     def is_preflight(self) -> bool:
-        """Whether a browser asks what a page of another origin may send."""
+        """Whether this is a CORS preflight request."""
         return self.method == "OPTIONS" and "access-control-request-method" in self.headers
 
     async def identify(self) -> Identity:
-        """Return who asks.
+        """Return the client's identity.
 
         Raises:
-            HttpError: the token is refused.
+            HttpError: the token is refused, or authentication failed.
         """
         try:
             return await identify(self.scope)
         except ProtocolError as error:
-            raise error_of(error) from None
+            raise http_error(error) from None
 
 
 def whole_number(name: str, text: str, minimum: int, maximum: int) -> int:
-    """Return the whole number that a field of the query holds, cut to a maximum.
+    """Return the whole number in a field of the query, at most ``maximum``.
 
     Raises:
-        HttpError: it is none, or below the minimum.
+        HttpError: the text is not a whole number, or is below the minimum.
     """
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= minimum):
         reason = f"{name} is not a whole number of {minimum} or more"
@@ -294,13 +299,15 @@ def whole_number(name: str, text: str, minimum: int, maximum: int) -> int:
 async def answer(
     request: Request, send: Send, secure: bool | None, work: Coroutine[Any, Any, Response | None]
 ) -> None:
-    """Send the answer that some work comes to; what refuses the request or fails is one too.
+    """Send the response that a coroutine returns, or the error that it raises.
+
+    A CORS preflight request is answered without running the coroutine.
 
     Args:
-        request: what is answered.
+        request: the request to answer.
         send: the server's.
-        secure: whether its transport speaks TLS, where that is known.
-        work: comes to the answer, or to None where there is nobody to answer or nothing left.
+        secure: whether the server's transport speaks TLS; None if that is not known.
+        work: returns the response, or None if the client has left or was answered already.
     """
     cors = request.cors(secure)
     if request.is_preflight and cors:
@@ -310,22 +317,22 @@ async def answer(
     try:
         response = await work
     except Exception as error:
-        response = response_to(error)
+        response = error_response(error)
     if response is not None:
         response = replace(response, headers={**response.headers, **cors})
         await _respond(send, response, without_body=request.method == "HEAD")
 
 
-def response_to(error: Exception) -> Response:
-    """Return the answer to a request that failed, which gives nothing else away."""
+def error_response(error: Exception) -> Response:
+    """Return the answer to a request that failed; it reveals nothing of an unexpected error."""
     if isinstance(error, HttpError):
         return Response.of_error(error)
     if isinstance(error, StoreError):
         logger.warning("a request could not be answered: %s", error)
-        return Response.of_error(unavailable())
+        return Response.of_error(store_unavailable())
     logger.error("a request could not be answered", exc_info=error)
     if isinstance(error, DatabaseError | InterfaceError):
-        return Response.of_error(unavailable())
+        return Response.of_error(store_unavailable())
     reason, hint = "the server failed to answer this", "its log says why"
     failure = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.FAILED, reason, hint)
     return Response.of_error(failure)
@@ -336,22 +343,30 @@ async def _respond(send: Send, response: Response, *, without_body: bool) -> Non
     if response.status not in (204, 304):
         headers["Content-Length"] = str(len(response.body))
     await send(
-        {"type": "http.response.start", "status": int(response.status), "headers": encoded(headers)}
+        {
+            "type": "http.response.start",
+            "status": int(response.status),
+            "headers": encode_headers(headers),
+        }
     )
     await send({"type": "http.response.body", "body": b"" if without_body else response.body})
 
 
-def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return headers as ASGI has them."""
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return headers in the form of ASGI."""
     return [(name.lower().encode("latin-1"), v.encode("latin-1")) for name, v in headers.items()]
 
 
 async def read_body(request: Request, receive: Receive, limit: int) -> bytes | None:
-    """Return the body; None if the client left before it was here.
+    """Return the body of a request; None if the client left before it was complete.
+
+    Args:
+        request: whose ``Content-Length`` is checked first.
+        receive: the server's.
+        limit: bytes that are allowed.
 
     Raises:
-        HttpError: it is longer than the limit (bytes), or says so, and is not read on; or it is not
-            here in ``BODY_SECONDS``.
+        HttpError: the body is longer than the limit, or takes more than ``BODY_SECONDS``.
     """
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:LENGTH_DIGITS]) > limit:
@@ -360,7 +375,7 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes | N
         async with asyncio.timeout(BODY_SECONDS):
             return await _read_parts(receive, limit)
     except TimeoutError:
-        reason = f"the body was not here within {BODY_SECONDS:g} seconds, and nothing was run"
+        reason = f"the body did not arrive within {BODY_SECONDS:g} seconds, and nothing was run"
         hint = "send as many bytes as Content-Length says, and send them at once"
         raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", reason, hint) from None
 

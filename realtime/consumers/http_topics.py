@@ -1,4 +1,8 @@
-"""Following the topics of one HTTP request: its URL says which, and from where."""
+"""Following the topics of one HTTP request, as its URL asks for them.
+
+``TopicQuery`` holds what the URL asks for; ``FollowedTopics`` joins the topics in the hub and
+subscribes the request's connection to them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from realtime.auth.users import Identity
-from realtime.consumers.http import HttpError, Request, unavailable, whole_number
+from realtime.consumers.http import HttpError, Request, store_unavailable, whole_number
 from realtime.exceptions import InvalidCursor, InvalidTopicName, StoreError
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
@@ -16,52 +20,68 @@ from realtime.hub.presence import LivePresence, hold_member
 from realtime.hub.topic import LiveTopic
 from realtime.protocol.commands import parse_since
 from realtime.protocol.cursors import CompositeCursor, is_composite
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import ErrorCode, frame
 from realtime.protocol.names import check_topic_name, presence_log
 from realtime.topics import Topic, find
 
-__all__ = ["Followed", "Following", "Plan", "Start", "permitted", "read_plan", "refusal_frame"]
+__all__ = [
+    "FollowedTopic",
+    "FollowedTopics",
+    "Start",
+    "TopicQuery",
+    "permitted_topics",
+    "read_query",
+    "refusal_frame",
+    "subscribed_frame",
+]
 
 Start: TypeAlias = Cursor | float | None
 
-# Of no log that there is: resuming from it is a reset, as it is for every cursor that is lost.
+# No log has this epoch, so resuming from it is a reset, as from every cursor that is not kept.
 LOST = Cursor("lost", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a URL asks for.
+class TopicQuery:
+    """The topics that a URL asks for, and where each starts.
 
     Attributes:
-        starts: where each topic is followed from, in the URL's order; None is from now on.
-        lasts: begin with so many of the newest events, in topics without another start.
-        presences: up to where the client knows who is on a topic, of those of which it knows.
+        starts: by topic, in the URL's order: a cursor, seconds since 1970, or None for "from now
+            on".
+        last: by topic without a start: how many of the newest events to begin with.
+        presence_cursors: by topic: the cursor in its presence log up to which the client knows the
+            members.
     """
 
     starts: dict[str, Start]
-    lasts: dict[str, int]
-    presences: dict[str, Cursor] = field(default_factory=dict)
+    last: dict[str, int]
+    presence_cursors: dict[str, Cursor] = field(default_factory=dict)
 
     @property
-    def places(self) -> dict[str, Cursor]:
+    def cursors(self) -> dict[str, Cursor]:
         """The cursors among the starts."""
         return {name: start for name, start in self.starts.items() if isinstance(start, Cursor)}
 
-    def is_at(self, heads: Mapping[str, Cursor]) -> bool:
-        """Tell whether no place that it has is behind where its log, by name, stands."""
-        presences = {presence_log(name): place for name, place in self.presences.items()}
-        return all(heads.get(name, at) == at for name, at in {**self.places, **presences}.items())
+    def is_current(self, heads: Mapping[str, Cursor]) -> bool:
+        """Tell whether every cursor that the client sent is the head of its log.
+
+        Args:
+            heads: by the name of the log.
+        """
+        logs = {presence_log(name): cursor for name, cursor in self.presence_cursors.items()}
+        return all(heads.get(name, at) == at for name, at in {**self.cursors, **logs}.items())
 
 
-def read_plan(request: Request, max_topics: int) -> Plan:
-    """Read ``topic``, ``since`` and ``last`` of a URL, and ``Last-Event-ID``, which goes before.
+def read_query(request: Request, max_topics: int) -> TopicQuery:
+    """Read ``topic``, ``since`` and ``last`` of a URL, and the ``Last-Event-ID`` header.
 
-    A single empty ``topic`` asks for no topic: what comes is the welcome, and heartbeats.
+    ``Last-Event-ID`` takes precedence over ``since``.
+    A single empty ``topic`` asks for no topic; the client then receives the welcome and heartbeats.
 
     Raises:
-        HttpError: they cannot be understood; it names the topic where only one is to blame.
+        HttpError: the query is malformed; the error names the topic if only one is to blame.
     """
     asked = request.query.get("topic", [])
     names = [] if asked == [""] else list(dict.fromkeys(asked))
@@ -70,46 +90,46 @@ def read_plan(request: Request, max_topics: int) -> Plan:
         raise HttpError(400, ErrorCode.BAD_TOPIC, reason, hint)
     if len(names) > max_topics:
         reason = f"{len(names)} topics were asked for and {max_topics} are allowed"
-        hint, beyond = "open another stream for the rest", names[max_topics]
-        raise HttpError(400, ErrorCode.TOO_MANY_TOPICS, reason, hint, topic=beyond)
+        hint, first_refused = "open another stream for the rest", names[max_topics]
+        raise HttpError(400, ErrorCode.TOO_MANY_TOPICS, reason, hint, topic=first_refused)
     for name in names:
         try:
             check_topic_name(name)
         except InvalidTopicName as error:
             hint = "send each topic's name as it is, percent-encoded"
             raise HttpError(400, ErrorCode.BAD_TOPIC, str(error), hint, topic=name) from None
-    lasts = _lasts(request, names, asked)
-    sinces = _values(request, "since", asked)
+    last = _read_last(request, names, asked)
+    sinces = _by_topic(request, "since", asked)
     if isinstance(sinces, str):
-        since = _reader(sinces, names)
+        since = _parse_since(sinces, names)
     else:
-        since = {name: _read_one(text, name) for name, text in sinces.items()}.get
-    # EventSource sends the last id for ever and a page cannot take it back, so that one that cannot
-    # be read is a place that is lost, and no refusal.
+        since = {name: _parse_one(text, name) for name, text in sinces.items()}.get
+    # EventSource keeps sending the last id and the page cannot clear it, so an id that cannot be
+    # read counts as a lost cursor. Refusing it would end the stream for good.
     try:
-        before = _last_event_id(request.headers.get("last-event-id", ""), names)
+        resume = _parse_last_event_id(request.headers.get("last-event-id", ""), names)
     except HttpError:
-        return Plan(dict.fromkeys(names, LOST), {})
-    starts = {name: before(name) if before(name) is not None else since(name) for name in names}
-    return Plan(starts, lasts, _presences(request, names))
+        return TopicQuery(dict.fromkeys(names, LOST), {})
+    starts = {name: resume(name) if resume(name) is not None else since(name) for name in names}
+    return TopicQuery(starts, last, _presence_cursors(request, names))
 
 
-def _presences(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
-    """Return the places in presence logs, which only composite cursors have."""
+def _presence_cursors(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
+    """Return the cursors in presence logs; only a composite cursor has them."""
     found: dict[str, Cursor] = {}
     for text in (request.value("since"), request.headers.get("last-event-id")):
         if text and is_composite(text):
             composite = CompositeCursor(text)
-            places = {name: composite.get(presence_log(name)) for name in names}
-            found |= {name: place for name, place in places.items() if place is not None}
+            cursors = {name: composite.get(presence_log(name)) for name in names}
+            found |= {name: cursor for name, cursor in cursors.items() if cursor is not None}
     return found
 
 
-def _values(request: Request, field: str, asked: Sequence[str]) -> dict[str, str] | str:
-    """Return a field's values by topic, or the one that is for all of them.
+def _by_topic(request: Request, field: str, asked: Sequence[str]) -> dict[str, str] | str:
+    """Return a field's values by topic, or its only value, which applies to all topics.
 
     Raises:
-        HttpError: there are several, and not one a topic.
+        HttpError: the field has several values, but not one for each topic.
     """
     values = request.query.get(field, [])
     if len(values) < 2:
@@ -121,41 +141,41 @@ def _values(request: Request, field: str, asked: Sequence[str]) -> dict[str, str
     return dict(zip(asked, values, strict=True))
 
 
-def _lasts(request: Request, names: Sequence[str], asked: Sequence[str]) -> dict[str, int]:
-    values = _values(request, "last", asked)
+def _read_last(request: Request, names: Sequence[str], asked: Sequence[str]) -> dict[str, int]:
+    values = _by_topic(request, "last", asked)
     if isinstance(values, str):
         values = dict.fromkeys(names, values) if request.value("last") is not None else {}
         return {name: whole_number("last", text, 0, 2**31) for name, text in values.items()}
     return {name: whole_number("last", text, 0, 2**31) for name, text in values.items() if text}
 
 
-def _read_one(text: str, name: str) -> Start:
+def _parse_one(text: str, name: str) -> Start:
     try:
-        return _reader(text, [name])(name)
+        return _parse_since(text, [name])(name)
     except HttpError as error:
         error.topic = name
         raise
 
 
-def _last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
-    """Return what tells each topic's place.
+def _parse_last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
+    """Return a function from a topic's name to its start.
 
-    A topic that it lacks has none, also if it is the only one: a browser sends the id to whatever
-    the page's URL has become.
+    A topic that a composite id lacks has no start, even if it is the only topic: a browser sends
+    the id also after the page has changed its URL.
     """
     if not is_composite(text):
-        return _reader(text, names)
+        return _parse_since(text, names)
     try:
         return CompositeCursor(text).get
     except InvalidCursor as error:
         raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), "leave it out") from None
 
 
-def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
-    """Return what tells each topic's start.
+def _parse_since(text: str, names: Sequence[str]) -> Callable[[str], Start]:
+    """Return a function from a topic's name to its start.
 
-    A composite cursor has a place for the only topic, or is refused; of several topics it may lack
-    some, as that of a poll lacks those which were refused.
+    A composite cursor for one topic must contain that topic.
+    For several topics it can lack some: a poll's cursor lacks the topics that were refused.
     """
     if not text:
         return lambda name: None
@@ -164,7 +184,7 @@ def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
             return CompositeCursor(text).get
         start = parse_since(text, names[0] if len(names) == 1 else None)
     except InvalidCursor as error:
-        hint = "fetch the state anew and ask without since"
+        hint = "fetch the state again and ask without since"
         topic = names[0] if len(names) == 1 else None
         raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), hint, topic=topic) from None
     if isinstance(start, Cursor) and len(names) > 1:
@@ -175,36 +195,42 @@ def _reader(text: str, names: Sequence[str]) -> Callable[[str], Start]:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
-    """A topic that may be followed, with one more follower in the hub, and of its presence."""
+class FollowedTopic:
+    """A permitted topic, which counts this request among its followers in the hub.
+
+    Attributes:
+        topic: the project's object.
+        live: the topic in the hub.
+        presence: its presence in the hub; None for a topic without presence.
+    """
 
     topic: Topic
     live: LiveTopic
     presence: LivePresence | None
 
 
-class Following:
-    """The topics of a request that its user may follow, and those that were refused.
+class FollowedTopics:
+    """The topics that a request follows, and those that were refused.
 
     Attributes:
-        followed: in the URL's order.
-        refused: names of topics that do not exist or are not allowed.
+        topics: in the URL's order.
+        refused: names of topics that do not exist or that the user may not follow.
     """
 
-    def __init__(self, hub: Hub, followed: Sequence[Followed], refused: Sequence[str]) -> None:
+    def __init__(self, hub: Hub, topics: Sequence[FollowedTopic], refused: Sequence[str]) -> None:
         self.hub = hub
-        self.followed = followed
+        self.topics = topics
         self.refused = refused
-        self._taken = False
+        self._is_handed_over = False  # to a connection, or released
 
     @classmethod
-    async def open(cls, hub: Hub, identity: Identity, names: Sequence[str]) -> Following:
-        """Ask for permission and join; ``release()`` or ``begin()`` must come afterwards.
+    async def open(cls, hub: Hub, identity: Identity, names: Sequence[str]) -> FollowedTopics:
+        """Check permissions and join the topics; call ``subscribe()`` or ``release()`` afterwards.
 
         Raises:
-            HttpError: all are refused, or the log cannot be reached.
+            HttpError: all topics are refused, or the log cannot be reached.
         """
-        wanted, refused = await permitted(identity, names)
+        permitted, refused = await permitted_topics(identity, names)
         lives: dict[str, LiveTopic] = {}
         presences: dict[str, LivePresence] = {}
 
@@ -214,83 +240,85 @@ class Following:
                 presences[str(topic)] = await hub.follow_presence(topic)
 
         try:
-            # All of them come to an end, or whoever joins last would be released by nobody.
-            ends = await asyncio.gather(*map(join, wanted), return_exceptions=True)
-            if failed := next(filter(None, ends), None):
+            # Wait for all joins even if one fails: a later one would never be released.
+            results = await asyncio.gather(*map(join, permitted), return_exceptions=True)
+            if failed := next(filter(None, results), None):
                 raise failed
         except BaseException as error:
             for live in (*lives.values(), *presences.values()):
                 hub.release(live)
             if isinstance(error, StoreError):
-                raise unavailable() from error
+                raise store_unavailable() from error
             raise
-        found = [Followed(t, lives[str(t)], presences.get(str(t))) for t in wanted]
-        return cls(hub, found, refused)
+        topics = [FollowedTopic(t, lives[str(t)], presences.get(str(t))) for t in permitted]
+        return cls(hub, topics, refused)
 
     def release(self) -> None:
-        """Let the hub go of what ``begin()`` has not taken over."""
-        if not self._taken:
-            self._taken = True
+        """Stop following the topics, unless ``subscribe()`` has handed them to a connection."""
+        if not self._is_handed_over:
+            self._is_handed_over = True
             for live in self._lives:
                 self.hub.release(live)
 
     @property
     def _lives(self) -> list[LiveTopic]:
-        presences = [one.presence for one in self.followed if one.presence is not None]
-        return [*(one.live for one in self.followed), *presences]
+        presences = [one.presence for one in self.topics if one.presence is not None]
+        return [*(one.live for one in self.topics), *presences]
 
     def heads(self) -> list[tuple[str, Cursor]]:
-        """Return where each topic stands, and then each presence."""
+        """Return the hub's position in each topic, then in each presence log."""
         return [(live.name, live.position) for live in self._lives]
 
-    async def visit(self, user: Any, hold: float | None, page: str | None) -> None:
-        """Be on the topics for a while, where nothing has to be told; see ``begin()``."""
-        for one in self.followed:
+    async def renew_presence(self, user: Any, hold: float | None, visitor_id: str | None) -> None:
+        """Keep the client a member of the topics for ``hold`` seconds; see ``subscribe()``."""
+        for one in self.topics:
             if one.presence is not None:
-                await hold_member(one.presence, one.topic, user, page, hold)
+                await hold_member(one.presence, one.topic, user, visitor_id, hold)
 
-    async def begin(
+    async def subscribe(
         self,
         connection: Connection,
-        plan: Plan,
+        query: TopicQuery,
         *,
         hold: float | None,
-        page: str | None,
+        visitor_id: str | None,
         at_once: bool = False,
     ) -> list[Subscription]:
-        """Subscribe the connection to all of them, each from its start, and say what is refused.
+        """Subscribe a connection to the topics and answer for each, also for the refused ones.
 
         Args:
-            connection: whose request it is.
-            plan: what it asks for.
-            hold: seconds that a member stays after the connection's end; None for no member.
-            page: what a visitor who is not signed in is known by; None for no member.
-            at_once: the connection is one answer, which is read when it is finished.
+            connection: the request's.
+            query: where each topic starts.
+            hold: seconds for which a member stays after the connection's end; None to be no member.
+            visitor_id: what identifies a visitor who is not signed in; None for no member.
+            at_once: whether the client receives everything as one answer, as from a poll.
 
         Raises:
             StoreError: a log cannot be read now; end the connection.
         """
-        self._taken = True  # by the connection, whose end lets go of them
+        self._is_handed_over = True
         subscriptions = []
-        for one in self.followed:
+        for one in self.topics:
             subscriptions.append(subscription := Subscription(connection, one.live))
             if one.presence is not None:
-                subscription.add_presence(one.topic, one.presence, hold, page)
+                subscription.add_presence(one.topic, one.presence, hold, visitor_id)
         for name in self.refused:
             connection.answer(refusal_frame(name))
         starting = [
-            asyncio.ensure_future(_start(connection, one, subscription, plan, at_once))
-            for one, subscription in zip(self.followed, subscriptions, strict=True)
+            asyncio.ensure_future(_start(connection, one, subscription, query, at_once))
+            for one, subscription in zip(self.topics, subscriptions, strict=True)
         ]
         try:
             await asyncio.gather(*starting)
         finally:
             for task in starting:
-                task.cancel()  # of those that still wait when one has failed
+                task.cancel()  # when one has failed, the others may still be waiting
         return subscriptions
 
 
-async def permitted(identity: Identity, names: Sequence[str]) -> tuple[list[Topic], list[str]]:
+async def permitted_topics(
+    identity: Identity, names: Sequence[str]
+) -> tuple[list[Topic], list[str]]:
     """Return the topics that a client may follow, and the names of all others.
 
     Raises:
@@ -298,12 +326,12 @@ async def permitted(identity: Identity, names: Sequence[str]) -> tuple[list[Topi
     """
     topics = [_find(name) for name in names]
     allowed = await asyncio.gather(*(_may_subscribe(topic, identity) for topic in topics))
-    wanted = [topic for topic, may in zip(topics, allowed, strict=True) if topic and may]
-    if names and not wanted:
-        hint = "check its name, and sign in as somebody who may"
+    permitted = [topic for topic, may in zip(topics, allowed, strict=True) if topic and may]
+    if names and not permitted:
+        hint = "check its name, and sign in as a user who may follow it"
         reason = "this topic does not exist, or you may not follow it"
         raise HttpError(403, ErrorCode.FORBIDDEN, reason, hint)
-    return wanted, [name for name, may in zip(names, allowed, strict=True) if not may]
+    return permitted, [name for name, may in zip(names, allowed, strict=True) if not may]
 
 
 def _find(name: str) -> Topic | None:
@@ -320,30 +348,43 @@ async def _may_subscribe(topic: Topic | None, identity: Identity) -> bool:
 
 
 def refusal_frame(name: str) -> Frame:
-    """Return the frame that tells of a refused topic, among others that are followed."""
+    """Return the frame that refuses one topic while others are followed."""
     message = "this topic does not exist, or you may not follow it"
     return Frame(frame("error", topic=name, code=ErrorCode.FORBIDDEN, message=message, retry=False))
 
 
+def subscribed_frame(name: str, cursor: Cursor, recovered: bool | None, replayed: int) -> Frame:
+    """Return the frame that begins a topic.
+
+    Args:
+        name: the topic's.
+        cursor: where the replay begins.
+        recovered: whether no event is missing; None if the client does not resume.
+        replayed: how many events follow that are older than the subscription.
+    """
+    text = frame(
+        "subscribed", topic=name, cursor=str(cursor), recovered=recovered, replayed=replayed
+    )
+    return Frame(text, (name, cursor), Kind.RESET if recovered is False else Kind.OTHER)
+
+
 async def _start(
-    connection: Connection, one: Followed, subscription: Subscription, plan: Plan, at_once: bool
+    connection: Connection,
+    one: FollowedTopic,
+    subscription: Subscription,
+    query: TopicQuery,
+    at_once: bool,
 ) -> None:
     name = one.live.name
-    since = plan.starts[name]
+    since = query.starts[name]
 
     def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
-        text = frame(
-            "subscribed",
-            topic=name,
-            cursor=str(cursor),
-            recovered=None if since is None else recovered,
-            replayed=replayed,
-        )
-        connection.answer(Frame(text, (name, cursor)))
+        recovered = None if since is None else recovered
+        connection.answer(subscribed_frame(name, cursor, recovered, replayed))
 
-    last = plan.lasts.get(name) if since is None else None
+    last = query.last.get(name) if since is None else None
     if subscription.presence is not None:
         await subscription.presence.prepare()
     await subscription.start(since, last, one.topic.history, announce)
     if subscription.presence is not None:
-        subscription.presence.start(plan.presences.get(name), at_once=at_once)
+        subscription.presence.start(query.presence_cursors.get(name), at_once=at_once)

@@ -1,8 +1,8 @@
-"""What is below our prefix and none of our paths.
+"""Requests below our prefix that match no endpoint.
 
-The project may have pages of its own there, so it is asked first.
-Where it has none, its answer would be a page of HTML which no client of ours understands, and
-which does not say that only the path is wrong.
+The project can have pages of its own there, so it answers first.
+If it has none, its answer would be an HTML page: clients of the endpoints expect JSON, and the page
+would not say which paths exist.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from realtime.consumers.http import HttpError, Receive, Request, Response, answe
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 
-__all__ = ["pass_on"]
+__all__ = ["serve_unmatched"]
 
 
-async def pass_on(
+async def serve_unmatched(
     application: Callable[[Any, Any, Any], Awaitable[None]],
     scope: Mapping[str, Any],
     receive: Receive,
     send: Send,
     path: str,
 ) -> None:
-    """Let the project answer; if it knows nothing of the path, say which paths there are.
+    """Serve a request by the project; if the project has no such path, answer with our paths.
 
     Args:
         application: the project's.
         scope: of an HTTP request.
         receive: the server's.
         send: the server's.
-        path: without the root path, and without the slash in front.
+        path: without the root path, and without the leading slash.
     """
     is_replaced = False
 
-    async def answer_of_project(message: Any) -> None:
+    async def send_or_replace(message: Any) -> None:
         nonlocal is_replaced
         if is_replaced:
-            return  # the body of its page
+            return  # the body of the project's page
         is_replaced = (
             message["type"] == "http.response.start"
             and message["status"] == HTTPStatus.NOT_FOUND
-            and not _is_the_projects(path)
+            and not _project_has(path)
         )
         if is_replaced:
             await answer(Request(scope), send, is_secure(send), _refuse(path))
         else:
             await send(message)
 
-    await application(scope, receive, answer_of_project)
+    await application(scope, receive, send_or_replace)
 
 
-def _is_the_projects(path: str) -> bool:
-    """Tell whether one of the project's views has the path, and itself answered that it is not."""
+def _project_has(path: str) -> bool:
+    """Tell whether a view of the project matches the path; a 404 is then the view's own."""
     try:
         resolve(f"/{path}")
     except Resolver404:
@@ -70,6 +70,6 @@ async def _refuse(path: str) -> Response | None:
     reason = f"there is nothing at /{path}"
     hint = f"use ws, sse, poll or send below /{prefix}"
     if path.removeprefix(prefix).rstrip("/") == "ws":
-        reason = f"/{path} is for WebSockets, and this request is none"
+        reason = f"/{path} is for WebSockets, and this is an ordinary request"
         hint = "connect with a WebSocket, and let proxies pass on Upgrade; or use sse or poll"
     raise HttpError(HTTPStatus.NOT_FOUND, "not_found", reason, hint)

@@ -1,8 +1,8 @@
 """Long polling and polling: ``GET poll?topic=a&since=…&wait=25``.
 
-An answer depends on the request alone, so one that never arrived can be asked for again, and two at
-once lose nothing.
-The topics linger in the hub between two polls, so that the next one finds them warm.
+An answer depends on the request alone, so a client can repeat a request whose answer was lost, and
+two concurrent polls lose nothing.
+The hub keeps a topic between two polls, so the next poll need not join it again.
 """
 
 from __future__ import annotations
@@ -19,17 +19,24 @@ from django.utils.http import parse_etags
 
 from realtime import conf
 from realtime.auth.users import Identity, unauthorized
-from realtime.consumers.handlers import greeting
-from realtime.consumers.http import Receive, Request, Response, answer, error_of, unavailable
-from realtime.consumers.http_topics import Following, Plan, read_plan
-from realtime.consumers.rate_limits import take_turn
+from realtime.consumers.handlers import welcome_for
+from realtime.consumers.http import (
+    Receive,
+    Request,
+    Response,
+    answer,
+    http_error,
+    store_unavailable,
+)
+from realtime.consumers.http_topics import FollowedTopics, TopicQuery, read_query
+from realtime.consumers.rate_limits import limit_request
 from realtime.exceptions import StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
 from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.cursors import compose, entry
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode
 from realtime.publishing import origin_hash
@@ -37,13 +44,21 @@ from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 from realtime.writers.stream import CollectingWriter
 
-__all__ = ["MAX_BYTES", "answer_text", "etag_of", "is_known", "poll", "read_limit", "read_wait"]
+__all__ = [
+    "MAX_BYTES",
+    "answer_text",
+    "etag_matches",
+    "etag_of",
+    "poll",
+    "read_limit",
+    "read_wait",
+]
 
 MAX_WAIT_SECONDS = 50  # many proxies cut a request after 60
-MAX_EVENTS = 500  # of one answer; `limit` may ask for fewer
-MAX_BYTES = 256 * 1024  # of one answer, as of a replay
-GATHER_SECONDS = 0.01  # that an answer waits for what comes right behind its first event
-CATCH_UP_SECONDS = 15.0  # that a log may take to be read; then the answer is what there is
+MAX_EVENTS = 500  # in one answer; `limit` can ask for fewer
+MAX_BYTES = 256 * 1024  # in one answer, as in a replay
+BATCH_SECONDS = 0.01  # after the first event of a long poll, so that a burst is one answer
+CATCH_UP_SECONDS = 15.0  # for reading the logs; then the answer is what was read
 
 
 async def poll(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -54,7 +69,17 @@ async def poll(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
 
 
 class _Poll:
-    """One request and what is collected for its answer."""
+    """One request, and what is collected for its answer.
+
+    Attributes:
+        request: the request to answer.
+        receive: the server's, to notice that the client leaves.
+        failed: the hub closed the connection, which means that a log could not be read.
+        writer: collects the frames of the answer.
+        connection: follows the topics until the answer is complete.
+        visitor_id: what identifies a visitor who is not signed in; None for no member.
+        hold: seconds for which the client stays a member; None for no member.
+    """
 
     def __init__(self, request: Request, receive: Receive) -> None:
         self.request = request
@@ -65,85 +90,85 @@ class _Poll:
         """Return the answer; None if the client left.
 
         Raises:
-            HttpError: the request is refused.
+            HttpError: the request is refused, or a log cannot be read.
         """
         request = self.request
         request.check(("GET", "HEAD"))
         request.check_origin(secure)
-        plan = read_plan(request, conf.get().limits.topics)
+        query = read_query(request, conf.get().limits.topics)
         wait = read_wait(request)
         self.writer = CollectingWriter(read_limit(request), MAX_BYTES)
         identity = await request.identify()
         user = identity.user
-        if pause := take_turn(request.scope, user):
-            await asyncio.sleep(pause)
-        following = await Following.open(get_hub(), identity, list(plan.starts))
-        self.connection = Connection(following.hub, user, self.writer, MAX_BYTES, self._fail)
+        if delay := limit_request(request.scope, user):
+            await asyncio.sleep(delay)
+        topics = await FollowedTopics.open(get_hub(), identity, list(query.starts))
+        self.connection = Connection(topics.hub, user, self.writer, MAX_BYTES, self._fail)
         try:
             secret = request.headers.get("x-realtime-origin")
-            self.page = None if secret is None else origin_hash(secret)
-            # Who only asks for the head of an answer is nowhere.
+            self.visitor_id = None if secret is None else origin_hash(secret)
+            # A HEAD request does not make its client a member.
             self.hold = None if request.method == "HEAD" else POLL_HOLD_SECONDS
-            heads = following.heads()
-            known = etag_of(user, following.refused, heads)
-            if not wait and plan.is_at(dict(heads)) and is_known(request, known):
-                await following.visit(user, self.hold, self.page)
-                return Response(304, headers={"ETag": known})
-            return await self._collect(identity, following, plan, wait)
+            heads = topics.heads()
+            etag = etag_of(user, topics.refused, heads)
+            if not wait and query.is_current(dict(heads)) and etag_matches(request, etag):
+                await topics.renew_presence(user, self.hold, self.visitor_id)
+                return Response(304, headers={"ETag": etag})
+            return await self._collect(identity, topics, query, wait)
         finally:
-            following.release()
+            topics.release()
             self.connection.end()
 
     async def _collect(
-        self, identity: Identity, following: Following, plan: Plan, wait: int
+        self, identity: Identity, topics: FollowedTopics, query: TopicQuery, wait: int
     ) -> Response | None:
         writer = self.writer
         left = identity.expires - time.time() if identity.expires is not None else math.inf
-        self.connection.answer(Frame(greeting(self.connection.id, identity)))
+        self.connection.answer(Frame(welcome_for(self.connection.id, identity)))
         try:
-            subscriptions = await following.begin(
-                self.connection, plan, hold=self.hold, page=self.page, at_once=True
+            subscriptions = await topics.subscribe(
+                self.connection, query, hold=self.hold, visitor_id=self.visitor_id, at_once=True
             )
         except StoreError:
-            raise unavailable() from None
-        present = [one.presence for one in subscriptions if one.presence is not None]
-        # The greeting, one answer a topic and who is there; a replay may have brought more by now.
-        begun = (
-            1 + len(following.refused) + len(subscriptions) + sum(o.list_frames for o in present)
-        )
-        await self._catch_up(subscriptions, present)
-        # Without a start there is a cursor to tell; with one that is lost, a reset.
-        is_first = any(plan.starts[one.live.name] is None for one in following.followed)
-        if wait and not is_first and len(writer.frames) == begun and not _lost(writer.frames):
-            if not await self._wait(min(wait, left), begun):
+            raise store_unavailable() from None
+        presences = [one.presence for one in subscriptions if one.presence is not None]
+        # The frames that are no reason to answer: the welcome, one answer per topic, and lists of
+        # members without news. A replay can have added others by now.
+        expected = 1 + len(topics.refused) + len(subscriptions)
+        expected += sum(one.list_frames for one in presences if not _is_news(one, query))
+        await self._catch_up(subscriptions, presences)
+        # Without a start the client waits for its first cursor, so it is answered at once.
+        is_first = any(query.starts[one.live.name] is None for one in topics.topics)
+        if wait and not is_first and len(writer.frames) == expected and not _resets(writer.frames):
+            if not await self._wait(min(wait, left), expected):
                 return None
-            if left <= wait and len(writer.frames) == begun:
-                raise error_of(unauthorized())  # the token has run out meanwhile
-            if not writer.full and len(writer.frames) > begun:
-                await asyncio.sleep(GATHER_SECONDS)
-            await self._catch_up(subscriptions, present)
+            if left <= wait and len(writer.frames) == expected:
+                raise http_error(unauthorized())  # the token has expired meanwhile
+            if not writer.full and len(writer.frames) > expected:
+                await asyncio.sleep(BATCH_SECONDS)
+            await self._catch_up(subscriptions, presences)
         if self.failed:
-            raise unavailable()
-        # These first: asking for them lets what is on its way come into the answer.
-        presences = [(one.topic.name, one.cursor) for one in present]
-        places = dict(_places(writer.frames))
-        in_order = [(name, places[name]) for name in plan.starts if name in places]
-        in_order += [(name, place) for name, place in presences if place is not None]
+            raise store_unavailable()
+        # Read these before the frames: reading them flushes pending frames into the answer.
+        members = [(one.topic.name, one.cursor) for one in presences]
+        reached = dict(_cursors(writer.frames))
+        cursors = [(name, reached[name]) for name in query.starts if name in reached]
+        cursors += [(name, cursor) for name, cursor in members if cursor is not None]
         more = any(one.catching_up and one.position != one.topic.position for one in subscriptions)
-        text = answer_text(writer.frames, in_order, more=more)
+        text = answer_text(writer.frames, cursors, more=more)
         if self.request.method == "HEAD":
-            return Response.of_json(text)  # whose ETag would pass for that of events never sent
-        etag = etag_of(self.connection.user, following.refused, in_order)
+            return Response.of_json(text)  # without an ETag: the client does not get the events
+        etag = etag_of(self.connection.user, topics.refused, cursors)
         return Response.of_json(text, ETag=etag)
 
     async def _catch_up(
-        self, subscriptions: Sequence[Subscription], present: Sequence[PresenceSubscription]
+        self, subscriptions: Sequence[Subscription], presences: Sequence[PresenceSubscription]
     ) -> None:
-        """Wait until all are live, or nothing more fits, or the store takes too long."""
+        """Wait until all are live, the answer is full, or ``CATCH_UP_SECONDS`` have passed."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CATCH_UP_SECONDS
         while not self.writer.full and not self.failed and (left := deadline - loop.time()) > 0:
-            parts: list[Subscription | PresenceSubscription] = [*subscriptions, *present]
+            parts: list[Subscription | PresenceSubscription] = [*subscriptions, *presences]
             catching_up = [task for one in parts if (task := one.catching_up)]
             if not catching_up:
                 return
@@ -152,12 +177,12 @@ class _Poll:
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
 
-    async def _wait(self, seconds: float, begun: int) -> bool:
-        """Wait until something came or the time is over; False if the client left."""
+    async def _wait(self, seconds: float, expected: int) -> bool:
+        """Wait for more frames than expected or the end of the time; False if the client left."""
         gone = asyncio.create_task(_disconnect(self.receive))
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            while not self.failed and len(self.writer.frames) == begun:
+            while not self.failed and len(self.writer.frames) == expected:
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or gone.done():
                     break
@@ -180,52 +205,56 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _places(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:
+def _is_news(presence: PresenceSubscription, query: TopicQuery) -> bool:
+    """Tell whether a list of members is newer than what the client knows.
+
+    A list is no news for a client that sends no cursor of the presence log, which would otherwise
+    never wait; nor for one that comes from a node which is ahead of this one.
+    """
+    known, current = query.presence_cursors.get(presence.topic.topic), presence.topic.position
+    return known is not None and (known.epoch != current.epoch or known.seq < current.seq)
+
+
+def _cursors(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:
     return [frame.place for frame in frames if frame.place is not None]
 
 
-def _lost(frames: Sequence[Frame]) -> list[str]:
-    """Return the topics whose place was lost: the client has to fetch their state anew."""
-    lost = []
-    for frame in frames:
-        if frame.is_event or frame.place is None:
-            continue
-        fields = json.loads(frame.text)
-        if fields["type"] == "reset" or fields.get("recovered") is False:
-            lost.append(frame.place[0])
-    return list(dict.fromkeys(lost))
+def _resets(frames: Sequence[Frame]) -> list[str]:
+    """Return the topics that were reset: the client has to fetch their state again."""
+    resets = [frame.place[0] for frame in frames if frame.kind is Kind.RESET and frame.place]
+    return list(dict.fromkeys(resets))
 
 
 def answer_text(
-    frames: Sequence[Frame], places: Sequence[tuple[str, Cursor]], *, more: bool
+    frames: Sequence[Frame], cursors: Sequence[tuple[str, Cursor]], *, more: bool
 ) -> str:
-    """Return the JSON text of an answer, around the frames as they were encoded.
+    """Return the JSON text of an answer, which contains the frames as they were encoded.
 
     Args:
-        frames: what a stream would have brought, in its order.
-        places: where each topic stands afterwards.
-        more: whether the next poll has something already.
+        frames: what a stream would have received, in its order.
+        cursors: by log: where the client resumes with the next poll.
+        more: whether the next poll will receive events at once.
     """
     events = ",".join(frame.text for frame in frames if frame.is_event)
     others = ",".join(frame.text for frame in frames if not frame.is_event)
-    cursor = compose(entry(*place) for place in places)
-    fields = {"cursor": cursor, "reset": _lost(frames), "more": more}
+    cursor = compose(entry(*each) for each in cursors)
+    fields = {"cursor": cursor, "reset": _resets(frames), "more": more}
     rest = json.dumps(fields, separators=(",", ":"))
     return f'{{"events":[{events}],"frames":[{others}],{rest[1:]}'
 
 
-def etag_of(user: Any, refused: Sequence[str], places: Sequence[tuple[str, Cursor]]) -> str:
-    """Return the ETag of an answer that ended at these places.
+def etag_of(user: Any, refused: Sequence[str], cursors: Sequence[tuple[str, Cursor]]) -> str:
+    """Return the ETag of an answer that ended at these cursors.
 
-    A client whose last answer ended where the logs stand has nothing to fetch.
+    A client whose last answer ended at the heads of the logs has nothing to fetch.
     """
     who = "" if user is None else str(user.pk)
-    text = json.dumps([who, sorted(refused), [[name, str(cursor)] for name, cursor in places]])
-    # Weak: the answers agree in what they tell, not in every byte.
+    text = json.dumps([who, sorted(refused), [[name, str(cursor)] for name, cursor in cursors]])
+    # Weak: two such answers have the same content, but not the same bytes.
     return f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
 
 
-def is_known(request: Request, etag: str) -> bool:
+def etag_matches(request: Request, etag: str) -> bool:
     """Tell whether the client has the answer with this ETag already.
 
     Source: RFC 9110, section 13.1.2.
@@ -235,18 +264,18 @@ def is_known(request: Request, etag: str) -> bool:
 
 
 def read_wait(request: Request) -> int:
-    """Return how many seconds the client would wait for something new.
+    """Return the seconds for which the client would wait for something new.
 
     Raises:
-        HttpError: it is no number.
+        HttpError: the value is not a whole number.
     """
     return request.number("wait", 0, 0, MAX_WAIT_SECONDS)
 
 
 def read_limit(request: Request) -> int:
-    """Return how many events the client wants at most.
+    """Return how many events the answer can have.
 
     Raises:
-        HttpError: it is no number.
+        HttpError: the value is not a whole number.
     """
     return request.number("limit", MAX_EVENTS, 1, MAX_EVENTS)

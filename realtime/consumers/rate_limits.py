@@ -1,7 +1,7 @@
-"""How fast those who come without a connection of their own may go on.
+"""Rate limits for clients without a persistent connection.
 
-A WebSocket counts its commands itself; a request belongs to its user, or to the address that it
-came from where nobody is signed in.
+A WebSocket counts its commands itself.
+A request counts for its user; if nobody is signed in, for the address that it came from.
 """
 
 from __future__ import annotations
@@ -20,76 +20,78 @@ from realtime.consumers.http import HttpError
 from realtime.protocol.dialogue import Bucket
 from realtime.protocol.frames import ErrorCode
 
-__all__ = ["Rates", "take_command", "take_turn"]
+__all__ = ["RateLimiter", "limit_command", "limit_request"]
 
-KNOWN_SENDERS = 10_000  # whose rates are remembered; the one that was silent longest is forgotten
-PATIENCE_SECONDS = 1.0  # that a poll or a stream may wait for its turn
+MAX_CLIENTS = 10_000  # users and addresses with a bucket; the one silent for longest is dropped
+MAX_DELAY_SECONDS = 1.0  # by which a poll or a stream is slowed down before it is refused
 
 
-class Rates:
-    """A bucket a sender, of the newest ``KNOWN_SENDERS``; may be used in several threads."""
+class RateLimiter:
+    """Token buckets by client, for the last ``MAX_CLIENTS`` of them; thread-safe."""
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, sender: str, patience: float) -> float:
-        """Take a turn and return in how many seconds it is, at most ``patience``.
+    def reserve(self, client: str, max_delay: float) -> float:
+        """Reserve a token of a client's bucket and return the seconds until it is available.
 
         Raises:
-            HttpError: it would be later; none is taken.
+            HttpError: it would take more than ``max_delay`` seconds; no token is reserved.
         """
         limits = conf.get().limits
         with self._lock:
-            bucket = self._buckets.pop(sender, None)
+            bucket = self._buckets.pop(client, None)
             if bucket is None:
                 bucket = Bucket(limits.commands_per_second, limits.commands_burst)
-            self._buckets[sender] = bucket
-            if len(self._buckets) > KNOWN_SENDERS:
+            self._buckets[client] = bucket
+            if len(self._buckets) > MAX_CLIENTS:
                 self._buckets.popitem(last=False)
-            wait = bucket.reserve(_now(), patience)
-        if wait <= patience:
-            return wait
+            delay = bucket.reserve(_now(), max_delay)
+        if delay <= max_delay:
+            return delay
         rate = f"{limits.commands_per_second} a second, {limits.commands_burst} at once"
         raise HttpError(
             HTTPStatus.TOO_MANY_REQUESTS,
             ErrorCode.RATE_LIMITED,
             f"too many requests of this user or address; it may make {rate}",
             "send it again later",
-            {"Retry-After": str(math.ceil(wait))},
+            {"Retry-After": str(math.ceil(delay))},
         )
 
 
-def take_command(scope: Mapping[str, Any], user: Any) -> None:
+def limit_command(scope: Mapping[str, Any], user: Any) -> None:
     """Count a command.
 
     Raises:
-        HttpError: there were too many.
+        HttpError: the client has sent too many.
     """
-    _commands.take(_name_of(user) or f"address {source_of(scope).name}", 0.0)
+    _commands.reserve(_user_key(user) or f"address {source_of(scope).name}", 0.0)
 
 
-def take_turn(scope: Mapping[str, Any], user: Any, patience: float = PATIENCE_SECONDS) -> float:
-    """Count a poll or a stream, and return how many seconds it has to wait before it goes on.
+def limit_request(
+    scope: Mapping[str, Any], user: Any, max_delay: float = MAX_DELAY_SECONDS
+) -> float:
+    """Count a poll or a stream, and return the seconds to wait before serving it.
 
-    Slowing down comes before refusing, since a browser gives an event stream up for good that was
-    refused once.
-    Nobody is counted who shares an address with others, as all who come through a proxy that is
-    not in ``TRUSTED_PROXIES``: a whole site's visitors would have the rate of one.
+    A request is slowed down before it is refused, because a browser does not reopen an event stream
+    that was refused.
+    An address that several clients may share is not limited: all visitors of a site share one
+    behind a proxy that is not in ``TRUSTED_PROXIES``.
 
     Raises:
-        HttpError: there are so many that it would have to wait for longer than ``patience``.
+        HttpError: it would have to wait for more than ``max_delay`` seconds.
     """
-    name = _name_of(user)
-    if name is None:
+    key = _user_key(user)
+    if key is None:
         source = source_of(scope)
         if source.is_shared:
             return 0.0
-        name = f"address {source.name}"
-    return _turns.take(name, patience)
+        key = f"address {source.name}"
+    return _requests.reserve(key, max_delay)
 
 
-def _name_of(user: Any) -> str | None:
+def _user_key(user: Any) -> str | None:
     return None if user is None or not user.is_authenticated else f"user {user.pk}"
 
 
@@ -97,5 +99,5 @@ def _now() -> float:
     return time.monotonic()
 
 
-_commands = Rates()
-_turns = Rates()
+_commands = RateLimiter()
+_requests = RateLimiter()

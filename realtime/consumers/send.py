@@ -1,7 +1,7 @@
-"""``POST send``: one command of a client that has no WebSocket, run on the node that got it.
+"""``POST send``: run one command of a client that has no WebSocket.
 
-It needs no connection of the client's and forwards nothing, so any node of a site answers, without
-sticky sessions.
+A command needs no other connection of the client, so every node can run it, without sticky
+sessions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from realtime.consumers.http import (
     Request,
     Response,
     answer,
-    error_of,
+    http_error,
     read_body,
 )
-from realtime.consumers.rate_limits import take_command
+from realtime.consumers.rate_limits import limit_command
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.protocol.commands import Call, Command, Members, Publish, parse
 from realtime.protocol.dialogue import Dialogue, refusal
@@ -36,7 +36,7 @@ __all__ = ["send_command"]
 
 logger = logging.getLogger("realtime")
 
-CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})  # ASCII is UTF-8 already
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})  # ASCII is a subset of UTF-8
 
 
 async def send_command(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -59,7 +59,7 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
     if is_by_cookie and not origins.has_origin(request.scope):
         reason = "a request with a session cookie does not say which page it is from"
         raise HttpError(403, "forbidden_origin", reason, "send an Origin header, or no cookie")
-    take_command(request.scope, identity.user)
+    limit_command(request.scope, identity.user)
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -71,18 +71,18 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
     except Exception as error:
         if not isinstance(error, RealtimeError):
             logger.exception("a client's command failed")
-        raise error_of(refusal(error)) from error
+        raise http_error(refusal(error)) from error
 
 
 def _check_type(text: str) -> None:
-    """Refuse a body that is not JSON in UTF-8, by its ``Content-Type``.
+    """Check that the ``Content-Type`` says JSON in UTF-8.
 
     Raises:
-        HttpError: it is refused.
+        HttpError: it says something else.
     """
     kind, *parameters = (part.strip().lower() for part in text.split(";"))
     if kind != "application/json":
-        # The one type of these that a page of another site cannot send without being asked.
+        # A page of another site can send the types of HTML forms without a preflight request.
         hint = "send Content-Type: application/json"
         raise HttpError(415, ErrorCode.BAD_FRAME, f"the body is {kind or 'of no type'}", hint)
     for parameter in parameters:

@@ -1,7 +1,7 @@
 """Server-sent events: ``GET sse?topic=a&topic=b``, an event stream whose data are our frames.
 
-A bare ``EventSource`` resumes by itself, since each ``id:`` is a composite cursor of all topics,
-which the browser sends back as ``Last-Event-ID``.
+A plain ``EventSource`` resumes without further code: each ``id:`` is a composite cursor of all
+topics, and the browser sends it back as ``Last-Event-ID``.
 
 Source: HTML, section 9.2.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 from realtime import conf
 from realtime.auth.users import Expiry, Identity
-from realtime.consumers.handlers import greeting
-from realtime.consumers.http import Receive, Request, answer, encoded
-from realtime.consumers.http_topics import Following, Plan, read_plan
-from realtime.consumers.rate_limits import take_turn
+from realtime.consumers.handlers import welcome_for
+from realtime.consumers.http import Receive, Request, answer, encode_headers
+from realtime.consumers.http_topics import FollowedTopics, TopicQuery, read_query
+from realtime.consumers.rate_limits import limit_request
 from realtime.exceptions import StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection
@@ -34,13 +34,13 @@ __all__ = ["event_stream"]
 
 logger = logging.getLogger("realtime")
 
-RETRY_MS = (1_000, 3_000)  # until a browser comes back; another time for each, so no herd
-PADDING = b":" + b" " * 2_048 + b"\n"  # what some proxies and antivirus programs hold back
+RETRY_MS = (1_000, 3_000)  # before a browser reconnects; random, so that not all come at once
+PADDING = b":" + b" " * 2_048 + b"\n"  # some proxies and antivirus programs buffer as much
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store, no-transform, private",  # a proxy that compresses also buffers
-    "X-Accel-Buffering": "no",  # nginx's word for a response that must not be buffered
+    "X-Accel-Buffering": "no",  # tells nginx not to buffer the response
     "X-Content-Type-Options": "nosniff",
     "Vary": "Cookie, Authorization, Origin",
 }
@@ -52,12 +52,12 @@ async def event_stream(scope: Mapping[str, Any], receive: Receive, send: Send) -
     try:
         request = Request(scope)
         await answer(request, send, is_secure(send), stream.open(request))
-        # What was asked is not kept as long as the stream: that would be a third of its memory.
+        # Free the request now: kept as long as the stream, it would be a third of its memory.
         del scope, request
         if stream.connection is not None:
-            await stream.stay()
+            await stream.wait_for_disconnect()
     except asyncio.CancelledError:
-        if not stream.has_left:
+        if not stream.is_closed:
             raise
     finally:
         stream.end()
@@ -67,11 +67,14 @@ class _Stream:
     """One client's stream; an instance lives as long as its connection.
 
     Attributes:
-        connection: None until it is answered, and for who is refused or asks for the head alone.
-        has_left: it was closed by us.
+        connection: None until the request is answered, and if it is refused or a HEAD request.
+        expiry: closes the stream when the client's token expires.
+        closing: the task that closes the stream, once ``close()`` was called.
+        task: the one that serves the stream.
+        is_closed: the server closed the stream, and cancelled ``task``.
     """
 
-    __slots__ = ("closing", "connection", "expiry", "has_left", "receive", "send", "task")
+    __slots__ = ("closing", "connection", "expiry", "is_closed", "receive", "send", "task")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.receive = receive
@@ -80,49 +83,49 @@ class _Stream:
         self.expiry: Expiry | None = None
         self.closing: asyncio.Task[None] | None = None
         self.task = asyncio.current_task()
-        self.has_left = False
+        self.is_closed = False
 
     async def open(self, request: Request) -> None:
         """Answer the request and follow its topics.
 
         Raises:
-            Exception: it is refused or cannot be served; nothing was sent.
+            Exception: the request is refused or cannot be served; nothing was sent.
         """
         request.check(("GET", "HEAD"))
         request.check_origin(is_secure(self.send))
         limits = conf.get().limits
-        plan = read_plan(request, limits.topics)
+        query = read_query(request, limits.topics)
         identity = await request.identify()
-        if pause := take_turn(request.scope, identity.user):
-            await asyncio.sleep(pause)
-        following = await Following.open(get_hub(), identity, list(plan.starts))
+        if delay := limit_request(request.scope, identity.user):
+            await asyncio.sleep(delay)
+        topics = await FollowedTopics.open(get_hub(), identity, list(query.starts))
         try:
             if request.method == "HEAD":
                 await self._start(request)
                 await self.send({"type": "http.response.body", "body": b""})
                 return
             wants_ids = request.value("ids") != "0"
-            framing = StreamFraming(
-                plan.places if wants_ids else None, single_topic=len(plan.starts) == 1
+            form = StreamFraming(
+                query.cursors if wants_ids else None, single_topic=len(query.starts) == 1
             )
-            writer = writer_for(self.send, framing)
+            writer = writer_for(self.send, form)
             self.connection = Connection(
-                following.hub, identity.user, writer, limits.buffer_bytes, self.close
+                topics.hub, identity.user, writer, limits.buffer_bytes, self.close
             )
             self.expiry = Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
-            await self._begin(self.connection, request, identity, following, plan)
+            await self._begin(self.connection, request, identity, topics, query)
         finally:
-            following.release()
+            topics.release()
 
     async def _begin(
         self,
         connection: Connection,
         request: Request,
         identity: Identity,
-        following: Following,
-        plan: Plan,
+        topics: FollowedTopics,
+        query: TopicQuery,
     ) -> None:
-        """Send the head and what comes first, and follow."""
+        """Send the head and the first frames, and subscribe to the topics."""
         try:
             await self._start(request)
             retry = b"retry: %d\n" % random.randint(*RETRY_MS)
@@ -130,44 +133,45 @@ class _Stream:
                 {"type": "http.response.body", "body": PADDING + retry, "more_body": True}
             )
         except Exception as error:
-            logger.debug("a stream's client left at once: %s", error)
+            logger.debug("a client closed its event stream before it began: %s", error)
             connection.end()
             self.connection = None
             return
-        connection.answer(Frame(greeting(connection.id, identity)))
+        connection.answer(Frame(welcome_for(connection.id, identity)))
         try:
-            page = connection.id
-            await following.begin(connection, plan, hold=STREAM_HOLD_SECONDS, page=page)
+            await topics.subscribe(
+                connection, query, hold=STREAM_HOLD_SECONDS, visitor_id=connection.id
+            )
         except Exception as error:
-            # The client comes back by itself, with the ids that it had.
+            # The browser reconnects with the last id that it received.
             is_known = isinstance(error, StoreError)
-            logger.error("a stream could not begin: %s", error, exc_info=not is_known)
+            logger.error("an event stream could not begin: %s", error, exc_info=not is_known)
             self.close(CloseCode.FAILED)
 
-    async def stay(self) -> None:
-        """Wait until the client is gone."""
+    async def wait_for_disconnect(self) -> None:
+        """Wait until the client disconnects."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
     async def _start(self, request: Request) -> None:
-        headers = encoded(HEADERS | request.cors(is_secure(self.send)))
+        headers = encode_headers(HEADERS | request.cors(is_secure(self.send)))
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def close(self, code: CloseCode) -> None:
-        """Say why, then end the stream; only the first reason counts."""
+        """Send the reason, then end the stream; later calls do nothing."""
         if self.closing is None and self.connection is not None:
             self.connection.push(Frame(frame("closing", reason=code.reason)))
             self.closing = asyncio.create_task(self._close(self.connection, code))
 
     async def _close(self, connection: Connection, code: CloseCode) -> None:
         await connection.writer.close(int(code))
-        # Nothing tells of the end where the server did not end the connection; so we leave.
-        self.has_left = True
+        # `receive` reports no disconnect if the server keeps the connection open, so stop the task.
+        self.is_closed = True
         if self.task is not None:
             self.task.cancel()
 
     def end(self) -> None:
-        """Give back all that it held."""
+        """Release the connection, its subscriptions and its tasks."""
         if self.expiry is not None:
             self.expiry.cancel()
         if self.connection is not None:

@@ -1,8 +1,9 @@
-"""The WebSocket transport: one client's frames in, commands run, frames out.
+"""The WebSocket transport: receive a client's commands, run them and answer.
 
-The rules of the conversation are ``Dialogue``'s; here is what needs the hub, the project's topics
-and the log.
-Commands of one topic run in order; a ``ping`` and a ``call`` wait for nothing and block nothing.
+``Dialogue`` holds the rules of the conversation; the consumer does what needs the hub, the
+project's topics and the log.
+Commands of one topic run in order; ``ping``, ``call`` and ``members`` neither wait for them nor
+block them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from realtime import conf
 from realtime.auth import origins, users
 from realtime.consumers.handlers import (
     find_topic,
-    greeting,
     run_call,
     run_members,
     run_publish,
+    welcome_for,
 )
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.hub import Hub, get_hub
@@ -40,7 +41,7 @@ from realtime.protocol.commands import (
     Unsubscribe,
 )
 from realtime.protocol.dialogue import Dialogue, forbidden
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, check_version
 from realtime.topics import Topic
@@ -55,25 +56,35 @@ logger = logging.getLogger("realtime")
 class WebSocketConsumer(AsyncConsumer):
     """Serves one WebSocket; an instance lives as long as its connection.
 
-    ``AsyncConsumer.__call__`` would join the channel layer once per client and make a task and a
-    visit to a thread of every message; the hub joins once per process, so both are replaced.
+    It replaces ``AsyncConsumer.__call__``, which joins the channel layer once per client and starts
+    a task and a thread call for every message; the hub joins once per process.
+
+    Attributes:
+        identity: who the client is; an ``auth`` changes it.
+        dialogue: the state of the conversation.
+        connection: the client in the hub.
+        tasks: the commands that are running.
+        last_auth: the task of the last ``auth``, for which later commands wait.
+        last_of_topic: by topic: the task of its last command, for which the next one waits.
+        closing: the task that closes the socket, once ``close()`` was called.
+        expiry: closes the connection when the client's token expires.
     """
 
     dialogue: Dialogue
     connection: Connection
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
-        """Run the connection from handshake to end."""
+        """Run the connection from the handshake to the disconnect."""
         self.scope = scope
         await receive()  # websocket.connect
         if not self.is_allowed(send):
-            # Before the accept, so that a foreign page learns nothing.
+            # Close before the accept, so that a foreign page learns nothing.
             await send({"type": "websocket.close", "code": int(CloseCode.FORBIDDEN)})
             return
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()
-        except ProtocolError as error:  # said after the accept, or nobody would hear of it
+        except ProtocolError as error:  # sent after the accept; a client cannot read it before
             refused, self.identity = error, users.Identity(None)
         await send({"type": "websocket.accept"})
         self.tasks: set[asyncio.Task[None]] = set()
@@ -82,7 +93,7 @@ class WebSocketConsumer(AsyncConsumer):
         self.closing: asyncio.Task[None] | None = None
         self.expiry = users.Expiry(users.Identity(None), lambda: None)
         self._task = asyncio.current_task()
-        self._left = False
+        self._is_closed = False
         limits = conf.get().limits
         self.dialogue = Dialogue(limits)
         self.connection = Connection(
@@ -97,40 +108,40 @@ class WebSocketConsumer(AsyncConsumer):
             if self.closing is not None:
                 await asyncio.wait([self.closing])
         except asyncio.CancelledError:
-            if not self._left:
+            if not self._is_closed:
                 raise
         finally:
             self.end()
 
     def is_allowed(self, send: Send) -> bool:
-        """Tell whether the page that asks may connect."""
+        """Tell whether the page that opened the WebSocket may connect."""
         return origins.is_allowed(self.scope, is_secure(send))
 
     async def identify(self, token: str | None = None) -> users.Identity:
-        """Return whose connection it is.
+        """Return who the client is.
 
         Raises:
-            ProtocolError: the token is refused.
+            ProtocolError: the token is refused, or authentication failed.
         """
         return await users.identify(self.scope, token)
 
     def get_hub(self) -> Hub:
-        """Return the hub that serves it."""
+        """Return the hub of this process."""
         return get_hub()
 
     def greet(self) -> bool:
-        """Send the welcome; False if the client speaks another version."""
+        """Send the welcome; return False if the client speaks another version."""
         query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         try:
             check_version(query.get("v", [None])[0])
         except ProtocolError as error:
             self.refuse(error)
             return False
-        self.answer(greeting(self.connection.id, self.identity))
+        self.answer(welcome_for(self.connection.id, self.identity))
         return True
 
     async def converse(self, receive: Any) -> None:
-        """Take frames until the client is gone."""
+        """Receive frames until the client disconnects."""
         loop = asyncio.get_running_loop()
         while True:
             message = await receive()
@@ -145,17 +156,17 @@ class WebSocketConsumer(AsyncConsumer):
                 self.refuse(error)
 
     def answer(self, text: str) -> None:
-        """Write a frame that was asked for."""
+        """Write a frame that answers the client."""
         self.connection.answer(Frame(text))
 
     def refuse(self, error: ProtocolError) -> None:
-        """Say what was wrong, and close where the error says so."""
+        """Send an error, and close if the error has a close code."""
         self.answer(self.dialogue.error(error))
         if error.close_code is not None:
             self.close(CloseCode(error.close_code))
 
     def close(self, code: CloseCode) -> None:
-        """Say why, then close; only the first reason counts."""
+        """Send the reason, then close; later calls do nothing."""
         if self.closing is not None:
             return
         text = self.dialogue.closing(code)
@@ -164,19 +175,19 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def _close(self, code: CloseCode) -> None:
         await self.connection.writer.close(int(code))
-        # A server whose send() waits for the client can neither tell a client that does not read
-        # nor hear of its end. When the application leaves, the server cuts the connection.
-        self._left = True
+        # If the server's send() blocks because the client does not read, the server can neither
+        # close nor report a disconnect. It cuts the connection when the application returns.
+        self._is_closed = True
         if self._task is not None:
             self._task.cancel()
 
     def begin_expiry(self, identity: users.Identity) -> None:
-        """Close when the token ends, and no more when the one before it does."""
+        """Close when this token expires, instead of when the previous one does."""
         self.expiry.cancel()
         self.expiry = users.Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
 
     def end(self) -> None:
-        """Give back all that the connection held."""
+        """Stop the tasks and remove the connection from the hub."""
         self.expiry.cancel()
         for task in (*self.tasks, self.closing):
             if task is not None:
@@ -186,50 +197,50 @@ class WebSocketConsumer(AsyncConsumer):
     # Commands
 
     def begin(self, command: Command) -> None:
-        """Run a command, after those of its topic that came before."""
+        """Start a command, which runs after earlier commands of its topic."""
         match command:
             case Ping():
                 self.answer(self.dialogue.pong(command))
             case Auth():
-                # What comes behind it runs as whom it names, and two do not overtake each other.
+                # Later commands run with its identity, and several of them run in order.
                 self.last_auth = self._spawn(self._run_after(self.last_auth, None, command))
             case Call() | Members():
                 self._spawn(self._run_after(self.last_auth, None, command))
             case _:
-                before = self.last_of_topic.get(command.topic)
-                task = self._spawn(self._run_after(self.last_auth, before, command))
+                previous = self.last_of_topic.get(command.topic)
+                task = self._spawn(self._run_after(self.last_auth, previous, command))
                 self.last_of_topic[command.topic] = task
                 task.add_done_callback(lambda done: self._forget(command.topic, done))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine that ends with the connection at the latest."""
+        """Run a coroutine in a task, which is cancelled when the connection ends."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     def _forget(self, topic: str, task: asyncio.Task[None]) -> None:
-        """Let the topic's last command go, unless another came behind it."""
+        """Forget the last command of a topic, unless another one followed."""
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
     async def _run_after(
         self,
         auth: asyncio.Task[None] | None,
-        before: asyncio.Task[None] | None,
+        previous: asyncio.Task[None] | None,
         command: Command,
     ) -> None:
-        """Run a command once the ``auth`` and the command of its topic before it are done."""
-        if waiting := [task for task in (auth, before) if task is not None and not task.done()]:
+        """Run a command once the last ``auth`` and the previous command of its topic are done."""
+        if waiting := [task for task in (auth, previous) if task is not None and not task.done()]:
             await asyncio.wait(waiting)
         await self.run(command)
 
     async def run(self, command: Command) -> None:
-        """Run a command and answer it, whatever happens."""
+        """Run a command and answer it, also if it fails."""
         try:
             match command:
                 case Subscribe():
-                    await self._subscribe(command)  # answers itself, right before the replay
+                    await self._subscribe(command)  # which answers it, right before the replay
                 case Unsubscribe():
                     self._unsubscribe(command)
                 case Publish():
@@ -243,67 +254,68 @@ class WebSocketConsumer(AsyncConsumer):
                 case Auth():
                     await self._authenticate(command)
                 case Ping():
-                    pass  # answered at once, in its place
+                    pass  # answered by begin()
         except Exception as error:
             if not isinstance(error, RealtimeError):
                 logger.exception("a client's %s failed", type(command).__name__.lower())
             self.answer(self.dialogue.refused(command, error))
 
     async def _members(self, command: Members) -> None:
-        """Tell who is on a topic, followed or not."""
+        """Send the members of a topic, which the client need not follow."""
         roster = await run_members(self.identity, command)
         members = list(roster.members.values())
         for text in self.dialogue.members(command, members, roster.cursor.seq):
             self.answer(text)
 
     async def _subscribe(self, command: Subscribe) -> None:
-        """Follow a topic; the answer comes right before the replay."""
+        """Subscribe to a topic; the answer is sent right before the replay."""
         identity = self.identity
         topic = find_topic(command.topic, identity)
         if not await topic.may_subscribe(identity.user):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
         subscription = Subscription(self.connection, live)
-        if self.identity is not identity:  # it became somebody else, who has to be asked
+        if self.identity is not identity:  # an `auth` came; check the new user's permission
             subscription.end()
             await self._subscribe(command)
             return
 
         is_announced = False
 
-        # `start()` calls it as its last act but one, which cannot fail: one answer a command.
+        # `start()` cannot fail after it has called this, so the command gets one answer.
         def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
             nonlocal is_announced
             is_announced = True
             text = self.dialogue.subscribed(command, cursor, recovered=recovered, replayed=replayed)
-            self.connection.answer(Frame(text, (command.topic, cursor)))
+            kind = Kind.RESET if recovered is False else Kind.OTHER
+            self.connection.answer(Frame(text, (command.topic, cursor), kind))
 
         try:
-            await self._attend(subscription, topic)
+            await self._prepare_presence(subscription, topic)
             await subscription.start(command.since, command.last, topic.history, announce)
         except BaseException:
             subscription.end()
             raise
         if not is_announced:
-            raise forbidden()  # an `auth` in between made it somebody's who may not
+            raise forbidden()  # an `auth` came, and the new user may not follow the topic
         if self.identity is not identity:
-            await self._attend_anew(subscription, topic)
+            await self._restart_presence(subscription, topic)
         elif subscription.presence is not None:
             subscription.presence.start()
 
     async def _authenticate(self, command: Auth) -> None:
-        """Become who the token says, and leave the topics that this one may not follow.
+        """Change the identity, and unsubscribe from the topics that the new user may not follow.
 
-        Until every topic was asked it stays who it was; then it changes in one turn of the loop,
-        so that nothing which the new one may not see is behind the answer.
+        The old identity stays until all permissions are known; then everything changes in one turn
+        of the loop, so that no frame after the answer is one that the new user may not see.
         """
         try:
             identity = await self.identify(command.token)
         except ProtocolError as error:
-            error.close_code = None  # who it was before, it still is
+            error.close_code = None  # the connection goes on with its old identity
             raise
-        self.begin_expiry(identity)  # the old token may end while topics are asked: a new one came
-        permitted = await self._ask_anew(identity)
+        self.begin_expiry(identity)  # now: the old token may expire while permissions are checked
+        permitted = await self._check_permissions(identity)
         self.identity = identity
         self.connection.user = identity.user
         kept = {one: topic for one, topic in permitted.items() if topic and not one.ended}
@@ -311,30 +323,32 @@ class WebSocketConsumer(AsyncConsumer):
         for subscription in lost:
             subscription.end()
         self.answer(self.dialogue.ok(command))
-        self.answer(greeting(self.connection.id, identity))
+        self.answer(welcome_for(self.connection.id, identity))
         for subscription in lost:
-            if subscription.position is not None:  # else its `subscribe` answers that it may not
+            if subscription.position is not None:  # else its `subscribe` answers with an error
                 self.answer(self.dialogue.withdrawn(subscription.topic.name))
-        # Those that are not answered yet are begun by their `subscribe`.
-        attending = [one for one in kept if one.presence and one.position is not None]
-        await asyncio.gather(*(self._attend_anew(one, kept[one]) for one in attending))
+        # A `subscribe` that is not answered yet starts its presence itself.
+        started = [one for one in kept if one.presence and one.position is not None]
+        await asyncio.gather(*(self._restart_presence(one, kept[one]) for one in started))
 
-    async def _ask_anew(self, identity: users.Identity) -> dict[Subscription, Topic | None]:
-        """Return the topic of each subscription, None where another identity may not follow it.
+    async def _check_permissions(
+        self, identity: users.Identity
+    ) -> dict[Subscription, Topic | None]:
+        """Return the topic of each subscription; None if the identity may not follow it.
 
-        They are asked all at once; those that begin meanwhile, by an earlier ``subscribe``, after.
+        All are checked concurrently, then those that an earlier ``subscribe`` has added meanwhile.
         """
         permitted: dict[Subscription, Topic | None] = {}
-        following = self.connection.subscriptions
-        while asking := [one for one in following.values() if one not in permitted]:
-            topics = await asyncio.gather(*(_permitted(one.topic.name, identity) for one in asking))
-            permitted.update(zip(asking, topics, strict=True))
+        subscriptions = self.connection.subscriptions
+        while added := [one for one in subscriptions.values() if one not in permitted]:
+            topics = await asyncio.gather(*(_permitted(one.topic.name, identity) for one in added))
+            permitted.update(zip(added, topics, strict=True))
         return permitted
 
-    async def _attend(
+    async def _prepare_presence(
         self, subscription: Subscription, topic: Topic
     ) -> PresenceSubscription | None:
-        """Prepare to be on a topic as who the connection is now; None where it has no presence."""
+        """Prepare the presence of the current user; None if the topic keeps no presence."""
         if not topic.presence:
             return None
         live = await self.connection.hub.follow_presence(topic)
@@ -342,23 +356,23 @@ class WebSocketConsumer(AsyncConsumer):
         await presence.prepare()
         return presence
 
-    async def _attend_anew(self, subscription: Subscription, topic: Topic) -> None:
-        """Be on a topic as who the connection has become, instead of as whom it was.
+    async def _restart_presence(self, subscription: Subscription, topic: Topic) -> None:
+        """Replace the presence of the previous user by that of the current one.
 
-        Its command is answered, so that a failure ends the connection: a client that comes back is
-        told who is there, and one that stays would not know that it is told no more.
+        The command is answered already, so a failure closes the connection: the client reconnects
+        and receives the members. If it stayed, it would miss changes without knowing.
         """
         try:
-            presence = await self._attend(subscription, topic)
+            presence = await self._prepare_presence(subscription, topic)
         except Exception as error:
-            logger.error("telling who is on %s failed", topic, exc_info=error)
+            logger.error("sending the members of %s failed", topic, exc_info=error)
             self.close(CloseCode.FAILED)
             return
-        if presence is not None:  # which another one may have replaced; then this does nothing
-            presence.start()
+        if presence is not None:
+            presence.start()  # does nothing if another `auth` has replaced it meanwhile
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        """Leave a topic, whether it was followed or not."""
+        """Unsubscribe from a topic; the command is answered even if it was not followed."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()
@@ -366,7 +380,7 @@ class WebSocketConsumer(AsyncConsumer):
 
 
 async def _permitted(name: str, identity: users.Identity) -> Topic | None:
-    """Return a topic, if a client may follow it."""
+    """Return a topic; None if the identity may not follow it."""
     try:
         topic = find_topic(name, identity)
     except ProtocolError:

@@ -20,7 +20,7 @@ from realtime.hub.recent import BUNDLE_BYTES, Frames, Pieces
 from realtime.hub.subscribers import BaseSubscription
 from realtime.hub.topic import LiveTopic, reset_reason
 from realtime.outage import Outage
-from realtime.protocol.encoders import Frame
+from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, reset
 from realtime.writers.asgi import AsgiWriter, Piece
@@ -297,6 +297,7 @@ class Subscription(BaseSubscription):
                 await topic.reconcile(error.head)
                 self.position = topic.position
                 text = reset(topic.name, self.position, reset_reason(error))
-                return [(Frame(text, (topic.name, self.position)), self.position)]
+                frame = Frame(text, (topic.name, self.position), Kind.RESET)
+                return [(frame, self.position)]
             except StoreError as error:
                 await asyncio.sleep(outage.failed(error) * random.uniform(0.5, 1.0))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
-from realtime.protocol.encoders import Bundle, Frame, bundle, event_frame
+from realtime.protocol.encoders import Bundle, Frame, Kind, bundle, event_frame
 from realtime.protocol.events import Cursor, Event
 
 __all__ = ["EventFrame", "Frames", "Pieces", "RecentFrames"]
@@ -34,7 +34,7 @@ class EventFrame(Frame):
     __slots__ = ("cursor",)
 
     def __init__(self, event: Event, cursor: Cursor) -> None:
-        super().__init__(event_frame(event), (event.topic, cursor))
+        super().__init__(event_frame(event), (event.topic, cursor), Kind.EVENT)
         self.cursor = cursor
 
 

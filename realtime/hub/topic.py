@@ -18,7 +18,7 @@ from realtime.exceptions import CursorExpired, StoreError
 from realtime.hub.recent import EventFrame, Frames, RecentFrames
 from realtime.hub.subscribers import Subscribers
 from realtime.outage import Outage
-from realtime.protocol.encoders import Frame, event_frame
+from realtime.protocol.encoders import Frame, Kind, event_frame
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import Reset, reset
 
@@ -128,7 +128,7 @@ class LiveTopic(Subscribers):
         previous = wakeup.previous
         for event in wakeup.events:
             if event.cursor is None:
-                self.push(Frame(event_frame(event)), self._position)
+                self.push(Frame(event_frame(event), kind=Kind.EVENT), self._position)
                 continue
             self._offer(event, event.cursor, previous)
             previous = event.cursor.tag
@@ -209,7 +209,7 @@ class LiveTopic(Subscribers):
         self.push_batch()
         before = self.position
         self._restart(head)
-        frame = Frame(reset(self.name, head, reason), (self.name, head))
+        frame = Frame(reset(self.name, head, reason), (self.name, head), Kind.RESET)
         # A client whose buffer is full meets the same gap, and its reset, when it catches up.
         self.push_reset(frame, before)
         self._deliver_early()

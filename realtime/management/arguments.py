@@ -1,4 +1,4 @@
-"""What the words of a command line mean, and how its help looks."""
+"""Parse the arguments of the command, and format its help."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = [
     "whole",
 ]
 
-WRONG_CALL = 2  # as argparse exits for a wrong command line; 1 is for what could not be done now
-# Django gives these to the command itself, so that they would have to stand before the verb.
+WRONG_CALL = 2  # the exit code of argparse for wrong usage; 1 is for other failures
+# Django adds these to the command itself, which would allow them only before the verb.
 _DJANGO_FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
 
 
 class HelpFormatter(DjangoHelpFormatter, RawDescriptionHelpFormatter):
-    """Django's formatter, which leaves the lines of examples as they are."""
+    """Django's formatter, which keeps the line breaks of examples."""
 
 
 def add_common(parser: ArgumentParser, json_help: str) -> None:
-    """Add ``--json``, and let Django's options stand behind the verb as well."""
+    """Add ``--json``, and allow Django's options after the verb too."""
     parser.add_argument("--json", action="store_true", dest="as_json", help=json_help)
     for name in ("--settings", "--pythonpath"):
         parser.add_argument(name, default=SUPPRESS, help=SUPPRESS)
@@ -48,12 +48,16 @@ def add_common(parser: ArgumentParser, json_help: str) -> None:
 
 
 def sentence(error: Exception) -> str:
-    """Return what an error says, with one full stop at its end."""
+    """Return the text of an error, with one full stop at its end."""
     return f"{str(error).rstrip('.')}."
 
 
 def read_topic(name: str) -> Topic:
-    """Return the topic of a name that somebody typed."""
+    """Return the topic of a name from the command line.
+
+    Raises:
+        CommandError: there is no such topic.
+    """
     try:
         return resolve(name)
     except (InvalidTopicName, UnknownTopic) as error:
@@ -61,7 +65,11 @@ def read_topic(name: str) -> Topic:
 
 
 def read_data(text: str | None) -> Any:
-    """Return the data that JSON text stands for; ``-`` reads standard input, None is no data."""
+    """Return the value of JSON text; ``-`` reads standard input, None is no data.
+
+    Raises:
+        CommandError: the text is not JSON, or its value cannot be sent.
+    """
     if text is None:
         return None
     where = "the data"
@@ -77,7 +85,7 @@ def read_data(text: str | None) -> Any:
     except json.JSONDecodeError as error:
         reason = f"{where} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         if where == "the data" and text.isprintable() and not set(text) & set('{}[]":,'):
-            reason += f" Text is in double quotes, which the shell must not take: '\"{text}\"'"
+            reason += f" Put text in double quotes, and protect them from the shell: '\"{text}\"'"
         raise CommandError(reason, returncode=WRONG_CALL) from error
     except RecursionError as error:
         raise CommandError(f"{where} is nested too deep.", returncode=WRONG_CALL) from error
@@ -86,22 +94,22 @@ def read_data(text: str | None) -> Any:
 
 
 def read_since(text: str) -> Cursor | float:
-    """Return the cursor or the moment that an argument names."""
+    """Return the cursor or the time (seconds since 1970) in an argument."""
     try:
         return parse_since(text)
     except InvalidCursor as error:
-        raise ArgumentTypeError(f"{error}; or @ and seconds since 1970") from error
+        raise ArgumentTypeError(f"{error}; or send @ and seconds since 1970") from error
 
 
 def whole(text: str) -> int:
-    """Return a whole number that is not negative."""
+    """Return a whole number of 0 or more."""
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """Return a whole number from 1 on."""
+    """Return a whole number of 1 or more."""
     number = whole(text)
     if number == 0:
         raise ArgumentTypeError("0 is not a number from 1 on")

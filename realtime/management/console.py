@@ -1,4 +1,4 @@
-"""Follow topics on a terminal: what prints, and a connection to the hub whose writer it is."""
+"""Follow topics on a terminal: print frames, and a connection to the hub that prints them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from realtime.writers.flusher import Flusher
 
 __all__ = ["Console", "Listener", "printable"]
 
-# Inside JSON strings these may stand as they are, but a terminal takes some of them as commands
-# (U+009B begins one) or turns the line around; a client's event must not do that.
+# JSON strings can contain these unescaped, but a terminal interprets some of them as commands
+# (U+009B begins one) or reverses the line. The data of an event must not do that.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """Return JSON text, on one line with others or alone, as any terminal and pipe can take it."""
+    """Escape what a terminal would interpret or the encoding lacks; the text stays valid JSON."""
     text = _UNSAFE.sub(_escaped, text)
     try:
         text.encode(encoding or "utf-8")
@@ -49,18 +49,18 @@ def _escaped(match: re.Match[str]) -> str:
 class _Printer(AsgiWriter):
     """Writes frames to standard output.
 
-    It waits while the reader of a pipe does not read, and the whole loop with it: what the hub
-    missed meanwhile it reads from the log.
+    A pipe whose reader does not read blocks the whole event loop; the hub then reads the events
+    that it missed from the log.
     """
 
     accepts_bundles = False
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[Frame], None]) -> None:
         super().__init__(_nowhere)
         self._show = show
 
     def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
-        """Print at once, with nobody."""
+        """Print each frame at once, instead of using the flusher."""
         self._failed = failed
 
     def fits(self, size: int, limit: int) -> bool:
@@ -69,7 +69,7 @@ class _Printer(AsgiWriter):
     def write(self, frame: Piece) -> None:
         assert isinstance(frame, Frame), "bundles are not taken"
         if not self.closed:
-            self._show(frame.text)
+            self._show(frame)
 
 
 async def _nowhere(message: Any) -> None:
@@ -77,11 +77,15 @@ async def _nowhere(message: Any) -> None:
 
 
 class Console:
-    """Prints frames until it is interrupted, its reader is gone or it has seen enough.
+    """Prints frames until Ctrl-C, until the reader of the pipe leaves, or until enough events came.
 
     Attributes:
-        missing: events that are still to come, or None for no end.
-        interrupted: it was ended with Ctrl-C.
+        stdout: receives the frames.
+        stderr: receives notices.
+        as_json: whether to print frames as JSON instead of in words.
+        missing: how many events are still to come; None for no limit.
+        interrupted: whether Ctrl-C ended it.
+        ended: set when nothing more is to be printed.
     """
 
     def __init__(
@@ -94,42 +98,41 @@ class Console:
         self.interrupted = False
 
     def execute(self, listening: Coroutine[Any, Any, None]) -> None:
-        """Run what calls ``begin()`` and then shows frames until ``ended``."""
+        """Run a coroutine that calls ``begin()`` and shows frames until ``ended`` is set."""
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            # Not `runner.run()`: there the first Ctrl-C waits until the loop turns, which it does
-            # not while a reader of the pipe stands still.
+            # Not `runner.run()`: there the first Ctrl-C waits for the loop, which is blocked while
+            # the reader of the pipe does not read.
             try:
                 loop.run_until_complete(listening)
             except KeyboardInterrupt:
                 self.interrupted = True
-                loop.set_exception_handler(lambda *_: None)  # the task in which it came
+                loop.set_exception_handler(lambda *_: None)  # ignore the task that it interrupted
 
     def begin(self) -> None:
-        """Be ready to show."""
+        """Prepare to print; call this on the loop."""
         self.ended = asyncio.Event()
         self._watch_reader()
 
     def end(self) -> None:
-        """Show nothing more."""
+        """Print nothing more."""
         self.ended.set()
 
     # Printing
 
-    def show(self, text: str) -> None:
-        """Print a frame."""
-        if text == HEARTBEAT or self.ended.is_set():
+    def show(self, frame: Frame) -> None:
+        """Print a frame, except heartbeats."""
+        if frame.text == HEARTBEAT or self.ended.is_set():
             return
-        is_event = text.startswith('{"type":"event"')
         try:
             if self.as_json:
-                self._print(text)
+                self._print(frame.text)
             else:
-                self._print_words(json.loads(text))
+                self._print_words(json.loads(frame.text))
         except BrokenPipeError:
             self._reader_left()
             return
-        if is_event and self.missing is not None:
+        if frame.is_event and self.missing is not None:
             self.missing -= 1
             if self.missing == 0:
                 self.end()
@@ -142,30 +145,30 @@ class Console:
         topic, cursor = fields["topic"], fields.get("cursor", "")
         match fields["type"]:
             case "event":
-                moment = fields.get("time")
-                clock = datetime.now() if moment is None else datetime.fromtimestamp(moment)
+                seconds = fields.get("time")
+                clock = datetime.now() if seconds is None else datetime.fromtimestamp(seconds)
                 number = f"#{fields['seq']}" if "seq" in fields else "ephemeral"
                 data = json.dumps(fields["data"], ensure_ascii=False)
                 self._print(f"{clock:%Y-%m-%d %H:%M:%S} {topic} {number} {fields['event']} {data}")
             case "reset":
                 self._print(f"{topic} was reset ({fields['reason']}); it goes on from {cursor}")
             case "subscribed" if fields.get("recovered") is False:
-                self._print(f"{topic} was reset: what followed is not kept; from {cursor}")
+                self._print(f"{topic} was reset: events are missing; it goes on from {cursor}")
             case "subscribed":
-                # Beside the output, so that a script's pipe has events alone.
+                # To stderr, so that the pipe of a script has only events.
                 self.stderr.write(f"Following {topic} from {cursor}", str)
                 self.stderr.flush()
 
     # The reader of the pipe
 
     def _watch_reader(self) -> None:
-        """Notice at once when the reader of a pipe leaves, not with the next event."""
+        """Notice at once when the reader of a pipe leaves, instead of at the next event."""
         try:
             descriptor = self.stdout.fileno()
             if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
                 asyncio.get_running_loop().add_reader(descriptor, self._reader_left)
         except (AttributeError, io.UnsupportedOperation, OSError, NotImplementedError):
-            pass  # not a pipe, or a loop that cannot watch one: the next write tells
+            pass  # not a pipe, or the loop cannot watch one: the next write fails instead
 
     def _reader_left(self) -> None:
         try:
@@ -174,13 +177,13 @@ class Console:
             pass
         else:
             asyncio.get_running_loop().remove_reader(descriptor)
-            # Python writes what its buffer holds once more when it ends.
+            # Python flushes its buffer again at exit; let it write to nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         self.end()
 
 
 class Listener(Console):
-    """Follows topics of this project, as one of its servers does."""
+    """Follows topics of this project, with a hub of its own."""
 
     def __init__(
         self, stdout: OutputWrapper, stderr: OutputWrapper, *, as_json: bool, count: int | None
@@ -190,7 +193,7 @@ class Listener(Console):
         self._failure: CloseCode | None = None
 
     def run(self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None) -> None:
-        """Print what comes.
+        """Print the topics' frames until the console ends.
 
         Raises:
             StoreError: a log cannot be read now.
@@ -198,7 +201,7 @@ class Listener(Console):
         """
         self.execute(self._follow(topics, since, last))
         if self._failure is not None:
-            raise CommandError(f"the server's part failed: {self._failure.reason}")
+            raise CommandError(f"the replay failed: {self._failure.reason}; the log says why")
 
     async def _follow(
         self, topics: Sequence[Topic], since: Cursor | float | None, last: int | None
@@ -223,7 +226,7 @@ class Listener(Console):
         self.end()
 
     def end(self) -> None:
-        """Show nothing more."""
+        """Print nothing more."""
         self._printer.abort()
         super().end()
 

@@ -14,7 +14,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from realtime.exceptions import EventsLost
 from realtime.management.arguments import WRONG_CALL
 from realtime.management.console import Console
-from realtime.protocol.encoders import event_frame
+from realtime.protocol.encoders import Frame, Kind, event_frame
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import Reset, frame
 
@@ -27,9 +27,9 @@ TOKEN_VARIABLE = "REALTIME_TOKEN"  # noqa: S105 - a name, not a secret
 
 
 def read_token(path: str | None) -> str | None:
-    """Return the token of a file, or of the environment; None where neither has one.
+    """Return the token from a file or from the environment; None if there is none.
 
-    Not of the command line, which every user of a machine can read.
+    It is not an argument because every user of a machine can read the command lines.
 
     Raises:
         CommandError: the file cannot be read.
@@ -46,7 +46,7 @@ def connect_to(url: str, token: str | None) -> Client:
     """Return a client for a site.
 
     Raises:
-        CommandError: the URL or the token cannot be used, or the client is not installed.
+        CommandError: the URL or the token is not valid, or the client is not installed.
     """
     try:
         from realtime.client import Client
@@ -59,7 +59,7 @@ def connect_to(url: str, token: str | None) -> Client:
 
 
 class _Notices(logging.Handler):
-    """Says beside the output what the client does about its connection."""
+    """Writes what the client logs about its connection to stderr."""
 
     def __init__(self, stderr: OutputWrapper) -> None:
         super().__init__(logging.INFO)
@@ -76,11 +76,11 @@ class RemoteListener(Console):
     def run(
         self, client: Client, names: Sequence[str], since: Cursor | str | None, last: int | None
     ) -> None:
-        """Print what comes.
+        """Print the topics' frames until the console ends.
 
         Raises:
-            CommandRefused: a topic may not be followed.
-            ConnectionEnded: the site does not let this client in.
+            CommandRefused: the token's user may not follow a topic.
+            ConnectionEnded: the site refuses this client.
         """
         logger = logging.getLogger("realtime.client")
         notices, before = _Notices(self.stderr), logger.level
@@ -104,7 +104,7 @@ class RemoteListener(Console):
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()  # raises what ended a topic
+                    task.result()  # raises the error that ended a topic
             finally:
                 for task in tasks:
                     task.cancel()
@@ -115,10 +115,11 @@ class RemoteListener(Console):
     ) -> None:
         def reset(error: EventsLost) -> None:
             reason = error.reason or Reset.TRIMMED
-            self.show(frame("reset", topic=name, cursor=str(error.cursor), reason=reason))
+            text = frame("reset", topic=name, cursor=str(error.cursor), reason=reason)
+            self.show(Frame(text, kind=Kind.RESET))
 
         async with client.subscribe(name, since=since, last=last, on_reset=reset) as events:
             if events.cursor is not None:  # else a reset comes first
-                self.show(frame("subscribed", topic=name, cursor=str(events.cursor)))
+                self.show(Frame(frame("subscribed", topic=name, cursor=str(events.cursor))))
             async for event in events:
-                self.show(event_frame(event))
+                self.show(Frame(event_frame(event), kind=Kind.EVENT))

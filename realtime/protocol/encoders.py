@@ -20,6 +20,7 @@ from realtime.protocol.frames import MAX_NESTING, nesting
 __all__ = [
     "Bundle",
     "Frame",
+    "Kind",
     "Wire",
     "bundle",
     "encode_data",
@@ -147,6 +148,17 @@ class Wire(StrEnum):
     STREAM_WITH_ID = "stream_with_id"
 
 
+class Kind(StrEnum):
+    """What the server has to know about a frame that it passes on."""
+
+    #: an event, stored or ephemeral
+    EVENT = "event"
+    #: the client missed events: a ``reset``, or a ``subscribed`` with ``"recovered": false``
+    RESET = "reset"
+    #: everything else
+    OTHER = "other"
+
+
 class Frame:
     """A frame to send to clients, which is encoded once for each wire format.
 
@@ -155,15 +167,19 @@ class Frame:
         size: size of the text in UTF-8, in bytes.
         place: the topic and the cursor from which a client resumes once it has this frame; None if
             the frame does not change the client's cursor.
+        kind: what the frame is, so that nothing has to parse the text.
         made: the wire formats that ``wire()`` has encoded so far.
     """
 
-    __slots__ = ("_entry", "made", "place", "size", "text")
+    __slots__ = ("_entry", "kind", "made", "place", "size", "text")
 
-    def __init__(self, text: str, place: tuple[str, Cursor] | None = None) -> None:
+    def __init__(
+        self, text: str, place: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
+    ) -> None:
         self.text = text
         self.size = len(text) if text.isascii() else len(text.encode())
         self.place = place
+        self.kind = kind
         self.made: dict[Wire, bytes] = {}
         self._entry: tuple[str, str] | None = None
 
@@ -175,7 +191,7 @@ class Frame:
     @property
     def is_event(self) -> bool:
         """Whether it is the frame of an event."""
-        return self.text.startswith('{"type":"event"')
+        return self.kind is Kind.EVENT
 
     @property
     def entry(self) -> tuple[str, str]:

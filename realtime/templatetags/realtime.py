@@ -5,8 +5,8 @@
     {% realtime_script %}
     {% realtime_subscribe order_topic since=cursor %}
 
-The first loads the page's client, the second follows a topic and turns its events into DOM events;
-``docs/javascript.md`` says what a page does with them.
+The first loads the client, the second follows a topic and turns its events into DOM events;
+``docs/javascript.md`` describes how a page uses them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ try:
 except ImportError:
 
     def get_nonce(request: HttpRequest) -> None:  # type: ignore[misc]
-        """There is none."""
+        """Return None: Django has no content security policy before 6.0."""
 
 
 if TYPE_CHECKING:
@@ -43,24 +43,23 @@ __all__ = ["realtime_script", "realtime_subscribe", "register"]
 
 register = template.Library()
 
-MAX_LAST = 999_999_999  # what the element takes; no log keeps as many
+MAX_LAST = 999_999_999  # the limit of the element; no log keeps as many
 TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
-NOW = "now"  # what a page says that wants nothing from before it connects
-OWN = "user"  # what <realtime-topic> calls the topic of whoever is signed in
+NOW = "now"  # the `since` of a page that needs no events from before it connects
+OWN = "user"  # the name in <realtime-topic> for the topic of the signed-in user
 
 
 @register.simple_tag(takes_context=True)
 def realtime_script(context: Context, *, transport: str | None = None) -> SafeString:
-    """Load the client and give the page ``window.realtime``; once a page, in its head.
+    """Load the client, which sets ``window.realtime``; use it once per page, in the head.
 
-    It says where this site serves events and, if the template has the request, for which user the
-    page was made, so that a page out of a cache finds out that somebody else has signed in.
-    A nonce is added where Django's content security policy or django-csp has one for the request.
+    The tag writes the URL of this site's events and, if the template has the request, the user for
+    whom the page was made: a page from a cache then notices that another user is signed in.
+    It adds a nonce if Django's content security policy or django-csp has one for the request.
 
     Args:
-        context: the template's; nobody gives it.
-        transport: the only one of ``TRANSPORTS`` that the page shall use; it finds the best one by
-            itself if None.
+        context: the template's; Django passes it.
+        transport: the only one of ``TRANSPORTS`` that the page uses; None to choose the best one.
 
     Raises:
         ValueError: there is no such transport.
@@ -86,9 +85,9 @@ def realtime_script(context: Context, *, transport: str | None = None) -> SafeSt
 
 
 def _nonce(context: Context, request: HttpRequest | None) -> str | None:
-    """Return the nonce of this request, which the asking itself puts into the policy."""
-    # django-csp's, then Django's, then what a context processor has made. They are lazy and false
-    # until they are used, so only None is none.
+    """Return the nonce of this request; reading it adds it to the policy."""
+    # From django-csp, Django or a context processor. A nonce is lazy, and false until it is used,
+    # so compare with None.
     nonce = getattr(request, "csp_nonce", None)
     if nonce is None and request is not None:
         nonce = get_nonce(request)
@@ -106,30 +105,29 @@ def realtime_subscribe(
     since: Cursor | str | None = None,
     last: int | None = None,
 ) -> SafeString:
-    """Follow a topic as long as the element that this makes is on the page.
+    """Write an element that follows a topic for as long as it is on the page.
 
     Args:
-        context: the template's; nobody gives it.
-        topic: a ``Topic``, a topic's name, or ``"user"``: the topic of whoever is signed in.
+        context: the template's; Django passes it.
+        topic: a ``Topic``, a topic's name, or ``"user"`` for the topic of the signed-in user.
         on: names of events, separated by spaces; all events if empty.
-        since: the cursor that the view took before it read what the page shows
-            (``realtime.log.head()``), or ``@`` and seconds since 1970. Without it, and without
-            ``last``, it is the moment in which the request began, so that nothing that the page
-            lacks is missing; what came in the second before may come once more. ``"now"`` begins
-            when the page connects.
-        last: begin with so many of the newest events.
+        since: a cursor (``realtime.log.head()``) that the view took before it read what the page
+            shows; or ``@`` and seconds since 1970; or ``"now"`` for the time at which the page
+            connects. Without ``since`` and ``last``, the page starts at the time at which its
+            request began: it misses no event, and can receive those of the second before again.
+        last: start with this many of the newest events.
 
     Raises:
         UnknownTopic: no registered pattern matches; the error lists the nearest.
-        InvalidTopicName, InvalidEventName: a name breaks the grammar; a topic that is empty or
-            None is most often a variable that the template does not have.
-        InvalidCursor: ``since`` is neither a cursor nor a moment.
-        ValueError: both ``since`` and ``last`` were given, ``since`` is empty, which is a variable
-            that the template does not have, or ``last`` is no number that makes sense.
-        TypeError: ``on`` is no text.
+        InvalidTopicName, InvalidEventName: a name breaks the grammar. An empty topic or None is
+            most often a variable that the template does not have.
+        InvalidCursor: ``since`` is neither a cursor nor a time.
+        ValueError: both ``since`` and ``last`` were given; or ``since`` is empty, most often a
+            variable that the template does not have; or ``last`` is out of range.
+        TypeError: ``on`` is not text.
     """
     if since == "":
-        # Nothing would be the wrong thing to make of it: the page could miss an event.
+        # Do not treat it as None: the page could miss events.
         raise ValueError("realtime_subscribe: since is empty; has the view set this variable?")
     if since is not None and last is not None:
         raise ValueError("realtime_subscribe takes since or last, not both")
@@ -149,14 +147,14 @@ def realtime_subscribe(
 
 
 def _began(context: Context) -> str | None:
-    """Return when the page's request began, on the store's clock, as ``since`` has it."""
+    """Return the time at which the page's request began, by the store's clock, as a ``since``."""
     request = context.get("request")
-    moment = None if request is None else began(request)
-    return None if moment is None else f"@{max(0.0, store_time(moment)):.3f}"
+    started = None if request is None else began(request)
+    return None if started is None else f"@{max(0.0, store_time(started)):.3f}"
 
 
 def _name(topic: Topic | str) -> str:
-    # A lazy text, such as a translated one, is as good as text.
+    # Accept lazy text, such as a translation.
     name = str(topic) if isinstance(topic, Topic | Promise) else topic
     return str(resolve(name))
 

@@ -1,4 +1,4 @@
-"""From where a request came, whatever its sender writes into its headers."""
+"""The source address of a request, whatever its headers claim."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ def source(peer: str | None, *forwarded: str, trusted: list[str] = PROXIES) -> S
         ("10.0.0.1", ["::ffff:9.9.9.9"], "9.9.9.9"),
         ("::ffff:10.0.0.1", ["9.9.9.9"], "9.9.9.9"),
         ("fd00::1", ["9.9.9.9, fd00::2"], "9.9.9.9"),
-        ("9.9.9.9", ["1.1.1.1"], "9.9.9.9"),  # not by a proxy
+        ("9.9.9.9", ["1.1.1.1"], "9.9.9.9"),  # the peer is not a proxy
         ("9.9.9.9", [], "9.9.9.9"),
         ("192.168.0.5", [], "192.168.0.5"),
         ("2001:db8:1:2:3::4", ["1.1.1.1"], "2001:db8:1:2::/64"),
     ],
 )
-def test_address_is_the_first_from_the_right_that_is_no_trusted_proxys(
+def test_the_address_is_the_rightmost_one_that_is_not_a_trusted_proxy(
     peer: str, forwarded: list[str], name: str
 ) -> None:
     assert source(peer, *forwarded) == Source(name, is_shared=False)
@@ -56,20 +56,20 @@ def test_address_is_the_first_from_the_right_that_is_no_trusted_proxys(
         ("testclient", ["1.1.1.1"], "testclient"),
     ],
 )
-def test_what_is_known_of_nobody_but_a_proxy_is_shared(
+def test_an_address_is_shared_if_only_proxies_are_known(
     peer: str, forwarded: list[str], name: str
 ) -> None:
     assert source(peer, *forwarded) == Source(name, is_shared=True)
 
 
-def test_text_that_a_server_takes_for_an_address_is_cut() -> None:
+def test_a_peer_that_is_not_an_address_is_truncated() -> None:
     assert source("x" * 10_000) == Source("x" * 100, is_shared=True)
 
 
 @pytest.mark.parametrize("peer", [None, ""])
-def test_socket_files_are_trusted_where_they_are_listed(peer: str | None) -> None:
+def test_unix_sockets_are_trusted_if_listed(peer: str | None) -> None:
     assert source(peer, "9.9.9.9", trusted=["unix"]) == Source("9.9.9.9", is_shared=False)
-    # nginx writes so where it was itself asked through a socket file.
+    # nginx writes this if it was itself reached through a Unix socket.
     assert source(peer, "9.9.9.9, unix:", trusted=["unix"]) == Source("9.9.9.9", is_shared=False)
     assert source(peer, "9.9.9.9") == Source("unix", is_shared=False)
     assert source(peer, trusted=["unix"]) == Source("unix", is_shared=True)
@@ -87,7 +87,7 @@ def test_socket_files_are_trusted_where_they_are_listed(peer: str | None) -> Non
         ("fd00::1", [], True),
     ],
 )
-def test_without_the_setting_a_peer_that_may_be_a_proxy_is_shared(
+def test_without_the_setting_a_peer_that_can_be_a_proxy_is_shared(
     peer: str, forwarded: list[str], is_shared: bool
 ) -> None:
     found = source(peer, *forwarded, trusted=[])

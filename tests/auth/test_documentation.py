@@ -1,4 +1,4 @@
-"""The examples of docs/authentication.md, as they stand."""
+"""The examples of docs/authentication.md work as written."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def ada() -> User:
 
 @pytest.fixture
 def module(request: Any) -> Iterator[str]:
-    """A module that holds an example, as a project would have it."""
+    """The path of an example's function, in a module of its own."""
     made = ModuleType("example_authentication")
     exec(example(request.param), vars(made))
     sys.modules[made.__name__] = made
@@ -51,7 +51,7 @@ def scope(token: str | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("module", ["jwt"], indirect=True)
-async def test_json_web_tokens(module: str, ada: User) -> None:
+async def test_the_example_for_json_web_tokens(module: str, ada: User) -> None:
     claims = {"sub": str(ada.pk), "exp": int(time.time()) + 60}
     with override_settings(JWT_KEY=KEY, REALTIME={"AUTHENTICATE": module}):
         identity = await identify(scope(jwt.encode(claims, KEY)))
@@ -72,7 +72,7 @@ async def test_json_web_tokens(module: str, ada: User) -> None:
 
 
 @pytest.mark.parametrize("module", ["drf"], indirect=True)
-async def test_tokens_of_django_rest_framework(module: str, ada: User) -> None:
+async def test_the_example_for_django_rest_framework_tokens(module: str, ada: User) -> None:
     from rest_framework.authtoken.models import Token
 
     token = await Token.objects.acreate(user=ada)
@@ -85,7 +85,7 @@ async def test_tokens_of_django_rest_framework(module: str, ada: User) -> None:
                 await identify(scope(wrong))
 
 
-def test_view_hands_out_a_token(ada: User) -> None:
+def test_the_example_view_returns_a_token(ada: User) -> None:
     match = re.search(r"```python\n(from datetime.*?)```", PAGE, re.DOTALL)
     assert match is not None
     made: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Which pages may connect: every way in which a browser or an attacker spells an origin."""
+"""Which pages may connect, for every spelling of an origin by browsers and attackers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -95,7 +95,7 @@ def test_the_sites_own_pages_may_connect(origin: str | None, host: str) -> None:
         ("http://shop.example:x", "shop.example"),
         ("http://shop.example:99999", "shop.example"),
         ("http://shop.example:+80", "shop.example"),
-        ("http://shop.example", "shop.example."),  # to a browser these are two origins
+        ("http://shop.example", "shop.example."),  # to a browser these are different origins
         ("http://shop.example.", "shop.example"),
         ("http://.shop.example", "shop.example"),
         ("http://shop.example, http://evil.example", "shop.example"),
@@ -111,7 +111,7 @@ def test_the_sites_own_pages_may_connect(origin: str | None, host: str) -> None:
         ("http://shop.example..", "shop.example"),
     ],
 )
-def test_any_other_page_may_not(origin: str, host: str) -> None:
+def test_other_pages_may_not_connect(origin: str, host: str) -> None:
     assert not allowed(origin, host)
 
 
@@ -123,12 +123,12 @@ def test_any_other_page_may_not(origin: str, host: str) -> None:
         "wildXexample",
     ],
 )  # fmt: skip
-def test_a_host_that_is_not_allowed_serves_nobody(host: str) -> None:
+def test_a_host_that_is_not_allowed_is_refused(host: str) -> None:
     assert not allowed(None, host)
     assert not allowed(f"http://{host}", host)
 
 
-def test_two_origins_or_hosts_or_none_are_refused() -> None:
+def test_repeated_or_missing_origins_and_hosts_are_refused() -> None:
     assert not allowed(["http://shop.example", "http://evil.example"])
     assert not allowed(["http://shop.example", "http://shop.example"])
     assert not allowed("http://shop.example", ["shop.example", "evil.example"])
@@ -137,7 +137,7 @@ def test_two_origins_or_hosts_or_none_are_refused() -> None:
     assert not allowed("http://shop.example", [])
 
 
-def test_host_is_one_header() -> None:
+def test_a_request_must_have_exactly_one_host() -> None:
     assert has_one_host(scope(("Host", "evil.example")))
     assert not has_one_host(scope(("origin", "http://shop.example")))
     assert not has_one_host(scope(("host", "shop.example"), ("HOST", "shop.example")))
@@ -150,7 +150,7 @@ def test_header_names_are_read_in_any_case() -> None:
 
 
 @override_settings(DEBUG=True, ALLOWED_HOSTS=[])
-def test_under_debug_local_names_need_no_setting() -> None:
+def test_local_hosts_need_no_setting_under_debug() -> None:
     for host in ("localhost:8000", "app.localhost", "127.0.0.1", "[::1]:8000"):
         assert is_allowed(scope(("host", host), ("origin", f"http://{host}")))
     assert not is_allowed(scope(("host", "shop.example")))
@@ -167,13 +167,13 @@ def test_under_debug_local_names_need_no_setting() -> None:
         ({"scheme": "http"}, None, False),
         ({"scheme": "https"}, None, True),
         ({"scheme": "gopher"}, None, False),
-        ({"scheme": "ws"}, True, False),  # the scope knows best
+        ({"scheme": "ws"}, True, False),  # the scope takes precedence
         ({}, True, True),
         ({}, False, False),
         ({}, None, False),
     ],
 )
-def test_the_scheme_is_the_scopes_else_the_transports(
+def test_the_scheme_is_from_the_scope_else_from_the_transport(
     fields: dict[str, str], secure: bool | None, https: bool
 ) -> None:
     assert allowed("https://shop.example", secure=secure, **fields) is https
@@ -196,7 +196,7 @@ def test_the_scheme_is_the_scopes_else_the_transports(
         ([], False),
     ],
 )
-def test_the_proxys_header_tells_the_scheme_where_it_is_set(sent: list[str], https: bool) -> None:
+def test_the_proxys_header_sets_the_scheme_if_configured(sent: list[str], https: bool) -> None:
     more = [("x-forwarded-proto", value) for value in sent]
     own = ("shop.example", *more)
     assert allowed("https://shop.example", *own, settings=PROXY, scheme="ws") is https
@@ -210,7 +210,7 @@ def test_the_proxys_header_twice_is_not_secure() -> None:
     assert not allowed("https://shop.example", "shop.example", *more, settings=PROXY)
 
 
-def test_behind_a_proxy_the_forwarded_host_counts_where_django_takes_it() -> None:
+def test_the_forwarded_host_is_used_if_django_uses_it() -> None:
     own = ("internal.example", ("x-forwarded-host", "shop.example"))
     settings = {"USE_X_FORWARDED_HOST": True}
     assert allowed("http://shop.example", *own, settings=settings)
@@ -222,7 +222,7 @@ def test_behind_a_proxy_the_forwarded_host_counts_where_django_takes_it() -> Non
     assert not allowed("http://evil.example", *forged, settings=settings)
 
 
-# Other origins that are trusted
+# Other trusted origins
 
 
 @pytest.mark.parametrize("setting", ["CSRF_TRUSTED_ORIGINS", "ALLOWED_ORIGINS"])
@@ -257,13 +257,13 @@ def test_trusted_origins_may_connect(setting: str, pattern: str, origin: str, ma
     assert allowed(origin, settings=settings) is may
 
 
-def test_a_scheme_of_an_app_can_be_allowed() -> None:
+def test_the_scheme_of_a_mobile_app_can_be_allowed() -> None:
     settings = {"REALTIME": {"ALLOWED_ORIGINS": ["capacitor://localhost"]}}
     assert allowed("capacitor://localhost", settings=settings)
     assert not allowed("capacitor://localhost")
 
 
-# Whatever comes
+# Arbitrary input
 
 anything = st.one_of(
     st.binary(max_size=60),
@@ -298,7 +298,7 @@ anything = st.one_of(
     st.none() | st.booleans(),
     st.booleans(),
 )
-def test_no_header_makes_it_fail(
+def test_no_headers_raise_an_error(
     headers: list[tuple[bytes, bytes]], secure: bool | None, proxied: bool
 ) -> None:
     settings = {"USE_X_FORWARDED_HOST": True, "USE_X_FORWARDED_PORT": True} | PROXY
@@ -307,7 +307,7 @@ def test_no_header_makes_it_fail(
 
 
 @given(anything)
-def test_no_spelling_of_a_foreign_origin_passes(origin: bytes) -> None:
+def test_no_spelling_of_a_foreign_origin_is_allowed(origin: bytes) -> None:
     with override_settings(ALLOWED_HOSTS=["shop.example"]):
         headers = [(b"host", b"shop.example"), (b"origin", origin)]
         if is_allowed({"headers": headers}):

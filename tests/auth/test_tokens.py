@@ -1,4 +1,4 @@
-"""Signed tokens: whose they are, what they are for, and when they end."""
+"""Signed tokens: their user, their topics and their expiry."""
 
 import time
 from datetime import timedelta
@@ -31,14 +31,14 @@ class TokenTests(TestCase):
     def setUpTestData(cls) -> None:
         cls.user = User.objects.create_user("ada", password="before")
 
-    def test_token_is_its_users_for_an_hour(self) -> None:
+    def test_a_token_is_valid_for_its_user_for_an_hour(self) -> None:
         grant = read_token(make_token(self.user))
         assert grant is not None
         assert grant.user == self.user
         assert grant.topics is None
         assert 3_500 < grant.expires - time.time() <= 3_600
 
-    def test_token_may_be_for_some_topics_alone(self) -> None:
+    def test_a_token_can_be_limited_to_topics(self) -> None:
         grant = read_token(make_token(self.user, topics=[OrderTopic(pk=1), "orders.2"]))
         assert grant is not None
         assert grant.topics == {"orders.1", "orders.2"}
@@ -46,24 +46,24 @@ class TokenTests(TestCase):
         assert none is not None
         assert none.topics == frozenset()
 
-    def test_token_for_a_topic_that_does_not_exist_is_not_made(self) -> None:
+    def test_a_token_for_an_unknown_topic_is_refused(self) -> None:
         with pytest.raises(UnknownTopic):
             make_token(self.user, topics=["odrers.1"])
 
-    def test_token_for_a_user_who_is_not_saved_is_not_made(self) -> None:
+    def test_a_token_for_an_unsaved_user_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no primary key"):
             make_token(User(username="bo"))
 
-    def test_token_ends_with_its_time(self) -> None:
+    def test_a_token_expires(self) -> None:
         assert read_token(make_token(self.user, expires=timedelta(seconds=-1))) is None
 
-    def test_token_ends_with_the_password(self) -> None:
+    def test_a_token_ends_with_a_change_of_the_password(self) -> None:
         token = make_token(self.user)
         self.user.set_password("after")
         self.user.save()
         assert read_token(token) is None
 
-    def test_token_ends_with_the_user(self) -> None:
+    def test_a_token_ends_when_its_user_is_deactivated_or_deleted(self) -> None:
         token, other = make_token(self.user), User.objects.create_user("bo")
         User.objects.filter(pk=self.user.pk).update(is_active=False)
         assert read_token(token) is None
@@ -71,7 +71,7 @@ class TokenTests(TestCase):
         other.delete()
         assert read_token(gone) is None
 
-    def test_token_outlives_a_new_secret_key_as_long_as_the_old_one_is_a_fallback(self) -> None:
+    def test_a_token_stays_valid_while_its_secret_key_is_a_fallback(self) -> None:
         with override_settings(SECRET_KEY="old"):
             token = make_token(self.user)
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
@@ -79,7 +79,7 @@ class TokenTests(TestCase):
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[]):
             assert read_token(token) is None
 
-    def test_what_is_no_token_is_nobodys(self) -> None:
+    def test_invalid_tokens_are_refused(self) -> None:
         token = make_token(self.user)
         payload = signing.loads(token, salt=SALT)
         wrong = [
@@ -89,7 +89,7 @@ class TokenTests(TestCase):
             token + "x",
             "é",
             "a" * 100_000,
-            signing.dumps(payload),  # of another purpose
+            signing.dumps(payload),  # with another salt
             signing.dumps([], salt=SALT),
             signing.dumps({}, salt=SALT),
             signing.dumps({**payload, "e": "soon"}, salt=SALT),
@@ -100,12 +100,12 @@ class TokenTests(TestCase):
 
 
 class IdentityTests(TransactionTestCase):
-    """Users are looked up in other threads, which see what is committed."""
+    """Users are looked up in other threads, which see only committed rows."""
 
     def setUp(self) -> None:
         self.user = User.objects.create_user("ada")
 
-    async def test_bearer_header_says_who_it_is(self) -> None:
+    async def test_a_bearer_header_identifies_the_client(self) -> None:
         token = make_token(self.user, topics=["orders.1"])
         identity = await identify(scope(authorization=f"Bearer {token}"))
         assert identity.user == self.user
@@ -113,19 +113,19 @@ class IdentityTests(TransactionTestCase):
         assert not identity.allows("orders.2")
         assert identity.expires is not None
 
-    async def test_wrong_token_is_refused_and_not_anonymous(self) -> None:
+    async def test_a_wrong_token_is_refused_instead_of_anonymous(self) -> None:
         for header in ("Bearer x", "bearer ", f"Bearer {make_token(self.user)}x"):
             with pytest.raises(ProtocolError, match="unauthorized"):
                 await identify(scope(authorization=header))
         with pytest.raises(ProtocolError, match="unauthorized"):
             await identify(scope(), "x")
 
-    async def test_other_schemes_are_not_ours(self) -> None:
+    async def test_other_authorization_schemes_are_ignored(self) -> None:
         identity = await identify(scope(authorization="Basic YTpi"))
         assert identity == Identity(AnonymousUser())
         assert identity.allows("orders.1")
 
-    async def test_token_goes_before_the_session(self) -> None:
+    async def test_a_token_takes_precedence_over_the_session(self) -> None:
         await self.async_client.aforce_login(await User.objects.acreate(username="bo"))
         cookie = f"sessionid={self.async_client.cookies['sessionid'].value}"
         token = make_token(self.user)
@@ -133,7 +133,7 @@ class IdentityTests(TransactionTestCase):
         assert identity.user == self.user
         assert (await identify(scope(cookie=cookie))).user.username == "bo"
 
-    async def test_project_may_say_who_it_is(self) -> None:
+    async def test_the_project_can_identify_a_client(self) -> None:
         seen.clear()
         for path in ("sync_authenticate", "async_authenticate"):
             with override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.{path}"}):
@@ -141,12 +141,12 @@ class IdentityTests(TransactionTestCase):
                 assert (await identify(scope(), "ada")).user == self.user
                 with pytest.raises(ProtocolError):
                     await identify(scope(authorization="Bearer bo"))
-                # Without a token it is asked too, and the session is next.
+                # It is also called without a token; then the session is used.
                 assert (await identify(scope())).user == AnonymousUser()
         assert seen == ["ada", "ada", "bo", None] * 2
 
     @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
-    async def test_project_may_say_when_it_ends_and_what_it_is_for(self) -> None:
+    async def test_the_project_can_set_the_expiry_and_the_topics(self) -> None:
         end = time.time() + 60
         answers["x"] = Identity(self.user, ["orders.1"], end)
         identity = await identify(scope(), "x")
@@ -161,8 +161,8 @@ class IdentityTests(TransactionTestCase):
             await identify(scope(), "x")
 
     @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
-    async def test_what_the_projects_function_does_wrong_is_logged_and_lets_nobody_in(self) -> None:
-        for wrong in ("ada", True, (self.user, 5), RuntimeError("the key server is away")):
+    async def test_errors_of_the_projects_function_are_logged_and_refuse_the_client(self) -> None:
+        for wrong in ("ada", True, (self.user, 5), RuntimeError("the key server is down")):
             answers["x"] = wrong
             with self.assertLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:
                 await identify(scope(), "x")
@@ -170,7 +170,7 @@ class IdentityTests(TransactionTestCase):
             assert "key server" not in str(caught.value)
 
     @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
-    async def test_project_may_deny_in_djangos_way(self) -> None:
+    async def test_the_project_can_deny_with_permission_denied(self) -> None:
         answers["x"] = PermissionDenied("not you")
         with self.assertNoLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:
             await identify(scope(), "x")
@@ -180,13 +180,13 @@ class IdentityTests(TransactionTestCase):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"topics": "orders.1"}, "give a list"),
-        ({"expires": "soon"}, "no number of seconds"),
-        ({"expires": float("nan")}, "no number of seconds"),
-        ({"expires": float("inf")}, "no number of seconds"),
+        ({"topics": "orders.1"}, "pass a list"),
+        ({"expires": "soon"}, "pass seconds since 1970"),
+        ({"expires": float("nan")}, "pass seconds since 1970"),
+        ({"expires": float("inf")}, "pass seconds since 1970"),
     ],
 )
-def test_identity_refuses_what_it_could_not_keep_to(fields: Any, said: str) -> None:
+def test_an_identity_refuses_wrong_values(fields: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         Identity(None, **fields)
 

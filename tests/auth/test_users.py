@@ -1,4 +1,4 @@
-"""Who a connection is: the user of its session, who is looked up without a trace."""
+"""The user of a session, which is looked up without changing the session."""
 
 from datetime import timedelta
 from importlib import import_module
@@ -30,11 +30,11 @@ class OtherBackend(ModelBackend):
 
 class BrokenBackend(ModelBackend):
     def get_user(self, user_id: Any) -> Any:
-        raise RuntimeError("the directory is away")
+        raise RuntimeError("the directory is down")
 
 
 def sign_in(backend: str = MODEL_BACKEND, **changes: Any) -> str:
-    """Sign a new user in as Django does; return the session's key."""
+    """Sign in a new user, as Django does; return the session's key."""
     user = get_user_model().objects.create_user("ada", password="secret")
     request = HttpRequest()
     request.session = import_module(django_settings.SESSION_ENGINE).SessionStore()
@@ -62,7 +62,7 @@ async def who_has(key: str) -> Any:
 asign_in = sync_to_async(sign_in)
 
 
-async def test_a_valid_session_is_its_user() -> None:
+async def test_a_valid_session_identifies_its_user() -> None:
     key = await asign_in()
     user = await who_has(key)
     assert user.get_username() == "ada"
@@ -80,14 +80,14 @@ async def test_a_valid_session_is_its_user() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
-async def test_no_cookie_and_every_garbage_is_anonymous(cookie: str | bytes) -> None:
+async def test_a_missing_or_invalid_cookie_is_anonymous(cookie: str | bytes) -> None:
     await asign_in()
     assert isinstance(await who(cookie), AnonymousUser)
     assert isinstance(await user_of({"headers": []}), AnonymousUser)
 
 
 @override_settings(SESSION_COOKIE_NAME="kunde")
-async def test_the_cookies_name_is_djangos_setting() -> None:
+async def test_the_name_of_the_cookie_is_djangos_setting() -> None:
     key = await asign_in()
     assert (await who(f"kunde={key}")).is_authenticated
     assert not (await who(f"sessionid={key}")).is_authenticated
@@ -138,7 +138,7 @@ async def test_a_session_of_an_old_secret_key_is_accepted_and_not_written_to() -
     assert (after.session_data, after.expire_date) == (before.session_data, before.expire_date)
 
 
-async def test_a_backend_that_was_removed_signs_nobody_in() -> None:
+async def test_a_session_of_a_removed_backend_is_anonymous() -> None:
     other = f"{__name__}.OtherBackend"
     with override_settings(AUTHENTICATION_BACKENDS=[MODEL_BACKEND, other]):
         key = await asign_in(other)
@@ -182,15 +182,15 @@ async def test_every_session_engine_works(engine: str) -> None:
         assert isinstance(await who_has(key[:-2]), AnonymousUser)
 
 
-async def test_what_the_backend_raises_makes_nobody_anonymous() -> None:
+async def test_an_error_of_the_backend_is_raised() -> None:
     broken = f"{__name__}.BrokenBackend"
     with override_settings(AUTHENTICATION_BACKENDS=[broken]):
         key = await asign_in(broken)
-        with pytest.raises(RuntimeError, match="the directory is away"):
+        with pytest.raises(RuntimeError, match="the directory is down"):
             await who_has(key)
 
 
-async def test_without_sessions_everybody_is_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_sessions_every_client_is_anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
     key = await asign_in()
     monkeypatch.setattr(apps, "is_installed", lambda name: name == "django.contrib.auth")
     assert isinstance(await who_has(key), AnonymousUser)

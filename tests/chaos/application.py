@@ -1,4 +1,4 @@
-"""The test project on a node that is given up soon, and whose clock may be wrong."""
+"""The test project on a node that expires soon, and whose clock can be wrong."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The engine hangs or restarts under two nodes, with members on both and events on the way."""
+"""Redis hangs or PostgreSQL restarts under two nodes that both have members."""
 
 import asyncio
 import time
@@ -8,48 +8,52 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.clients import APPLICATION, ROOM, RoomClient, Site
 from tests.chaos.conftest import Engine, on_redis
-from tests.chaos.guests import APPLICATION, ROOM, Guest, House
 from tests.support.http import http_client
 from tests.support.redis import RedisServer
 from tests.support.server import Publisher, Server
 from tests.support.services import PostgresServer
 from tests.support.waiting import await_until
 
-PAUSE_SECONDS = 30.0  # ten times as long as a node may be silent
+PAUSE_SECONDS = 30.0  # ten times as long as until a silent node expires
 
 
 class Scene:
-    """Two nodes and three guests, who have seen five events."""
+    """Two nodes and three clients, which have received five events."""
 
-    def __init__(self, servers: list[Server], guests: list[Guest], publisher: Publisher) -> None:
+    def __init__(
+        self, servers: list[Server], clients: list[RoomClient], publisher: Publisher
+    ) -> None:
         self.servers = servers
-        self.guests = guests
+        self.clients = clients
         self.publisher = publisher
 
-    async def until(self, seq: int) -> None:
-        await asyncio.gather(*(guest.until(seq) for guest in self.guests))
+    async def wait_for_event(self, seq: int) -> None:
+        await asyncio.gather(*(client.wait_for_event(seq) for client in self.clients))
 
-    async def see_each_other(self) -> None:
-        await asyncio.gather(*(guest.sees("ann", "bob", "cid") for guest in self.guests))
+    async def wait_for_members(self) -> None:
+        await asyncio.gather(
+            *(client.wait_for_members("ann", "bob", "cid") for client in self.clients)
+        )
 
     def check(self) -> None:
-        for guest in self.guests:
-            assert (guest.resets, guest.leaves) == (0, [])
-            assert guest.seqs == list(range(1, guest.seqs[-1] + 1))
+        for client in self.clients:
+            assert (client.resets, client.leaves) == (0, [])
+            assert client.seqs == list(range(1, client.seqs[-1] + 1))
 
 
-async def play(engine: Engine, folder: Path, stack: AsyncExitStack) -> Scene:
+async def make_scene(engine: Engine, folder: Path, stack: AsyncExitStack) -> Scene:
     servers = stack.enter_context(engine.servers(folder, 2, application=APPLICATION))
-    house = House(servers, stack)
+    site = Site(servers, stack)
     names = {"ann": servers[0], "bob": servers[1], "cid": servers[0]}
-    guests = [await house.guest(name, server) for name, server in names.items()]
+    clients = [await site.connect(name, server) for name, server in names.items()]
     publisher = Publisher(servers[0])
     stack.callback(publisher.close)
-    scene = Scene(servers, guests, publisher)
+    scene = Scene(servers, clients, publisher)
     await publisher.publish(ROOM, 5)
-    await scene.until(5)
-    await scene.see_each_other()
+    await scene.wait_for_event(5)
+    await scene.wait_for_members()
     return scene
 
 
@@ -59,10 +63,10 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def test_a_redis_that_hangs_for_long_empties_no_list_and_costs_no_event(
+async def test_a_redis_that_hangs_for_long_removes_no_member_and_loses_no_event(
     redis_server: RedisServer, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
-    scene = await play(on_redis(redis_server.url), tmp_path, stack)
+    scene = await make_scene(on_redis(redis_server.url), tmp_path, stack)
     redis_server.pause()
     began = time.monotonic()
     try:
@@ -71,26 +75,26 @@ async def test_a_redis_that_hangs_for_long_empties_no_list_and_costs_no_event(
             async def paused_long_enough() -> bool:
                 for server in scene.servers:
                     answer = await http.get(f"{server.site}/elements/")
-                    assert answer.status_code == 200, "a view that needs no Redis"
+                    assert answer.status_code == 200, "this view needs no Redis"
                 return time.monotonic() - began > PAUSE_SECONDS
 
             await await_until(paused_long_enough, "the pause is over", 3 * PAUSE_SECONDS)
     finally:
         redis_server.resume()
     await scene.publisher.publish(ROOM, 5, "tick", 5)
-    await scene.until(10)
-    await scene.see_each_other()
+    await scene.wait_for_event(10)
+    await scene.wait_for_members()
     scene.check()
 
 
-async def test_a_postgresql_that_restarts_empties_no_list_and_costs_no_event(
+async def test_a_postgresql_that_restarts_removes_no_member_and_loses_no_event(
     postgres_server: PostgresServer, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
-    scene = await play(Engine("postgres", postgres_server.url), tmp_path, stack)
+    scene = await make_scene(Engine("postgres", postgres_server.url), tmp_path, stack)
     for number in (1, 2):
         await asyncio.to_thread(postgres_server.stop)
         await asyncio.to_thread(postgres_server.start)
         await scene.publisher.publish(ROOM, 5, "tick", 5 * number)
-        await scene.until(5 * number + 5)
-    await scene.see_each_other()
+        await scene.wait_for_event(5 * number + 5)
+    await scene.wait_for_members()
     scene.check()

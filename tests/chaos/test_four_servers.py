@@ -1,4 +1,4 @@
-"""Four server processes, 200 clients, 20 topics and 10,000 events of four publishers."""
+"""Four server processes, 200 clients, 20 topics, and 10,000 events from four publishers."""
 
 import asyncio
 import json
@@ -11,13 +11,13 @@ from tests.support.following import Follower, follow
 from tests.support.server import DEADLINE
 
 SERVERS, CLIENTS, TOPICS, PUBLISHERS, EVENTS = 4, 200, 20, 4, 10_000
-OF_EACH = EVENTS // TOPICS // PUBLISHERS  # events that a publisher has for a topic
-# Some one by one and some together, each topic by all publishers.
+PER_PUBLISHER = EVENTS // TOPICS // PUBLISHERS  # events in each topic
+# Every publisher publishes to every topic, some events one by one and some together.
 PUBLISH = f"""
 import sys
 from realtime import publish, publish_many
 me = int(sys.argv[1])
-for start in range(0, {OF_EACH}, 5):
+for start in range(0, {PER_PUBLISHER}, 5):
     for topic in range({TOPICS}):
         name = f"long.t{{topic}}"
         publish(name, "tick", [me, start])
@@ -29,7 +29,7 @@ def topic_of(client: int) -> str:
     return f"long.t{client // SERVERS % TOPICS}"
 
 
-async def test_every_client_sees_every_event_once_and_in_order(
+async def test_every_client_receives_every_event_once_and_in_order(
     engine: Engine, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -55,14 +55,16 @@ async def _end(publisher: subprocess.Popen[str]) -> None:
 
 
 def _check(followers: list[Follower], expected: int) -> None:
-    """Compare what the clients saw; that no number is missing they have checked themselves."""
+    """Compare what the clients received; each has checked that no event is missing."""
     views: dict[str, list[str]] = {}
     for follower in followers:
         assert follower.resets == []
         seen = [json.dumps(event["data"]) for event in follower.events]
         assert len(seen) == len(set(seen)) == expected
-        assert seen == views.setdefault(follower.topic, seen), "two clients saw two orders"
+        assert seen == views.setdefault(follower.topic, seen), (
+            "all clients of a topic see the same order"
+        )
         for publisher in range(PUBLISHERS):
             own = [n for p, n in map(json.loads, seen) if p == publisher]
-            assert own == list(range(OF_EACH)), "one publisher's events keep their order"
+            assert own == list(range(PER_PUBLISHER)), "the events of one publisher keep their order"
     assert len(views) == TOPICS

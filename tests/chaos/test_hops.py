@@ -19,7 +19,7 @@ from realtime import publish_many
 for start in range(0, {EVENTS}, 50):
     publish_many([("public.hops", "tick", n) for n in range(start, start + 50)])
     if start >= 500:
-        sys.stdin.readline()  # the log keeps a thousand, so it does not run away
+        sys.stdin.readline()  # the log keeps a thousand events: wait for the client
 """
 
 
@@ -29,10 +29,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-async def test_client_that_changes_its_transport_all_the_time_gets_every_event_once(
+async def test_a_client_that_keeps_changing_its_transport_receives_every_event_once(
     server: Server,
 ) -> None:
-    """WebSocket, event stream, long poll, poll, again and again, over two restarts."""
+    """It cycles through WebSocket, event stream, long poll and poll, over two restarts."""
     seen: list[int] = []
     cursor = "@0"
     hop = 0
@@ -60,7 +60,7 @@ async def test_client_that_changes_its_transport_all_the_time_gets_every_event_o
             except TimeoutError:
                 raise
             except (OSError, EOFError, httpx.TransportError, websockets.WebSocketException):
-                assert restarts, "nothing but a restart breaks a connection"
+                assert restarts, "only a restart breaks a connection"
                 await restarts[-1]
     finally:
         publisher.kill()

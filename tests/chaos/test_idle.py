@@ -1,4 +1,4 @@
-"""The documented settings of each layer, left alone for minutes."""
+"""The documented settings of each layer, on a site that is idle for minutes."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from tests.support.waiting import await_until
 MINUTES = 3
 
 
-async def test_every_layer_wakes_up_after_minutes_of_idling(
+async def test_every_layer_delivers_after_minutes_without_messages(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -39,11 +39,13 @@ async def test_every_layer_wakes_up_after_minutes_of_idling(
             await follower.until(5)
             sites.append((server, follower, publisher))
         end = time.monotonic() + MINUTES * 60
-        await await_until(lambda: time.monotonic() >= end, "it has idled", MINUTES * 60 + 30)
+        await await_until(
+            lambda: time.monotonic() >= end, "the idle time is over", MINUTES * 60 + 30
+        )
         for server, follower, publisher in sites:
             await publisher.publish(TOPIC, 20)
             await follower.until(25)
             assert follower.resets == []
-            said = await asyncio.to_thread(server.log.read_text)
-            assert "Traceback" not in said
-            assert "layer fails" not in said
+            log = await asyncio.to_thread(server.log.read_text)
+            assert "Traceback" not in log
+            assert "layer fails" not in log

@@ -12,7 +12,7 @@ from tests.support.following import follow
 from tests.support.server import Publisher
 from tests.test_outbox import BETWEEN_APPEND_AND_WAKE_UP, BETWEEN_COMMIT_AND_APPEND, KILLED
 
-TOPIC = "public.news"  # what KILLED publishes to
+TOPIC = "public.news"  # the topic of KILLED
 
 
 @pytest.mark.parametrize(

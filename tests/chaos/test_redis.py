@@ -1,6 +1,7 @@
-"""The promise on a Redis store, end to end: what happens to Redis while clients follow.
+"""The promise on a Redis store, end to end: faults of Redis while clients follow.
 
-Each fault ends in a contiguous view, which `Follower` checks frame by frame, or in one reset.
+After each fault the clients miss no event, which `Follower` checks frame by frame, or are reset
+once.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from tests.support.redis import TOPIC, RedisCluster, RedisServer, redis_settings
 from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until
 
-PAUSE_SECONDS = 30.0  # that Redis hangs, at least
+PAUSE_SECONDS = 30.0  # for which Redis hangs, at least
 
 
 @pytest.fixture
 def servers(tmp_path: Path, redis_server: RedisServer) -> Iterator[list[Server]]:
-    """Two servers, which wait long enough not to take a busy machine for a fault."""
+    """Two servers, with a timeout that is long enough for a busy machine."""
     settings = redis_settings(redis_server.url, timeout=5.0)
     with ExitStack() as stack:
         yield [stack.enter_context(Server(tmp_path, settings=settings)) for _ in range(2)]
@@ -31,7 +32,7 @@ def servers(tmp_path: Path, redis_server: RedisServer) -> Iterator[list[Server]]
 
 @pytest.fixture
 async def scene(servers: list[Server]) -> AsyncIterator[tuple[list[Follower], Publisher]]:
-    """Two clients on each server, and a process that publishes."""
+    """Two clients on each server, which have received five events, and a publisher."""
     async with AsyncExitStack() as stack:
         followers = [
             await stack.enter_async_context(follow(server, TOPIC)) for server in servers * 2
@@ -54,7 +55,7 @@ async def all_reset(followers: list[Follower]) -> None:
     await asyncio.gather(*(follower.until_reset() for follower in followers))
 
 
-async def test_redis_that_was_killed_without_persistence_resets_every_client_once(
+async def test_a_redis_that_was_killed_without_persistence_resets_every_client_once(
     redis_server: RedisServer, scene: Scene
 ) -> None:
     followers, publisher = scene
@@ -67,7 +68,7 @@ async def test_redis_that_was_killed_without_persistence_resets_every_client_onc
         assert [event["seq"] for event in follower.events] == [*range(1, 6), *range(1, 21)]
 
 
-async def test_redis_that_came_back_with_an_older_dump_resets_every_client_once(
+async def test_a_redis_that_came_back_with_an_older_dump_resets_every_client_once(
     redis_server: RedisServer, scene: Scene, servers: list[Server]
 ) -> None:
     followers, publisher = scene
@@ -87,7 +88,7 @@ async def test_redis_that_came_back_with_an_older_dump_resets_every_client_once(
         assert (await late.subscribe(TOPIC, since=lost))["recovered"] is False
 
 
-async def test_redis_that_was_stopped_and_started_with_its_log_costs_no_event(
+async def test_a_redis_that_was_restarted_with_its_data_loses_no_event(
     redis_path: Path, tmp_path: Path
 ) -> None:
     persistent = RedisServer(redis_path, tmp_path / "kept", appendonly="yes", appendfsync="always")
@@ -106,31 +107,31 @@ async def test_redis_that_was_stopped_and_started_with_its_log_costs_no_event(
             assert follower.resets == []
 
 
-async def test_redis_that_hangs_keeps_no_other_view_waiting_and_costs_no_event(
+async def test_a_redis_that_hangs_blocks_no_other_view_and_loses_no_event(
     redis_server: RedisServer, scene: Scene, servers: list[Server]
 ) -> None:
     followers, publisher = scene
     async with http_client() as http:
         redis_server.pause()
         try:
-            # Views that need Redis, while others are asked that do not.
+            # These views need Redis; the ones below do not.
             stuck = [
                 asyncio.create_task(http.get(f"{server.site}/publish/{kind}/"))
                 for server in servers
                 for kind in ("sync", "async", "atomic")
             ]
             end = time.monotonic() + PAUSE_SECONDS
-            while time.monotonic() < end or not all(map(saw_it_hang, servers)):
+            while time.monotonic() < end or not all(map(has_noticed, servers)):
                 for server in servers:
                     assert (await http.get(f"{server.site}/seen/")).text == "none"
                     assert (await http.get(f"{server.site}/sign-in/ada/")).status_code == 200
             statuses = [answer.status_code for answer in await asyncio.gather(*stuck)]
         finally:
             redis_server.resume()
-    # Without a transaction they were told; within one the event waits in the outbox.
+    # Without a transaction the view fails; with one the event waits in the outbox.
     assert statuses == [500, 500, 200] * 2
     async with connect(servers[0]) as client:
-        # What was sent to a Redis that hung may have been appended all the same, then in its order.
+        # Redis can have appended the events that were sent while it hung, in their order.
         await await_until(lambda: _count(followers[0], "atomic") >= 2, "the outbox is empty", 30)
         head = (await client.subscribe(TOPIC))["cursor"]
     await publisher.publish(TOPIC, 20)
@@ -148,7 +149,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
         process.communicate()
 
 
-def saw_it_hang(server: Server) -> bool:
+def has_noticed(server: Server) -> bool:
     return "heads could not be checked" in server.log.read_text()
 
 
@@ -156,7 +157,7 @@ def _count(follower: Follower, name: str) -> int:
     return sum(event["event"] == name for event in follower.events)
 
 
-async def test_cut_connections_cost_no_event(redis_server: RedisServer, scene: Scene) -> None:
+async def test_cut_connections_lose_no_event(redis_server: RedisServer, scene: Scene) -> None:
     followers, publisher = scene
     for number in range(1, 4):
         for kind in ("pubsub", "normal"):
@@ -167,7 +168,7 @@ async def test_cut_connections_cost_no_event(redis_server: RedisServer, scene: S
         assert follower.resets == []
 
 
-async def test_a_server_that_is_killed_among_publishers_costs_nobody_an_event(
+async def test_a_server_that_is_killed_while_others_publish_loses_no_event(
     scene: Scene, servers: list[Server]
 ) -> None:
     followers, _ = scene
@@ -197,7 +198,7 @@ async def test_a_server_that_is_killed_among_publishers_costs_nobody_an_event(
         assert follower.resets == []
 
 
-async def test_clients_follow_topics_of_a_cluster_which_resets_those_of_a_node_that_forgot(
+async def test_a_cluster_node_that_lost_its_data_resets_only_the_clients_of_its_topics(
     redis_cluster: RedisCluster, tmp_path: Path
 ) -> None:
     settings = redis_settings(
@@ -218,16 +219,16 @@ async def test_clients_follow_topics_of_a_cluster_which_resets_those_of_a_node_t
 
             await publish_to_all(dict.fromkeys(topics, 5))
             node = redis_cluster.nodes[2]
-            forgotten = {key.rsplit(":", 1)[1] for key in node.client.keys("*:meta:public.*")}
-            assert 0 < len(forgotten) < len(topics)
+            lost_topics = {key.rsplit(":", 1)[1] for key in node.client.keys("*:meta:public.*")}
+            assert 0 < len(lost_topics) < len(topics)
             await asyncio.to_thread(redis_cluster.restart, node)
             for follower in followers:
-                if follower.topic in forgotten:
+                if follower.topic in lost_topics:
                     await follower.until_reset()
-            await await_until(lambda: _can_publish(publisher), "the publisher found the node", 30)
-            await publish_to_all({topic: 5 if topic in forgotten else 10 for topic in topics})
+            await await_until(lambda: _can_publish(publisher), "the publisher reaches the node", 30)
+            await publish_to_all({topic: 5 if topic in lost_topics else 10 for topic in topics})
             for follower in followers:
-                expected = ["restarted"] if follower.topic in forgotten else []
+                expected = ["restarted"] if follower.topic in lost_topics else []
                 assert follower.resets == expected, follower.topic
 
 

@@ -1,4 +1,4 @@
-"""The test project for pages of another origin."""
+"""The test project with allowed pages of another origin."""
 
 from django.conf import settings
 

@@ -1,4 +1,4 @@
-"""The test project with less patience and a host of its own, for tests that would wait for long."""
+"""The test project with short timeouts and a host of its own."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from django.conf import settings
 settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
 settings.ALLOWED_HOSTS = ["127.0.0.1", "shop.example"]
 
-from realtime.hub import member_writer  # noqa: E402 - what is set below is read once
-from realtime.writers import asgi  # noqa: E402 - what is set above is read once
+from realtime.hub import member_writer  # noqa: E402 - after the settings
+from realtime.writers import asgi  # noqa: E402 - after the settings
 from tests.asgi import application as project  # noqa: E402
 
 logging.getLogger("realtime").addHandler(logging.StreamHandler())
@@ -24,7 +24,7 @@ asgi.CLOSE_SECONDS = 1.0
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Serve the project, and under ``/state`` what the hub holds just now."""
+    """Serve the project, and the current state of the hub under ``/state``."""
     if scope.get("path") != "/state":
         await project(scope, receive, send)
         return

@@ -1,4 +1,4 @@
-"""The test project with a function of its own that says who a client is."""
+"""The test project with its own ``AUTHENTICATE`` function."""
 
 import time
 from typing import Any
@@ -13,16 +13,16 @@ __all__ = ["application", "authenticate"]
 
 settings.REALTIME = {"AUTHENTICATE": f"{__name__}.authenticate"}
 
-ENDS = 3.0  # seconds
+LIFETIME = 3.0  # seconds
 
 
 def authenticate(scope: Any, token: str | None) -> Any:
-    """Take tokens that say what to do."""
+    """Do what the token says."""
     from django.contrib.auth.models import User
 
     match token:
         case "ends":
-            return Identity(User.objects.get(username="ada"), expires=time.time() + ENDS)
+            return Identity(User.objects.get(username="ada"), expires=time.time() + LIFETIME)
         case "own":
             user = User.objects.get(username="ada")
             return Identity(user, topics=[f"user.{user.pk}"])

@@ -1,4 +1,4 @@
-"""The HTTP transports on a hub of virtual time, without a server."""
+"""The HTTP transports on a hub with virtual time, without a server."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from tests.hub.support import Scene
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    """At the end nothing may be left: no connection, no follower, no task."""
+    """Requests to the transports; afterwards no connection, follower or task may be left."""
     scene = Scene()
     monkeypatch.setattr("realtime.consumers.sse.get_hub", lambda: scene.hub)
     monkeypatch.setattr("realtime.consumers.poll.get_hub", lambda: scene.hub)

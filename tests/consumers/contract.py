@@ -1,7 +1,7 @@
-"""The story that every transport tells alike: a client follows, is cut, resumes, publishes, calls.
+"""The contract of every transport: a client follows, is cut off, resumes, publishes and calls.
 
-A test module gives the fixture ``transport``, one of ``TRANSPORTS``, ``server``, ``publisher`` and
-``ada``, the headers of a user.
+A test module provides the fixtures ``transport`` (one of ``TRANSPORTS``), ``server``, ``publisher``
+and ``ada`` (the headers of a user).
 """
 
 import asyncio
@@ -30,10 +30,10 @@ class Follower(ABC):
     """A client that follows one topic.
 
     Attributes:
-        name: of the transport.
-        cursor: from where it would resume.
-        was_reset: it was told that it has lost its place.
-        members: the names of those who are on the topic, by their ids.
+        name: the transport's.
+        cursor: where it would resume.
+        was_reset: whether it was reset.
+        members: the names of the topic's members, by id.
     """
 
     name: ClassVar[str]
@@ -49,10 +49,10 @@ class Follower(ABC):
     def follow(
         cls, site: str, topic: str, since: str | None = None, headers: Mapping[str, str] = {}
     ) -> contextlib.AbstractAsyncContextManager["Follower"]:
-        """Follow a topic from a place; without one from now on.
+        """Follow a topic from a cursor; without one from now on.
 
         Raises:
-            Refused: it may not.
+            Refused: the topic is forbidden.
         """
 
     @abstractmethod
@@ -64,10 +64,10 @@ class Follower(ABC):
 
     @abstractmethod
     async def cut(self) -> None:
-        """Break the connection as a network does, without a word."""
+        """Break the connection without closing it, as a network does."""
 
     def take(self, frame: dict[str, Any]) -> bool:
-        """Note what a frame says; tell whether it is an event."""
+        """Record the content of a frame; return whether it is an event."""
         if frame["type"] == "reset" or frame.get("recovered") is False:
             self.was_reset = True
         if frame["type"] == "members":
@@ -83,10 +83,10 @@ class Follower(ABC):
 
     @abstractmethod
     async def listen(self) -> None:
-        """Take what comes next, whatever it is."""
+        """Receive the next frame or answer."""
 
     async def wait_for_members(self, *names: str) -> None:
-        """Listen until these are on the topic, and nobody else."""
+        """Listen until exactly these are members of the topic."""
         async with asyncio.timeout(DEADLINE):
             while sorted(self.members.values()) != sorted(names):
                 await self.listen()
@@ -95,10 +95,10 @@ class Follower(ABC):
     async def command(
         cls, site: str, headers: Mapping[str, str] = {}, **command: Any
     ) -> dict[str, Any]:
-        """Publish or call.
+        """Run a command and return its answer.
 
         Raises:
-            Refused: it may not.
+            Refused: the command is refused.
         """
         async with http_client() as client:
             return await post_command(client, site, headers, **command)
@@ -151,7 +151,7 @@ class WebSocketFollower(Follower):
 
 
 class _Site(Server):
-    """What ``connect()`` needs to know of a server, or of a proxy before one."""
+    """A server, or a proxy in front of one, for ``connect()``."""
 
     def __init__(self, site: str) -> None:
         self.port = int(site.rpartition(":")[2])
@@ -238,7 +238,7 @@ class PollFollower(Follower):
         return event
 
     async def cut(self) -> None:
-        """Let the server answer into a connection that is gone."""
+        """Send a poll and close the connection before the answer."""
         url = httpx.URL(f"{self.site}/realtime/poll").copy_merge_params(
             {"topic": self.topic, "since": self.cursor or "", "wait": str(self.wait)}
         )
@@ -259,9 +259,9 @@ TRANSPORTS: list[type[Follower]] = [WebSocketFollower, SseFollower, LongPollFoll
 
 
 class TransportContract:
-    """What a client is promised, whichever way it comes."""
+    """What every transport promises a client."""
 
-    async def test_client_is_cut_in_the_middle_and_resumes_whole(
+    async def test_a_client_that_is_cut_off_resumes_without_a_gap(
         self, transport: type[Follower], server: Server, publisher: Publisher
     ) -> None:
         topic = f"public.{transport.__name__}"
@@ -279,7 +279,7 @@ class TransportContract:
             assert not follower.was_reset
         assert seen == list(range(15))
 
-    async def test_event_that_was_never_told_is_no_event_of_the_past(
+    async def test_a_new_follower_receives_no_past_events(
         self, transport: type[Follower], server: Server, publisher: Publisher
     ) -> None:
         topic = f"public.new-{transport.__name__}"
@@ -288,7 +288,7 @@ class TransportContract:
             await publisher.publish(topic, 1, "tick", 3)
             assert (await follower.event())["data"] == 3
 
-    async def test_trimmed_log_is_one_reset_and_goes_on(
+    async def test_a_trimmed_log_resets_once_and_goes_on(
         self, transport: type[Follower], server: Server, publisher: Publisher
     ) -> None:
         topic = f"tiny.{transport.__name__}"
@@ -304,12 +304,12 @@ class TransportContract:
             assert follower.was_reset
             cursor = follower.cursor
         async with transport.follow(server.site, topic, cursor) as follower:
-            assert not follower.was_reset, "once is enough"
+            assert not follower.was_reset, "it is reset only once"
             await publisher.publish(topic, 1, "after")
             event = await follower.event()
             assert (event["event"], event["seq"]) == ("after", 32)
 
-    async def test_topic_that_is_refused_and_one_that_is_none_look_the_same(
+    async def test_a_forbidden_topic_and_an_unknown_one_look_the_same(
         self, transport: type[Follower], server: Server, ada: dict[str, str]
     ) -> None:
         bodies = []
@@ -320,7 +320,7 @@ class TransportContract:
             bodies.append({**refused.value.body, "id": 0})
         assert bodies == [bodies[0]] * 3
 
-    async def test_client_publishes_and_calls_under_its_own_user(
+    async def test_a_client_publishes_and_calls_as_its_own_user(
         self, transport: type[Follower], server: Server, ada: dict[str, str]
     ) -> None:
         topic = "orders.42"

@@ -1,4 +1,4 @@
-"""One HTTP request to an ASGI application, as a server would make it, and what comes back."""
+"""HTTP requests to the ASGI applications of the transports, without a server."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ HOST = {"Host": "testserver"}
 def scope_of(
     url: str, method: str = "GET", headers: Mapping[str, str] = {}, client: str = "10.0.0.1"
 ) -> dict[str, Any]:
-    """Return the scope of a request."""
+    """Return the ASGI scope of a request."""
     path, _, query = url.partition("?")
     return {
         "type": "http",
@@ -34,11 +34,14 @@ def scope_of(
 
 
 class Exchange:
-    """A request that runs in a task of its own.
+    """A request that runs in its own task, and its answer.
 
     Attributes:
-        gate: closed, the server's ``send`` waits, as for a client that does not read.
-        failing: ``send`` raises, as on a connection that is gone.
+        sent: the ASGI messages of the answer so far.
+        gate: while it is cleared, ``send`` waits, as for a client that does not read.
+        failing: whether ``send`` raises, as on a broken connection.
+        inbox: the ASGI messages that ``receive`` returns.
+        task: runs the application.
     """
 
     def __init__(self, application: Any, scope: dict[str, Any], *parts: bytes) -> None:
@@ -105,7 +108,7 @@ class Web:
         self.exchanges: list[Exchange] = []
 
     def open(self, url: str, method: str = "GET", headers: Mapping[str, str] = {}) -> Exchange:
-        """Begin a request and let it come as far as it comes without waiting for time."""
+        """Start a request and run it as far as it goes without waiting."""
 
         async def begin() -> Exchange:
             application = APPLICATIONS[url.partition("?")[0]]
@@ -117,7 +120,7 @@ class Web:
         return exchange
 
     def get(self, url: str, headers: Mapping[str, str] = {}, method: str = "GET") -> Exchange:
-        """Make a request that is answered at once."""
+        """Make a request and wait until it is answered."""
         exchange = self.open(url, method, headers)
         self.scene.run(asyncio.wait_for(exchange.task, 60))
         assert exchange.ended
@@ -135,7 +138,7 @@ class Web:
             for exchange in self.exchanges:
                 self.leave(exchange)
             self.scene.advance(0.1)
-            assert not [e for e in self.exchanges if not e.task.done()], "a request goes on"
+            assert not [e for e in self.exchanges if not e.task.done()], "a request still runs"
             assert not self.scene.hub.connections
             followers = {name: live.followers for name, live in self.scene.hub.topics.items()}
             assert not any(followers.values()), followers

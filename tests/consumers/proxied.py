@@ -1,4 +1,4 @@
-"""The test project behind a proxy of its own machine, with rates that a test can use up."""
+"""The test project behind a local proxy, with low rate limits."""
 
 from django.conf import settings
 

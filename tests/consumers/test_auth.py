@@ -1,6 +1,6 @@
-"""The `auth` frame: what is asked before it is answered, and what cannot stop it.
+"""The `auth` frame: the permission checks before its answer, and commands at the same time.
 
-The consumer and the hub are real, the socket is not; what authorisers wait for is the test's.
+The consumer and the hub are real, the socket is not; tests control how long permission checks take.
 """
 
 import asyncio
@@ -22,39 +22,39 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.django_db
 
 ADA, BO = User(pk=1, username="ada"), User(pk=2, username="bo")
-TOPICS = 40  # all wait until each was asked, so that asking one by one would never end
+TOPICS = 40  # all checks wait for each other, so checking one by one would never end
 
 Connect = Callable[..., RealtimeClient]
 
 
 async def authenticate(scope: Any, token: str | None) -> Any:
-    """Take the user's name, and the topics that it is for."""
+    """Read a token: a user's name, and optionally its topics."""
     name, _, topics = (token or "").partition(" ")
     user = {"ada": ADA, "bo": BO}.get(name)
     return Identity(user, topics.split(",") if topics else None)
 
 
 class Gate:
-    """What authorisers wait at, on the hub's loop, until the test opens it."""
+    """Permission checks wait here, on the hub's loop, until the test opens it."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.waiting = 0
         self._open = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def wait(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.asked += 1
+        self.waiting += 1
         await self._open.wait()
 
     def open(self) -> None:
-        wait_until(lambda: self.asked, "somebody waits at the gate")
+        wait_until(lambda: self.waiting, "a check waits at the gate")
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._open.set)
 
 
 class Gates:
-    """The gates of a test, by the user's name and what is asked: a topic's key, or `info`."""
+    """The gates of a test, by the user's name and a topic's key or `info`."""
 
     def __init__(self) -> None:
         self.by_name: dict[tuple[str, Any], Gate] = {}
@@ -69,7 +69,7 @@ class Gates:
 
 @pytest.fixture
 def gates(settings: Any) -> Iterator[Gates]:
-    """Topics whose even keys Bo may follow, and all of which are Ada's."""
+    """Topics that Ada may follow; Bo may follow those with even keys."""
     settings.REALTIME = {"AUTHENTICATE": f"{__name__}.authenticate"}
     gates = Gates()
     with isolated():
@@ -94,7 +94,7 @@ def gates(settings: Any) -> Iterator[Gates]:
 
 
 def frames_until(client: RealtimeClient, type: str, id: int | None = None) -> list[dict[str, Any]]:
-    """Return the frames in their order, up to and with the one that is waited for."""
+    """Return the next frames, up to one with this type and id."""
     frames = [client.receive_frame()]
     while frames[-1]["type"] != type or frames[-1].get("id") != id:
         frames.append(client.receive_frame())
@@ -102,7 +102,7 @@ def frames_until(client: RealtimeClient, type: str, id: int | None = None) -> li
 
 
 def ping(client: RealtimeClient) -> list[dict[str, Any]]:
-    """Return what has come until now."""
+    """Return the frames that have arrived so far."""
     client.send_frame({"type": "ping", "id": 99})
     return frames_until(client, "pong", 99)[:-1]
 
@@ -111,14 +111,14 @@ def kinds(frames: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
     return [(frame["type"], frame.get("topic")) for frame in frames]
 
 
-def test_topics_are_asked_at_once(gates: Gates, realtime_connect: Connect) -> None:
+def test_topics_are_checked_concurrently(gates: Gates, realtime_connect: Connect) -> None:
     client = realtime_connect(ADA)
     gate = gates.by_name[("bo", 1)] = Gate()
     for pk in range(1, TOPICS + 1):
         gates.by_name[("bo", pk)] = gate
         client.subscribe(f"gated.{pk}")
     client.send_frame({"type": "auth", "id": 1, "token": "bo"})
-    wait_until(lambda: gate.asked == TOPICS, "all of them are asked while none has answered")
+    wait_until(lambda: gate.waiting == TOPICS, "all checks run while none has finished")
     assert ping(client) == []
     gate.open()
     answers = kinds([client.receive_frame() for _ in range(2 + TOPICS // 2)])
@@ -126,44 +126,42 @@ def test_topics_are_asked_at_once(gates: Gates, realtime_connect: Connect) -> No
     assert set(answers[2:]) == {("unsubscribed", f"gated.{pk}") for pk in range(1, TOPICS, 2)}
 
 
-def test_nothing_that_is_forbidden_comes_behind_the_answer(
-    gates: Gates, realtime_connect: Connect
-) -> None:
+def test_no_forbidden_event_follows_the_answer(gates: Gates, realtime_connect: Connect) -> None:
     client = realtime_connect(ADA)
     gate = gates.add("bo", 2)
     for pk in (1, 2):
         client.subscribe(f"gated.{pk}")
     client.send_frame({"type": "auth", "id": 1, "token": "bo"})
-    wait_until(lambda: gate.asked, "the last of them is asked")
-    publish("gated.1", "told")
-    assert kinds(ping(client)) == [("event", "gated.1")], "it still is who it was"
+    wait_until(lambda: gate.waiting, "the last check runs")
+    publish("gated.1", "changed")
+    assert kinds(ping(client)) == [("event", "gated.1")], "it still has its old identity"
     gate.open()
     assert kinds(frames_until(client, "ok", 1)) == [("ok", None)]
-    publish("gated.1", "told")
-    publish("gated.2", "told")
+    publish("gated.1", "changed")
+    publish("gated.2", "changed")
     expected = [("welcome", None), ("unsubscribed", "gated.1"), ("event", "gated.2")]
     assert kinds(ping(client)) == expected
 
 
-def test_subscribe_that_ends_while_topics_are_asked_is_asked_about_too(
+def test_a_subscribe_that_ends_during_the_checks_is_checked_too(
     gates: Gates, realtime_connect: Connect
 ) -> None:
     client = realtime_connect(ADA)
     client.subscribe("gated.2")
-    subscribing, asking = gates.add("ada", 3), gates.add("bo", 2)
+    subscribing, checking = gates.add("ada", 3), gates.add("bo", 2)
     client.send_frame({"type": "subscribe", "id": 1, "topic": "gated.3"})
     client.send_frame({"type": "auth", "id": 2, "token": "bo"})
-    wait_until(lambda: asking.asked, "the other topic is asked")
+    wait_until(lambda: checking.waiting, "the other topic is checked")
     subscribing.open()
     assert kinds(frames_until(client, "subscribed", 1)) == [("subscribed", "gated.3")]
-    asking.open()
+    checking.open()
     expected = [("ok", None), ("welcome", None), ("unsubscribed", "gated.3")]
     assert kinds([client.receive_frame() for _ in expected]) == expected
-    publish("gated.3", "told")
+    publish("gated.3", "changed")
     assert ping(client) == []
 
 
-def test_topic_that_is_left_while_it_is_asked_is_not_taken_away_again(
+def test_a_topic_that_is_unsubscribed_during_the_checks_is_not_withdrawn_later(
     gates: Gates, realtime_connect: Connect
 ) -> None:
     client = realtime_connect(ADA)
@@ -186,11 +184,11 @@ def test_topic_that_is_left_while_it_is_asked_is_not_taken_away_again(
     ]
 
 
-def test_presence_that_fails_takes_no_withdrawal_back(
+def test_a_failing_presence_does_not_undo_a_withdrawal(
     gates: Gates, realtime_connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(self: Hub, topic: Topic) -> None:
-        raise StoreUnavailable("the test", "it is away")
+        raise StoreUnavailable("the test", "it is down")
 
     client = realtime_connect(ADA)
     for topic in ("hall.2", "gated.1"):
@@ -204,11 +202,13 @@ def test_presence_that_fails_takes_no_withdrawal_back(
         ("welcome", None),
         ("unsubscribed", "gated.1"),
         ("closing", None),
-    ], "one answer, and an end after which the client comes back"
+    ], "one answer, and a close after which the client reconnects"
     assert frames[-1]["reason"] == "failed"
 
 
-def test_member_becomes_who_the_token_says(gates: Gates, realtime_connect: Connect) -> None:
+def test_the_member_changes_to_the_user_of_the_token(
+    gates: Gates, realtime_connect: Connect
+) -> None:
     client, other = realtime_connect(ADA), realtime_connect(BO)
     client.subscribe("hall.2")
     client.receive_frame("members")
@@ -219,13 +219,13 @@ def test_member_becomes_who_the_token_says(gates: Gates, realtime_connect: Conne
     assert other.members("hall.2") == []
 
 
-def test_member_of_a_subscribe_under_way_is_who_the_token_says(
+def test_the_member_of_a_pending_subscribe_is_the_user_of_the_token(
     gates: Gates, realtime_connect: Connect
 ) -> None:
     client, other = realtime_connect(ADA), realtime_connect(BO)
     gate = gates.add("ada", "info")
     client.send_frame({"type": "subscribe", "id": 1, "topic": "hall.2"})
-    wait_until(lambda: gate.asked, "it is about to be a member")
+    wait_until(lambda: gate.waiting, "it is about to become a member")
     client.send_frame({"type": "auth", "id": 2, "token": "bo"})
     assert kinds(frames_until(client, "welcome")) == [("ok", None), ("welcome", None)]
     gate.open()
@@ -236,14 +236,14 @@ def test_member_of_a_subscribe_under_way_is_who_the_token_says(
     assert other.members("hall.2") == []
 
 
-def test_end_of_the_old_token_counts_no_more_when_the_new_one_is_good(
+def test_the_expiry_of_the_old_token_is_cancelled_when_the_new_one_is_valid(
     gates: Gates, realtime_connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running: list[Any] = []
     lock = threading.Lock()
 
     class Expiry:
-        def __init__(self, identity: Identity, ended: Callable[[], None]) -> None:
+        def __init__(self, identity: Identity, expired: Callable[[], None]) -> None:
             self.user = identity.user
             with lock:
                 running.append(self)
@@ -259,7 +259,7 @@ def test_end_of_the_old_token_counts_no_more_when_the_new_one_is_good(
     assert [one.user for one in running if one.user] == [ADA]
     gate = gates.add("bo", 2)
     client.send_frame({"type": "auth", "id": 1, "token": "bo"})
-    wait_until(lambda: gate.asked, "the topic is asked")
+    wait_until(lambda: gate.waiting, "the topic is checked")
     assert [one.user for one in running] == [BO]
     gate.open()
     frames_until(client, "welcome")

@@ -1,4 +1,4 @@
-"""A project's own function that says who a client is: how its tokens end, and how it fails."""
+"""A project's own ``AUTHENTICATE`` function: expiring tokens, failures and denials."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,21 +23,21 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_connection_ends_with_its_token(server: Server) -> None:
+async def test_a_connection_closes_when_its_token_expires(server: Server) -> None:
     async with connect(server, additional_headers=bearer("ends")) as client:
         code, frames = await closed(client)
     assert code == 4401
     assert frames[-1] == {"type": "closing", "reason": "signed_out"}
 
 
-async def test_stream_ends_with_its_token(server: Server) -> None:
+async def test_a_stream_closes_when_its_token_expires(server: Server) -> None:
     async with open_stream(server.site, "orders.1", bearer("ends")) as stream:
         while (frame := await stream.receive())["type"] != "closing":
             pass
         assert frame == {"type": "closing", "reason": "signed_out"}
 
 
-async def test_welcome_offers_what_the_token_is_for(server: Server) -> None:
+async def test_the_welcome_lists_only_topics_of_the_token(server: Server) -> None:
     async with connect(server, additional_headers=bearer("own")) as client:
         assert client.welcome["topics"] == [f"user.{client.welcome['user']}"]
         own = client.welcome["topics"][0]
@@ -52,7 +52,7 @@ async def test_welcome_offers_what_the_token_is_for(server: Server) -> None:
     ("token", "code", "close_code"),
     [("broken", "unavailable", 4500), ("denied", "unauthorized", 4401)],
 )
-async def test_failure_and_denial_are_said_before_the_close(
+async def test_failures_and_denials_are_sent_before_the_close(
     server: Server, token: str, code: str, close_code: int
 ) -> None:
     async with websockets.connect(server.url, additional_headers=bearer(token)) as socket:
@@ -64,11 +64,11 @@ async def test_failure_and_denial_are_said_before_the_close(
     ]
     async with connect(server, additional_headers=server.sign_in("ada")) as client:
         assert (await client.ask(type="auth", token=token))["code"] == code
-        await client.subscribe("orders.1")  # it still is who it was
+        await client.subscribe("orders.1")  # it still has its old identity
 
 
 @pytest.mark.parametrize(("token", "status"), [("broken", 503), ("denied", 401)])
-async def test_failure_and_denial_are_answers_over_http(
+async def test_failures_and_denials_are_answered_over_http(
     server: Server, token: str, status: int
 ) -> None:
     headers, topic = bearer(token), "public.a"

@@ -1,4 +1,4 @@
-"""Every transport tells the same story, on a real Daphne; and a client may change between them."""
+"""The contract of the transports, on a real Daphne."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Pages of another origin that is allowed: they may read the answers, and no others."""
+"""CORS: pages of an allowed origin can read the answers, other pages cannot."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ def cors(response: httpx.Response) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", ["poll?topic=public.news", "poll?topic=private.1", "poll"])
-def test_allowed_page_reads_answers_and_refusals(client: httpx.Client, path: str) -> None:
+def test_an_allowed_page_reads_answers_and_refusals(client: httpx.Client, path: str) -> None:
     assert cors(client.get(path, headers={"Origin": ALLOWED})) == {
         "allow-origin": ALLOWED,
         "allow-credentials": "true",
@@ -38,14 +38,14 @@ def test_allowed_page_reads_answers_and_refusals(client: httpx.Client, path: str
     }
 
 
-def test_allowed_page_reads_a_stream(client: httpx.Client) -> None:
+def test_an_allowed_page_reads_a_stream(client: httpx.Client) -> None:
     with client.stream("GET", "sse?topic=public.news", headers={"Origin": ALLOWED}) as stream:
         assert stream.status_code == 200
         assert cors(stream)["allow-origin"] == ALLOWED
 
 
 @pytest.mark.parametrize("path", ["sse", "poll", "send"])
-def test_browser_is_told_what_an_allowed_page_may_send(client: httpx.Client, path: str) -> None:
+def test_a_preflight_answers_what_an_allowed_page_may_send(client: httpx.Client, path: str) -> None:
     headers = {"Origin": ALLOWED, "Access-Control-Request-Method": "POST"}
     response = client.options(path, headers=headers)
     assert response.status_code == 204
@@ -54,7 +54,7 @@ def test_browser_is_told_what_an_allowed_page_may_send(client: httpx.Client, pat
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example.com"])
-def test_other_pages_are_told_nothing(client: httpx.Client, origin: str) -> None:
+def test_other_pages_get_no_cors_headers(client: httpx.Client, origin: str) -> None:
     for path in ("poll?topic=public.news", "sse?topic=public.news"):
         response = client.get(path, headers={"Origin": origin})
         assert (response.status_code, cors(response)) == (403, {})
@@ -63,6 +63,6 @@ def test_other_pages_are_told_nothing(client: httpx.Client, origin: str) -> None
     assert (response.status_code, cors(response)) == (405, {})
 
 
-def test_who_is_no_page_gets_no_such_headers(client: httpx.Client) -> None:
+def test_a_client_without_an_origin_gets_no_cors_headers(client: httpx.Client) -> None:
     assert cors(client.get("poll?topic=public.news")) == {}
     assert client.options("send").status_code == 405

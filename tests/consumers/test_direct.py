@@ -1,4 +1,4 @@
-"""Which way events take on real servers, and that a client sees no difference."""
+"""How events are written on real servers, with the same result for a client."""
 
 import asyncio
 import datetime
@@ -63,7 +63,7 @@ async def state(server: Server) -> dict[str, Any]:
 async def writes_of(
     server: Server, topic: str, *clients: Client | Stream, count: int = EVENTS
 ) -> dict[str, int]:
-    """Publish events one after the other; return how often each way was taken for them."""
+    """Publish events one by one; return how many writes of each kind they caused."""
     async with publishing(server) as publisher:
         before = (await state(server))["writes"]
         for number in range(count):
@@ -72,13 +72,13 @@ async def writes_of(
                 (event,) = await client.events(1)
                 assert event["data"] == number
         after = (await state(server))["writes"]
-    return {way: after[way] - before[way] for way in after}
+    return {kind: after[kind] - before[kind] for kind in after}
 
 
-# The ways
+# The kinds of writes
 
 
-async def test_websockets_on_daphne_get_their_events_directly(daphne: Server) -> None:
+async def test_websockets_on_daphne_are_written_directly(daphne: Server) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect(daphne)) for _ in range(4)]
         for client in clients:
@@ -89,7 +89,7 @@ async def test_websockets_on_daphne_get_their_events_directly(daphne: Server) ->
 
 @pytest.mark.parametrize("topics", ["public.one", ["public.one", "public.two"]])
 @pytest.mark.parametrize("ids", [None, "0"])
-async def test_event_streams_on_daphne_get_their_events_directly(
+async def test_event_streams_on_daphne_are_written_directly(
     daphne: Server, topics: str | list[str], ids: str | None
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -109,7 +109,7 @@ async def chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         yield data
 
 
-async def test_event_stream_over_http_1_0_takes_the_portable_way(daphne: Server) -> None:
+async def test_an_event_stream_over_http_1_0_uses_portable_writes(daphne: Server) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", daphne.port)
     try:
         writer.write(b"GET /realtime/sse?topic=public.old HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
@@ -123,7 +123,7 @@ async def test_event_stream_over_http_1_0_takes_the_portable_way(daphne: Server)
     assert writes == {"direct": 0, "buffered": 0, "portable": EVENTS}
 
 
-async def test_uvicorn_takes_the_portable_way(uvicorn: Server) -> None:
+async def test_uvicorn_uses_portable_writes(uvicorn: Server) -> None:
     async with connect(uvicorn) as client, open_stream(uvicorn.site, "public.a") as stream:
         await client.subscribe("public.a")
         await stream.receive()
@@ -134,7 +134,7 @@ async def test_uvicorn_takes_the_portable_way(uvicorn: Server) -> None:
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a certificate that signs itself, for 127.0.0.1; return it and its key."""
+    """Write a self-signed certificate for 127.0.0.1; return its path and that of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -153,7 +153,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-async def test_daphne_with_tls_takes_the_portable_way(tmp_path: Path) -> None:
+async def test_daphne_with_tls_uses_portable_writes(tmp_path: Path) -> None:
     crt, key = certificate(tmp_path)
     port = free_port()
     endpoint = f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={crt}"
@@ -182,7 +182,7 @@ async def test_empty_messages_are_echoed(name: str, request: pytest.FixtureReque
 
 
 def small_socket(server: Server, size: int) -> socket.socket:
-    """Return a connected socket with a receive buffer of about so many bytes."""
+    """Return a connected socket with a receive buffer of about this many bytes."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     raw.connect(("127.0.0.1", server.port))
@@ -190,11 +190,11 @@ def small_socket(server: Server, size: int) -> socket.socket:
 
 
 class SlowClient:
-    """A WebSocket client that reads when it is told to, and checks every byte.
+    """A WebSocket client that reads only on request, and checks every byte.
 
     Attributes:
-        texts: what came.
-        pings: how many were answered.
+        texts: the text frames that it received.
+        pings: how many pings it has answered.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -214,7 +214,7 @@ class SlowClient:
         self.flush()
 
     async def read(self, size: int) -> None:
-        """Read so many bytes at most, and answer what is a ping among them."""
+        """Read up to this many bytes, and answer the pings among them."""
         async with asyncio.timeout(DEADLINE):
             data = await self._reader.read(size)
         assert data, "the server has closed"
@@ -233,7 +233,7 @@ class SlowClient:
         self.flush()
 
 
-async def test_pings_between_large_events_tear_none(tmp_path: Path) -> None:
+async def test_pings_do_not_split_large_events(tmp_path: Path) -> None:
     size, count = 60_000, 120
     options = ["--ping-interval", "1"]
     application = "tests.writers.pinging:application"
@@ -279,7 +279,7 @@ async def test_pings_between_large_events_tear_none(tmp_path: Path) -> None:
     assert after["portable"] == before["portable"]
 
 
-async def test_client_that_never_reads_costs_the_others_nothing_and_is_closed(
+async def test_a_client_that_never_reads_is_closed_and_does_not_disturb_others(
     daphne: Server,
 ) -> None:
     size, count = 20_000, 600
@@ -306,7 +306,7 @@ async def test_client_that_never_reads_costs_the_others_nothing_and_is_closed(
             most = max(most, now["unsent"])
             return all(task.done() for task in tasks) and now["connections"] == len(others)
 
-        await await_until(is_over, "it is given up", DEADLINE)
+        await await_until(is_over, "the silent client is closed", DEADLINE)
         for task in tasks[: len(others)]:
             assert [event["seq"] for event in task.result()] == list(range(1, count + 1))
         await tasks[-1]
@@ -319,6 +319,6 @@ async def test_client_that_never_reads_costs_the_others_nothing_and_is_closed(
                 seen.append(frame["seq"])
     except websockets.ConnectionClosed as error:
         code = error.rcvd.code if error.rcvd else None
-    assert seen == list(range(1, len(seen) + 1)), "what it got has no hole"
+    assert seen == list(range(1, len(seen) + 1)), "it received events without a gap"
     assert len(seen) < count
     assert code in (CloseCode.SLOW, None)

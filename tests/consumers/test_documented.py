@@ -1,4 +1,4 @@
-"""The curl commands of docs/wire-protocol.md, run unchanged, do what the page says."""
+"""The curl commands of docs/wire-protocol.md do what the page says."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def answer(server: Server, command: str, **variables: str) -> str:
     return out.decode()
 
 
-def test_the_documented_polls_follow_a_topic(server: Server, session: str) -> None:
+def test_the_polls_receive_events(server: Server, session: str) -> None:
     server.publish("orders.42", 2)
     first = json.loads(answer(server, FIRST, SESSION=session))
     assert first["events"] == []
@@ -59,7 +59,7 @@ def test_the_documented_polls_follow_a_topic(server: Server, session: str) -> No
     assert " 304 " in answer(server, PLAIN, ETAG=found[1].strip(), **again).splitlines()[0]
 
 
-def test_the_documented_stream_brings_frames(server: Server, session: str) -> None:
+def test_the_stream_receives_frames(server: Server, session: str) -> None:
     process = start(server, STREAM, SESSION=session)
     assert process.stdout is not None
     reader = StreamReader()
@@ -74,11 +74,11 @@ def test_the_documented_stream_brings_frames(server: Server, session: str) -> No
     assert reader.last_id or reader._id
 
 
-def test_the_documented_command_is_answered(server: Server, session: str) -> None:
+def test_the_command_is_answered(server: Server, session: str) -> None:
     assert json.loads(answer(server, SEND, SESSION=session)) == {"type": "ok"}
 
 
-def test_every_status_is_documented() -> None:
+def test_every_http_status_is_documented() -> None:
     rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", TEXT.split("## HTTP errors")[1], re.MULTILINE)
     documented = {int(status): text for status, text in rows}
     assert set(documented) >= {int(status) for status in STATUS.values()}

@@ -1,4 +1,4 @@
-"""What a URL asks for, and following it: all or what is allowed, and nothing left over."""
+"""Reading the topics of a URL, and following them."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,13 @@ from django.test import override_settings
 
 from realtime.auth.users import Identity
 from realtime.consumers.http import HttpError, Request
-from realtime.consumers.http_topics import LOST, Following, Plan, permitted, read_plan
+from realtime.consumers.http_topics import (
+    LOST,
+    FollowedTopics,
+    TopicQuery,
+    permitted_topics,
+    read_query,
+)
 from realtime.exceptions import StoreUnavailable
 from realtime.hub.connection import Connection
 from realtime.protocol.cursors import compose, entry
@@ -23,9 +29,9 @@ BOTH = compose([entry("public.a", A), entry("public.b", B)])
 NOBODY = Identity(None)
 
 
-def plan(query: str, last_id: str | None = None) -> Plan:
+def query_of(query: str, last_id: str | None = None) -> TopicQuery:
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
-    return read_plan(Request(scope_of(f"sse?{query}", headers=headers)), 3)
+    return read_query(Request(scope_of(f"sse?{query}", headers=headers)), 3)
 
 
 @pytest.mark.parametrize(
@@ -48,20 +54,20 @@ def plan(query: str, last_id: str | None = None) -> Plan:
         ("topic=public.a&topic=public.b&since=@5", str(A), {"public.a": LOST, "public.b": LOST}),
     ],
 )  # fmt: skip
-def test_url_and_last_event_id_say_where_each_topic_starts(
+def test_the_url_and_last_event_id_set_the_start_of_each_topic(
     query: str, last_id: str | None, starts: dict[str, Any]
 ) -> None:
-    assert plan(query, last_id).starts == starts
-    assert list(plan(query, last_id).starts) == list(starts)
+    assert query_of(query, last_id).starts == starts
+    assert list(query_of(query, last_id).starts) == list(starts)
 
 
-def test_places_are_the_cursors_among_the_starts() -> None:
-    assert plan("topic=public.a&topic=public.c&since=@5", BOTH).places == {"public.a": A}
+def test_cursors_are_the_starts_that_are_cursors() -> None:
+    assert query_of("topic=public.a&topic=public.c&since=@5", BOTH).cursors == {"public.a": A}
 
 
-def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
+def test_a_bad_since_is_refused_even_with_a_last_event_id() -> None:
     with pytest.raises(HttpError, match="bad_cursor"):
-        plan("topic=public.a&since=nonsense", str(A))
+        query_of("topic=public.a&since=nonsense", str(A))
 
 
 @pytest.mark.parametrize(
@@ -71,61 +77,61 @@ def test_bad_since_is_refused_even_where_last_event_id_goes_before() -> None:
         f"topic=public.a&topic=public.c&since={BOTH}&since={BOTH}",
     ],
 )
-def test_composite_since_of_one_topic_must_have_its_place(query: str) -> None:
+def test_a_composite_since_for_one_topic_must_contain_it(query: str) -> None:
     with pytest.raises(HttpError, match="does not contain 'public\\.c'") as caught:
-        plan(query)
+        query_of(query)
     assert (caught.value.code, caught.value.topic) == ("bad_cursor", "public.c")
 
 
 @pytest.mark.parametrize("count", [100, 600, 2_000])
-def test_as_many_topics_as_the_limit_allows_may_have_a_start_each(count: int) -> None:
+def test_every_topic_within_the_limit_can_have_its_own_start(count: int) -> None:
     names = [f"public.n{number}" for number in range(count)]
     query = "&".join(f"topic={name}&since={A}&last=" for name in names)
     request = Request(scope_of(f"poll?{query}&v=1&wait=1&limit=5"))
     with override_settings(REALTIME={"LIMITS": {"topics": count}}):
-        assert read_plan(request, count).starts == dict.fromkeys(names, A)
+        assert read_query(request, count).starts == dict.fromkeys(names, A)
 
 
-def test_query_with_more_fields_than_topics_can_need_is_refused() -> None:
+def test_a_query_with_more_fields_than_topics_can_need_is_refused() -> None:
     with pytest.raises(HttpError, match="400 bad_frame: the query has more than 1300 fields"):
-        plan("&".join(["topic=public.a"] * 1_301))
+        query_of("&".join(["topic=public.a"] * 1_301))
 
 
-async def test_only_what_the_client_may_follow_is_permitted() -> None:
+async def test_only_topics_that_the_client_may_follow_are_permitted() -> None:
     names = ["public.a", "private.1", "no.such", "public.b"]
-    wanted, refused = await permitted(NOBODY, names)
-    assert [str(topic) for topic in wanted] == ["public.a", "public.b"]
+    permitted, refused = await permitted_topics(NOBODY, names)
+    assert [str(topic) for topic in permitted] == ["public.a", "public.b"]
     assert refused == ["private.1", "no.such"]
     only = Identity(None, frozenset(["public.b"]))
-    wanted, refused = await permitted(only, names)
-    assert [str(topic) for topic in wanted] == ["public.b"]
+    permitted, refused = await permitted_topics(only, names)
+    assert [str(topic) for topic in permitted] == ["public.b"]
     with pytest.raises(HttpError, match="403 forbidden"):
-        await permitted(NOBODY, ["private.1", "no.such"])
+        await permitted_topics(NOBODY, ["private.1", "no.such"])
 
 
 def followers(web: Web) -> dict[str, int]:
     return {name: live.followers for name, live in web.scene.hub.topics.items()}
 
 
-def test_released_following_gives_back_each_follower_once(web: Web) -> None:
+def test_release_removes_each_follower_once(web: Web) -> None:
     async def follow() -> None:
-        following = await Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
+        topics = await FollowedTopics.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
         assert followers(web) == {TOPIC: 1, OTHER: 1}
-        assert [name for name, _ in following.heads()] == [TOPIC, OTHER]
-        following.release()
-        following.release()
+        assert [name for name, _ in topics.heads()] == [TOPIC, OTHER]
+        topics.release()
+        topics.release()
 
     web.scene.run(follow())
     assert followers(web) == {TOPIC: 0, OTHER: 0}
 
 
-def test_cancelled_opening_gives_back_what_has_joined_already(web: Web) -> None:
-    """One topic is warm, so it has joined while the other waits for the store."""
+def test_a_cancelled_open_releases_the_topics_that_have_joined(web: Web) -> None:
+    """One topic is followed already, so it joins while the other waits for the store."""
     web.open(f"sse?topic={TOPIC}")
 
     async def cancel() -> None:
         web.scene.store.before = 1.0
-        opening = asyncio.ensure_future(Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER]))
+        opening = asyncio.ensure_future(FollowedTopics.open(web.scene.hub, NOBODY, [TOPIC, OTHER]))
         for _ in range(50):
             await asyncio.sleep(0)
         assert followers(web) == {TOPIC: 2, OTHER: 1}
@@ -138,7 +144,7 @@ def test_cancelled_opening_gives_back_what_has_joined_already(web: Web) -> None:
     assert followers(web) == {TOPIC: 1, OTHER: 0}
 
 
-def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
+def test_a_failing_start_cancels_the_starts_of_other_topics(web: Web) -> None:
     for name in (TOPIC, OTHER):
         web.open(f"sse?topic={name}")
         web.scene.append(2, topic=name)
@@ -147,16 +153,16 @@ def test_failing_start_ends_the_starts_of_the_others(web: Web) -> None:
     async def locate(topic: str, **where: Any) -> Cursor:
         if topic == OTHER:
             await asyncio.Event().wait()
-        raise StoreUnavailable("the store", "it is away")
+        raise StoreUnavailable("the store", "it is down")
 
     async def begin() -> list[str]:
-        following = await Following.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
+        topics = await FollowedTopics.open(web.scene.hub, NOBODY, [TOPIC, OTHER])
         writer = CollectingWriter(10, 10_000)
-        connection = Connection(following.hub, None, writer, 10_000, lambda code: None)
+        connection = Connection(topics.hub, None, writer, 10_000, lambda code: None)
         store.alocate = locate  # type: ignore[method-assign, assignment]
         with pytest.raises(StoreUnavailable):
-            asked = plan(f"topic={TOPIC}&topic={OTHER}&since=@0")
-            await following.begin(connection, asked, hold=1.0, page=None)
+            asked = query_of(f"topic={TOPIC}&topic={OTHER}&since=@0")
+            await topics.subscribe(connection, asked, hold=1.0, visitor_id=None)
         connection.end()
         await asyncio.sleep(0)
         return [repr(task.get_coro()) for task in asyncio.all_tasks()]

@@ -38,10 +38,10 @@ def servers(folder: Path) -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, servers: list[Server]) -> Iterator[Server]:
-    """Both servers, as one site behind the proxy."""
+    """Both servers, behind the proxy."""
     path = require(nginx_path(), GET_NGINX)
     with nginx(path, folder, [each.port for each in servers]) as port:
-        yield Server(folder, port=port)  # never started: it is the proxy that listens there
+        yield Server(folder, port=port)  # never started: the proxy listens on its port
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ async def test_requests_of_one_client_reach_both_servers(
         wait_until(lambda each=each: "topic=public.turns" in each.log.read_text(), "it was asked")
 
 
-async def test_large_events_pass_whole_and_at_once(server: Server) -> None:
-    """More than nginx holds in its buffers, with line breaks of every kind in the data."""
+async def test_large_events_pass_complete_and_at_once(server: Server) -> None:
+    """They are larger than nginx's buffers, and contain line breaks of every kind."""
     script = (
         "from realtime import publish\n"
         "for n in range(60): publish('public.large', 'tick', [n, 'é\\r\\n\\u2028' * 4_000])"
@@ -105,7 +105,7 @@ FOLLOW = """(topics) => {
 }"""
 
 
-def test_bare_event_source_of_a_hundred_topics_survives_the_restart_of_every_server(
+def test_a_plain_event_source_of_a_hundred_topics_survives_a_restart_of_every_server(
     server: Server, servers: list[Server], publisher: Publisher, browser: Any
 ) -> None:
     topics = [f"public.a-page-with-many-topics-{number}" for number in range(100)]
@@ -122,15 +122,15 @@ def test_bare_event_source_of_a_hundred_topics_survives_the_restart_of_every_ser
     until("subscribed === 100", "all topics are followed")
     for topic in topics:
         publisher(topic, 2)
-    until(total(200), "the first events are there")
+    until(total(200), "the first events have arrived")
     published = 2
     for each in servers:
         each.kill9()
         for topic in topics[::3]:
-            publisher(topic, 1, "away")
+            publisher(topic, 1, "missed")
         each.start()
         published += 1
-    until(f"opened > 1 && {total(200 + 2 * 34)}", "the events of the time away are there")
+    until(f"opened > 1 && {total(200 + 2 * 34)}", "the events of the restarts have arrived")
     for topic in topics:
         publisher(topic, 1)
     until(total(300 + 2 * 34), "it is live again")

@@ -1,4 +1,4 @@
-"""Long polling and polling, on virtual time: what an answer says, and when it comes."""
+"""Long polling and polling on virtual time: the answers, and when they come."""
 
 import json
 from typing import Any
@@ -7,6 +7,8 @@ import pytest
 
 from realtime.consumers import poll as module
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
+from realtime.hub.presence import RING_CHANGES
+from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor
 from realtime.protocol.names import presence_log
 from realtime.publishing import origin_hash
@@ -34,7 +36,7 @@ def types(answer: Any) -> list[str]:
     return [frame["type"] for frame in answer["frames"]]
 
 
-def test_poll_without_a_place_answers_at_once_with_the_cursor(web: Web) -> None:
+def test_a_poll_without_a_cursor_is_answered_at_once_with_one(web: Web) -> None:
     web.scene.publish(3)
     answer = web.get(f"poll?topic={TOPIC}&wait=25").json()
     assert (answer["events"], answer["more"], answer["reset"]) == ([], False, [])
@@ -45,22 +47,22 @@ def test_poll_without_a_place_answers_at_once_with_the_cursor(web: Web) -> None:
     assert types(answer) == ["welcome", "subscribed"]
 
 
-def test_poll_with_last_begins_with_the_newest(web: Web) -> None:
+def test_a_poll_with_last_begins_with_the_newest_events(web: Web) -> None:
     web.scene.publish(5)
     assert seqs(web.get(f"poll?topic={TOPIC}&last=2").json()) == [4, 5]
 
 
-def test_long_poll_answers_at_the_first_event(web: Web) -> None:
+def test_a_long_poll_is_answered_at_the_first_event(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
     web.scene.advance(10)
     assert not waiting.sent
     web.scene.publish(3)
     web.scene.advance(0.05)
-    assert seqs(waiting.json()) == [1, 2, 3], "with what comes right behind"
+    assert seqs(waiting.json()) == [1, 2, 3], "with the rest of the burst"
 
 
-def test_long_poll_answers_after_its_wait_with_the_unchanged_cursor(web: Web) -> None:
+def test_a_long_poll_is_answered_after_its_wait_with_the_unchanged_cursor(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
     web.scene.advance(24.9)
@@ -70,8 +72,8 @@ def test_long_poll_answers_after_its_wait_with_the_unchanged_cursor(web: Web) ->
     assert (answer["cursor"], answer["events"], answer["more"]) == (cursor, [], False)
 
 
-def test_long_poll_waits_also_where_a_topic_is_refused(web: Web) -> None:
-    """The answer's cursor has no place of such a topic, so that the next poll names none."""
+def test_a_long_poll_waits_even_if_a_topic_is_refused(web: Web) -> None:
+    """The cursor lacks such a topic, so the next poll has no start for it."""
     url = f"poll?topic={TOPIC}&topic=private.1"
     cursor = web.get(url).json()["cursor"]
     waiting = web.open(f"{url}&since={cursor}&wait=25")
@@ -83,14 +85,14 @@ def test_long_poll_waits_also_where_a_topic_is_refused(web: Web) -> None:
     assert (answer["cursor"], answer["events"]) == (cursor, [])
 
 
-def test_wait_is_cut_to_what_proxies_let_pass(web: Web) -> None:
+def test_the_wait_is_limited_to_what_proxies_allow(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=100000")
     web.scene.advance(module.MAX_WAIT_SECONDS + 0.1)
     assert waiting.status == 200
 
 
-def test_ephemeral_event_answers_a_long_poll_and_moves_nobody(web: Web) -> None:
+def test_an_ephemeral_event_answers_a_long_poll_and_does_not_change_the_cursor(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
     web.scene.ephemeral()
@@ -100,7 +102,7 @@ def test_ephemeral_event_answers_a_long_poll_and_moves_nobody(web: Web) -> None:
     assert answer["cursor"] == cursor
 
 
-def test_heartbeat_does_not_answer_a_long_poll(web: Web) -> None:
+def test_a_heartbeat_does_not_answer_a_long_poll(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=45")
     web.scene.advance(44)
@@ -110,7 +112,7 @@ def test_heartbeat_does_not_answer_a_long_poll(web: Web) -> None:
     assert types(waiting.json()) == ["welcome", "subscribed"]
 
 
-def test_reset_in_the_middle_answers_a_long_poll(web: Web) -> None:
+def test_a_reset_answers_a_long_poll(web: Web) -> None:
     web.scene.publish(3)
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=40")
@@ -122,14 +124,14 @@ def test_reset_in_the_middle_answers_a_long_poll(web: Web) -> None:
     assert answer["cursor"] == cursor_of(web)
 
 
-def test_lost_place_is_a_reset_that_does_not_wait(web: Web) -> None:
+def test_a_lost_cursor_is_a_reset_that_is_answered_at_once(web: Web) -> None:
     answer = web.get(f"poll?topic={TOPIC}&since=gone.7.00000001&wait=25").json()
     assert answer["reset"] == [TOPIC]
     assert answer["frames"][1]["recovered"] is False
     assert web.get(f"poll?topic={TOPIC}&since={answer['cursor']}").json()["reset"] == []
 
 
-def test_client_that_leaves_a_long_poll_leaves_nothing_behind(web: Web) -> None:
+def test_a_client_that_leaves_a_long_poll_leaves_nothing_behind(web: Web) -> None:
     cursor = cursor_of(web)
     waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
     assert web.scene.live.followers == 1
@@ -139,7 +141,7 @@ def test_client_that_leaves_a_long_poll_leaves_nothing_behind(web: Web) -> None:
     assert web.scene.live.followers == 0
 
 
-def test_topic_lingers_between_two_polls(web: Web) -> None:
+def test_a_topic_lingers_between_two_polls(web: Web) -> None:
     cursor = cursor_of(web)
     live = web.scene.live
     web.scene.advance(50)
@@ -150,7 +152,7 @@ def test_topic_lingers_between_two_polls(web: Web) -> None:
     assert TOPIC not in web.scene.hub.topics
 
 
-def test_answer_that_never_arrived_can_be_asked_for_again(web: Web) -> None:
+def test_a_poll_whose_answer_was_lost_can_be_repeated(web: Web) -> None:
     cursor = cursor_of(web)
     web.scene.publish(5)
     first, second = (web.get(f"poll?topic={TOPIC}&since={cursor}").json() for _ in range(2))
@@ -176,10 +178,10 @@ def test_following_more_reaches_the_head_in_order(web: Web, limit: int) -> None:
         seen += seqs(answer)
         cursor, more, answers = answer["cursor"], answer["more"], answers + 1
     assert seen == list(range(1, 301))
-    assert answers == -(-300 // limit), "more was said only where there was more"
+    assert answers == -(-300 // limit), "each answer with more was followed by events"
 
 
-def test_answer_has_a_bound_of_bytes(web: Web) -> None:
+def test_an_answer_has_a_limit_of_bytes(web: Web) -> None:
     web.scene.append(40, size=30_000)
     answer = web.get(f"poll?topic={TOPIC}&since=@0").json()
     assert answer["more"] is True
@@ -187,10 +189,10 @@ def test_answer_has_a_bound_of_bytes(web: Web) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 20])
-def test_topic_that_fills_the_answer_does_not_keep_another_from_beginning(
+def test_a_topic_that_fills_the_answer_does_not_keep_another_from_starting(
     web: Web, count: int
 ) -> None:
-    """One is in the ring of the hub, the other has to be located, which takes longer."""
+    """The hub has the recent events of one; locating the start of the other takes longer."""
     start = cursor_of(web)
     web.scene.publish(count)
     web.scene.append(3, topic=OTHER)
@@ -208,7 +210,7 @@ def test_topic_that_fills_the_answer_does_not_keep_another_from_beginning(
     assert others == [1, 2, 3]
 
 
-def test_long_poll_does_not_wait_where_one_topic_has_news_and_another_begins_late(
+def test_a_long_poll_does_not_wait_if_one_topic_has_events_and_another_starts_late(
     web: Web,
 ) -> None:
     start = cursor_of(web)
@@ -220,7 +222,7 @@ def test_long_poll_does_not_wait_where_one_topic_has_news_and_another_begins_lat
     assert seqs(waiting.json()) == [1]
 
 
-def test_refused_topic_is_told_among_those_that_are_followed(web: Web) -> None:
+def test_a_refused_topic_gets_an_error_frame_among_the_others(web: Web) -> None:
     answer = web.get(f"poll?topic={TOPIC}&topic=private.1&topic=crash.1&topic=no.such").json()
     refused = [frame for frame in answer["frames"] if frame["type"] == "error"]
     assert [(f["topic"], f["code"]) for f in refused] == [
@@ -233,29 +235,29 @@ def test_refused_topic_is_told_among_those_that_are_followed(web: Web) -> None:
 
 
 def members_of(answer: Any) -> list[str]:
-    """Return the ids in each list of members of an answer, and of who came and left."""
-    told = []
+    """Return the ids in each list of members of an answer, and those of joins and leaves."""
+    found = []
     for frame in answer["frames"]:
         if frame["type"] == "members":
-            told.append(" ".join(member["id"] for member in frame["members"]))
+            found.append(" ".join(member["id"] for member in frame["members"]))
         elif frame["type"] in ("join", "leave"):
-            told.append(f"{frame['type']} {frame['member']['id']}")
-    return told
+            found.append(f"{frame['type']} {frame['member']['id']}")
+    return found
 
 
-def test_poll_tells_the_list_once_and_then_what_has_changed(web: Web) -> None:
+def test_a_poll_gets_the_members_once_and_then_the_changes(web: Web) -> None:
     first = web.get(f"poll?topic={ROOM}", PAGE)
     assert members_of(first.json()) == [""]
     web.scene.advance(1)
-    place = first.json()["cursor"]
-    for headers in ({}, {"Last-Event-ID": place}):
-        since = "" if headers else f"&since={place}"
+    cursor = first.json()["cursor"]
+    for headers in ({}, {"Last-Event-ID": cursor}):
+        since = "" if headers else f"&since={cursor}"
         answer = web.get(f"poll?topic={ROOM}{since}", {**PAGE, **headers}).json()
         assert members_of(answer) == [f"join {ME}"]
     assert members_of(web.get(f"poll?topic={ROOM}&since={answer['cursor']}", PAGE).json()) == []
 
 
-def test_join_answers_a_long_poll_and_a_list_does_not(web: Web) -> None:
+def test_a_join_answers_a_long_poll_and_a_first_list_does_not(web: Web) -> None:
     cursor = web.get(f"poll?topic={ROOM}").json()["cursor"].split(".")[0]
     for since in (cursor, web.get(f"poll?topic={ROOM}").json()["cursor"]):
         waiting = web.open(f"poll?topic={ROOM}&since={since}&wait=25")
@@ -268,13 +270,36 @@ def test_join_answers_a_long_poll_and_a_list_does_not(web: Web) -> None:
     assert members_of(waiting.json()) == [f"join {ME}"]
 
 
-def test_visitor_without_a_page_is_told_of_others_and_is_no_member(web: Web) -> None:
+def test_a_list_instead_of_missed_changes_answers_a_long_poll(web: Web) -> None:
+    cursor = web.get(f"poll?topic={ROOM}").json()["cursor"]
+    count = RING_CHANGES + 1
+    fill(web, ROOM, count)
+    web.scene.advance(10)  # the hub has read the changes, and no longer has the first of them
+    waiting = web.open(f"poll?topic={ROOM}&since={cursor}&wait=25")
+    web.scene.advance(1)
+    (frame,) = [frame for frame in waiting.json()["frames"] if frame["type"] == "members"]
+    assert len(frame["members"]) == count
+
+
+def test_a_list_from_a_node_that_is_behind_does_not_answer_a_long_poll(web: Web) -> None:
+    web.get(f"poll?topic={ROOM}")  # so that the hub follows the topic
+    fill(web, ROOM, 1)
+    logs = [ROOM, presence_log(ROOM)]
+    ahead = compose(entry(log, head) for log, head in web.scene.store.heads(logs).items())
+    waiting = web.open(f"poll?topic={ROOM}&since={ahead}&wait=25")
+    web.scene.advance(0.1)
+    assert not waiting.sent
+    web.scene.advance(10)
+    assert members_of(waiting.json()) == ["", "join user.0"]
+
+
+def test_a_visitor_without_an_id_gets_the_members_and_is_not_one(web: Web) -> None:
     web.get(f"poll?topic={ROOM}")
     web.scene.advance(1)
     assert members_of(web.get(f"poll?topic={ROOM}").json()) == [""]
 
 
-def test_member_that_came_changes_the_etag(web: Web) -> None:
+def test_a_join_changes_the_etag(web: Web) -> None:
     first = web.get(f"poll?topic={ROOM}")
     known = {"If-None-Match": etag(first)}
     since = first.json()["cursor"]
@@ -285,26 +310,26 @@ def test_member_that_came_changes_the_etag(web: Web) -> None:
 
 
 def fill(web: Web, room: str, count: int, size: int = 60) -> None:
-    """Let many be in a room, through another process."""
+    """Add members to a room as another process does."""
     texts = {f"user.{n}": json.dumps({"id": f"user.{n}", "info": "x" * size}) for n in range(count)}
     web.scene.store.change_members(presence_log(room), "another", texts, [])
 
 
-def test_lists_do_not_keep_events_out_of_an_answer(web: Web) -> None:
+def test_lists_of_members_leave_room_for_events(web: Web) -> None:
     rooms = [f"room.r{number}" for number in range(20)]
     for room in rooms:
         fill(web, room, 100, 130)
     topics = "&".join(f"topic={room}" for room in rooms)
     cursor = web.get(f"poll?{topics}").json()["cursor"]
     web.scene.publish(1, topic=rooms[-1], size=200_000)
-    # The topics' own entries alone, as of a client that knows nothing of presence.
+    # Start without presence cursors, like a client that ignores presence.
     answer = web.get(f"poll?{topics}&since=@0").json()
     assert seqs(answer, rooms[-1]) == [1]
     assert not answer["more"]
     assert seqs(web.get(f"poll?{topics}&since={cursor}").json(), rooms[-1]) == [1]
 
 
-def test_list_in_several_frames_is_whole_in_one_answer_and_a_long_poll_waits(web: Web) -> None:
+def test_a_list_in_several_frames_is_complete_in_one_answer(web: Web) -> None:
     fill(web, ROOM, 3_000)
     first = web.get(f"poll?topic={ROOM}").json()
     parts = [frame for frame in first["frames"] if frame["type"] == "members"]
@@ -313,28 +338,28 @@ def test_list_in_several_frames_is_whole_in_one_answer_and_a_long_poll_waits(web
     own_entry = first["cursor"].split(".")[0]
     waiting = web.open(f"poll?topic={ROOM}&since={own_entry}&wait=25")
     web.scene.advance(20)
-    assert not waiting.sent, "a list that was told at the beginning is no news"
+    assert not waiting.sent, "without a presence cursor the list is no news"
 
 
-def test_lists_beyond_the_bound_come_with_the_next_answers(web: Web) -> None:
+def test_lists_beyond_the_limit_come_with_later_answers(web: Web) -> None:
     rooms = [f"room.r{number}" for number in range(6)]
     for room in rooms:
         fill(web, room, 400, 1_000)
     topics = "&".join(f"topic={room}" for room in rooms)
-    told: list[str] = []
+    listed: list[str] = []
     since = ""
     for _ in range(3):
         answer = web.get(f"poll?{topics}{since}")
         assert len(answer.body) < 2 * MAX_LIST_BYTES
-        told += [f["topic"] for f in answer.json()["frames"] if f["type"] == "members"]
+        listed += [f["topic"] for f in answer.json()["frames"] if f["type"] == "members"]
         since = f"&since={answer.json()['cursor']}"
-    assert sorted(set(told)) == rooms
+    assert sorted(set(listed)) == rooms
 
 
-def test_poller_that_is_told_that_nothing_changed_stays_where_it_is(web: Web) -> None:
+def test_a_poller_that_gets_304_stays_a_member(web: Web) -> None:
     observer = web.open(f"sse?topic={ROOM}")
 
-    def told() -> list[str]:
+    def changes() -> list[str]:
         members = [frame for frame in observer.frames() if "member" in frame]
         return [frame["type"] for frame in members if frame["member"]["id"] == ME]
 
@@ -345,12 +370,12 @@ def test_poller_that_is_told_that_nothing_changed_stays_where_it_is(web: Web) ->
     for _ in range(30):
         web.scene.advance(3)
         assert web.get(url, {**PAGE, "If-None-Match": etag(answer)}).status == 304
-    assert told() == ["join"]
+    assert changes() == ["join"]
     web.scene.advance(POLL_HOLD_SECONDS + 1)
-    assert told() == ["join", "leave"]
+    assert changes() == ["join", "leave"]
 
 
-def test_who_asks_for_the_head_of_an_answer_is_nowhere(web: Web) -> None:
+def test_a_head_request_does_not_make_its_client_a_member(web: Web) -> None:
     assert web.get(f"poll?topic={ROOM}", PAGE, method="HEAD").status == 200
     web.scene.advance(1)
     assert members_of(web.get(f"poll?topic={ROOM}").json()) == [""]
@@ -359,12 +384,12 @@ def test_who_asks_for_the_head_of_an_answer_is_nowhere(web: Web) -> None:
 # Conditional requests
 
 
-def test_head_has_no_etag_since_its_events_were_never_sent(web: Web) -> None:
+def test_a_head_request_gets_no_etag_as_it_gets_no_events(web: Web) -> None:
     web.scene.publish(3)
     assert "etag" not in web.get(f"poll?topic={TOPIC}&last=3", method="HEAD").headers
 
 
-def test_older_place_is_answered_in_full_whatever_etag_comes_along(web: Web) -> None:
+def test_an_older_cursor_is_answered_in_full_whatever_the_etag(web: Web) -> None:
     older = cursor_of(web)
     web.scene.publish(3)
     newest = web.get(f"poll?topic={TOPIC}&since={older}")
@@ -377,7 +402,9 @@ def etag(exchange: Exchange) -> str:
 
 
 @pytest.mark.parametrize("form", ["{}", '"x", {}', '{}, W/"y"', "*", "strong"])
-def test_etag_of_the_head_is_answered_with_304_and_no_look_at_the_log(web: Web, form: str) -> None:
+def test_the_etag_of_the_head_is_answered_with_304_without_reading_the_log(
+    web: Web, form: str
+) -> None:
     web.scene.publish(3)
     first = web.get(f"poll?topic={TOPIC}&since=@0")
     known = etag(first).removeprefix("W/") if form == "strong" else form.format(etag(first))
@@ -389,12 +416,12 @@ def test_etag_of_the_head_is_answered_with_304_and_no_look_at_the_log(web: Web, 
 
 
 @pytest.mark.parametrize("form", ['"other"', "nonsense", ""])
-def test_other_etag_is_answered_in_full(web: Web, form: str) -> None:
+def test_another_etag_is_answered_in_full(web: Web, form: str) -> None:
     web.scene.publish(3)
     assert len(web.get(f"poll?topic={TOPIC}&since=@0", {"If-None-Match": form}).json()["events"])
 
 
-def test_event_changes_the_etag(web: Web) -> None:
+def test_an_event_changes_the_etag(web: Web) -> None:
     first = web.get(f"poll?topic={TOPIC}")
     web.scene.publish()
     since = first.json()["cursor"]
@@ -403,7 +430,7 @@ def test_event_changes_the_etag(web: Web) -> None:
     assert etag(second) != etag(first)
 
 
-def test_etag_of_an_answer_with_more_is_not_the_heads(web: Web) -> None:
+def test_the_etag_of_an_answer_with_more_is_not_that_of_the_head(web: Web) -> None:
     web.scene.publish(3)
     first = web.get(f"poll?topic={TOPIC}&since=@0&limit=1")
     since = first.json()["cursor"]
@@ -411,13 +438,13 @@ def test_etag_of_an_answer_with_more_is_not_the_heads(web: Web) -> None:
     assert seqs(second.json()) == [2, 3]
 
 
-def test_head_has_the_headers_and_no_body(web: Web) -> None:
+def test_a_head_request_gets_the_headers_and_no_body(web: Web) -> None:
     answer = web.get(f"poll?topic={TOPIC}", method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
     assert int(answer.headers["content-length"]) > 0
 
 
-def test_no_answer_is_kept_by_a_cache(web: Web) -> None:
+def test_no_answer_is_cached(web: Web) -> None:
     for url in (f"poll?topic={TOPIC}", "poll?topic=private.1"):
         headers = web.get(url).headers
         assert headers["cache-control"] == "no-store, private"
@@ -455,11 +482,11 @@ BAD = [
 
 @pytest.mark.parametrize("path", ["poll", "sse"])
 @pytest.mark.parametrize(("url", "status", "code"), BAD, ids=lambda value: str(value)[:50])
-def test_bad_request_is_told_what_is_wrong_and_what_to_do(
+def test_a_bad_request_gets_an_error_with_a_hint(
     web: Web, path: str, url: str, status: int, code: str
 ) -> None:
     if path == "sse" and ("wait=" in url or "limit=" in url):
-        return  # it has no such fields
+        return  # a stream has no such fields
     answer = web.get(path + url.removeprefix("poll"))
     body = answer.json()
     assert (answer.status, body["code"], body["type"]) == (status, code, "error")
@@ -471,7 +498,7 @@ def test_bad_request_is_told_what_is_wrong_and_what_to_do(
 
 @pytest.mark.parametrize("path", ["poll", "sse"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "NONSENSE"])
-def test_other_method_is_told_what_is_allowed(web: Web, path: str, method: str) -> None:
+def test_another_method_gets_the_allowed_ones(web: Web, path: str, method: str) -> None:
     answer = web.get(f"{path}?topic={TOPIC}", method=method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.json()["code"] == "method_not_allowed"
@@ -481,7 +508,7 @@ def test_other_method_is_told_what_is_allowed(web: Web, path: str, method: str) 
 @pytest.mark.parametrize(
     "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}]
 )
-def test_page_of_another_site_is_refused(
+def test_a_page_of_another_site_is_refused(
     web: Web, settings: Any, path: str, headers: dict[str, str]
 ) -> None:
     settings.ALLOWED_HOSTS = ["testserver"]
@@ -490,7 +517,7 @@ def test_page_of_another_site_is_refused(
 
 
 @pytest.mark.parametrize("path", ["poll", "sse"])
-def test_log_that_cannot_be_reached_is_503_with_when_to_come_back(web: Web, path: str) -> None:
+def test_a_log_that_cannot_be_reached_is_503_with_retry_after(web: Web, path: str) -> None:
     web.scene.store.failing = True
     answer = web.get(f"{path}?topic={TOPIC}")
     assert (answer.status, answer.json()["code"]) == (503, "unavailable")
@@ -498,14 +525,14 @@ def test_log_that_cannot_be_reached_is_503_with_when_to_come_back(web: Web, path
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_log_that_fails_after_the_joining_is_503(web: Web) -> None:
+def test_a_log_that_fails_after_the_join_is_503(web: Web) -> None:
     cursor_of(web)
     web.scene.store.failing = True
     answer = web.get(f"poll?topic={TOPIC}&since=@0")
     assert (answer.status, answer.json()["code"]) == (503, "unavailable")
 
 
-def test_log_that_fails_in_a_replay_ends_the_answer_with_what_there_is(web: Web) -> None:
+def test_a_log_that_fails_during_a_replay_ends_the_answer_early(web: Web) -> None:
     store = web.scene.store
     web.scene.append(30)
     cursor_of(web)
@@ -524,14 +551,14 @@ def test_log_that_fails_in_a_replay_ends_the_answer_with_what_there_is(web: Web)
     assert (seqs(answer), answer["more"]) == (list(range(1, 11)), True)
 
 
-def test_replay_that_fails_for_good_is_503(web: Web) -> None:
+def test_a_replay_that_fails_for_good_is_503(web: Web) -> None:
     store = web.scene.store
     web.scene.append(30)
     cursor_of(web)
 
     async def read(topic: str, after: Cursor, *limits: int) -> Page:
         if after.seq:
-            raise RuntimeError("a fault of the store's")
+            raise RuntimeError("a fault of the store")
         return await store._slowly(store.read, topic, after, 10)
 
     store.aread = read  # type: ignore[method-assign, assignment]
@@ -540,7 +567,7 @@ def test_replay_that_fails_for_good_is_503(web: Web) -> None:
         assert (answer.status, answer.json()["code"]) == (503, "unavailable")
 
 
-def test_fault_of_the_server_is_json_and_says_nothing_else(
+def test_an_error_of_the_server_is_json_without_details(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: Any) -> None:
@@ -553,7 +580,7 @@ def test_fault_of_the_server_is_json_and_says_nothing_else(
         assert b"secret" not in answer.body
 
 
-def test_answer_text_keeps_the_frames_as_they_were_encoded(web: Web) -> None:
+def test_an_answer_contains_the_frames_as_they_were_encoded(web: Web) -> None:
     web.scene.publish(1)
     text = web.get(f"poll?topic={TOPIC}&since=@0").body.decode()
     (event,) = json.loads(text)["events"]

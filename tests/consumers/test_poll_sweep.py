@@ -1,4 +1,4 @@
-"""A poll that is answered while an event is on its way to thousands."""
+"""A poll that is answered while an event is being written to many clients."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.consumers.exchange import Web
 from tests.hub.support import Scene
 from tests.writers.support import FakeWriter, ManualLoop
 
-TOPIC = "room.lobby"  # with presence: an answer tells where it stands there too
+TOPIC = "room.lobby"  # with presence, so that an answer has a presence cursor too
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 
 async def others(scene: Scene, count: int) -> list[Connection]:
-    """Return so many connections, each of which is ready for a write pass."""
+    """Return this many connections that follow the topic."""
     loop, made = ManualLoop(), []
     for _ in range(count):
         writer = FakeWriter(loop)
@@ -39,10 +39,10 @@ async def others(scene: Scene, count: int) -> list[Connection]:
     return made
 
 
-def test_an_event_that_comes_into_the_answer_at_its_end_is_in_its_cursor(
+def test_an_event_that_is_added_to_the_answer_late_is_in_its_cursor(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flusher, "SLICE_SECONDS", -1.0)  # a slice is the smallest that there is
+    monkeypatch.setattr(flusher, "SLICE_SECONDS", -1.0)  # the smallest slice
     scene = web.scene
     cursor = web.get(f"poll?topic={TOPIC}").json()["cursor"]
     connections = scene.run(others(scene, 200))
@@ -55,7 +55,7 @@ def test_an_event_that_comes_into_the_answer_at_its_end_is_in_its_cursor(
             scene.hub.receive(scene.append(topic=TOPIC))
             for _ in range(2):
                 await asyncio.sleep(0)
-            assert scene.hub.flusher._pass is not None, "it is on its way"
+            assert scene.hub.flusher._pass is not None, "the event is being written"
 
     monkeypatch.setattr(poll._Poll, "_catch_up", and_another_event_begins)
     scene.publish(topic=TOPIC)

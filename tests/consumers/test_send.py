@@ -1,4 +1,4 @@
-"""`POST send`: who may send what, and how each refusal is told."""
+"""`POST send`: which commands are accepted, and the answer to each refusal."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ CALL = {"type": "call", "id": 2, "topic": "public.a", "action": "rename"}
 
 @pytest.fixture(autouse=True)
 def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_commands", rate_limits.Rates())
+    monkeypatch.setattr(rate_limits, "_commands", rate_limits.RateLimiter())
 
 
 async def post(
@@ -54,7 +54,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD, ids=lambda value: str(value)[:50])
-async def test_bad_command_is_told_what_is_wrong(body: Any, status: int, code: str) -> None:
+async def test_a_bad_command_gets_an_error_with_a_hint(body: Any, status: int, code: str) -> None:
     answer = await post(body)
     error = answer.json()
     assert (answer.status, error["code"], error["type"]) == (status, code, "error")
@@ -68,8 +68,8 @@ async def test_bad_command_is_told_what_is_wrong(body: Any, status: int, code: s
     [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
      "application/json-patch+json", "text/plain, application/json"],
 )  # fmt: skip
-async def test_only_json_is_taken(kind: str | None) -> None:
-    """The other types are what a page of another site can send without asking first."""
+async def test_only_json_is_accepted(kind: str | None) -> None:
+    """A page of another site can send the other types without a preflight request."""
     answer = await post(PUBLISH, {} if kind is None else {"Content-Type": kind})
     assert answer.status == 415
     assert "application/json" in answer.json()["hint"]
@@ -80,7 +80,7 @@ async def test_only_json_is_taken(kind: str | None) -> None:
     ["application/json; charset=utf-8", "Application/JSON", "application/json;charset=UTF8",
      'application/json; profile=x; Charset="UTF-8"', "application/json; charset=us-ascii"],
 )  # fmt: skip
-async def test_json_may_have_parameters(kind: str) -> None:
+async def test_the_content_type_can_have_parameters(kind: str) -> None:
     assert (await post(CALL, {"Content-Type": kind})).status == 404
 
 
@@ -96,7 +96,7 @@ async def test_json_in_another_charset_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("hosts", [[], ["testserver", "testserver"]])
-async def test_request_without_its_one_host_is_told_to_name_it(hosts: list[str]) -> None:
+async def test_a_request_without_exactly_one_host_is_refused(hosts: list[str]) -> None:
     scope = scope_of("send", "POST", JSON)
     others = [header for header in scope["headers"] if header[0] != b"host"]
     scope["headers"] = others + [(b"host", host.encode()) for host in hosts]
@@ -115,7 +115,7 @@ async def test_only_post_is_answered(method: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 404),  # no browser, and nobody's cookie
+        ({}, 404),  # not a browser, and without a cookie
         ({"Origin": "http://testserver"}, 404),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
@@ -124,7 +124,7 @@ async def test_only_post_is_answered(method: str) -> None:
         ({"Cookie": "sessionid=abc", "Origin": "https://testserver"}, 403),
     ],
 )
-async def test_cookie_counts_only_from_a_page_of_the_site(
+async def test_a_cookie_is_accepted_only_from_a_page_of_the_site(
     headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def nobody(scope: Any) -> None:
@@ -134,7 +134,7 @@ async def test_cookie_counts_only_from_a_page_of_the_site(
     assert (await post(CALL, {**JSON, **headers})).status == status
 
 
-async def test_body_in_pieces_is_one_command_and_is_bounded() -> None:
+async def test_a_body_in_parts_is_one_command_and_is_bounded() -> None:
     text = json.dumps(CALL).encode()
     parts = [text[:10], b"", text[10:]]
     exchange = Exchange(send_command, scope_of("send", "POST", JSON), *parts)
@@ -143,11 +143,11 @@ async def test_body_in_pieces_is_one_command_and_is_bounded() -> None:
     exchange = Exchange(send_command, scope_of("send", "POST", JSON), *[b"x" * 10_000] * 20)
     await exchange.task
     assert exchange.status == 413
-    assert exchange.inbox.qsize() == 13, "no more is read than the limit and one piece"
+    assert exchange.inbox.qsize() == 13, "it reads only up to the limit and one part more"
 
 
 @pytest.mark.parametrize("length", ["65537", "100000000", "9" * 5_000])
-async def test_body_that_is_announced_too_long_is_not_read(length: str) -> None:
+async def test_a_body_with_a_too_large_content_length_is_not_read(length: str) -> None:
     scope = scope_of("send", "POST", {**JSON, "Content-Length": length})
     exchange = Exchange(send_command, scope, b"x", b"x")
     await exchange.task
@@ -156,13 +156,13 @@ async def test_body_that_is_announced_too_long_is_not_read(length: str) -> None:
 
 
 @pytest.mark.parametrize("length", ["7", "", "many", "²", "-1", "1, 1"])
-async def test_body_is_measured_whatever_was_announced(length: str) -> None:
+async def test_the_body_is_measured_whatever_its_content_length(length: str) -> None:
     assert (await post(CALL, {**JSON, "Content-Length": length})).status == 404
     answer = await post(b"x" * 70_000, {**JSON, "Content-Length": length})
     assert answer.status == 413
 
 
-async def test_body_that_does_not_come_is_waited_for_no_longer_than_its_time(
+async def test_a_body_that_does_not_arrive_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("realtime.consumers.http.BODY_SECONDS", 0.01)
@@ -177,7 +177,7 @@ async def test_body_that_does_not_come_is_waited_for_no_longer_than_its_time(
     assert error["hint"]
 
 
-async def test_client_that_leaves_before_its_body_is_here_gets_nothing() -> None:
+async def test_a_client_that_leaves_before_its_body_is_complete_gets_no_answer() -> None:
     exchange = Exchange(send_command, scope_of("send", "POST", JSON), b'{"type":', b"")
     exchange.inbox.get_nowait()
     exchange.inbox.get_nowait()
@@ -186,7 +186,7 @@ async def test_client_that_leaves_before_its_body_is_here_gets_nothing() -> None
     assert exchange.sent == []
 
 
-async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
+async def test_a_client_that_sends_too_fast_gets_429_and_others_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rate_limits, "_now", lambda: 100.0)
@@ -201,14 +201,16 @@ async def test_sender_that_goes_on_too_fast_is_429_and_others_go_on(
     assert (await post(CALL, client="10.0.0.2")).status == 404
 
 
-async def test_rates_of_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "KNOWN_SENDERS", 3)
+async def test_the_number_of_remembered_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "MAX_CLIENTS", 3)
     for number in range(10):
         await post(CALL, client=f"10.0.0.{number}")
     assert len(rate_limits._commands._buckets) == 3
 
 
-async def test_fault_inside_an_action_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_inside_an_action_is_answered_with_500(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def broken(*args: Any) -> str:
         return b"\xff".decode()
 
@@ -217,7 +219,7 @@ async def test_fault_inside_an_action_is_not_the_clients(monkeypatch: pytest.Mon
     assert (answer.status, answer.json()["code"]) == (500, "failed")
 
 
-async def test_call_is_run_and_answered_under_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_runs_as_the_user_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def identify(self: Any) -> Identity:
         return Identity(SimpleNamespace(is_authenticated=True, pk=7))
 

@@ -1,4 +1,4 @@
-"""The HTTP transports on real servers and raw sockets: what HTTP allows, and what it costs."""
+"""The HTTP transports on real servers and raw sockets: HTTP features and resources."""
 
 import asyncio
 import json
@@ -38,19 +38,19 @@ async def state(server: Server) -> dict[str, int]:
         return answer
 
 
-async def until_nobody_is_left(server: Server) -> None:
-    async def nobody() -> bool:
+async def until_all_have_left(server: Server) -> None:
+    async def is_empty() -> bool:
         now = await state(server)
         return (now["connections"], now["followers"]) == (0, 0)
 
-    await await_until(nobody, "the hub holds nothing of a client that left", DEADLINE)
+    await await_until(is_empty, "the hub has removed the client", DEADLINE)
 
 
 @asynccontextmanager
 async def raw(
     server: Server, *lines: str, limit: int = 2**16
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Send the lines of a request and give what comes back."""
+    """Send the lines of a request, and yield the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=limit)
     writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode())
     try:
@@ -68,12 +68,12 @@ async def head_of(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
 
 
 async def chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Yield what comes until the end of the connection."""
+    """Yield the received bytes until the end of the connection."""
     while data := await reader.read(65_536):
         yield data
 
 
-async def test_stream_over_http_1_0_has_no_chunks_and_every_event(
+async def test_a_stream_over_http_1_0_has_no_chunks_and_every_event(
     server: Server, publisher: Publisher
 ) -> None:
     lines = ["GET /realtime/sse?topic=public.old HTTP/1.0", "Host: 127.0.0.1"]
@@ -85,10 +85,10 @@ async def test_stream_over_http_1_0_has_no_chunks_and_every_event(
         assert [(await stream.receive())["type"] for _ in range(2)] == ["welcome", "subscribed"]
         await publisher.publish("public.old", 50)
         assert [event["data"] for event in await stream.events(50)] == list(range(50))
-    await until_nobody_is_left(server)
+    await until_all_have_left(server)
 
 
-async def test_poll_over_http_1_0_is_answered_whole(server: Server) -> None:
+async def test_a_poll_over_http_1_0_is_answered_completely(server: Server) -> None:
     lines = ["GET /realtime/poll?topic=public.old HTTP/1.0", "Host: 127.0.0.1"]
     async with raw(server, *lines) as (reader, _):
         status, headers = await head_of(reader)
@@ -98,7 +98,7 @@ async def test_poll_over_http_1_0_is_answered_whole(server: Server) -> None:
     assert json.loads(body)["more"] is False
 
 
-async def test_requests_in_a_row_are_answered_in_their_order(server: Server) -> None:
+async def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     line = "GET /realtime/poll?topic=public.{} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     async with raw(server, line.format("one"), line.format("two")) as (reader, _):
         for name in ("one", "two"):
@@ -109,22 +109,22 @@ async def test_requests_in_a_row_are_answered_in_their_order(server: Server) -> 
 
 
 @pytest.mark.parametrize("path", ["sse", "poll"])
-async def test_head_is_answered_without_a_body(server: Server, path: str) -> None:
+async def test_a_head_request_is_answered_without_a_body(server: Server, path: str) -> None:
     async with http_client() as client:
-        for _ in range(2):  # the connection is still good
+        for _ in range(2):  # the connection can be used again
             url = f"{server.site}/realtime/{path}?topic=public.a"
             answer = await client.head(url)
             assert (answer.status_code, answer.content) == (200, b"")
-    await until_nobody_is_left(server)
+    await until_all_have_left(server)
 
 
-async def test_compression_of_the_project_leaves_the_transports_alone(
+async def test_the_projects_compression_does_not_apply_to_the_transports(
     server: Server, publisher: Publisher
 ) -> None:
     headers = {"Accept-Encoding": "gzip"}
     async with http_client(headers=headers) as client:
         page = await client.get(f"{server.site}/page/public.zip/")
-        assert page.headers["content-encoding"] == "gzip", "the middleware is there"
+        assert page.headers["content-encoding"] == "gzip", "the middleware is active"
         answer = await client.get(f"{server.site}/realtime/poll?topic=public.zip&last=100")
         assert "content-encoding" not in answer.headers
     async with open_stream(server.site, "public.zip", headers) as stream:
@@ -133,20 +133,20 @@ async def test_compression_of_the_project_leaves_the_transports_alone(
         assert [event["data"] for event in await stream.events(3)] == [0, 1, 2]
 
 
-async def test_client_that_closes_half_of_its_socket_leaves_nothing_behind(
+async def test_a_client_that_half_closes_its_socket_leaves_nothing_behind(
     server: Server,
 ) -> None:
     lines = ["GET /realtime/sse?topic=public.half HTTP/1.1", "Host: 127.0.0.1"]
     async with raw(server, *lines) as (reader, writer):
         await head_of(reader)
         writer.write_eof()
-        await until_nobody_is_left(server)
+        await until_all_have_left(server)
 
 
 @pytest.mark.parametrize(
     "path", ["sse?topic=public.gone", "poll?topic=public.gone&since={}&wait=50"]
 )
-async def test_client_that_is_gone_leaves_nothing_behind(server: Server, path: str) -> None:
+async def test_a_client_that_disconnects_leaves_nothing_behind(server: Server, path: str) -> None:
     async with http_client() as client:
         cursor = (await get_poll(client, server.site, "public.gone"))["cursor"]
     lines = [f"GET /realtime/{path.format(cursor)} HTTP/1.1", "Host: 127.0.0.1"]
@@ -155,21 +155,21 @@ async def test_client_that_is_gone_leaves_nothing_behind(server: Server, path: s
         async def is_there() -> bool:
             return (await state(server))["followers"] == 1
 
-        await await_until(is_there, "it follows", DEADLINE)
-    await until_nobody_is_left(server)
+        await await_until(is_there, "the client follows", DEADLINE)
+    await until_all_have_left(server)
 
 
-async def test_request_that_is_cut_at_any_byte_leaves_nothing_behind(server: Server) -> None:
+async def test_a_request_that_is_cut_off_at_any_byte_leaves_nothing_behind(server: Server) -> None:
     text = b"GET /realtime/sse?topic=public.bytes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     for length in range(0, len(text) + 1, 7):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(text[:length])
         await writer.drain()
         writer.transport.abort()
-    await until_nobody_is_left(server)
+    await until_all_have_left(server)
 
 
-async def test_huge_header_costs_only_its_own_request(server: Server) -> None:
+async def test_a_huge_header_affects_only_its_own_request(server: Server) -> None:
     header = {"Last-Event-ID": "e~" + "A" * 100_000}
     async with http_client() as client:
         try:
@@ -180,7 +180,9 @@ async def test_huge_header_costs_only_its_own_request(server: Server) -> None:
         assert (await get_poll(client, server.site, "public.a"))["events"] == []
 
 
-async def test_client_that_never_reads_is_cut_with_a_bounded_buffer(server: Server) -> None:
+async def test_a_client_that_never_reads_is_closed_and_its_buffer_is_bounded(
+    server: Server,
+) -> None:
     count = 900
     lines = ["GET /realtime/sse?topic=public.burst&ids=0 HTTP/1.0", "Host: 127.0.0.1"]
     async with raw(server, *lines, limit=1_000) as (reader, _):
@@ -198,7 +200,7 @@ async def test_client_that_never_reads_is_cut_with_a_bounded_buffer(server: Serv
             most = max(most, now["unsent"])
             return publishing.done() and now["connections"] == 0
 
-        await await_until(is_over, "the client is given up", DEADLINE)
+        await await_until(is_over, "the client is closed", DEADLINE)
         await publishing
         assert most < 2_100_000
         stream = Stream(chunks(reader))
@@ -216,7 +218,7 @@ CLIENTS, TOPICS = 500, 100
 THREADS = STORE_THREADS.count + RELAY_THREADS.count + USER_THREADS.count
 
 
-async def test_five_hundred_streams_of_a_hundred_topics_take_no_thread_and_a_task_each(
+async def test_five_hundred_streams_of_a_hundred_topics_need_one_task_each_and_no_threads(
     server: Server, publisher: Publisher
 ) -> None:
     names = [f"public.many{number}" for number in range(TOPICS)]
@@ -239,7 +241,7 @@ async def test_five_hundred_streams_of_a_hundred_topics_take_no_thread_and_a_tas
                 await stream.receive()
         after = await state(server)
         assert after["connections"] == before["connections"] + CLIENTS
-        # Those of the pools start when they are first needed, and are not more for more clients.
+        # The threads of the pools start on demand; their number does not grow with the clients.
         assert after["threads"] <= before["threads"] + THREADS
         assert after["tasks"] <= before["tasks"] + (CLIENTS + 5)
         await publisher.publish(names[0], 1)
@@ -247,4 +249,4 @@ async def test_five_hundred_streams_of_a_hundred_topics_take_no_thread_and_a_tas
             assert (await stream.receive())["type"] == "event"
         for writer in writers:
             writer.transport.abort()
-    await until_nobody_is_left(server)
+    await until_all_have_left(server)

@@ -1,4 +1,4 @@
-"""Event streams, on virtual time: what is in them, and what is left when they end."""
+"""Event streams on virtual time: their content, and how they end."""
 
 import asyncio
 import random
@@ -19,11 +19,11 @@ def types(stream: Exchange) -> list[str]:
 
 
 def resume(stream: Exchange) -> dict[str, str]:
-    """Return what a browser sends when it comes back."""
+    """Return the header that a browser sends when it reconnects."""
     return {"Last-Event-ID": stream.reader._id}
 
 
-def test_stream_begins_with_padding_a_time_to_come_back_and_the_welcome(web: Web) -> None:
+def test_a_stream_begins_with_padding_a_retry_time_and_the_welcome(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     assert stream.status == 200
     lines = stream.body.split(b"\n")
@@ -33,7 +33,7 @@ def test_stream_begins_with_padding_a_time_to_come_back_and_the_welcome(web: Web
     assert types(stream) == ["welcome", "subscribed"]
 
 
-def test_headers_keep_caches_and_proxies_out_of_the_way(web: Web) -> None:
+def test_the_headers_turn_off_caching_and_buffering(web: Web) -> None:
     headers = web.open(f"sse?topic={TOPIC}").headers
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert headers["x-accel-buffering"] == "no"
@@ -41,12 +41,12 @@ def test_headers_keep_caches_and_proxies_out_of_the_way(web: Web) -> None:
     assert "content-length" not in headers
 
 
-def test_clients_do_not_come_back_all_at_once(web: Web) -> None:
+def test_clients_get_different_retry_times(web: Web) -> None:
     random.seed(1)
     assert len({web.open(f"sse?topic={TOPIC}").reader.retry for _ in range(5)}) > 1
 
 
-def test_events_arrive_with_an_id_and_a_new_stream_resumes_from_it(web: Web) -> None:
+def test_a_new_stream_resumes_from_the_id_of_the_last_event(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     web.scene.publish(3)
     assert stream.seqs() == [1, 2, 3]
@@ -58,7 +58,7 @@ def test_events_arrive_with_an_id_and_a_new_stream_resumes_from_it(web: Web) -> 
     assert again.seqs() == [4, 5, 6]
 
 
-def test_id_of_one_topic_keeps_the_places_of_all(web: Web) -> None:
+def test_each_id_has_the_cursors_of_all_topics(web: Web) -> None:
     url = f"sse?topic={TOPIC}&topic={OTHER}"
     stream = web.open(url)
     web.scene.publish(2, topic=OTHER)
@@ -71,17 +71,17 @@ def test_id_of_one_topic_keeps_the_places_of_all(web: Web) -> None:
     assert sorted(events) == [(OTHER, 3), (TOPIC, 3)]
 
 
-def test_stream_that_is_cut_before_its_first_answers_keeps_all_places(web: Web) -> None:
+def test_a_stream_that_is_cut_off_before_its_first_answers_keeps_all_cursors(web: Web) -> None:
     url = f"sse?topic={TOPIC}&topic={OTHER}"
     first = web.open(url)
     web.scene.publish(1)
     web.scene.publish(1, topic=OTHER)
     web.leave(first)
-    web.scene.publish(300, topic=OTHER)  # more than the hub remembers: the log has to be read
+    web.scene.publish(300, topic=OTHER)  # more than the hub keeps, so it must read the log
     web.scene.store.after = 1.0
     second = web.open(url, headers=resume(first))
     assert [f["topic"] for f in second.frames() if "topic" in f] == [TOPIC]
-    headers = resume(second)  # of now: what is written to a client that is gone does not arrive
+    headers = resume(second)  # the ids so far: later ones do not reach the client
     web.leave(second)
     web.scene.store.after = 0.0
     web.scene.advance(2)
@@ -94,7 +94,7 @@ def test_stream_that_is_cut_before_its_first_answers_keeps_all_places(web: Web) 
     assert seqs == list(range(2, 302))
 
 
-def test_last_event_id_goes_before_since_and_leaves_it_what_it_lacks(web: Web) -> None:
+def test_last_event_id_takes_precedence_over_since_for_the_topics_that_it_has(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     web.scene.publish(2)
     web.scene.publish(2, topic=OTHER)
@@ -104,21 +104,21 @@ def test_last_event_id_goes_before_since_and_leaves_it_what_it_lacks(web: Web) -
 
 
 @pytest.mark.parametrize("last_id", ["nonsense", "e.1.00000001", "gone~AAAAAAAAAAAA1", "~" * 9_000])
-def test_last_event_id_that_says_nothing_is_a_place_that_is_lost(web: Web, last_id: str) -> None:
+def test_a_last_event_id_that_cannot_be_read_is_a_lost_cursor(web: Web, last_id: str) -> None:
     url = f"sse?topic={TOPIC}&topic={OTHER}&since=@0"
     web.scene.publish(2)
     stream = web.open(url, headers={"Last-Event-ID": last_id})
-    if last_id.startswith("gone"):  # of other topics; for these, since counts
+    if last_id.startswith("gone"):  # the id is of other topics, so since applies
         assert stream.seqs() == [1, 2]
         return
     answers = [frame for frame in stream.frames() if frame["type"] == "subscribed"]
     assert [answer["recovered"] for answer in answers] == [False, False]
     again = web.open(url, headers=resume(stream))
     answers = [frame for frame in again.frames() if frame["type"] == "subscribed"]
-    assert [answer["recovered"] for answer in answers] == [True, True], "once is enough"
+    assert [answer["recovered"] for answer in answers] == [True, True], "it is reset only once"
 
 
-def test_client_that_wants_no_ids_gets_none(web: Web) -> None:
+def test_a_client_that_asks_for_no_ids_gets_none(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}&ids=0")
     web.scene.publish(2)
     assert stream.seqs() == [1, 2]
@@ -131,17 +131,17 @@ def test_all_streams_share_the_bytes_of_an_event(web: Web) -> None:
     assert len({stream.sent[-1]["body"] for stream in streams}) == 1
 
 
-def test_silence_is_broken_by_an_event_that_a_browser_sees(web: Web) -> None:
+def test_a_silent_stream_gets_a_heartbeat_that_a_browser_receives(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     web.scene.advance(26)
     assert types(stream)[-1] == "heartbeat"
     assert stream.sent[-1]["body"].startswith(b"data: ")
-    place = stream.reader._id
-    assert place, "and it does not move the client"
-    assert resume(stream) == {"Last-Event-ID": place}
+    last_id = stream.reader._id
+    assert last_id, "the heartbeat keeps the client's cursor"
+    assert resume(stream) == {"Last-Event-ID": last_id}
 
 
-def test_refused_topic_is_an_error_frame_among_the_others(web: Web) -> None:
+def test_a_refused_topic_gets_an_error_frame(web: Web) -> None:
     stream = web.open(f"sse?topic=private.1&topic={TOPIC}&topic=crash.1")
     errors = [frame for frame in stream.frames() if frame["type"] == "error"]
     assert [error["topic"] for error in errors] == ["private.1", "crash.1"]
@@ -149,7 +149,7 @@ def test_refused_topic_is_an_error_frame_among_the_others(web: Web) -> None:
     assert stream.seqs() == [1]
 
 
-def test_idle_stream_has_one_task(web: Web) -> None:
+def test_an_idle_stream_has_one_task(web: Web) -> None:
     for _ in range(20):
         web.open(f"sse?topic={TOPIC}")
     web.scene.publish(1)
@@ -157,7 +157,7 @@ def test_idle_stream_has_one_task(web: Web) -> None:
     assert len(web.scene.tasks()) <= 20 + 1
 
 
-def test_head_has_the_headers_and_follows_nothing(web: Web) -> None:
+def test_a_head_request_gets_the_headers_and_follows_nothing(web: Web) -> None:
     answer = web.get(f"sse?topic={TOPIC}", method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
     assert web.scene.live.followers == 0
@@ -167,8 +167,8 @@ def test_head_has_the_headers_and_follows_nothing(web: Web) -> None:
 
 
 @pytest.mark.parametrize("steps", range(12))
-def test_client_that_leaves_at_any_moment_leaves_nothing_behind(web: Web, steps: int) -> None:
-    """As Daphne does when a client is gone: it cancels the application."""
+def test_a_client_that_disconnects_at_any_time_leaves_nothing_behind(web: Web, steps: int) -> None:
+    """Daphne cancels the application when a client disconnects."""
     web.scene.append(600)
     web.scene.store.before = 0.1
     stream = web.open(f"sse?topic={TOPIC}&topic={OTHER}&topic=public.third&since=@0")
@@ -185,7 +185,7 @@ def test_client_that_leaves_at_any_moment_leaves_nothing_behind(web: Web, steps:
     assert not web.scene.tasks()
 
 
-def test_topic_that_joins_is_released_where_another_fails(
+def test_a_topic_that_has_joined_is_released_if_another_fails(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     web.open(f"sse?topic={TOPIC}")
@@ -195,7 +195,7 @@ def test_topic_that_joins_is_released_where_another_fails(
     assert web.scene.live.followers == 1
 
 
-def test_stream_whose_log_cannot_be_read_says_that_it_closes(web: Web) -> None:
+def test_a_stream_whose_log_cannot_be_read_sends_closing(web: Web) -> None:
     web.open(f"sse?topic={TOPIC}")
     web.scene.append(3)
     web.scene.store.failing = True
@@ -204,7 +204,7 @@ def test_stream_whose_log_cannot_be_read_says_that_it_closes(web: Web) -> None:
     assert stream.task.done()
 
 
-def test_client_that_never_reads_costs_a_bounded_buffer_and_is_closed(web: Web) -> None:
+def test_a_client_that_never_reads_has_a_bounded_buffer_and_is_closed(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     stream.gate.clear()
     (connection,) = web.scene.hub.connections
@@ -219,7 +219,7 @@ def test_client_that_never_reads_costs_a_bounded_buffer_and_is_closed(web: Web) 
     assert web.scene.live.followers == 0
 
 
-def test_client_that_reads_slowly_gets_everything_and_is_not_closed(web: Web) -> None:
+def test_a_client_that_reads_slowly_receives_everything_and_is_not_closed(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     stream.gate.clear()
     web.scene.publish(100, size=20_000)
@@ -232,7 +232,7 @@ def test_client_that_reads_slowly_gets_everything_and_is_not_closed(web: Web) ->
     assert stream.seqs() == list(range(1, 101))
 
 
-def test_connection_that_breaks_at_a_write_ends_when_the_server_says_so(web: Web) -> None:
+def test_a_connection_that_breaks_at_a_write_ends_at_the_disconnect(web: Web) -> None:
     stream = web.open(f"sse?topic={TOPIC}")
     stream.failing = True
     web.scene.publish(2)
@@ -240,7 +240,7 @@ def test_connection_that_breaks_at_a_write_ends_when_the_server_says_so(web: Web
     assert stream.task.done()
 
 
-def test_connection_that_breaks_at_the_first_write_ends_at_once(
+def test_a_connection_that_breaks_at_the_first_write_ends_at_once(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: Any) -> None:

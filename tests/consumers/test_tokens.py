@@ -1,4 +1,4 @@
-"""Tokens on the transports: what they open, what they do not, and how they end."""
+"""Tokens on the transports: what they allow, and how they expire."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def url(server: Server, path: str) -> str:
     return f"http://127.0.0.1:{server.port}/realtime/{path}"
 
 
-async def test_token_of_the_handshake_is_its_user(server: Server) -> None:
+async def test_a_token_in_the_handshake_sets_the_user_and_its_topics(server: Server) -> None:
     token = make(server, "ada", "topics=['orders.1']")
     async with connect(server, additional_headers=bearer(token)) as client:
         assert client.welcome["user"] is not None
@@ -53,7 +53,7 @@ async def test_token_of_the_handshake_is_its_user(server: Server) -> None:
         assert (await client.ask(type="publish", topic="orders.1", event="typing"))["type"] == "ok"
 
 
-async def test_wrong_token_of_the_handshake_is_told_and_closed(server: Server) -> None:
+async def test_a_wrong_token_in_the_handshake_gets_an_error_and_a_close(server: Server) -> None:
     async with websockets.connect(server.url, additional_headers=bearer("x")) as socket:
         from tests.support.server import Client
 
@@ -65,7 +65,7 @@ async def test_wrong_token_of_the_handshake_is_told_and_closed(server: Server) -
     ]
 
 
-async def test_auth_frame_makes_the_connection_another_users(server: Server) -> None:
+async def test_an_auth_frame_changes_the_user_of_the_connection(server: Server) -> None:
     ada, bo = make(server, "ada"), make(server, "bo", "topics=['orders.2']")
     async with connect(server) as client:
         assert client.welcome["user"] is None
@@ -76,11 +76,11 @@ async def test_auth_frame_makes_the_connection_another_users(server: Server) -> 
         assert welcome["user"] is not None
         await client.subscribe("orders.1")
         await client.subscribe("orders.2")
-        # The next user's token is for one of the topics; the others are left.
+        # The next user's token is for one of the topics; the others are withdrawn.
         assert (await client.ask(type="auth", token=bo))["type"] == "ok"
-        left = [await client.receive() for _ in range(3)]
-        assert left[0]["user"] != welcome["user"]
-        assert {(one["type"], one.get("topic")) for one in left[1:]} == {
+        frames = [await client.receive() for _ in range(3)]
+        assert frames[0]["user"] != welcome["user"]
+        assert {(one["type"], one.get("topic")) for one in frames[1:]} == {
             ("unsubscribed", "public.news"),
             ("unsubscribed", "orders.1"),
         }
@@ -89,7 +89,7 @@ async def test_auth_frame_makes_the_connection_another_users(server: Server) -> 
         assert [event["topic"] for event in await client.events(1)] == ["orders.2"]
 
 
-async def test_wrong_auth_frame_changes_nothing(server: Server) -> None:
+async def test_a_wrong_auth_frame_changes_nothing(server: Server) -> None:
     async with connect(server, additional_headers=server.sign_in("ada")) as client:
         await client.subscribe("orders.1")
         assert (await client.ask(type="auth", token="x"))["code"] == "unauthorized"
@@ -97,7 +97,7 @@ async def test_wrong_auth_frame_changes_nothing(server: Server) -> None:
         await client.events(1)
 
 
-async def test_connection_ends_with_its_token(server: Server) -> None:
+async def test_a_connection_closes_when_its_token_expires(server: Server) -> None:
     token = make(server, "ada", "expires=timedelta(seconds=3)")
     async with connect(server, additional_headers=bearer(token)) as client:
         await client.subscribe("orders.1")
@@ -106,7 +106,9 @@ async def test_connection_ends_with_its_token(server: Server) -> None:
     assert frames[-1] == {"type": "closing", "reason": "signed_out"}
 
 
-async def test_stream_ends_with_its_token_and_does_not_come_back(server: Server) -> None:
+async def test_a_stream_closes_when_its_token_expires_and_cannot_be_reopened(
+    server: Server,
+) -> None:
     headers = bearer(make(server, "ada", "expires=timedelta(seconds=3)"))
     async with httpx.AsyncClient(timeout=20, headers=headers) as client:
         async with client.stream("GET", url(server, "sse?topic=orders.1")) as stream:
@@ -141,7 +143,7 @@ def test_every_request_checks_its_token(
     assert ask(limited, path.replace("orders.1", "orders.2"), other) == 403
 
 
-async def test_of_two_tokens_the_last_counts_and_commands_wait_for_it(server: Server) -> None:
+async def test_the_last_of_two_tokens_wins_and_later_commands_wait_for_it(server: Server) -> None:
     ada, bo = make(server, "ada"), make(server, "bo", "topics=['public.x']")
     for _ in range(20):
         async with connect(server) as client:
@@ -158,7 +160,7 @@ async def test_of_two_tokens_the_last_counts_and_commands_wait_for_it(server: Se
         assert answers == {1: "ok", 2: "ok", 3: "forbidden", 4: "forbidden", 5: "subscribed"}
 
 
-async def test_subscribe_whose_right_a_token_takes_away_is_answered(server: Server) -> None:
+async def test_a_subscribe_that_a_new_token_forbids_is_answered(server: Server) -> None:
     ada, bo = make(server, "ada"), make(server, "bo", "topics=['public.x']")
     server.publish("orders.7", 3)
     for _ in range(20):

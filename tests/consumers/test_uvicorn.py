@@ -19,7 +19,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-async def test_client_follows_and_resumes(server: Server) -> None:
+async def test_a_client_follows_and_resumes(server: Server) -> None:
     async with connect(server) as client:
         await client.subscribe("public.news")
         await asyncio.to_thread(server.publish, "public.news", 3)
@@ -31,15 +31,17 @@ async def test_client_follows_and_resumes(server: Server) -> None:
         assert [event["seq"] for event in await client.events(2)] == [4, 5]
 
 
-async def test_foreign_origin_is_refused(server: Server) -> None:
+async def test_a_foreign_origin_is_refused(server: Server) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with connect(server, origin="https://evil.example"):
             pass
     assert refused.value.response.status_code == 403
 
 
-async def test_client_that_does_not_read_is_cut_and_resumes_whole(server: Server) -> None:
-    count = 900  # all of it is kept, and far more than the kernel buffers
+async def test_a_client_that_does_not_read_is_closed_and_resumes_without_a_gap(
+    server: Server,
+) -> None:
+    count = 900  # within the retention, and far more than the kernel buffers
     slow = {"max_queue": 1, "ping_interval": None, "close_timeout": 1, "compression": None}
     async with connect(server) as witness, connect(server, **slow) as client:
         for each in (witness, client):
@@ -51,9 +53,9 @@ async def test_client_that_does_not_read_is_cut_and_resumes_whole(server: Server
             f"publish_many([('public.burst', 'tick', 'x' * 20_000) for n in range({count})])",
         )
         assert [event["seq"] for event in await reading] == list(range(1, count + 1))
-        # It has read nothing until the server gave it up. What was on its way is read now, in
-        # order; then it is told why, or finds the connection cut, but is never left in silence.
-        await wait_for_the_end(server)
+        # It reads nothing until the server has closed it. Then it receives what was sent already,
+        # in order, and the reason or a broken connection, but never waits in silence.
+        await wait_for_close(server)
         seen = []
         cursor = None
         with contextlib.suppress(websockets.ConnectionClosed):
@@ -69,7 +71,7 @@ async def test_client_that_does_not_read_is_cut_and_resumes_whole(server: Server
         assert [event["seq"] for event in rest] == list(range(len(seen) + 1, count + 1))
 
 
-async def test_command_that_is_announced_too_long_is_refused_before_it_is_sent(
+async def test_a_command_with_a_too_large_content_length_is_refused_before_it_is_sent(
     server: Server,
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -83,8 +85,8 @@ async def test_command_that_is_announced_too_long_is_refused_before_it_is_sent(
     writer.close()
 
 
-async def wait_for_the_end(server: Server) -> None:
-    """Wait until the server has given up to tell one of the clients that it is closed."""
+async def wait_for_close(server: Server) -> None:
+    """Wait until the server has stopped waiting for a client to close."""
     await await_until(
-        lambda: "closing a client ended" in server.log.read_text(), "a client is left", DEADLINE
+        lambda: "closing a client ended" in server.log.read_text(), "a client is closed", DEADLINE
     )

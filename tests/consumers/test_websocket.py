@@ -1,4 +1,4 @@
-"""The WebSocket transport on a real Daphne: who gets in, what is answered, who is hurt."""
+"""The WebSocket transport on a real Daphne: handshakes, commands and bad clients."""
 
 import asyncio
 import base64
@@ -32,13 +32,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def ada(server: Server) -> dict[str, Any]:
-    """Connect as a user: `connect(server, **ada)`."""
+    """Options to connect as a user: `connect(server, **ada)`."""
     return {"additional_headers": server.sign_in("ada")}
 
 
 @pytest.fixture
 async def bystander(server: Server, ada: dict[str, Any]) -> AsyncIterator[None]:
-    """Another client, which goes on receiving whatever the test does."""
+    """Another client, which must still receive events after the test."""
     async with connect(server, **ada) as client:
         await client.subscribe("orders.1")
         yield
@@ -57,7 +57,7 @@ async def error_code(client: Client, text: str | bytes) -> str:
 
 
 async def closed(client: Client) -> tuple[int | None, list[dict[str, Any]]]:
-    """Return the close code and what came before it."""
+    """Return the close code and the frames before it."""
     frames = []
     while True:
         try:
@@ -70,7 +70,7 @@ async def closed(client: Client) -> tuple[int | None, list[dict[str, Any]]]:
 
 
 async def handshake(server: Server, path: str = "/realtime/ws", *headers: str) -> int:
-    """Return the HTTP status that a handshake with these headers gets."""
+    """Return the HTTP status of a handshake with these headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     key = base64.b64encode(os.urandom(16)).decode()
     lines = [
@@ -104,7 +104,7 @@ async def test_foreign_pages_and_hosts_are_refused_before_the_accept(
     assert await handshake(server, "/realtime/ws?v=1", *headers) == status
 
 
-async def test_two_origins_or_hosts_are_refused(server: Server) -> None:
+async def test_repeated_or_missing_origins_and_hosts_are_refused(server: Server) -> None:
     for headers in (
         ["Host: shop.example", "Origin: http://shop.example", "Origin: http://evil.example"],
         ["Host: shop.example", "Host: shop.example"],
@@ -113,14 +113,16 @@ async def test_two_origins_or_hosts_are_refused(server: Server) -> None:
         assert await handshake(server, "/realtime/ws", *headers) in (400, 403)
 
 
-async def test_welcome_tells_an_anonymous_client_nothing(server: Server) -> None:
+async def test_the_welcome_of_an_anonymous_client_has_no_user_and_no_topics(server: Server) -> None:
     async with connect(server) as client:
         assert client.welcome["user"] is None
         assert client.welcome["topics"] == []
         assert client.welcome["version"] == 1
 
 
-async def test_welcome_names_the_user_and_its_topics(server: Server, ada: dict[str, Any]) -> None:
+async def test_the_welcome_names_the_user_and_its_topics(
+    server: Server, ada: dict[str, Any]
+) -> None:
     async with connect(server, **ada) as client, connect(server, **ada) as second:
         key = client.welcome["user"]
         assert client.welcome["topics"] == [f"user.{key}", "everyone"]
@@ -129,7 +131,7 @@ async def test_welcome_names_the_user_and_its_topics(server: Server, ada: dict[s
             await client.subscribe(topic)
 
 
-async def test_unknown_version_is_told_and_closed(server: Server) -> None:
+async def test_an_unknown_version_gets_an_error_and_a_close(server: Server) -> None:
     async with websockets.connect(server.url.replace("v=1", "v=99")) as raw:
         code, frames = await closed(Client(raw))
     assert code == CloseCode.VERSION
@@ -168,7 +170,7 @@ BAD = [
 
 @pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize(("code", "text"), BAD, ids=lambda value: value[:40])
-async def test_bad_frame_gets_its_error_and_the_connection_goes_on(
+async def test_a_bad_frame_gets_its_error_and_the_connection_goes_on(
     server: Server, code: str, text: str
 ) -> None:
     async with connect(server) as client:
@@ -178,7 +180,7 @@ async def test_bad_frame_gets_its_error_and_the_connection_goes_on(
 
 
 @pytest.mark.usefixtures("bystander")
-async def test_binary_frame_closes_with_4400(server: Server) -> None:
+async def test_a_binary_frame_closes_with_4400(server: Server) -> None:
     async with connect(server) as client:
         await client.socket.send(b'{"type":"ping"}')
         code, frames = await closed(client)
@@ -200,9 +202,9 @@ async def test_ten_bad_frames_in_a_row_close_with_4400(server: Server) -> None:
 
 
 @pytest.mark.usefixtures("bystander")
-async def test_flood_is_told_to_slow_down_and_then_closed_with_4429(server: Server) -> None:
+async def test_a_flood_is_rate_limited_and_then_closed_with_4429(server: Server) -> None:
     async with connect(server) as client:
-        for _ in range(1_000):  # 200 at once are served, 200 refused, some more by the second
+        for _ in range(1_000):  # 200 are served, 200 are refused, and a few more per second
             await client.socket.send('{"type":"ping"}')
         code, frames = await closed(client)
     assert code == CloseCode.LIMIT
@@ -213,11 +215,11 @@ async def test_flood_is_told_to_slow_down_and_then_closed_with_4429(server: Serv
 
 
 @pytest.mark.usefixtures("bystander")
-async def test_frame_beyond_the_servers_own_limit_closes_only_its_connection(
+async def test_a_frame_beyond_the_servers_limit_closes_only_its_connection(
     server: Server,
 ) -> None:
     async with connect(server) as client:
-        # It may be cut while it is still sending.
+        # The server can close it while it is still sending.
         with contextlib.suppress(websockets.ConnectionClosed):
             await client.socket.send("x" * (3 << 20))
         code, _ = await closed(client)
@@ -247,7 +249,7 @@ async def test_garbage_instead_of_frames_closes_only_its_connection(server: Serv
 
 
 @pytest.mark.parametrize("kind", ["subscribe", "publish", "call"])
-async def test_unknown_and_forbidden_look_alike(
+async def test_unknown_and_forbidden_topics_look_the_same(
     server: Server, ada: dict[str, Any], kind: str
 ) -> None:
     fields = {"type": kind, "id": 1, "event": "typing", "action": "rename"}
@@ -258,7 +260,7 @@ async def test_unknown_and_forbidden_look_alike(
             await client.send(**fields, topic=topic)
             texts.add(await client.socket.recv())
     async with connect(server) as client:
-        await client.send(**fields, topic="orders.1")  # not for the anonymous
+        await client.send(**fields, topic="orders.1")  # forbidden for anonymous users
         texts.add(await client.socket.recv())
     (text,) = texts
     assert json.loads(text)["code"] == "forbidden"
@@ -267,7 +269,7 @@ async def test_unknown_and_forbidden_look_alike(
 # Commands
 
 
-async def test_stored_client_event_reaches_everybody_and_the_log(
+async def test_a_stored_client_event_reaches_the_followers_and_the_log(
     server: Server, ada: dict[str, Any]
 ) -> None:
     async with connect(server, **ada) as client, connect(server, **ada) as other:
@@ -282,7 +284,7 @@ async def test_stored_client_event_reaches_everybody_and_the_log(
         assert await client.events(1) == [event]
 
 
-async def test_ephemeral_client_event_reaches_everybody_and_not_the_log(
+async def test_an_ephemeral_client_event_reaches_the_followers_and_not_the_log(
     server: Server, ada: dict[str, Any]
 ) -> None:
     async with connect(server, **ada) as client, connect(server, **ada) as other:
@@ -299,7 +301,7 @@ async def test_ephemeral_client_event_reaches_everybody_and_not_the_log(
     ("topic", "event"),
     [("orders.1", "shipped"), ("public.a", "typing"), ("crash.1", "typing"), ("private.1", "x")],
 )
-async def test_publish_that_is_not_allowed_is_forbidden(
+async def test_a_publish_that_is_not_allowed_is_forbidden(
     server: Server, ada: dict[str, Any], topic: str, event: str
 ) -> None:
     async with connect(server, **ada) as client:
@@ -316,7 +318,7 @@ async def test_data_that_is_too_large_is_refused(server: Server, ada: dict[str, 
         assert await error_code(client, json.dumps(command | {"data": "x" * 66_000})) == "too_large"
 
 
-async def test_calls_answer_with_what_the_action_returned(
+async def test_a_call_is_answered_with_the_result_of_the_action(
     server: Server, ada: dict[str, Any]
 ) -> None:
     async with connect(server, **ada) as client:
@@ -340,7 +342,7 @@ async def test_calls_answer_with_what_the_action_returned(
         ("__init__", None, "unknown_action", "no such action"),
     ],
 )
-async def test_calls_that_fail_say_what_the_client_may_know(
+async def test_a_failing_call_reveals_only_what_the_client_may_know(
     server: Server, ada: dict[str, Any], action: str, data: Any, code: str, message: str
 ) -> None:
     async with connect(server, **ada) as client:
@@ -350,7 +352,7 @@ async def test_calls_that_fail_say_what_the_client_may_know(
         assert "no client may read" not in answer["message"]
 
 
-async def test_commands_of_a_topic_run_in_order_without_waiting_in_between(
+async def test_commands_of_a_topic_run_in_order_without_waiting_for_answers(
     server: Server, ada: dict[str, Any]
 ) -> None:
     async with connect(server, **ada) as client:
@@ -366,7 +368,7 @@ async def test_commands_of_a_topic_run_in_order_without_waiting_in_between(
         assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-async def test_second_subscribe_is_refused_and_the_first_goes_on(
+async def test_a_second_subscribe_is_refused_and_the_first_goes_on(
     server: Server, ada: dict[str, Any]
 ) -> None:
     async with connect(server, **ada) as client:
@@ -377,7 +379,7 @@ async def test_second_subscribe_is_refused_and_the_first_goes_on(
         assert "event" in [(await client.receive())["type"] for _ in range(2)]
 
 
-async def test_client_follows_a_hundred_topics_and_not_one_more(server: Server) -> None:
+async def test_a_client_follows_a_hundred_topics_and_no_more(server: Server) -> None:
     async with connect(server) as client:
         for number in range(101):
             await client.send(type="subscribe", id=number, topic=f"public.t{number}")
@@ -386,7 +388,7 @@ async def test_client_follows_a_hundred_topics_and_not_one_more(server: Server) 
         assert {answer["type"] for answer in answers.values()} == {"subscribed"}
 
 
-async def test_connection_that_breaks_off_in_the_middle_of_commands_hurts_nobody(
+async def test_a_connection_that_breaks_during_its_commands_affects_no_other(
     server: Server, ada: dict[str, Any], bystander: None
 ) -> None:
     for _ in range(20):
@@ -402,13 +404,15 @@ async def test_connection_that_breaks_off_in_the_middle_of_commands_hurts_nobody
 
 
 def small_socket(server: Server, size: int) -> socket.socket:
-    """Return a connected socket with a receive buffer of about so many bytes."""
+    """Return a connected socket with a receive buffer of about this many bytes."""
     raw = socket.create_connection(("127.0.0.1", server.port))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
     return raw
 
 
-async def test_burst_larger_than_the_buffers_reaches_a_slow_reader_whole(server: Server) -> None:
+async def test_a_slow_reader_receives_all_of_a_burst_larger_than_the_buffers(
+    server: Server,
+) -> None:
     async with (
         connect(server, sock=small_socket(server, 65_536), max_queue=1) as slow,
         connect(server) as fast,
@@ -427,7 +431,7 @@ async def test_burst_larger_than_the_buffers_reaches_a_slow_reader_whole(server:
             assert (await client.ask(type="ping"))["type"] == "pong"
 
 
-async def test_client_that_never_reads_is_closed_and_costs_little(
+async def test_a_client_that_never_reads_is_closed_and_needs_little_memory(
     server: Server, ada: dict[str, Any]
 ) -> None:
     size, count = 50_000, 600  # 30 MB
@@ -453,14 +457,14 @@ async def test_client_that_never_reads_is_closed_and_costs_little(
         await task
         code, frames = await closed(lazy)
     seqs = [frame["seq"] for frame in frames if frame["type"] == "event"]
-    assert seqs == list(range(1, len(seqs) + 1)), "what it got has no hole"
+    assert seqs == list(range(1, len(seqs) + 1)), "it received events without a gap"
     assert code in (CloseCode.SLOW, None)
     assert len(seqs) < count
     assert peak - before < 25 << 20, f"{(peak - before) >> 20} MB"
 
 
 def memory(server: Server) -> int:
-    """Return the bytes of memory that the server has now."""
+    """Return the bytes of memory that the server uses."""
     assert server.process is not None
     pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -470,7 +474,7 @@ def memory(server: Server) -> int:
 
 
 def documented_client(server: Server, topic: str, session: str) -> str:
-    """Return the Python client of the protocol's page, with the address and topic of a test."""
+    """Return the Python client in docs/wire-protocol.md, with the URL and topic of a test."""
     text = (ROOT / "docs" / "wire-protocol.md").read_text()
     match = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert match is not None
@@ -480,7 +484,7 @@ def documented_client(server: Server, topic: str, session: str) -> str:
     return code.replace(call, f"{server.url!r}, {topic!r}, {session!r}")
 
 
-def test_documented_client_connects_subscribes_receives_and_resumes(tmp_path: Path) -> None:
+def test_the_documented_client_connects_subscribes_receives_and_resumes(tmp_path: Path) -> None:
     with Server(tmp_path, application=APPLICATION) as server:
         session = server.sign_in()["Cookie"].partition("=")[2]
         code = documented_client(server, "orders.42", session)
@@ -516,7 +520,7 @@ def test_documented_client_connects_subscribes_receives_and_resumes(tmp_path: Pa
             client.wait()
 
 
-async def test_echo_answers_the_smallest_client(server: Server) -> None:
+async def test_the_echo_consumer_sends_back_text_and_bytes(server: Server) -> None:
     async with websockets.connect(f"ws://127.0.0.1:{server.port}/echo/") as echo:
         await echo.send("hello")
         assert await echo.recv() == "hello"

@@ -1,4 +1,4 @@
-"""`manage.py realtime`: what it prints, what it refuses, how it ends."""
+"""`manage.py realtime`: its output, its errors and its exit codes."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def frames(text: str) -> list[dict[str, Any]]:
 # publish
 
 
-def test_publish_appends_the_event_and_tells_its_number() -> None:
+def test_publish_appends_the_event_and_prints_its_number() -> None:
     assert run("publish", "orders.42", "shipped", '{"eta": "2026-11-24"}') == (
         "orders.42: shipped is #1\n"
     )
@@ -59,7 +59,7 @@ def test_publish_appends_the_event_and_tells_its_number() -> None:
     ]
 
 
-def test_publish_as_json_prints_the_frame_that_clients_get() -> None:
+def test_publish_as_json_prints_the_frame_that_clients_receive() -> None:
     (frame,) = frames(run("publish", "orders.42", "shipped", "1", "--json"))
     assert (frame["type"], frame["event"], frame["data"], frame["seq"]) == (
         "event",
@@ -87,7 +87,7 @@ def test_publish_in_a_transaction_waits_for_its_commit() -> None:
         assert "waits for the transaction's commit" in run("publish", "orders.42", "shipped")
         assert run("publish", "orders.42", "shipped", "--json") == "null\n"
         assert log.head("orders.42").seq == 0
-    wait_until(lambda: log.head("orders.42").seq == 2, "both are in the log")
+    wait_until(lambda: log.head("orders.42").seq == 2, "both events are in the log")
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_publish_refuses_a_wrong_call_with_exit_code_2(words: list[str], said: s
     with pytest.raises(CommandError) as caught:
         run("publish", *words)
     assert said in str(caught.value)
-    if "--using" not in words:  # there argparse speaks, and exits with 2 itself
+    if "--using" not in words:  # there argparse exits with 2 itself
         assert caught.value.returncode == 2
     assert log.head("orders.42").seq == 0
 
 
-def away(*args: object, **kwargs: object) -> Any:
+def unavailable(*args: object, **kwargs: object) -> Any:
     raise StoreUnavailable("SomeStore", "connection refused")
 
 
@@ -129,17 +129,17 @@ def away(*args: object, **kwargs: object) -> Any:
         ("heads", ["new-epoch", "orders.42"]),
     ],
 )
-def test_a_store_that_is_away_is_said_with_exit_code_1(
+def test_an_unavailable_store_is_reported_with_exit_code_1(
     method: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(get_store(), method, away)
+    monkeypatch.setattr(get_store(), method, unavailable)
     with pytest.raises(CommandError, match="connection refused") as caught:
         run(*words)
     assert caught.value.returncode == 1
 
 
 @override_settings(REALTIME={"STROE": {}})
-def test_wrong_settings_are_said() -> None:
+def test_wrong_settings_are_reported() -> None:
     with pytest.raises(CommandError, match=r"STROE.*[^.]\.$"):
         run("publish", "orders.42", "x")
 
@@ -170,7 +170,7 @@ def fill(topic: str, count: int) -> None:
     get_store().append(topic, [Draft("tick", str(n)) for n in range(count)])
 
 
-def test_trim_tells_what_it_removed() -> None:
+def test_trim_prints_what_it_removed() -> None:
     fill("tiny.a", 8)
     fill("tiny.b", 6)
     fill("orders.42", 3)
@@ -185,7 +185,7 @@ def test_trim_tells_what_it_removed() -> None:
     assert report == {"removed": {"tiny.a": 1}, "unregistered": ["gone.1"]}
 
 
-def test_trim_says_nothing_of_the_librarys_own_logs() -> None:
+def test_trim_does_not_report_internal_logs() -> None:
     presence = presence_log("room.lobby")
     get_store().change_members(presence, "a", {"user.1": '{"id":"user.1"}'}, [])
     assert presence in get_store().topics()
@@ -193,7 +193,7 @@ def test_trim_says_nothing_of_the_librarys_own_logs() -> None:
     assert frames(run("trim", "--json")) == [{"removed": {}, "unregistered": []}]
 
 
-def test_trim_of_a_topic_that_is_unknown_removes_nothing() -> None:
+def test_trim_of_an_unknown_topic_removes_nothing() -> None:
     fill("tiny.a", 8)
     with pytest.raises(CommandError, match=r"no registered pattern matches 'tinny\.b'"):
         run("trim", "tiny.a", "tinny.b")
@@ -220,10 +220,10 @@ def test_new_epoch_with_one_unknown_topic_changes_none() -> None:
     assert log.head("orders.42") == before
 
 
-# listen, in this process: what is there already
+# listen in this process: events that are stored already
 
 
-def test_listen_prints_the_newest_events_and_ends_after_as_many_as_wanted() -> None:
+def test_listen_prints_the_newest_events_and_stops_after_count() -> None:
     for n in range(5):
         publish_event("orders.42", "tick", {"n": n})
     notices = io.StringIO()
@@ -246,7 +246,7 @@ def test_listen_as_json_prints_frames_whose_cursors_resume() -> None:
     assert event["seq"] == 1
 
 
-def test_listen_from_a_cursor_that_is_gone_says_so() -> None:
+def test_listen_from_a_trimmed_cursor_prints_a_reset() -> None:
     fill("tiny.a", 8)
     cursor = get_store().locate("tiny.a", last=8)
     run("trim")
@@ -297,18 +297,18 @@ def test_a_failed_replay_ends_the_listening_with_an_error(monkeypatch: pytest.Mo
         ('"𝄞"', "latin-1", '"\\ud834\\udd1e"'),
     ],
 )
-def test_what_a_terminal_would_obey_or_cannot_show_is_escaped(
+def test_what_a_terminal_would_interpret_or_cannot_show_is_escaped(
     text: str, encoding: str | None, shown: str
 ) -> None:
     assert printable(text, encoding) == shown
     assert json.loads(shown) == json.loads(text)
 
 
-# listen, in a process of its own: what comes, and how it ends
+# listen in a process of its own: new events, and its end
 
 
-# `python -m django`, which takes Ctrl-C even if these tests run in the background of a script:
-# there the shell ignores it, which children inherit.
+# Like `python -m django`, but Ctrl-C works even if these tests run in the background of a script:
+# there the shell ignores the signal, and children inherit that.
 INTERRUPTIBLE = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -317,7 +317,11 @@ runpy.run_module("django", run_name="__main__", alter_sys=True)
 
 
 class Listening:
-    """A process that listens; `lines` grows."""
+    """A process that runs `listen`.
+
+    Attributes:
+        lines: its output so far.
+    """
 
     def __init__(
         self, project: Server, words: tuple[str, ...], environment: dict[str, str]
@@ -332,7 +336,7 @@ class Listening:
         )
 
     def read(self) -> None:
-        """Collect what it prints, from now on."""
+        """Start to collect its output."""
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
@@ -341,17 +345,17 @@ class Listening:
         self.lines.extend(line.rstrip("\n") for line in self.process.stdout)
 
     def wait_following(self) -> None:
-        """Wait until it says that it follows, without --json."""
+        """Wait until it reports that it follows a topic; only without --json."""
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         assert line.startswith("Following"), line + self.process.stderr.read()
 
     def wait_lines(self, count: int) -> list[str]:
-        wait_until(lambda: len(self.lines) >= count, f"{count} lines came", DEADLINE)
+        wait_until(lambda: len(self.lines) >= count, f"{count} lines are printed", DEADLINE)
         return self.lines
 
     def end(self) -> tuple[int, str]:
-        """Return the exit code and what else it said."""
+        """Wait for the exit; return the exit code and the rest of stderr."""
         code = self.process.wait(DEADLINE)
         assert self.process.stderr is not None
         return code, self.process.stderr.read()
@@ -359,7 +363,7 @@ class Listening:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A migrated project of its own; its server does not run."""
+    """A migrated project; its server does not run."""
     project = Server(tmp_path_factory.mktemp("listen"))
     project.run("from django.core.management import call_command; call_command('migrate', '-v0')")
     return project
@@ -425,7 +429,7 @@ def test_listen_ends_when_the_reader_of_its_pipe_leaves(listen: Callable[..., Li
     assert listening.end() == (0, "")
 
 
-def test_ctrl_c_ends_listen_while_nobody_reads_its_pipe(
+def test_ctrl_c_ends_listen_while_its_pipe_is_not_read(
     listen: Callable[..., Listening], project: Server
 ) -> None:
     project.run(
@@ -436,12 +440,12 @@ def test_ctrl_c_ends_listen_while_nobody_reads_its_pipe(
     listening.wait_following()
     state = Path(f"/proc/{listening.process.pid}/wchan")
     if state.exists() and os.access(state, os.R_OK):
-        wait_until(lambda: "pipe" in state.read_text() or state.read_text() == "0", "it waits")
+        wait_until(lambda: "pipe" in state.read_text() or state.read_text() == "0", "it is blocked")
     listening.process.send_signal(signal.SIGINT)
     assert listening.end() == (0, "")
 
 
-def test_listen_with_a_terminal_of_ascii_still_prints_json(
+def test_listen_with_an_ascii_terminal_still_prints_json(
     listen: Callable[..., Listening], project: Server
 ) -> None:
     project.run("from realtime import publish; publish('public.f', 'tick', 'naïve')")

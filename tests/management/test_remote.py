@@ -143,6 +143,6 @@ def test_a_url_with_a_secret_is_rejected_without_revealing_it() -> None:
 
 
 def test_a_token_file_without_a_url_is_rejected() -> None:
-    with pytest.raises(CommandError, match="--token-file is for --url") as caught:
+    with pytest.raises(CommandError, match="--token-file needs --url") as caught:
         call_command("realtime", "listen", "orders.1", "--token-file", "x")
     assert caught.value.returncode == 2

@@ -16,6 +16,7 @@ from realtime.protocol.cursors import compose, entry
 from realtime.protocol.encoders import (
     Bundle,
     Frame,
+    Kind,
     Wire,
     bundle,
     encode_data,
@@ -82,12 +83,12 @@ def joined(value):
 def test_the_module_exports_its_public_names():
     functions = ["bundle", "encode_data", "event_frame", "http_chunk", "sse_chunk"]
     functions += ["stream_entry", "websocket_frame"]
-    assert encoders.__all__ == ["Bundle", "Frame", "Wire", *functions]
+    assert encoders.__all__ == ["Bundle", "Frame", "Kind", "Wire", *functions]
 
 
 @given(events)
 def test_a_frame_is_encoded_once_for_each_wire_format(event):
-    frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)))
+    frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)), Kind.EVENT)
     assert frame.is_event
     assert frame.size == len(frame.text.encode())
     text, line = frame.text, sse_chunk(frame.text)

@@ -1,1 +1,1 @@
-"""Reusable parts of the tests: real servers, a real browser, databases."""
+"""Reusable parts of the tests: real servers, a real browser and databases."""

@@ -1,4 +1,4 @@
-"""What a browser says in the console by itself while it cannot connect; no page can prevent it."""
+"""The console messages of a browser that cannot connect, which no page can prevent."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ UNLOADED = re.compile(r"http://[^?]+/realtime/(sse|poll|send)\?")
 
 
 def is_of_network(message: Any) -> bool:
-    """Tell whether a message says that a request of the client's failed."""
+    """Tell whether a message reports a failed request of the client."""
     if REFUSED.match(message.text):
         return True
     return "Failed to load" in message.text and bool(UNLOADED.match(message.location["url"]))

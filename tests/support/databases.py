@@ -10,7 +10,7 @@ def database_config(url: str) -> dict[str, Any]:
 
     Args:
         url: the path of a SQLite file, or `postgres://user@host:port/name`, where `?host=/folder`
-            names a Unix socket's folder and other parameters become OPTIONS.
+            names the folder of a Unix socket, and other parameters become OPTIONS.
     """
     if url.startswith(("postgres://", "postgresql://")):
         return _postgres(url)
@@ -36,10 +36,10 @@ def _sqlite(path: Path) -> dict[str, Any]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(path),
         "OPTIONS": {
-            "timeout": 20,  # seconds a writer waits for another process
+            "timeout": 20,  # seconds for which a writer waits for another process
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
-        # The same file as NAME, so that a process that a test starts sees the tests' rows.
+        # The same file as NAME, so that a process started by a test reads the test's rows.
         "TEST": {"NAME": str(path)},
     }

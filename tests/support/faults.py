@@ -1,4 +1,4 @@
-"""A channel layer and a store that misbehave as told, and a client that checks what it gets."""
+"""A channel layer and a store with configurable faults, and a client that checks its frames."""
 
 import asyncio
 import json
@@ -17,13 +17,16 @@ T = TypeVar("T")
 
 
 class FaultyLayer(BaseChannelLayer):
-    """Delivers each group message as the next of its fates says: a delay for each copy.
-
-    An empty fate drops the message; two delays deliver it twice; unequal delays of two messages
-    reorder them. Without fates everything arrives at once.
+    """A channel layer that drops, repeats, delays or reorders messages as configured.
 
     Attributes:
-        failing: names of the methods that raise; ``hanging``: of those that never return.
+        fates: for each of the next group messages: the seconds after which a copy is delivered, for
+            each copy. An empty sequence drops the message, and two delays deliver it twice. Without
+            fates every message is delivered once, at once.
+        join_delay: seconds from the return of ``group_add()`` until it takes effect.
+        add_delay, discard_delay, channel_delay: seconds that the method takes.
+        failing: names of the methods that raise.
+        hanging: names of the methods that never return.
         calls: the methods that were called, with their group or channel.
     """
 
@@ -45,7 +48,7 @@ class FaultyLayer(BaseChannelLayer):
         if method in self.hanging:
             await asyncio.Event().wait()
         if method in self.failing:
-            raise ConnectionError(f"{method} fails as it was told")
+            raise ConnectionError(f"{method} fails as configured")
 
     def called(self, method: str) -> int:
         return sum(1 for name, _ in self.calls if name == method)
@@ -68,7 +71,7 @@ class FaultyLayer(BaseChannelLayer):
         return message
 
     def break_receive(self) -> None:
-        """Let every ``receive()`` that waits raise, as when the connection is lost."""
+        """Make every waiting ``receive()`` raise, as when the connection is lost."""
         self.groups.clear()
         for queue in self.queues.values():
             queue.put_nowait({"failure": "the connection was lost"})
@@ -77,7 +80,7 @@ class FaultyLayer(BaseChannelLayer):
         await self._call("group_add", group)
         if self.add_delay:
             await asyncio.sleep(self.add_delay)
-        # Like a real one, it may return before the joining takes effect.
+        # Like a real layer, it can return before the join takes effect.
         if self.join_delay:
             loop = asyncio.get_running_loop()
             loop.call_later(self.join_delay, self.groups[group].add, channel)
@@ -97,7 +100,9 @@ class FaultyLayer(BaseChannelLayer):
             if delay:
                 loop.call_later(delay, self._deliver, group, message)
             else:
-                loop.call_soon(self._deliver, group, message)  # timers of one moment have no order
+                loop.call_soon(
+                    self._deliver, group, message
+                )  # timers for the same time have no order
 
     def _deliver(self, group: str, message: dict[str, Any]) -> None:
         for channel in self.groups[group]:
@@ -105,11 +110,11 @@ class FaultyLayer(BaseChannelLayer):
 
 
 class SlowStore(MemoryStore):
-    """A memory store whose coroutines take time and fail as told; without being told they do not.
+    """A memory store whose coroutines can be slow or fail; by default they do neither.
 
     Attributes:
-        before, after: seconds that a coroutine waits before and after its look at the logs.
-        failing: every coroutine raises.
+        before, after: seconds for which a coroutine waits before and after it reads the logs.
+        failing: whether every coroutine raises.
         calls: the names of the coroutines that were called.
     """
 
@@ -125,7 +130,7 @@ class SlowStore(MemoryStore):
         if self.before:
             await asyncio.sleep(self.before)
         if self.failing:
-            raise StoreUnavailable("SlowStore", "it fails as it was told")
+            raise StoreUnavailable("SlowStore", "it fails as configured")
         try:
             return method(*args, **kwargs)
         finally:
@@ -153,10 +158,13 @@ class SlowStore(MemoryStore):
 
 
 class View:
-    """What one client sees of one topic, checked frame by frame against the promise.
+    """A client's view of one topic, which checks each frame against the promise.
 
-    After `subscribed` or `reset` the next event continues the cursor that they gave, each event
-    continues the one before, and nothing else comes.
+    After `subscribed` or `reset` the first event follows their cursor, each further event follows
+    the previous one, and there are no other frames.
+
+    Args:
+        truth: returns the data of the event at a cursor, as it was appended.
     """
 
     def __init__(self, truth: Callable[[Cursor], str | None]) -> None:
@@ -178,7 +186,7 @@ class View:
         frame = json.loads(text)
         if frame["type"] == "heartbeat":
             return
-        assert self.position is not None, f"before subscribed: {frame}"
+        assert self.position is not None, f"a frame before subscribed: {frame}"
         if frame["type"] == "reset":
             self.position = Cursor.parse(frame["cursor"])
             self.seen = {self.position.seq: self.position}
@@ -188,7 +196,7 @@ class View:
         if "cursor" not in frame:
             return
         cursor = Cursor.parse(frame["cursor"])
-        assert cursor.epoch == self.position.epoch, "a new life of the log without a reset"
+        assert cursor.epoch == self.position.epoch, "a new epoch without a reset"
         assert cursor.seq == self.position.seq + 1, f"{self.position} was followed by {cursor}"
         assert frame["seq"] == cursor.seq
         assert frame["data"] == self.truth(cursor), "the event is not the one that was appended"

@@ -24,7 +24,7 @@ from tests.support.services import (
 
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:
-    """The URL of a throwaway PostgreSQL, which runs as long as the test session."""
+    """The URL of a temporary PostgreSQL that runs for the whole test session."""
     try:
         import psycopg  # noqa: F401
     except ImportError:
@@ -37,7 +37,7 @@ def postgres_dsn() -> Iterator[str]:
 def postgres_alias(
     postgres_dsn: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[str]:
-    """The database alias "postgres" with every table; tests name it in `databases=`."""
+    """The migrated database alias "postgres"; tests list it in `databases=`."""
     from django.core.management import call_command
     from django.db import connections
 
@@ -53,14 +53,14 @@ def postgres_alias(
 
 @pytest.fixture
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, which it may stop and start."""
+    """A PostgreSQL for one test, which can stop and start it."""
     with PostgresServer(require(postgres_binaries(), GET_POSTGRES)) as server:
         yield server
 
 
 @pytest.fixture
 def postgres_database(postgres_dsn: str) -> Iterator[str]:
-    """The URL of an empty database of the test's own."""
+    """The URL of an empty database for one test."""
     import psycopg
 
     name = f"test_{uuid.uuid4().hex}"
@@ -73,20 +73,20 @@ def postgres_database(postgres_dsn: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis_path() -> Path:
-    """The redis-server that the tests start."""
+    """The path of the redis-server that the tests start."""
     return require(redis_binary(), GET_REDIS)
 
 
 @pytest.fixture(scope="session")
 def redis_url(redis_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis that runs as long as the test session and keeps nothing."""
+    """The URL of a Redis that runs for the whole test session, without persistence."""
     with RedisServer(redis_path, tmp_path_factory.mktemp("redis")) as server:
         yield server.url
 
 
 @pytest.fixture
 def redis_server(redis_path: Path, tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of the test's own, which it may stop, pause and restart."""
+    """A Redis for one test, which can stop, pause and restart it."""
     with RedisServer(redis_path, tmp_path / "redis") as server:
         yield server
 
@@ -108,7 +108,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
-    """A Chromium that Playwright drives; its back/forward cache is on, as people have it."""
+    """A Chromium that Playwright drives, with the back/forward cache on, as users have it."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:

@@ -1,4 +1,4 @@
-"""A client that follows one topic all the while and checks each frame against the promise."""
+"""A client that follows one topic and checks each frame against the promise."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,12 +11,13 @@ from tests.support.waiting import await_until
 
 
 class Follower:
-    """Follows a topic: every event continues the one before, or a reset says where to go on.
+    """Follows a topic and checks that each event follows the previous one or a reset.
 
     Attributes:
+        topic: the topic's name.
         position: the cursor of the last event or reset.
-        resets: how often it was reset.
-        events: the frames since the subscription.
+        resets: the reasons of the resets.
+        events: the frames of the events since the subscription.
     """
 
     def __init__(self, client: Client, topic: str, head: str) -> None:
@@ -38,23 +39,23 @@ class Follower:
                 self.resets.append(frame["reason"])
             else:
                 assert frame["type"] == "event", frame
-                assert cursor.epoch == self.position.epoch, "a new life of the log without a reset"
+                assert cursor.epoch == self.position.epoch, "a new epoch without a reset"
                 assert cursor.seq == self.position.seq + 1, f"{cursor} after {self.position}"
                 self.events.append(frame)
             self.position = cursor
 
     async def until(self, seq: int, timeout: float = 30.0) -> None:
-        """Wait until the event with this number has come."""
+        """Wait until the event with this number has arrived."""
         await await_until(
             lambda: self._alive() and self.position.seq >= seq,
-            f"{self.topic} comes to {seq}; it is at {self.position}",
+            f"{self.topic} has reached {seq}; it is at {self.position}",
             timeout,
         )
 
     async def until_reset(self, count: int = 1, timeout: float = 30.0) -> None:
-        """Wait until it was reset so often."""
+        """Wait until the client was reset `count` times."""
         await await_until(
-            lambda: self._alive() and len(self.resets) >= count, "the client is reset", timeout
+            lambda: self._alive() and len(self.resets) >= count, "the client was reset", timeout
         )
 
     def _alive(self) -> bool:
@@ -64,7 +65,7 @@ class Follower:
         return True
 
     async def stop(self) -> None:
-        """Stop following, and raise what was wrong."""
+        """Stop following, and raise the first error that was found."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if not self._task.cancelled():

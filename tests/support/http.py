@@ -1,4 +1,4 @@
-"""HTTP clients for the tests: an event stream read as a browser reads it, polls, commands."""
+"""HTTP clients for the tests: event streams, read as a browser reads them, polls and commands."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ Topics = str | Sequence[str]
 
 
 class Refused(Exception):
-    """An answer was an error; ``code`` is the word in it."""
+    """The server answered with an error; ``code`` is the error's code."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(status, body)
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 def http_client(**options: Any) -> httpx.AsyncClient:
-    """Return a client that no proxy of this machine's settings gets in the way of."""
+    """Return a client that ignores the proxy settings of this machine."""
     return httpx.AsyncClient(**{"timeout": DEADLINE, "trust_env": False} | options)
 
 
@@ -38,10 +38,10 @@ def query(topics: Topics, **fields: Any) -> list[tuple[str, str]]:
 
 
 def check(response: httpx.Response) -> httpx.Response:
-    """Return a good answer.
+    """Return a successful response.
 
     Raises:
-        Refused: it is an error, which must be JSON with all that an error has.
+        Refused: the response is an error. It must be JSON and have all fields of an error.
     """
     if response.status_code >= 400:
         assert response.headers["content-type"] == "application/json", response.text
@@ -58,13 +58,14 @@ class StreamReader:
 
     Attributes:
         last_id: what a browser would send as ``Last-Event-ID``.
-        retry: milliseconds, as the stream said.
+        retry: the milliseconds of the ``retry:`` line; None without one.
+        entries: the data of each entry, and the id after it.
     """
 
     def __init__(self) -> None:
         self.last_id = ""
         self.retry: int | None = None
-        self.entries: deque[tuple[str, str]] = deque()  # the data, and the id after it
+        self.entries: deque[tuple[str, str]] = deque()
         self._rest = b""
         self._data: list[str] = []
         self._id = ""
@@ -90,11 +91,11 @@ class StreamReader:
         elif name == "retry" and value.isdigit():
             self.retry = int(value)
         else:
-            assert not name, f"a line that no stream of ours has: {line!r}"
+            assert not name, f"the server never sends such a line: {line!r}"
 
 
 class Stream:
-    """One event stream as it is read; its frames come one by one, heartbeats left out."""
+    """Reads the frames of one event stream, without heartbeats."""
 
     def __init__(self, chunks: AsyncIterator[bytes], last_id: str = "") -> None:
         self.reader = StreamReader()
@@ -131,7 +132,7 @@ class Stream:
 async def open_stream(
     url: str, topics: Topics, headers: Mapping[str, str] = {}, **fields: Any
 ) -> AsyncIterator[Stream]:
-    """Open an event stream and take its welcome.
+    """Open an event stream and receive its welcome.
 
     Raises:
         Refused: the server answered with an error.
@@ -177,7 +178,7 @@ async def get_poll(
 async def post_command(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str] = {}, **command: Any
 ) -> dict[str, Any]:
-    """Send one command and return its answer; as a page of the site, which names its origin.
+    """Send one command, with the origin of a page of the site, and return its answer.
 
     Raises:
         Refused: the server answered with an error.

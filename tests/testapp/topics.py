@@ -12,7 +12,7 @@ from tests.testapp.models import Note
 
 @register("orders.<int:pk>")
 class OrderTopic(Topic):
-    """Any signed-in user may follow and publish."""
+    """Every signed-in user may follow and publish."""
 
     pk: int
     client_events = {"typing"}
@@ -26,12 +26,12 @@ class OrderTopic(Topic):
 
     @action
     def rename(self, user: Any, data: Any) -> dict[str, Any]:
-        """Answer with what a view would have saved."""
+        """Return what a view would have saved."""
         return {"pk": self.pk, "name": data, "by": user.get_username()}
 
     @action
     def boom(self, user: Any, data: Any) -> None:
-        """Fail in the way that the data asks for."""
+        """Fail in the way that the data says."""
         match data:
             case "denied":
                 raise PermissionDenied("not yours")
@@ -44,13 +44,13 @@ class OrderTopic(Topic):
 
     @action
     async def echo(self, user: Any, data: Any) -> Any:
-        """Answer with the data, on the event loop."""
+        """Return the data, on the event loop."""
         await asyncio.sleep(0)
         return data
 
     @action
     async def hang(self, user: Any, data: Any) -> None:
-        """Say that it runs, and go on for ever."""
+        """Publish an event, then never return."""
         await apublish(self, "hanging", ephemeral=True)
         await asyncio.Event().wait()
 
@@ -60,7 +60,7 @@ class OrderTopic(Topic):
 
 @register("public.<slug:name>")
 class PublicTopic(Topic):
-    """Everybody may follow, signed in or not."""
+    """Everyone may follow, signed in or not."""
 
     name: str
     anonymous = True
@@ -71,7 +71,7 @@ class PublicTopic(Topic):
 
 @register("private.<int:pk>")
 class PrivateTopic(Topic):
-    """Nobody may follow: it says nothing about it."""
+    """Nobody may follow, by default."""
 
     pk: int
 
@@ -85,14 +85,14 @@ class TinyTopic(PublicTopic):
 
 @register("long.<slug:name>")
 class LongTopic(PublicTopic):
-    """Its log keeps more than a slow client falls behind."""
+    """Its log keeps more events than a slow client can fall behind."""
 
     max_events = 10_000
 
 
 @register("crash.<int:pk>")
 class CrashTopic(Topic):
-    """Its authorisers fail."""
+    """Its permission checks fail."""
 
     pk: int
     client_events = {"typing"}
@@ -106,16 +106,16 @@ class CrashTopic(Topic):
 
 @register("recent.<slug:name>")
 class RecentTopic(PublicTopic):
-    """Subscribers may resume, but not read what was before them."""
+    """Subscribers can resume, but cannot read older events."""
 
     history = False
 
 
 class AnnouncementForm(forms.Form):
-    """What the admin asks for before it publishes an announcement."""
+    """The admin's form for an announcement."""
 
     class Media:
-        js = ["admin/js/core.js"]  # as widgets bring their own along
+        js = ["admin/js/core.js"]  # like a widget with a script of its own
 
     title = forms.CharField(max_length=40, help_text="Shown in bold.")
     urgent = forms.BooleanField(required=False)
@@ -125,14 +125,14 @@ class AnnouncementForm(forms.Form):
 
 @register("announcements.<slug:name>")
 class AnnouncementTopic(PublicTopic):
-    """The admin has a form for one of its events."""
+    """It has an admin form for one of its events."""
 
     admin_forms = {"announced": AnnouncementForm}
 
 
 @register("room.<slug:name>")
 class RoomTopic(PublicTopic):
-    """It tells who is there."""
+    """It has presence."""
 
     presence = True
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.protocol.cursors import CompositeCursor
-from realtime.protocol.encoders import Frame, Wire, encode_data, event_frame, http_chunk
+from realtime.protocol.encoders import Frame, Kind, Wire, encode_data, event_frame, http_chunk
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import HEARTBEAT, frame
 from realtime.writers.stream import CollectingWriter, StreamFraming
@@ -84,7 +84,7 @@ def test_the_close_message_ends_the_body() -> None:
 
 async def test_a_collecting_writer_with_enough_events_is_at_its_limit_and_never_beyond() -> None:
     writer = CollectingWriter(max_events=2, max_bytes=1_000)
-    event = Frame('{"type":"event"}')
+    event = Frame('{"type":"event"}', kind=Kind.EVENT)
     writer.write(event)
     assert writer.unsent == event.size
     writer.write(event)

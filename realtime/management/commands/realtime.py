@@ -35,9 +35,9 @@ from realtime.topics import find
 
 __all__ = ["Command"]
 
-INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+INTERRUPTED = 130  # the exit code that shells report for Ctrl-C
 
-EXIT_CODES = "Exit codes: 0 done, 1 could not be done (say, the store is away), 2 wrong call."
+EXIT_CODES = "Exit codes: 0 success, 1 failure (such as a store that is down), 2 wrong usage."
 
 EXAMPLES = f"""\
 examples:
@@ -46,13 +46,13 @@ examples:
   manage.py realtime trim
   manage.py realtime new-epoch orders.42
 
-manage.py realtime VERB --help tells more of each. {EXIT_CODES}
+manage.py realtime VERB --help describes one verb. {EXIT_CODES}
 """
 
 PUBLISH = """\
-Publishes an event to everyone who follows a topic, as publish() does in a view.
+Publishes an event to all clients that follow a topic, as publish() does in a view.
 
-The process that runs this need not be a server; clients of every server get the event.
+It works without a running server process; clients of every server receive the event.
 """
 PUBLISH_EXAMPLES = f"""\
 examples:
@@ -60,19 +60,19 @@ examples:
   manage.py realtime publish orders.42 packed                   no data, which is null
   manage.py realtime publish news.site headline '"Rain"'        text keeps its quotes
   jq -c .order report.json | manage.py realtime publish orders.42 changed -
-  manage.py realtime publish orders.42 typing --ephemeral       not in the log, not replayed
+  manage.py realtime publish orders.42 typing --ephemeral       not stored, not replayed
 
 {EXIT_CODES}
 """
 
 LISTEN = """\
-Prints the events of topics as they come, until Ctrl-C.
+Prints the events of topics as they arrive, until Ctrl-C.
 
-It reads the log as a server process does and needs none to run.
-It asks no topic for permission: who may run this may read the database anyway.
+It reads the log itself and needs no running server process.
+It does not check permissions: a user who can run this command can read the database anyway.
 
-With --url it follows the topics of a site that runs elsewhere, as any client does; the topics need
-not be known here. The token is read from --token-file, else from the variable REALTIME_TOKEN.
+With --url it follows topics of a site that runs elsewhere, as any client does; the topics need not
+be registered here. The token is read from --token-file, else from the variable REALTIME_TOKEN.
 """
 LISTEN_EXAMPLES = f"""\
 examples:
@@ -83,20 +83,20 @@ examples:
   manage.py realtime listen orders.42 --url https://shop.example/realtime/ --token-file token.txt
   manage.py realtime listen orders.42 --json | jq 'select(.type == "event").data'
 
-With --json each line is a frame as clients get it: "subscribed" first, for each topic, then
-"event" and "reset"; each has the cursor to go on from.
-Without it each event is a line: time, topic, #number, event, data.
-A reset says that events are missing which the log does not keep any more.
+With --json each line is a frame as clients receive it: first "subscribed" for each topic, then
+"event" and "reset"; each has the cursor to resume from.
+Without --json each event is a line: time, topic, #number, event, data.
+A reset means that events are missing which the log no longer keeps.
 
 {EXIT_CODES}
-130: interrupted before --count events came.
+130: interrupted before --count events arrived.
 """
 
 TRIM = """\
-Removes the events that are older or more than their topics keep (max_age, max_events).
+Removes the events that exceed the limits of their topics (max_age, max_events).
 
-Servers do it by themselves each hour, and publishers when a log grows; this is for a project
-whose processes do not live that long, and after a change of those limits.
+Servers trim each hour, and publishers trim a log that grows. Run this after a change of the limits,
+or in a project whose processes run for less than an hour.
 """
 TRIM_EXAMPLES = f"""\
 examples:
@@ -107,11 +107,11 @@ examples:
 """
 
 NEW_EPOCH = """\
-Begins a new life of a topic's log: its events stay, their cursors change.
+Starts a new epoch of a topic's log: its events stay, their cursors change.
 
-Whoever follows the topic is reset once, within seconds: the client fetches its state anew and goes
-on from there. It is for an operator who changed the log behind the servers' back, such as by
-restoring a backup; servers find that out themselves, with the next event or sooner.
+Every client that follows the topic is reset once, within seconds: it fetches its state again and
+goes on from there. Run this after changing the log outside the project, for example by restoring a
+backup; without it, servers notice such a change with the next event or sooner.
 """
 NEW_EPOCH_EXAMPLES = f"""\
 examples:
@@ -122,10 +122,10 @@ examples:
 
 
 class Command(BaseCommand):
-    """The command; each verb is a method."""
+    """The command; each verb is a method of the same name."""
 
-    help = "Publishes, listens and looks after the logs of topics."
-    # They are for `check` and the servers; what is wrong with the settings ends the command anyway.
+    help = "Publishes and prints events, and maintains the logs of topics."
+    # They slow the command down, and wrong settings end it with an error anyway.
     requires_system_checks = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -148,7 +148,7 @@ class Command(BaseCommand):
         publish = add("publish", PUBLISH, PUBLISH_EXAMPLES)
         publish.add_argument("topic", help="the topic's name, such as orders.42")
         publish.add_argument("event", help="what happened, such as shipped")
-        publish.add_argument("data", nargs="?", metavar="JSON", help="its data; - reads it")
+        publish.add_argument("data", nargs="?", metavar="JSON", help="its data; - reads stdin")
         publish.add_argument(
             "--using",
             choices=tuple(connections),
@@ -156,32 +156,32 @@ class Command(BaseCommand):
             "called from code",
         )
         publish.add_argument(
-            "--ephemeral", action="store_true", help="broadcast only; it is not kept in the log"
+            "--ephemeral", action="store_true", help="only broadcast it; do not store it in the log"
         )
-        add_common(publish, "print the event as clients get it")
+        add_common(publish, "print the event as clients receive it")
 
         listen = add("listen", LISTEN, LISTEN_EXAMPLES)
         listen.add_argument("topics", nargs="+", metavar="TOPIC")
         begin = listen.add_mutually_exclusive_group()
-        begin.add_argument("--last", type=whole, metavar="N", help="begin with the newest N")
+        begin.add_argument("--last", type=whole, metavar="N", help="start with the newest N events")
         begin.add_argument(
             "--since",
             type=read_since,
             metavar="CURSOR",
-            help="go on after this cursor, or from @seconds since 1970",
+            help="start after this cursor, or at @seconds since 1970",
         )
-        listen.add_argument("--url", help="follow a site's topics, where it has the app mounted")
+        listen.add_argument("--url", help="follow topics of the site that serves this URL")
         listen.add_argument("--token-file", metavar="FILE", help="the token for --url")
-        listen.add_argument("--count", type=positive, metavar="N", help="end after N events")
-        add_common(listen, "print frames as clients get them, one a line")
+        listen.add_argument("--count", type=positive, metavar="N", help="stop after N events")
+        add_common(listen, "print frames as clients receive them, one per line")
 
         trim = add("trim", TRIM, TRIM_EXAMPLES)
-        trim.add_argument("topics", nargs="*", metavar="TOPIC", help="by default every topic")
+        trim.add_argument("topics", nargs="*", metavar="TOPIC", help="default: every topic")
         add_common(trim, 'print {"removed": {topic: events}, "unregistered": [topics]}')
 
         new_epoch = add("new-epoch", NEW_EPOCH, NEW_EPOCH_EXAMPLES)
         new_epoch.add_argument("topics", nargs="+", metavar="TOPIC")
-        add_common(new_epoch, "print a topic and its new cursor, one a line")
+        add_common(new_epoch, "print each topic and its new cursor, one per line")
 
     def handle(self, *args: Any, **options: Any) -> None:
         verb = options["verb"].replace("-", "_")
@@ -217,24 +217,24 @@ class Command(BaseCommand):
             self.print(f"{topic}: {event.name} is #{event.seq}")
 
     def listen(self, options: dict[str, Any]) -> None:
-        names = list(dict.fromkeys(options["topics"]))  # twice the same name is one subscription
+        names = list(dict.fromkeys(options["topics"]))  # a repeated name is one subscription
         since = options["since"]
         if isinstance(since, Cursor) and len(names) > 1:
             raise CommandError(
-                "A cursor belongs to one topic: listen to that alone, or give --since a moment.",
+                "A cursor belongs to one topic: listen to that one alone, or give --since a time.",
                 returncode=WRONG_CALL,
             )
-        how = {"as_json": options["as_json"], "count": options["count"]}
+        output = {"as_json": options["as_json"], "count": options["count"]}
         listener: Console
         if options["url"] is not None:
             client = connect_to(options["url"], read_token(options["token_file"]))
-            listener = remote = RemoteListener(self.stdout, self.stderr, **how)
+            listener = remote = RemoteListener(self.stdout, self.stderr, **output)
             start = f"@{since:f}" if isinstance(since, float) else since
             remote.run(client, names, start, options["last"])
         elif options["token_file"] is not None:
-            raise CommandError("--token-file is for --url.", returncode=WRONG_CALL)
+            raise CommandError("--token-file needs --url.", returncode=WRONG_CALL)
         else:
-            listener = local = Listener(self.stdout, self.stderr, **how)
+            listener = local = Listener(self.stdout, self.stderr, **output)
             local.run([read_topic(name) for name in names], since, options["last"])
         if listener.interrupted and listener.missing:
             sys.exit(INTERRUPTED)
@@ -263,12 +263,14 @@ class Command(BaseCommand):
             self.print(json.dumps({"removed": removed, "unregistered": unregistered}))
             return
         for name in unregistered:
-            self.print(f"{name}: no pattern matches it any more, so nothing says what it keeps")
+            self.print(
+                f"{name}: no pattern matches it any more, so it has no limits and was not trimmed"
+            )
         total = _events(sum(removed.values()))
         self.print(f"{total} removed from {len(removed)} of {logs} logs")
 
     def new_epoch(self, options: dict[str, Any]) -> None:
-        # All are looked up before the first is changed.
+        # Look up all topics before changing the first one.
         for topic in [read_topic(name) for name in options["topics"]]:
             cursor = log.new_epoch(topic)
             if options["as_json"]:
@@ -285,7 +287,7 @@ def _refuse_unshared_store() -> None:
     if not store.shared:
         raise CommandError(
             f"The store {type(store).__name__} is not shared: its logs are inside each process, so "
-            "this command would see and change none but its own, which end with it. "
+            "this command cannot reach those of the servers. "
             f'Use {{"BACKEND": "{conf.DEFAULT_STORE}"}} in REALTIME["STORE"].'
         )
 

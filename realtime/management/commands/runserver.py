@@ -1,4 +1,4 @@
-"""``manage.py runserver`` with Daphne, so that clients can connect to it."""
+"""``manage.py runserver`` with Daphne, which serves WebSockets and event streams."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Command"]
 class Command(DaphneCommand):  # type: ignore[misc]
     """Daphne's runserver.
 
-    Django takes a command from the first app that has it, so ``realtime`` stands first in
-    ``INSTALLED_APPS`` and ``daphne`` need not be there at all.
+    Django uses the first app that has a command, so ``realtime`` comes first in ``INSTALLED_APPS``;
+    ``daphne`` need not be listed at all.
     """
 
     help = "Starts Daphne for development: HTTP, WebSockets and event streams in one process."

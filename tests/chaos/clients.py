@@ -1,4 +1,4 @@
-"""Guests of several nodes, who check each event and each member."""
+"""Clients of several nodes that check each event and each member."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,14 +12,17 @@ APPLICATION = "tests.chaos.application:application"
 ROOM = "room.hall"
 
 
-class Guest:
-    """Somebody who is on a topic all the while, checks each frame, and comes back when cut.
+class RoomClient:
+    """Follows a topic with presence, checks each frame, and reconnects when it is disconnected.
 
     Attributes:
-        seqs: of the events that came.
+        server: where it connects next.
+        cursor: where it resumes.
+        seqs: of the events since the last reset.
         members: names by member id.
-        joins, leaves: names of those who came and went, as it was told.
+        joins, leaves: names of the members that joined and left.
         resets: how often it was reset.
+        subscribed: set once it has subscribed for the first time.
     """
 
     def __init__(self, server: Server, headers: Mapping[str, str], topic: str = ROOM) -> None:
@@ -34,9 +37,9 @@ class Guest:
         self.resets = 0
         self.subscribed = asyncio.Event()
         self._version = -1
-        self._task = asyncio.create_task(self._stay())
+        self._task = asyncio.create_task(self._reconnect())
 
-    async def _stay(self) -> None:
+    async def _reconnect(self) -> None:
         while True:
             try:
                 async with connect(self.server, additional_headers=self.headers) as client:
@@ -88,18 +91,20 @@ class Guest:
     def names(self) -> list[str]:
         return sorted(self.members.values())
 
-    async def sees(self, *names: str) -> None:
-        """Wait until these are there, and nobody else."""
+    async def wait_for_members(self, *names: str) -> None:
+        """Wait until exactly these are members."""
         await await_until(
             lambda: self._alive() and self.names == sorted(names),
-            f"{names} are there",
+            f"{names} are the members",
             2 * DEADLINE,
         )
 
-    async def until(self, seq: int) -> None:
-        """Wait until the event with this number has come."""
+    async def wait_for_event(self, seq: int) -> None:
+        """Wait until the event with this number is the newest one."""
         await await_until(
-            lambda: self._alive() and self.seqs[-1:] == [seq], f"{seq} has come", 2 * DEADLINE
+            lambda: self._alive() and self.seqs[-1:] == [seq],
+            f"event {seq} has arrived",
+            2 * DEADLINE,
         )
 
     def _alive(self) -> bool:
@@ -108,26 +113,27 @@ class Guest:
         return True
 
     async def leave(self) -> None:
-        """Close, and raise what was wrong."""
+        """Disconnect, and raise the first error that was found."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if not self._task.cancelled():
             self._task.result()
 
 
-class House:
-    """Nodes on one engine, and guests on them."""
+class Site:
+    """Nodes on one engine, and their clients."""
 
     def __init__(self, servers: list[Server], stack: AsyncExitStack) -> None:
         self.servers = servers
         self._stack = stack
         self._headers: dict[str, Mapping[str, str]] = {}
 
-    async def guest(self, name: str, server: Server) -> Guest:
+    async def connect(self, name: str, server: Server) -> RoomClient:
+        """Connect a client, signed in under a name, and wait until it has subscribed."""
         if name not in self._headers:
             self._headers[name] = await asyncio.to_thread(self.servers[0].sign_in, name)
-        guest = Guest(server, self._headers[name])
-        self._stack.push_async_callback(guest.leave)
+        client = RoomClient(server, self._headers[name])
+        self._stack.push_async_callback(client.leave)
         async with asyncio.timeout(DEADLINE):
-            await guest.subscribed.wait()
-        return guest
+            await client.subscribed.wait()
+        return client

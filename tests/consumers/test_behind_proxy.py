@@ -1,4 +1,4 @@
-"""One server behind nginx: who is who, and streams that outlive a restart."""
+"""One server behind nginx: rate limits by address, and streams across a restart."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     require(nginx_path(), GET_NGINX)
-    options = ["-u", str(folder / "site.sock")]  # besides its port
+    options = ["-u", str(folder / "site.sock")]  # in addition to its port
     application = "tests.consumers.proxied:application"
     with Server(folder, application=application, options=options) as running:
         yield running
@@ -48,12 +48,12 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(params=["port", "socket file"])
 def site(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[str]:
-    """The server's site behind a proxy, which reaches it by one way or the other."""
-    way: int | str = server.port
+    """The URL of a proxy in front of the server, which connects to its port or socket."""
+    upstream: int | str = server.port
     if request.param == "socket file":
-        way = f"unix:{server.folder / 'site.sock'}"
+        upstream = f"unix:{server.folder / 'site.sock'}"
     path = require(nginx_path(), GET_NGINX)
-    with nginx(path, tmp_path, [way], FORWARDS + DOCUMENTED) as port:
+    with nginx(path, tmp_path, [upstream], FORWARDS + DOCUMENTED) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -62,16 +62,16 @@ def client_at(address: str) -> httpx.AsyncClient:
     return http_client(transport=httpx.AsyncHTTPTransport(local_address=address))
 
 
-# Each test and each way has addresses of its own, whose rates are whole.
+# Each test uses new addresses, whose rate limits are unused.
 fresh = (f"127.0.9.{number}" for number in itertools.count(1))
 
 
-async def test_anonymous_senders_behind_a_proxy_have_a_rate_each(site: str) -> None:
+async def test_anonymous_senders_behind_a_proxy_have_separate_rate_limits(site: str) -> None:
     command = {"type": "call", "topic": "public.a", "action": "rename"}
     async with client_at(next(fresh)) as one, client_at(next(fresh)) as other:
         statuses = []
         while 429 not in statuses:
-            # What a client writes into the header itself does not make another one of it.
+            # A client cannot get a new rate limit by sending the header itself.
             headers = {"X-Forwarded-For": f"8.8.8.{len(statuses)}"}
             answer = await one.post(f"{site}/realtime/send", json=command, headers=headers)
             statuses.append(answer.status_code)
@@ -82,7 +82,7 @@ async def test_anonymous_senders_behind_a_proxy_have_a_rate_each(site: str) -> N
         assert (answer.status_code, answer.json()["code"]) == (404, "unknown_action")
 
 
-async def test_anonymous_pollers_behind_a_proxy_have_a_rate_each(site: str) -> None:
+async def test_anonymous_pollers_behind_a_proxy_have_separate_rate_limits(site: str) -> None:
     async with client_at(next(fresh)) as one, client_at(next(fresh)) as other:
         url = f"{site}/realtime/poll?topic=public.a"
         answers = await asyncio.gather(*(one.get(url) for _ in range(40)))
@@ -91,7 +91,7 @@ async def test_anonymous_pollers_behind_a_proxy_have_a_rate_each(site: str) -> N
 
 
 @pytest.mark.parametrize("site", ["port"], indirect=True)
-def test_documented_proxy_lets_a_bare_event_source_survive_the_only_servers_restart(
+def test_a_plain_event_source_behind_the_documented_proxy_survives_a_restart_of_the_only_server(
     site: str, server: Server, browser: Any
 ) -> None:
     topic = "public.restarted"
@@ -106,17 +106,17 @@ def test_documented_proxy_lets_a_bare_event_source_survive_the_only_servers_rest
 
     until("subscribed === 1 && plain.readyState === 1", "both streams are open")
     publisher(topic, 2)
-    until(f"seen['{topic}']?.length === 2", "the first events are there")
+    until(f"seen['{topic}']?.length === 2", "the first events have arrived")
     server.kill9()
     try:
         publisher(topic, 3)
-        until("plain.readyState === 2", "the proxy's 502 has ended the other stream for good")
-        until("opened > 2", "the proxy has stood in")
+        until("plain.readyState === 2", "the proxy's 502 has closed the other stream for good")
+        until("opened > 2", "the proxy has answered for the server")
         assert page.evaluate("source.readyState") != 2
     finally:
         server.start()
     publisher(topic, 1)
-    until(f"seen['{topic}']?.length === 6", "everything is there")
+    until(f"seen['{topic}']?.length === 6", "all events have arrived")
     assert page.evaluate("seen") == {topic: [1, 2, 3, 4, 5, 6]}
     assert page.evaluate("resets") == 0
     page.close()

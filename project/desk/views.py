@@ -114,7 +114,7 @@ CODE = {
         "ship": ("Ship", ship),
         "reopen": ("Reopen", reopen),
         "notify": ("Notify one", notify),
-        "notify-everyone": ("Notify everyone", notify_everyone),
+        "notify-everyone": ("Notify all", notify_everyone),
     },
 }
 

@@ -174,13 +174,15 @@ class DataPage:
             events = history.newest(str(self.topic), EVENTS_SEARCHED)
             same_name = [event for event in events if event.name == self.name]
             event = next(iter([*same_name, *events]), None)
-            text = gettext("Prefilled from the last “%(name)s” event of this topic, %(seq)s.")
+            text = gettext(
+                "Prefilled from the last “%(name)s” event of this topic (number %(seq)s)."
+            )
             if event is None:
                 text = gettext("This topic has no stored events, so the form starts empty.")
             elif not same_name:
                 text = gettext(
                     "None of the last %(count)s events has this name. Prefilled from the last "
-                    "event of this topic, %(seq)s, “%(name)s”."
+                    "event of this topic (number %(seq)s, “%(name)s”)."
                 )
         values = {} if event is None else {"seq": event.seq, "name": event.name}
         return event, text % (values | {"count": EVENTS_SEARCHED})

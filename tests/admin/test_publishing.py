@@ -344,7 +344,7 @@ def test_the_data_is_prefilled_from_the_last_event_of_that_name(publisher: Clien
     publish("orders.42", "note", {"text": "x"})
     text = publisher.get(ORDER).text
     assert escape(json.dumps({"eta": "second"}, indent=2)) in text
-    assert "Prefilled from the last “shipped” event of this topic, 2." in text
+    assert "Prefilled from the last “shipped” event of this topic (number 2)." in text
 
 
 def test_the_data_is_prefilled_from_the_last_event_if_none_has_that_name(publisher: Client) -> None:
@@ -352,7 +352,7 @@ def test_the_data_is_prefilled_from_the_last_event_if_none_has_that_name(publish
     publish("orders.42", "note", {"text": "x"})
     text = publisher.get(ORDER).text
     assert escape(json.dumps({"text": "x"}, indent=2)) in text
-    assert "Prefilled from the last event of this topic, 1, “note”." in text
+    assert "Prefilled from the last event of this topic (number 1, “note”)." in text
 
 
 def test_a_stored_event_can_be_published_again(publisher: Client) -> None:

@@ -1,1 +1,1 @@
-"""The demo site: an order desk whose page follows its orders."""
+"""The demo site: an order desk whose pages follow the orders."""

@@ -1,6 +1,6 @@
-"""The demo as an ASGI application.
+"""The demo's ASGI application.
 
-A project whose WebSockets are ours alone writes `with_realtime(get_asgi_application())`.
+A project without WebSockets of its own needs only `with_realtime(get_asgi_application())`.
 """
 
 import os
@@ -21,9 +21,9 @@ from realtime.consumers.echo import EchoConsumer
 
 
 class StaticFiles(ASGIStaticFilesHandler):
-    """Serve static files, which Daphne does not do itself.
+    """Serve static files, because Daphne does not.
 
-    Under DEBUG they are found in the apps; otherwise they are those that collectstatic wrote.
+    They come from the apps under DEBUG, and from STATIC_ROOT otherwise.
     """
 
     def serve(self, request: HttpRequest) -> HttpResponseBase:

@@ -1,9 +1,8 @@
-"""Two browsers in one page: only for a demo.
+"""Simulate two browsers in one page, for the demo.
 
-What is below /customer/ and below /desk/ is the whole site once more, each with cookies of its own.
-So two people can be signed in side by side, each with their own session and connection, as if they
-sat at two computers.
-The site believes that it is mounted there (ASGI's `root_path`), and sees no other cookies.
+The whole site is also mounted below /customer/ and below /desk/, each with separate cookies.
+Two people can be signed in side by side, each with their own session and connection.
+The site sees the mount point (ASGI's `root_path`) and only the cookies of that browser.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,12 +13,12 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class SeparateBrowsers:
-    """Serve an application under its own path, and once more under each name.
+    """Serve an application at / and also below /<name>/ for each name.
 
     Args:
-        application: the site; HTTP and WebSocket requests go through here.
-        names: first segments of paths, such as `desk`. A cookie that the site sets as `a` below
-            /desk/ is `desk.a` for the real browser.
+        application: the site.
+        names: first path segments, such as `desk`. If the site sets the cookie `a` below /desk/,
+            the real browser stores it as `desk.a`.
     """
 
     def __init__(self, application: Application, names: tuple[str, ...]) -> None:
@@ -34,13 +33,13 @@ class SeparateBrowsers:
             scope = {**scope, "headers": self._headers(name, scope["headers"])}
             if name is not None:
                 scope["root_path"] = f"{root}/{name}"
-                # A WebSocket is accepted without cookies, and its `send` stays the server's own.
-                send = _renaming(name, send) if scope["type"] == "http" else send
+                # The WebSockets of the site set no cookies, so they use the server's `send`.
+                send = _with_renamed_cookies(name, send) if scope["type"] == "http" else send
         await self.application(scope, receive, send)
 
     def _headers(self, name: str | None, headers: Headers) -> Headers:
-        """Return the headers with the cookies of one browser, called as the site knows them."""
-        others = tuple(f"{other}.".encode() for other in self.names)
+        """Keep only the cookies of one browser, and remove the prefix from their names."""
+        prefixes = tuple(f"{each}.".encode() for each in self.names)
         kept: Headers = []
         for key, value in headers:
             if key.lower() != b"cookie":
@@ -48,19 +47,20 @@ class SeparateBrowsers:
                 continue
             cookies = [cookie.strip() for cookie in value.split(b";")]
             if name is None:
-                mine = [cookie for cookie in cookies if not cookie.startswith(others)]
+                own = [cookie for cookie in cookies if not cookie.startswith(prefixes)]
             else:
                 prefix = f"{name}.".encode()
-                mine = [c.removeprefix(prefix) for c in cookies if c.startswith(prefix)]
-            if mine:
-                kept.append((key, b"; ".join(mine)))
+                own = [c.removeprefix(prefix) for c in cookies if c.startswith(prefix)]
+            if own:
+                kept.append((key, b"; ".join(own)))
         return kept
 
 
-def _renaming(name: str, send: Any) -> Any:
+def _with_renamed_cookies(name: str, send: Any) -> Any:
+    """Return a `send` that adds the browser's prefix to the cookies of a response."""
     prefix = f"{name}.".encode()
 
-    async def renaming(message: dict[str, Any]) -> None:
+    async def send_renamed(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             headers = [
                 (key, prefix + value if key.lower() == b"set-cookie" else value)
@@ -69,4 +69,4 @@ def _renaming(name: str, send: Any) -> Any:
             message = {**message, "headers": headers}
         await send(message)
 
-    return renaming
+    return send_renamed

@@ -1,8 +1,10 @@
-"""Settings of the demo: everything on one SQLite file, no other server.
+"""Settings of the demo, which needs only one SQLite file and no other server.
 
-DEMO_DATABASE names another file.
-DEMO_DEBUG=0 turns DEBUG off; static files then have hashed names, and collectstatic has to run
-before the server starts. DEMO_STATIC names another folder for them.
+Environment variables:
+    DEMO_DATABASE: another path for the SQLite file.
+    DEMO_DEBUG: 0 turns DEBUG off. Static files then have hashed names, and collectstatic must run
+        before the server starts.
+    DEMO_STATIC: another folder for the collected static files.
 """
 
 import os
@@ -11,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DEMO_DEBUG", "1") != "0"
-SECRET_KEY = "known to everyone who reads this file: for the demo alone"
+SECRET_KEY = "for the demo only: everyone can read this file"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 
-# The demo's people are signed in by one click, without a password: whoever reaches the site can be
-# any of them. With this on, the site starts for the hosts of this machine only (desk/apps.py).
+# A visitor can sign in as any persona with one click and without a password. Therefore the site
+# starts only if ALLOWED_HOSTS has no host but this machine (desk/apps.py).
 DEMO_PERSONAS = True
 DEMO_BROWSERS = ("customer", "desk")
 
@@ -63,7 +65,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DEMO_DATABASE") or ROOT / "demo.sqlite3",
-        # As manage.py check asks for: several processes read and write this file.
+        # The settings that manage.py check recommends if several processes use the file.
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -76,7 +78,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
-STATIC_URL = "/static/"  # the same below /customer/ and /desk/
+STATIC_URL = "/static/"  # an absolute path, so /customer/ and /desk/ share it
 STATIC_ROOT = os.environ.get("DEMO_STATIC") or ROOT / "staticfiles"
 if not DEBUG:
     STORAGES = {
@@ -84,6 +86,6 @@ if not DEBUG:
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
     }
 
-# Cookies know no ports: with names of its own the demo signs nobody out of other local sites.
+# Cookies are shared by all ports of a host. These names do not clash with other local sites.
 SESSION_COOKIE_NAME = "realtime_demo_session"
 CSRF_COOKIE_NAME = "realtime_demo_csrf"

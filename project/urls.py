@@ -1,6 +1,6 @@
-"""What the demo answers over HTTP; its WebSockets are in asgi.py.
+"""The demo's HTTP URLs; its WebSockets are in asgi.py.
 
-All of it is there three times: under /, under /customer/ and under /desk/ (browsers.py).
+All of them are served below /, below /customer/ and below /desk/ (browsers.py).
 """
 
 from django.contrib import admin
@@ -12,7 +12,7 @@ from project.desk import views
 
 
 class Favicon(RedirectView):
-    """Browsers ask for /favicon.ico on pages that name no icon, such as the admin's."""
+    """Answer /favicon.ico, which browsers request on pages without an icon, such as the admin."""
 
     def get_redirect_url(self) -> str:
         return static("desk/favicon.svg")
@@ -25,8 +25,8 @@ urlpatterns = [
     path("orders/place/", views.place, name="place"),
     path("orders/<int:pk>/ship/", views.ship, name="ship"),
     path("orders/<int:pk>/reopen/", views.reopen, name="reopen"),
-    path("tell/", views.tell, name="tell"),
-    path("tell/everyone/", views.tell_everyone, name="tell_everyone"),
+    path("notify/", views.notify, name="notify"),
+    path("notify/everyone/", views.notify_everyone, name="notify_everyone"),
     path("favicon.ico", Favicon.as_view()),
     path("admin/", admin.site.urls),
 ]

@@ -37,7 +37,7 @@ def browsers(page: Page) -> tuple[Frame, Frame]:
 
 
 def use(page: Page) -> None:
-    """Do what a visitor does: place, ask and ship, and cut one connection for a moment."""
+    """Do what a visitor does: place, ship, notify, and disconnect one browser for a moment."""
     customer, desk = browsers(page)
     customer.click("#place")
     customer.wait_for_selector("#feed [data-event=placed]")
@@ -48,16 +48,16 @@ def use(page: Page) -> None:
     desk.wait_for_selector("#feed [data-event=shipped]")
     show(page, "customer")
     customer.wait_for_selector("#feed [data-event=shipped]")
-    customer.click("#cut")
-    customer.wait_for_selector("#since >> text=/For [1-9]/")
+    customer.click("#disconnect")
+    customer.wait_for_selector("#status-text >> text=/No connection for [1-9]/")
     show(page, "desk")
     desk.click("[name=to][value=ada]")
     desk.wait_for_selector("button[aria-busy]", state="detached")
     desk.click(".order:nth-last-child(2) .ship button")
     desk.wait_for_selector(".order:nth-last-child(2)[data-state=shipped]")
     show(page, "customer")
-    customer.click("#cut")
-    customer.wait_for_selector("#since >> text=2 events caught up")
+    customer.click("#disconnect")
+    customer.wait_for_selector("#status-text >> text=2 events replayed")
     page.mouse.move(0, 0)
     for frame in (customer, desk):
         frame.evaluate("document.activeElement.blur()")

@@ -1,4 +1,4 @@
-"""Orders in the admin: a change that is saved here is published like any other."""
+"""Orders in the admin, which publishes saved changes as the views do."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ class OrderAdmin(PublishAdminMixin, admin.ModelAdmin):
     list_filter = ["state"]
 
     def get_publication(self, obj: Order) -> tuple[str, str, Any]:
-        """Say what the action "Publish selected orders" publishes: each as it is."""
+        """Return the event that the action "Publish selected orders" publishes."""
         return obj.topic, "changed", obj.as_data()
 
     def save_model(self, request: HttpRequest, obj: Order, form: Any, change: bool) -> None:
-        """Save, and publish in the transaction that the admin has opened."""
+        """Save the order, and publish the change in the admin's transaction."""
         if change:
-            obj.version += 1  # nobody else writes between: SQLite's transaction is IMMEDIATE
+            obj.version += 1  # safe: the transaction is IMMEDIATE, so no other process can write
         super().save_model(request, obj, form, change)
         if not change:
             publish("desk", "placed", obj.as_data())

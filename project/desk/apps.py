@@ -1,10 +1,10 @@
-"""The app."""
+"""The app of the order desk."""
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-HERE = {"localhost", "127.0.0.1", "[::1]", "testserver"}  # the last one is Django's test client
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]", "testserver"}  # testserver: Django's test client
 
 
 class DeskConfig(AppConfig):
@@ -12,14 +12,16 @@ class DeskConfig(AppConfig):
     verbose_name = "Order desk"
 
     def ready(self) -> None:
-        """Refuse to start where others could reach a site that asks for no password.
+        """Refuse to start a public site that signs in visitors without a password.
 
         Raises:
-            ImproperlyConfigured: DEMO_PERSONAS is on and ALLOWED_HOSTS has hosts of elsewhere.
+            ImproperlyConfigured: DEMO_PERSONAS is on, and ALLOWED_HOSTS has other hosts than this
+                machine.
         """
-        elsewhere = set(settings.ALLOWED_HOSTS) - HERE
-        if settings.DEMO_PERSONAS and elsewhere:
+        other_hosts = set(settings.ALLOWED_HOSTS) - LOCAL_HOSTS
+        if settings.DEMO_PERSONAS and other_hosts:
             raise ImproperlyConfigured(
-                f"ALLOWED_HOSTS has {', '.join(sorted(elsewhere))}, and DEMO_PERSONAS signs in "
-                "everybody without a password: turn it off, or serve this machine alone"
+                f"ALLOWED_HOSTS has {', '.join(sorted(other_hosts))}, but DEMO_PERSONAS signs in "
+                "every visitor without a password. Set DEMO_PERSONAS = False, or allow only the "
+                "hosts of this machine."
             )

@@ -1,4 +1,4 @@
-"""A strict content security policy, which every page of the demo keeps."""
+"""A strict content security policy for every page of the demo."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancesto
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable) -> Callable:
-    """Add the header to every page; Django 5.2 has no middleware of its own for it."""
+    """Add the policy to every response, because Django 5.2 has no middleware for it."""
     if iscoroutinefunction(get_response):
 
         async def middleware(request: HttpRequest) -> HttpResponse:

@@ -9,7 +9,7 @@ MENU = ("Brass gear", "Copper wire", "Star chart", "Fountain pen", "Pocket lens"
 
 
 class Order(models.Model):
-    """An order that is open until somebody ships it."""
+    """An order, which is open until the desk ships it."""
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -19,7 +19,7 @@ class Order(models.Model):
     item = models.CharField(max_length=60)
     state = models.CharField(max_length=10, choices=State, default=State.OPEN)
     asked = models.BooleanField("customer asked", default=False)
-    # Counts the changes: a page that knows version 7 leaves version 6 alone, however it learns it.
+    # Counts the changes. A page that shows version 7 ignores version 6 if it arrives later.
     version = models.PositiveIntegerField(default=0, editable=False)
 
     class Meta:
@@ -30,11 +30,11 @@ class Order(models.Model):
 
     @property
     def topic(self) -> str:
-        """What the pages that show this order follow; topics.py says who may."""
+        """The topic that pages with this order follow; topics.py defines who can."""
         return f"orders.{self.pk}"
 
     def change(self, **values: Any) -> bool:
-        """Save other values and return True; False if the order has them already."""
+        """Save new values and return True, or return False if nothing would change."""
         changed = Order.objects.filter(pk=self.pk).exclude(**values)
         if not changed.update(**values, version=models.F("version") + 1):
             return False
@@ -42,7 +42,7 @@ class Order(models.Model):
         return True
 
     def as_data(self) -> dict[str, Any]:
-        """Return what a page shows of this order, as JSON has it."""
+        """Return the event data: the values that a page shows."""
         return {
             "order": self.pk,
             "item": self.item,
@@ -54,5 +54,5 @@ class Order(models.Model):
 
 
 def next_item(customer: Any) -> str:
-    """Return what this customer orders next: a round through the menu."""
+    """Return the item of this customer's next order; the items rotate."""
     return MENU[Order.objects.filter(customer=customer).count() % len(MENU)]

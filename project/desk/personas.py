@@ -1,4 +1,4 @@
-"""The people of the demo, each one click away."""
+"""The personas of the demo; a visitor signs in as one with a click."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,20 @@ from django.conf import settings
 from django.contrib.auth import get_user_model, login, logout
 from django.http import HttpRequest
 
-NOBODY = "nobody"
-CHOSEN = "demo_persona"  # in the session: what the browser was told to be, nobody included
+VISITOR = "visitor"  # the persona that is not signed in
+SESSION_KEY = "demo_persona"  # stores the choice, so that a visitor is not signed in again
 
 
 @dataclass(frozen=True)
 class Persona:
-    """Somebody whom a browser of the demo can be.
+    """A person whom a browser of the demo can be.
 
     Attributes:
-        key: the username; `nobody` is not signed in.
+        key: the username, or `visitor` for the persona that is not signed in.
         name: the first name.
-        role: what the page says about them.
-        permissions: codenames.
+        role: the tooltip on the page.
+        is_staff: whether the person belongs to the desk.
+        permissions: the codenames of the person's permissions.
     """
 
     key: str
@@ -33,43 +34,47 @@ PERSONAS = {
     "customer": (
         Persona("ada", "Ada", "customer"),
         Persona("bo", "Bo", "another customer"),
-        Persona(NOBODY, "Nobody", "not signed in"),
+        Persona(VISITOR, "Visitor", "not signed in"),
     ),
     "desk": (
         Persona(
-            "dana", "Dana", "staff, may publish from the admin", True, (*ORDERS, "publish_event")
+            "dana", "Dana", "staff, can publish in the admin", True, (*ORDERS, "publish_event")
         ),
-        Persona("eli", "Eli", "staff, may not", True, ORDERS),
+        Persona("eli", "Eli", "staff, cannot publish", True, ORDERS),
     ),
 }
-CUSTOMERS = tuple(one for one in PERSONAS["customer"] if one.key != NOBODY)
-PEOPLE = (*CUSTOMERS, *PERSONAS["desk"])
+CUSTOMERS = tuple(each for each in PERSONAS["customer"] if each.key != VISITOR)
+USERS = (*CUSTOMERS, *PERSONAS["desk"])
 
 
 def current(request: HttpRequest) -> str:
-    """Return the key of whom this browser is."""
-    return request.user.get_username() or NOBODY
+    """Return the key of this browser's persona."""
+    return request.user.get_username() or VISITOR
 
 
-def become(request: HttpRequest, key: str) -> bool:
-    """Sign in as a persona, or out for `nobody`; False if load_demo has not made it."""
+def switch(request: HttpRequest, key: str) -> bool:
+    """Sign in as a persona, or sign out for `visitor`.
+
+    Returns:
+        False if the persona's user does not exist; load_demo creates it.
+    """
     if not settings.DEMO_PERSONAS:
         return False
-    if key == NOBODY:
+    if key == VISITOR:
         logout(request)
     else:
         user = get_user_model().objects.filter(username=key).first()
         if user is None:
             return False
         login(request, user)
-    request.session[CHOSEN] = key
+    request.session[SESSION_KEY] = key
     return True
 
 
-def greet(request: HttpRequest, browser: str) -> None:
-    """Sign in the browser's first persona when it comes for the first time.
+def sign_in_first(request: HttpRequest, browser: str) -> None:
+    """Sign in the first persona on a browser's first visit.
 
-    That a GET signs somebody in is for a demo, whose people have nothing to lose.
+    Signing in on a GET request is acceptable only in a demo.
     """
-    if request.session.get(CHOSEN) is None and not request.user.is_authenticated:
-        become(request, PERSONAS[browser][0].key)
+    if request.session.get(SESSION_KEY) is None and not request.user.is_authenticated:
+        switch(request, PERSONAS[browser][0].key)

@@ -1,4 +1,4 @@
-"""What can be followed, and by whom."""
+"""The topics of the demo, and who can follow them."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from realtime import Topic, action, publish, register
 
 @register("orders.<int:pk>")
 class OrderTopic(Topic):
-    """One order, for its customer and for the staff."""
+    """One order; its customer and the staff can follow it."""
 
     pk: int
 
@@ -20,9 +20,9 @@ class OrderTopic(Topic):
 
     @action
     def ask(self, user: Any, data: Any) -> dict[str, Any]:
-        """Let the customer ask where the order is; the browser calls this over its connection."""
+        """Record that the customer asks for news; the browser calls this over its connection."""
         if user.is_staff:
-            raise PermissionDenied("the desk answers questions, it does not ask them")
+            raise PermissionDenied("only the customer can ask about an order")
         # shown on the page:
         order = Order.objects.get(pk=self.pk, customer=user)
         if order.change(asked=True):
@@ -33,21 +33,21 @@ class OrderTopic(Topic):
 
 @register("desk")
 class DeskTopic(Topic):
-    """What concerns the whole desk, such as an order that nobody could follow before."""
+    """News for the whole desk, such as new orders, whose topics no page follows yet."""
 
     def can_subscribe(self, user: Any) -> bool:
         return bool(user.is_staff)
 
 
 class AnnouncementForm(forms.Form):
-    """What the admin asks for, in place of JSON."""
+    """The admin's form for an announcement, instead of JSON."""
 
-    text = forms.CharField(max_length=200, help_text="All visitors of the shop see it.")
+    text = forms.CharField(max_length=200, help_text="All visitors of the shop see this text.")
 
 
 @register("shop.news")
 class ShopNews(Topic):
-    """For everybody, signed in or not; each page shows who else has one open."""
+    """Shop news for everyone, signed in or not; the pages show who else follows it."""
 
     anonymous = True
     presence = True
@@ -57,6 +57,6 @@ class ShopNews(Topic):
         return True
 
     def member_info(self, user: Any) -> dict[str, str]:
-        """Return what every visitor sees of another: nothing that is not for everybody."""
+        """Return the public information that other visitors see."""
         name = getattr(user, "first_name", "") or "Visitor"
         return {"name": name, "role": "desk" if user.is_staff else "customer"}

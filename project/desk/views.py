@@ -1,4 +1,4 @@
-"""The page with its two browsers, and what one can do in each of them."""
+"""The page with the two browsers, and the actions of each browser."""
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -12,14 +12,14 @@ from django.views.decorators.http import require_POST, require_safe
 
 from project.desk import personas
 from project.desk.models import Order, next_item
-from project.desk.shown import lines_that_ran
+from project.desk.source import shown_lines
 from project.desk.topics import OrderTopic
 from realtime import Cursor, publish, user_topic
 from realtime.log import heads
 
-ROWS = 12  # of the newest orders; a connection follows at most 100 topics
-TEXT = 200  # characters of a notice
-WAYS = {
+MAX_ORDERS = 12  # the newest ones; a connection can follow at most 100 topics
+MAX_TEXT = 200  # characters of a notice
+TRANSPORTS = {
     "websocket": "WebSocket",
     "sse": "Event stream",
     "longpoll": "Long polling",
@@ -27,25 +27,25 @@ WAYS = {
 }
 
 
-def customers_only(request: HttpRequest) -> None:
-    """Refuse who is not signed in: with 403, where a redirect would look like success."""
+def require_signed_in(request: HttpRequest) -> None:
+    """Answer 403 to anonymous users; the page's JavaScript takes a redirect for success."""
     if not request.user.is_authenticated:
         raise PermissionDenied
 
 
-def staff_only(request: HttpRequest) -> None:
-    """Refuse everybody else."""
+def require_staff(request: HttpRequest) -> None:
+    """Answer 403 to everyone but the staff."""
     if not request.user.is_staff:
         raise PermissionDenied
 
 
-# What a customer does
+# Actions of a customer
 
 
 @require_POST
 def place(request: HttpRequest) -> HttpResponse:
-    """Place an order, and tell the desk and the customer's own pages."""
-    customers_only(request)
+    """Place an order, and publish it to the desk and to the customer."""
+    require_signed_in(request)
     item = next_item(request.user)
     with transaction.atomic():
         # shown on the page:
@@ -56,13 +56,13 @@ def place(request: HttpRequest) -> HttpResponse:
     return redirect("front")
 
 
-# What the desk does
+# Actions of the desk
 
 
 @require_POST
 def ship(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ship an order, and tell every page that follows it."""
-    staff_only(request)
+    """Ship an order, and publish that to every page that follows it."""
+    require_staff(request)
     order = get_object_or_404(Order, pk=pk)
     # shown on the page:
     with transaction.atomic():
@@ -74,8 +74,8 @@ def ship(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 def reopen(request: HttpRequest, pk: int) -> HttpResponse:
-    """Open an order again, so that the demo can go on."""
-    staff_only(request)
+    """Reopen a shipped order."""
+    require_staff(request)
     order = get_object_or_404(Order, pk=pk)
     # shown on the page:
     with transaction.atomic():
@@ -86,10 +86,10 @@ def reopen(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_POST
-def tell(request: HttpRequest) -> HttpResponse:
-    """Tell one customer something; nobody else can follow that topic."""
-    staff_only(request)
-    data = {"from": request.user.first_name, "text": request.POST.get("text", "")[:TEXT]}
+def notify(request: HttpRequest) -> HttpResponse:
+    """Send a notice to one customer, on a topic that only this customer can follow."""
+    require_staff(request)
+    data = {"from": request.user.first_name, "text": request.POST.get("text", "")[:MAX_TEXT]}
     # shown on the page:
     customer = get_object_or_404(get_user_model(), username=request.POST.get("to"))
     publish(user_topic(customer), "notice", data)
@@ -98,10 +98,10 @@ def tell(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-def tell_everyone(request: HttpRequest) -> HttpResponse:
-    """Tell everybody who is signed in."""
-    staff_only(request)
-    data = {"from": request.user.first_name, "text": request.POST.get("text", "")[:TEXT]}
+def notify_everyone(request: HttpRequest) -> HttpResponse:
+    """Send a notice to every signed-in user."""
+    require_staff(request)
+    data = {"from": request.user.first_name, "text": request.POST.get("text", "")[:MAX_TEXT]}
     # shown on the page:
     publish("everyone", "notice", data)
     # until here
@@ -113,8 +113,8 @@ CODE = {
     "desk": {
         "ship": ("Ship", ship),
         "reopen": ("Reopen", reopen),
-        "tell": ("Tell one", tell),
-        "tell-everyone": ("Tell everyone", tell_everyone),
+        "notify": ("Notify one", notify),
+        "notify-everyone": ("Notify all", notify_everyone),
     },
 }
 
@@ -126,13 +126,13 @@ CODE = {
 @require_safe
 @xframe_options_sameorigin
 def front(request: HttpRequest) -> HttpResponse:
-    """Show the page with both browsers; within one of them, what that browser shows."""
+    """Show the page with both browsers, or below /customer/ and /desk/ the page of one browser."""
     root, _, browser = request.META.get("SCRIPT_NAME", "").rpartition("/")
     if browser not in settings.DEMO_BROWSERS:
         response = render(request, "desk/front.html", {"browsers": settings.DEMO_BROWSERS})
         response.headers["X-Frame-Options"] = "DENY"
         return response
-    personas.greet(request, browser)
+    personas.sign_in_first(request, browser)
     topics = ["shop.news"]
     if request.user.is_authenticated:
         topics += ["everyone", str(user_topic(request.user))]
@@ -140,20 +140,19 @@ def front(request: HttpRequest) -> HttpResponse:
         topics.append("desk")
     transport = request.GET.get("transport")
     context = {
-        "transports": WAYS.items(),
-        "transport": transport if transport in WAYS else None,
+        "transports": TRANSPORTS.items(),
+        "transport": transport if transport in TRANSPORTS else None,
         "home": f"{root}/",
         "browser": browser,
         "personas": personas.PERSONAS[browser],
         "persona": personas.current(request),
         "customers": personas.CUSTOMERS,
-        # Before the orders: the cursors are to be older than what the page shows.
+        # Read the cursors before the orders, so that no event between the two is missed.
         "topics": list(zip(topics, heads(topics), strict=True)),
         "orders": _orders(request),
         "forbidden": Order.objects.order_by("pk").first(),
         "code": [
-            (key, title, lines_that_ran(function))
-            for key, (title, function) in CODE[browser].items()
+            (key, title, shown_lines(function)) for key, (title, function) in CODE[browser].items()
         ],
     }
     return render(request, f"desk/{browser}.html", context)
@@ -162,32 +161,32 @@ def front(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def orders(request: HttpRequest) -> JsonResponse:
-    """Answer with the orders as they are: for a page that cannot be told what it missed."""
-    found = [order.as_data() | {"cursor": str(cursor)} for order, cursor in _orders(request)]
-    return JsonResponse({"orders": found})
+    """Return the current orders, for a page whose missed events are no longer stored."""
+    data = [order.as_data() | {"cursor": str(cursor)} for order, cursor in _orders(request)]
+    return JsonResponse({"orders": data})
 
 
 @require_POST
 def persona(request: HttpRequest) -> HttpResponse:
-    """Become somebody else."""
+    """Switch this browser to another persona."""
     key = request.POST.get("persona")
-    known = {one.key for ones in personas.PERSONAS.values() for one in ones}
-    if key not in known or not personas.become(request, key):
-        raise Http404("there is no such persona here")
+    known = {each.key for group in personas.PERSONAS.values() for each in group}
+    if key not in known or not personas.switch(request, key):
+        raise Http404("this persona does not exist")
     return redirect("front")
 
 
 def _orders(request: HttpRequest) -> list[tuple[Order, Cursor]]:
-    """Return the newest orders that this user may follow, oldest first, each with a cursor.
+    """Return the newest orders that this user can follow, oldest first, each with a cursor.
 
-    The cursors are taken before the orders are read, so nothing can fall between the two.
+    The cursors are read before the orders, so that no event between the two is missed.
     """
     if not request.user.is_authenticated:
         return []
-    mine = Order.objects.all()
+    allowed = Order.objects.all()
     if not request.user.is_staff:
-        mine = mine.filter(customer=request.user)
-    keys = list(mine.order_by("-pk").values_list("pk", flat=True)[:ROWS])
+        allowed = allowed.filter(customer=request.user)
+    keys = list(allowed.order_by("-pk").values_list("pk", flat=True)[:MAX_ORDERS])
     cursors = dict(zip(keys, heads(f"orders.{pk}" for pk in keys), strict=True))
-    found = Order.objects.select_related("customer").filter(pk__in=keys)
-    return [(order, cursors[order.pk]) for order in found]
+    newest = Order.objects.select_related("customer").filter(pk__in=keys)
+    return [(order, cursors[order.pk]) for order in newest]

@@ -1,6 +1,6 @@
-"""Publishing from the admin: a page of its own, and an action for any ``ModelAdmin``.
+"""Admin pages that publish and show events, and an action for any ``ModelAdmin``.
 
-Imported by ``django.contrib.admin`` alone, so that projects without it do not need it.
+Only ``django.contrib.admin`` imports this package, so projects without the admin do not need it.
 """
 
 from django.apps import apps

@@ -1,9 +1,8 @@
-"""``PublishAdminMixin``: publish for the rows that are selected in a list of the admin."""
+"""``PublishAdminMixin``: an action that publishes an event for each selected object."""
 
 from __future__ import annotations
 
 import json
-import logging
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -16,7 +15,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from realtime.admin import pages
-from realtime.admin.entries import EVERYONE, label
+from realtime.admin.entries import EVERYONE, label, missing_entries_warning
 from realtime.admin.forms import explain
 from realtime.admin.jsontext import escape_surrogates, pretty
 from realtime.exceptions import InvalidData, PublishError, RealtimeError
@@ -40,9 +39,7 @@ __all__ = ["PERMISSION", "PublishAdminMixin"]
 
 PERMISSION = "realtime.publish_event"
 ACTION = "publish_selected"
-SHOWN = 20  # objects that a message lists
-
-logger = logging.getLogger("realtime")
+SHOWN = 20  # objects or events that a message lists
 
 
 class PublishAdminMixin(_Base):
@@ -55,10 +52,12 @@ class PublishAdminMixin(_Base):
             def get_publication(self, obj):
                 return OrderTopic(pk=obj.pk), "changed", {"state": obj.state}
 
-    It needs the permission ``realtime.publish_event`` and writes each object's history.
+    The action needs the permission ``realtime.publish_event`` and adds an entry to each object's
+    history.
 
     Raises:
-        TypeError: it stands behind ``ModelAdmin``, where its action would be missing.
+        TypeError: the mixin comes after ``ModelAdmin`` in the base classes, where its action would
+            be missing.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -66,23 +65,23 @@ class PublishAdminMixin(_Base):
         bases = cls.__mro__
         if admin.ModelAdmin in bases[: bases.index(PublishAdminMixin)]:
             raise TypeError(
-                f"{cls.__qualname__}: PublishAdminMixin stands before the ModelAdmin: "
+                f"{cls.__qualname__}: PublishAdminMixin must come before ModelAdmin. Write: "
                 f"class {cls.__name__}(PublishAdminMixin, admin.ModelAdmin)"
             )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # None turns all actions of a ModelAdmin off.
+        # actions = None disables all actions.
         if self.actions is not None and ACTION not in self.actions:
             self.actions = [*self.actions, ACTION]
 
     def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
-        """Report a class that does not say what it publishes."""
+        """Report a class without ``get_publication()``."""
         messages = super().check(**kwargs)
         if type(self).get_publication is PublishAdminMixin.get_publication:
             messages.append(
                 checks.Error(
-                    f"{type(self).__qualname__} uses PublishAdminMixin and has no "
+                    f"{type(self).__qualname__} uses PublishAdminMixin but does not define "
                     "get_publication().",
                     hint="Write: def get_publication(self, obj): return topic, name, data",
                     obj=type(self),
@@ -92,18 +91,18 @@ class PublishAdminMixin(_Base):
         return messages
 
     def get_publication(self, obj: Any) -> Publication | None:
-        """Return ``(topic, name, data)`` of what is published for an object, or None for nothing.
+        """Return the event to publish for an object: ``(topic, name, data)``, or None for no event.
 
         Raises:
-            ImproperlyConfigured: the class does not say; write this method.
+            ImproperlyConfigured: the class does not define this method.
         """
         raise ImproperlyConfigured(
-            f"{type(self).__qualname__} has to say what it publishes: "
+            f"{type(self).__qualname__} does not define get_publication(). Write: "
             "def get_publication(self, obj): return topic, name, data"
         )
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the action is offered."""
+        """Return whether the user can use the action."""
         return request.user.has_perm(PERMISSION)
 
     @admin.action(
@@ -112,67 +111,67 @@ class PublishAdminMixin(_Base):
     def publish_selected(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> HttpResponse | None:
-        """Publish one event for each of the objects that has one, and say what went out.
+        """Publish the event of each selected object that has one, and report the result.
 
-        Before everyone gets one of them, a page asks.
+        If an event goes to everyone, the action first shows a page that asks for confirmation.
         """
-        found = [(obj, self.get_publication(obj)) for obj in queryset]
-        wanted = [(obj, publication) for obj, publication in found if publication is not None]
+        selected = [(obj, self.get_publication(obj)) for obj in queryset]
+        pending = [(obj, publication) for obj, publication in selected if publication is not None]
         events: Sequence[Event] | None = ()
         try:
-            if "confirmed" not in request.POST and (question := self._question(request, found)):
-                return question
-            if wanted:
-                events = publish_many([publication for _, publication in wanted])
+            if "confirmed" not in request.POST and (page := self._confirmation(request, selected)):
+                return page
+            if pending:
+                events = publish_many([publication for _, publication in pending])
         except PublishError as error:
-            # A topic's events are appended all or none.
+            # publish_many() appends either all events of a topic or none.
             topics = {event.topic for event in error.published}
-            out = [each for each in wanted if str(each[1][0]) in topics]
-            missing = [obj for obj, publication in wanted if str(publication[0]) not in topics]
-            self._note(request, out, error.published)
-            self._say_broken(request, len(out), missing, error)
+            published = [each for each in pending if str(each[1][0]) in topics]
+            missing = [obj for obj, publication in pending if str(publication[0]) not in topics]
+            self._log_published(request, published, error.published)
+            self._report_failure(request, len(published), missing, error)
         except RealtimeError as error:
             reason = explain(error) if isinstance(error, InvalidData) else str(error)
             text = gettext("Nothing was published: %(reason)s") % {"reason": reason}
             self.message_user(request, escape_surrogates(text), messages.ERROR)
         else:
-            self._note(request, wanted, events)
-            self._say(request, events, len(wanted), len(found) - len(wanted))
+            self._log_published(request, pending, events)
+            self._report(request, events, len(pending), len(selected) - len(pending))
         return None
 
-    def _question(
-        self, request: HttpRequest, found: Sequence[tuple[Model, Publication | None]]
+    def _confirmation(
+        self, request: HttpRequest, selected: Sequence[tuple[Model, Publication | None]]
     ) -> HttpResponse | None:
-        """Return the page that asks, or None if nothing goes to everyone."""
-        wanted = [publication for _, publication in found if publication is not None]
-        reaching = [each for each in wanted if str(each[0]) == EVERYONE]
-        if not reaching:
+        """Return the page that asks for confirmation, or None if no event goes to everyone."""
+        publications = [publication for _, publication in selected if publication is not None]
+        to_everyone = [each for each in publications if str(each[0]) == EVERYONE]
+        if not to_everyone:
             return None
-        here = gettext("Publish to everyone")
+        title = gettext("Publish to everyone")
         context = {
-            "title": here,
+            "title": title,
             "action": ACTION,
             "checkbox": helpers.ACTION_CHECKBOX_NAME,
-            "selected": [obj.pk for obj, _ in found],
-            "reaching": len(reaching),
+            "selected": [obj.pk for obj, _ in selected],
+            "to_everyone": len(to_everyone),
             "shown": [
                 (label(topic, name), pretty(json.loads(encode(data))))
-                for topic, name, data in reaching[:SHOWN]
+                for topic, name, data in to_everyone[:SHOWN]
             ],
-            "more": max(len(reaching) - SHOWN, 0),
-            "others": len(wanted) - len(reaching),
+            "more": max(len(to_everyone) - SHOWN, 0),
+            "others": len(publications) - len(to_everyone),
             "back_url": request.get_full_path(),
         }
-        crumbs = [(request.path, capfirst(str(self.opts.verbose_name_plural)))]
-        return pages.render(self, request, "confirm_selected", context, crumbs, here)
+        breadcrumbs = [(request.path, capfirst(str(self.opts.verbose_name_plural)))]
+        return pages.render(self, request, "confirm_selected", context, breadcrumbs, title)
 
-    def _note(
+    def _log_published(
         self,
         request: HttpRequest,
         published: Sequence[tuple[Model, Publication]],
         events: Sequence[Event] | None,
     ) -> None:
-        """Write the history of each object."""
+        """Add an entry to the history of each object."""
         try:
             for number, (obj, (topic, name, _data)) in enumerate(published):
                 text = gettext("Published: %(event)s") % {"event": label(topic, name)}
@@ -181,43 +180,39 @@ class PublishAdminMixin(_Base):
                 self.log_change(request, obj, text)
         except DatabaseError:
             if events is None:
-                raise  # they wait for the transaction, which is broken now
-            logger.exception("events were published that the admin's log has no entries of")
-            self.message_user(
-                request,
-                gettext("The events are out, but could not be written to the history."),
-                messages.WARNING,
-            )
+                raise  # the error broke the transaction, so the events are not published either
+            labels = [label(topic, name) for _, (topic, name, _data) in published]
+            self.message_user(request, missing_entries_warning(labels), messages.WARNING)
 
-    def _say(
+    def _report(
         self, request: HttpRequest, events: Sequence[Event] | None, count: int, skipped: int
     ) -> None:
         if events is None:
             text = ngettext(
-                "%(count)d event goes out when this change is saved.",
-                "%(count)d events go out when this change is saved.",
+                "%(count)d event will be published when the transaction is committed.",
+                "%(count)d events will be published when the transaction is committed.",
                 count,
             )
         else:
             text = ngettext(
                 "%(count)d event was published.", "%(count)d events were published.", count
             )
-        said = text % {"count": count}
+        message = text % {"count": count}
         if events is not None and count == 1:
             [event] = events
-            said = gettext("Published: %(event)s, cursor %(cursor)s.") % {
+            message = gettext("Published: %(event)s, cursor %(cursor)s.") % {
                 "event": label(event.topic, event.name),
                 "cursor": event.cursor,
             }
         if skipped:
-            said += " " + ngettext(
-                "For %(count)d object there was nothing to publish.",
-                "For %(count)d objects there was nothing to publish.",
+            message += " " + ngettext(
+                "%(count)d object had nothing to publish.",
+                "%(count)d objects had nothing to publish.",
                 skipped,
             ) % {"count": skipped}
-        self.message_user(request, said, messages.SUCCESS if count else messages.WARNING)
+        self.message_user(request, message, messages.SUCCESS if count else messages.WARNING)
 
-    def _say_broken(
+    def _report_failure(
         self, request: HttpRequest, count: int, missing: Sequence[Model], error: PublishError
     ) -> None:
         text = ngettext(
@@ -225,6 +220,6 @@ class PublishAdminMixin(_Base):
             "%(count)d events were published. Not published: %(objects)s. %(reason)s",
             count,
         )
-        shown = [str(obj) for obj in missing[:SHOWN]] + ["…"] * (len(missing) > SHOWN)
-        said = text % {"count": count, "objects": ", ".join(shown), "reason": error.reason}
-        self.message_user(request, said, messages.ERROR)
+        objects = [str(obj) for obj in missing[:SHOWN]] + ["…"] * (len(missing) > SHOWN)
+        values = {"count": count, "objects": ", ".join(objects), "reason": error.reason}
+        self.message_user(request, text % values, messages.ERROR)

@@ -1,15 +1,15 @@
-"""The admin's own log: who published what."""
+"""Entries in the admin log: who published what."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import DatabaseError
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from realtime.exceptions import InvalidCursor
 from realtime.protocol.events import Cursor, Event
@@ -17,23 +17,31 @@ from realtime.protocol.events import Cursor, Event
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-__all__ = ["EVERYONE", "label", "note", "object_id", "read_object_id", "recently_used"]
+__all__ = [
+    "EVERYONE",
+    "label",
+    "missing_entries_warning",
+    "object_id",
+    "parse_object_id",
+    "recently_used",
+    "write_entry",
+]
 
-EVERYONE = "everyone"  # the topic that is published to after a question only
+EVERYONE = "everyone"  # the topic that needs a confirmation before an event is published to it
 
 logger = logging.getLogger("realtime")
 
-_LOOKED_AT = 200  # entries that are looked through for names that were used recently
-_SUGGESTED = 20
+_ENTRIES_READ = 200  # newest entries that are searched for recently used topics and event names
+_SUGGESTIONS = 20
 
 
 def object_id(event: Event) -> str:
-    """Return what leads from an entry of the admin's log back to the event."""
+    """Return the object id with which a log entry refers to an event."""
     return f"{event.topic}/{event.cursor}"
 
 
-def read_object_id(text: str) -> tuple[str, Cursor] | None:
-    """Return the topic's name and the cursor that ``object_id()`` has put together."""
+def parse_object_id(text: str) -> tuple[str, Cursor] | None:
+    """Return topic name and cursor from an ``object_id()``, or None if the text is not one."""
     topic, _, cursor = text.rpartition("/")
     try:
         return topic, Cursor.parse(cursor)
@@ -42,44 +50,62 @@ def read_object_id(text: str) -> tuple[str, Cursor] | None:
 
 
 def label(topic: object, name: str) -> str:
-    """Return how an event is called in the admin."""
+    """Return an event's label in the admin, such as ``shipped → orders.42``."""
     return f"{name} → {topic}"
 
 
-def note(request: HttpRequest, topic: str, name: str, event: Event | None) -> bool:
-    """Write down who published what; return False if that failed, which is logged.
+def write_entry(request: HttpRequest, topic: str, name: str, event: Event | None) -> None:
+    """Log that the request's user published an event.
 
-    The event is out by then, so nothing is raised.
+    Args:
+        request: that published the event.
+        topic: its name.
+        name: of the event.
+        event: None if it waits for a commit; the entry then has no link to it.
 
-    An event that is None waits for a commit, so that nothing leads back to it yet.
+    Raises:
+        DatabaseError: the entry was not written, though the event was published.
     """
-    where = gettext("Published to %(topic)s") % {"topic": topic}
-    try:
-        LogEntry.objects.create(
-            user_id=str(request.user.pk),
-            content_type=_content_type(),
-            object_id=None if event is None else object_id(event),
-            object_repr=label(topic, name)[:200],
-            action_flag=ADDITION,
-            change_message=where if event is None else f"{where} ({event.cursor})",
-        )
-    except DatabaseError:
-        logger.exception("%s was published, but the admin's log has no entry of it", topic)
-        return False
-    return True
+    message = gettext("Published to %(topic)s") % {"topic": topic}
+    LogEntry.objects.create(
+        user_id=str(request.user.pk),
+        content_type=_content_type(),
+        object_id=None if event is None else object_id(event),
+        object_repr=label(topic, name)[:200],
+        action_flag=ADDITION,
+        change_message=message if event is None else f"{message} ({event.cursor})",
+    )
+
+
+def missing_entries_warning(labels: Sequence[str]) -> str:
+    """Log the current exception, and return a warning for the user.
+
+    Call it in the ``except`` block of a failed log entry.
+
+    Args:
+        labels: of the events that were published.
+    """
+    logger.exception("published, but not written to the admin log: %s", ", ".join(labels))
+    return ngettext(
+        "The event was published, but the admin log entry could not be written. Do not publish it "
+        "again.",
+        "The events were published, but their admin log entries could not be written. Do not "
+        "publish them again.",
+        len(labels),
+    )
 
 
 def recently_used() -> tuple[list[str], list[str]]:
-    """Return topics and names of events that were last published in the admin, newest first."""
+    """Return the topics and event names last published in the admin, newest first."""
     entries = LogEntry.objects.filter(content_type=_content_type()).order_by("-action_time")
     topics: dict[str, None] = {}
     names: dict[str, None] = {}
-    for identity, said in entries.values_list("object_id", "object_repr")[:_LOOKED_AT]:
-        found = read_object_id(identity or "")
-        if found is not None:
-            topics.setdefault(found[0])
-            names.setdefault(said.partition(" → ")[0])
-    return list(topics)[:_SUGGESTED], list(names)[:_SUGGESTED]
+    for identity, text in entries.values_list("object_id", "object_repr")[:_ENTRIES_READ]:
+        parsed = parse_object_id(identity or "")
+        if parsed is not None:
+            topics.setdefault(parsed[0])
+            names.setdefault(text.partition(" → ")[0])
+    return list(topics)[:_SUGGESTIONS], list(names)[:_SUGGESTIONS]
 
 
 def _content_type() -> ContentType:

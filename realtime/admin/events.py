@@ -1,7 +1,7 @@
-"""The pages of the admin: publish an event, look at stored ones.
+"""The admin pages: publish an event, and show stored events.
 
-They hang on the model ``LogEvent`` for its name, its place in the index and its permissions alone:
-what they show comes through the store, so that it is the same on every store.
+The model ``LogEvent`` supplies only the name, the entry in the admin's index and the permissions.
+The events are read through the store's interface, so the pages work with every store.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from django.utils.translation import gettext
 
 from realtime.admin import history, pages
 from realtime.admin.actions import PERMISSION
-from realtime.admin.entries import label, object_id, read_object_id, recently_used
+from realtime.admin.entries import label, object_id, parse_object_id, recently_used
 from realtime.admin.jsontext import pretty
-from realtime.admin.publishing import AddressPage, DataPage
+from realtime.admin.publishing import DataPage, TargetPage
 from realtime.exceptions import InvalidTopicName, StoreError, UnknownTopic
 from realtime.topics import patterns, resolve
 
@@ -47,50 +47,51 @@ __all__ = ["EventAdmin"]
 
 TOPICS_LISTED = 100
 EVENTS_LISTED = 100
-FOLDED = 300  # characters of data that stand open in a list; longer ones unfold
-CUT = 4_000  # characters of data in a list; the event's own page has all
+FOLDED_LENGTH = 300  # a list folds longer data; in characters
+SHOWN_LENGTH = 4_000  # a list cuts longer data, and the event's own page shows all of it
 VIEW_PERMISSION = "realtime.view_logevent"
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class EventAdmin(_Base):
-    """Publishing and reading for those who may.
+    """Publish events and show stored ones.
 
-    ``realtime.publish_event`` opens all pages, ``realtime.view_logevent`` those that read.
-    For another ``AdminSite``: ``site.register(LogEvent, EventAdmin)``.
+    Users with ``realtime.publish_event`` see all pages; users with ``realtime.view_logevent`` see
+    the stored events.
+    For another ``AdminSite``, call ``site.register(LogEvent, EventAdmin)``.
     """
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the user may publish."""
+        """Return whether the user can publish."""
         return request.user.has_perm(PERMISSION)
 
     def has_view_permission(self, request: HttpRequest, obj: LogEvent | None = None) -> bool:
-        """Tell whether the user may read; who publishes sees the last event anyway."""
+        """Return whether the user can see stored events, as every user who can publish does."""
         return request.user.has_perm(PERMISSION) or request.user.has_perm(VIEW_PERMISSION)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the index shows these pages."""
+        """Return whether the admin's index shows these pages."""
         return self.has_view_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: LogEvent | None = None) -> bool:
-        """Nobody changes what was published."""
+        """Return False: published events do not change."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: LogEvent | None = None) -> bool:
-        """Nobody takes an event out of a log, which has no holes."""
+        """Return False: a log has no gaps, so no event can be deleted from it."""
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """Serve these pages alone, outside of any transaction."""
+        """Return the URLs of these pages only; their views run outside a transaction."""
 
         def wrap(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
             def wrapper(*args: Any, **kwargs: Any) -> HttpResponse:
                 return self.admin_site.admin_view(view)(*args, **kwargs)
 
-            wrapper.model_admin = self  # type: ignore[attr-defined] # as Django's own
+            wrapper.model_admin = self  # type: ignore[attr-defined] # as in Django
             update_wrapper(wrapper, view)
-            # The page names the cursor of what it has published; and a store must not be waited
-            # for while a transaction is open.
+            # In a transaction, the page could not show the cursor of the event it published, and
+            # waiting for the store would keep the transaction open.
             for alias in connections:
                 transaction.non_atomic_requests(using=alias)(wrapper)
             return wrapper
@@ -110,30 +111,28 @@ class EventAdmin(_Base):
         """Publish an event."""
         if not self.has_add_permission(request):
             raise PermissionDenied
-        address = AddressPage(self, request)
-        if not address.is_done():
-            return address.respond()
-        return DataPage(self, request, address.form).respond()
+        target = TargetPage(self, request)
+        if not target.is_done():
+            return target.respond()
+        return DataPage(self, request, target.form).respond()
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Choose a topic, and show its newest events."""
+        """List the topics, or the newest events of the topic in the query."""
         self._require_view(request)
-        wanted = request.GET.get("topic", "").strip()
-        context: dict[str, Any] = {"title": gettext("Events"), "wanted": wanted}
+        entered = request.GET.get("topic", "").strip()
+        context: dict[str, Any] = {"title": gettext("Events"), "entered": entered}
         context |= self.suggestions()
         try:
-            if wanted:
-                context |= self._events(request, str(resolve(wanted)))
+            if entered:
+                context |= self._events(request, str(resolve(entered)))
             else:
-                context["topics"], context["more"] = history.names(TOPICS_LISTED)
+                context["topics"], context["more"] = history.topic_names(TOPICS_LISTED)
         except (UnknownTopic, InvalidTopicName):
-            context["wrong"] = gettext("No topic of this site has this name.")
+            context["error"] = gettext("This site has no topic with this name.")
         except StoreError as error:
-            context["wrong"] = gettext("The events cannot be read now: %(reason)s") % {
-                "reason": error
-            }
-        crumbs = [(self.link("changelist"), gettext("Events"))] if wanted else []
-        return self.render(request, "events", context, crumbs, wanted or gettext("Events"))
+            context["error"] = history.unreadable(error)
+        breadcrumbs = [(self.link("changelist"), gettext("Events"))] if entered else []
+        return self.render(request, "events", context, breadcrumbs, entered or gettext("Events"))
 
     def change_view(
         self,
@@ -142,41 +141,39 @@ class EventAdmin(_Base):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
-        """Show one stored event, or say that it is not kept any more."""
+        """Show one event, or a message if it is no longer stored."""
         self._require_view(request)
-        found = read_object_id(unquote(object_id))
-        if found is None:
-            raise Http404(f"{object_id!r} leads to no event")
-        topic, cursor = found
+        parsed = parse_object_id(unquote(object_id))
+        if parsed is None:
+            raise Http404(f"{object_id!r} is not the id of an event")
+        topic, cursor = parsed
         try:
             resolve(topic)
         except (UnknownTopic, InvalidTopicName) as error:
-            raise Http404(f"{topic!r} is no topic of this site") from error
+            raise Http404(f"this site has no topic {topic!r}") from error
         context: dict[str, Any] = {"topic": topic, "cursor": cursor, "title": gettext("Event")}
         try:
             event = history.find(topic, cursor)
             if event is not None:
-                context |= {"event": self._row(request, event), "title": label(topic, event.name)}
+                context |= {"event": self._event(event), "title": label(topic, event.name)}
         except StoreError as error:
-            context["wrong"] = gettext("The events cannot be read now: %(reason)s") % {
-                "reason": error
-            }
-        crumbs = [
+            context["error"] = history.unreadable(error)
+        breadcrumbs = [
             (self.link("changelist"), gettext("Events")),
             (self.link("changelist", {"topic": topic}), topic),
         ]
-        return self.render(request, "event", context, crumbs, context["title"])
+        return self.render(request, "event", context, breadcrumbs, context["title"])
 
-    # What they share
+    # Shared by the pages
 
     def link(self, page: str, query: Mapping[str, Any] | None = None, *args: object) -> str:
-        """Return the address of one of these pages on this admin's site."""
+        """Return the URL of one of these pages on this admin site."""
         name = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        address = reverse(name, args=args, current_app=self.admin_site.name)
-        return f"{address}?{urlencode(query)}" if query else address
+        url = reverse(name, args=args, current_app=self.admin_site.name)
+        return f"{url}?{urlencode(query)}" if query else url
 
     def link_to(self, event: Event) -> str:
-        """Return the address of a stored event's page."""
+        """Return the URL of a stored event's page."""
         return self.link("change", None, quote(object_id(event)))
 
     def render(
@@ -184,24 +181,25 @@ class EventAdmin(_Base):
         request: HttpRequest,
         template: str,
         context: Mapping[str, Any],
-        crumbs: list[tuple[str, str]],
-        here: str,
+        breadcrumbs: list[tuple[str, str]],
+        page_name: str,
     ) -> HttpResponse:
-        """Return a page inside of the admin's frame."""
-        own = {
+        """Render a template, with the context that all of these pages need."""
+        shared = {
             "may_publish": self.has_add_permission(request),
             "events_url": self.link("changelist"),
             "publish_url": self.link("add"),
         }
-        return pages.render(self, request, template, own | {**context}, crumbs, here)
+        full_context = shared | {**context}
+        return pages.render(self, request, template, full_context, breadcrumbs, page_name)
 
     def suggestions(self) -> dict[str, Any]:
-        """Return what the fields for topics and names of events propose."""
+        """Return context: the patterns, and suggestions for topics and event names."""
         recent, names = recently_used()
         known = [pattern.text for pattern, _ in patterns()]
-        # Up to its first value a pattern's text is typed as it stands.
+        # A suggestion inserts the text of a pattern up to its first <value>.
         hints = [(text.partition("<")[0] or text, text) for text in known if text not in recent]
-        offered = {
+        declared = {
             name
             for _, topic in patterns()
             for name in (*topic.admin_forms, *topic.stored_client_events)
@@ -209,7 +207,7 @@ class EventAdmin(_Base):
         return {
             "patterns": known,
             "suggested_topics": [(name, "") for name in recent] + hints,
-            "suggested_names": [*names, *sorted(offered - set(names))],
+            "suggested_names": [*names, *sorted(declared - set(names))],
         }
 
     def _require_view(self, request: HttpRequest) -> None:
@@ -219,20 +217,21 @@ class EventAdmin(_Base):
     def _events(self, request: HttpRequest, topic: str) -> dict[str, Any]:
         before = request.GET.get("before", "")
         number = int(before) if _NUMBER.fullmatch(before) else None
-        found = history.window(topic, EVENTS_LISTED, number)
+        window = history.window(topic, EVENTS_LISTED, number)
         context: dict[str, Any] = {
             "topic": topic,
-            "events": [self._row(request, event, CUT) for event in reversed(found.events)],
-            "kept": found.kept,
+            "events": [self._event(event, SHOWN_LENGTH) for event in reversed(window.events)],
+            "kept": window.kept,
             "newest": number is None,
             "publish_url": self.link("add", {"topic": topic, "edit": 1}),
         }
-        if found.older:
-            query = {"topic": topic, "before": found.events[0].seq}
+        if window.older:
+            query = {"topic": topic, "before": window.events[0].seq}
             context["older_url"] = self.link("changelist", query)
         return context
 
-    def _row(self, request: HttpRequest, event: Event, cut: int | None = None) -> dict[str, Any]:
+    def _event(self, event: Event, length: int | None = None) -> dict[str, Any]:
+        """Return what a template shows of an event; ``length`` limits its data in a list."""
         data = pretty(event.data)
         again = {"topic": event.topic, "event": event.name, "again": event.cursor}
         return {
@@ -240,9 +239,9 @@ class EventAdmin(_Base):
             "seq": event.seq,
             "time": timezone.localtime(datetime.fromtimestamp(event.time or 0, UTC)),
             "cursor": event.cursor,
-            "data": data if cut is None else data[:cut],
-            "cut": cut is not None and len(data) > cut,
-            "long": cut is not None and len(data) > FOLDED,
+            "data": data if length is None else data[:length],
+            "is_cut": length is not None and len(data) > length,
+            "is_folded": length is not None and len(data) > FOLDED_LENGTH,
             "url": self.link_to(event),
             "again_url": self.link("add", again),
         }

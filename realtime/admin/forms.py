@@ -1,4 +1,4 @@
-"""The two forms of the publish page: who gets what, and the data."""
+"""The forms of the publish page: one for the target of an event, one for its data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from realtime.admin.jsontext import JsonFault, parse
+from realtime.admin.jsontext import InvalidJson, parse
 from realtime.exceptions import (
     DataNotSerializable,
     DataTooLarge,
@@ -29,32 +29,33 @@ from realtime.topics import EveryoneTopic, Topic, resolve, user_topic
 
 __all__ = [
     "DATA_PREFIX",
-    "AddressForm",
     "JsonForm",
+    "TargetForm",
+    "event_data",
     "explain",
-    "fill_in",
     "focus_first_error",
-    "to_publish",
+    "prefill",
 ]
 
 logger = logging.getLogger("realtime")
 
-DATA_PREFIX = "data"  # of the fields of a topic's form, which may be called as ours are
+DATA_PREFIX = "data"  # keeps the fields of a topic's form apart from the page's own
 
-_TYPED = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
+_PLAIN_INPUT = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
 
 class _NameField(forms.CharField):
-    """Required of its own audience alone, as the form's ``clean()`` sees to."""
+    """A field that only one audience requires; ``TargetForm.clean()`` checks that."""
 
     def validate(self, value: Any) -> None:
-        """Leave it to the form."""
+        """Accept an empty value."""
 
 
-class AddressForm(forms.Form):
-    """Who gets an event, and which.
+class TargetForm(forms.Form):
+    """The audience and the name of an event.
 
-    ``topic`` of the cleaned data is a ``Topic``, whatever the audience; ``user`` stays a name.
+    In the cleaned data, ``topic`` is a ``Topic`` for every audience, and ``user`` is the name that
+    was entered.
     """
 
     required_css_class = "required"
@@ -64,45 +65,52 @@ class AddressForm(forms.Form):
         choices=[
             ("topic", _("Everyone who follows a topic")),
             ("user", _("One user")),
-            ("everyone", _("Every user who is signed in")),
+            ("everyone", _("Every signed-in user")),
         ],
         initial="topic",
         widget=forms.RadioSelect,
     )
     topic = _NameField(
         label=_("Topic"),
-        help_text=_("Its whole name, such as orders.42."),
-        widget=forms.TextInput(attrs=_TYPED | {"list": "realtime-topics", "class": "vTextField"}),
+        help_text=_("The full name of the topic, for example orders.42."),
+        widget=forms.TextInput(
+            attrs=_PLAIN_INPUT | {"list": "realtime-topics", "class": "vTextField"}
+        ),
     )
     user = _NameField(
         label=_("User"),
-        help_text=_("The name with which this user signs in."),
-        widget=forms.TextInput(attrs=_TYPED | {"class": "vTextField"}),
+        help_text=_("The name the user signs in with."),
+        widget=forms.TextInput(attrs=_PLAIN_INPUT | {"class": "vTextField"}),
     )
     event = forms.CharField(
         label=_("Event"),
-        help_text=_("What happened, in a word that the pages listen for, such as shipped."),
-        widget=forms.TextInput(attrs=_TYPED | {"list": "realtime-names", "class": "vTextField"}),
+        help_text=_("The event name that pages listen for, for example shipped."),
+        widget=forms.TextInput(
+            attrs=_PLAIN_INPUT | {"list": "realtime-names", "class": "vTextField"}
+        ),
     )
 
     def __init__(self, data: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if data is not None and not data.get("audience"):
-            # A link names a topic or a user, and that is enough.
-            data = {**{key: data[key] for key in data}, "audience": _audience(data)}
+            # A link can omit the audience if it names a topic or a user.
+            data = {**{key: data[key] for key in data}, "audience": _implied_audience(data)}
         super().__init__(data, **kwargs)
 
     def clean_event(self) -> str:
-        """Refuse a name that no event can have."""
+        """Reject a name that is not a valid event name."""
         name = self.cleaned_data["event"]
         try:
             return check_event_name(name)
         except InvalidEventName as error:
             raise forms.ValidationError(
-                _("Event names have 1 to 100 of the characters A-Z a-z 0-9 _ ~ @ + : . -")
+                _(
+                    "This is not a valid event name. Use 1 to 100 of the characters A-Z a-z 0-9 "
+                    "_ ~ @ + : . -"
+                )
             ) from error
 
     def clean(self) -> dict[str, Any]:
-        """Find the topic of the audience that was chosen; what the others say does not matter."""
+        """Find the topic of the chosen audience, and ignore the fields of the other audiences."""
         cleaned = self.cleaned_data
         audience = cleaned.get("audience")
         if audience == "everyone":
@@ -111,7 +119,7 @@ class AddressForm(forms.Form):
             self.add_error(audience, self.fields[audience].error_messages["required"])
         elif audience == "topic":
             try:
-                cleaned["topic"] = _topic(cleaned["topic"])
+                cleaned["topic"] = _resolve(cleaned["topic"])
             except forms.ValidationError as error:
                 self.add_error("topic", error)
         elif audience == "user":
@@ -121,8 +129,8 @@ class AddressForm(forms.Form):
                 self.add_error("user", error)
         return cleaned
 
-    def address(self) -> dict[str, str]:
-        """Return what leads here again: the query of a link."""
+    def query(self) -> dict[str, str]:
+        """Return the URL query that fills this form with the same values."""
         cleaned = self.cleaned_data
         audience = cleaned["audience"]
         named = {} if audience == "everyone" else {audience: str(cleaned[audience])}
@@ -130,62 +138,62 @@ class AddressForm(forms.Form):
 
 
 class JsonForm(forms.Form):
-    """Data as JSON, for events whose topic gives no form of its own."""
+    """The data as JSON text, for events without a form in ``Topic.admin_forms``."""
 
     json = forms.CharField(
         label=_("Data"),
         required=False,
         strip=False,
-        help_text=_("As JSON. Left empty, it is null."),
-        widget=forms.Textarea(attrs=_TYPED | {"rows": 14, "class": "vLargeTextField"}),
+        help_text=_("JSON. An empty field means null."),
+        widget=forms.Textarea(attrs=_PLAIN_INPUT | {"rows": 14, "class": "vLargeTextField"}),
     )
 
     def clean_json(self) -> Any:
-        """Return what the text stands for, or say where it is wrong."""
+        """Return the parsed JSON; the error message shows the position of a mistake."""
         try:
             return parse(self.cleaned_data["json"])
-        except JsonFault as fault:
-            said = format_html(
-                '{}<pre class="realtime-excerpt">{}</pre>', str(fault), fault.excerpt
+        except InvalidJson as error:
+            message = format_html(
+                '{}<pre class="realtime-excerpt">{}</pre>', str(error), error.excerpt
             )
-            raise forms.ValidationError(said) from fault
+            raise forms.ValidationError(message) from error
 
 
-def to_publish(form: forms.BaseForm) -> Any:
-    """Return what a valid form publishes: objects of models become their primary keys."""
+def event_data(form: forms.BaseForm) -> Any:
+    """Return the data of a valid form, with primary keys instead of model instances."""
     if isinstance(form, JsonForm):
         return form.cleaned_data["json"]
-    return _plain(form.cleaned_data, MAX_NESTING)
+    return _with_keys(form.cleaned_data, MAX_NESTING)
 
 
 def focus_first_error(form: forms.BaseForm) -> None:
-    """Let the browser begin at the first field that has to be corrected, or at the first."""
+    """Focus the first field with an error, or the first field if there is no error."""
     names = [name for name in form.fields if name in form.errors] or list(form.fields)
     for name in names[:1]:
         form.fields[name].widget.attrs["autofocus"] = True
 
 
-def _audience(data: Mapping[str, Any]) -> str:
+def _implied_audience(data: Mapping[str, Any]) -> str:
     return "user" if data.get("user") and not data.get("topic") else "topic"
 
 
-def _topic(name: str) -> Topic:
+def _resolve(name: str) -> Topic:
     try:
         return resolve(name)
     except UnknownTopic as error:
-        text = _("No topic of this site has the name “%(name)s”.")
+        text = _("This site has no topic “%(name)s”.")
         if error.nearest:
-            text = _("No topic of this site has the name “%(name)s”. The nearest are: %(nearest)s")
+            text = _("This site has no topic “%(name)s”. Similar topics: %(nearest)s")
         raise forms.ValidationError(
             text, params={"name": name, "nearest": ", ".join(error.nearest)}
         ) from error
     except InvalidTopicName as error:
         text = _(
-            "Topic names have 1 to 200 characters: parts of A-Z a-z 0-9 _ ~ @ + : - that are "
-            "joined by dots."
+            "This is not a valid topic name. Use 1 to 200 characters: segments of A-Z a-z 0-9 "
+            "_ ~ @ + : - joined by dots."
         )
         if "<" in name:
-            text = _("Write a value in the place of what stands between < and >.")
+            text = _("Replace each <…> with a value, for example <int:pk> with 42.")
         raise forms.ValidationError(text) from error
 
 
@@ -197,84 +205,86 @@ def _topic_of_user(name: str) -> Topic:
     return user_topic(user)
 
 
-def _plain(value: Any, levels: int) -> Any:
+def _with_keys(value: Any, levels: int) -> Any:
     if isinstance(value, Model):
         return value.pk
     if not levels:
-        return value  # a form may have a field for JSON; what is too deep is refused later
+        return value  # a JSONField can be nested too deep; encode() rejects that
     if isinstance(value, Mapping):
-        return {key: _plain(each, levels - 1) for key, each in value.items()}
+        return {key: _with_keys(each, levels - 1) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset | QuerySet):
-        return [_plain(each, levels - 1) for each in value]
+        return [_with_keys(each, levels - 1) for each in value]
     return value
 
 
-# By the beginning of the error's own reason.
+# Keys are the beginnings of DataNotSerializable.reason.
 _REASONS = {
-    "JSON has no ": _("%(path)s is no finite number, and JSON has no other."),
+    "JSON has no ": _("%(path)s is not a finite number. JSON has only finite numbers."),
     "it is nested deeper": _("The data is nested deeper than %(limit)s levels."),
-    "it has too many digits": _("%(path)s is a number of too many digits."),
+    "it has too many digits": _("%(path)s is a number with too many digits."),
 }
 
 
 def explain(error: InvalidData) -> str:
-    """Return a sentence in the active language."""
+    """Return what is wrong with an event's data, in the active language."""
     if isinstance(error, DataTooLarge):
-        text = gettext("The data is %(size)d bytes of JSON, and %(limit)d are allowed.")
+        text = gettext("The data is %(size)d bytes of JSON. The limit is %(limit)d bytes.")
         return text % {"size": error.size, "limit": error.limit}
     values = {"path": getattr(error, "path", "data"), "limit": MAX_NESTING}
     if isinstance(error, DataNotSerializable):
         for beginning, reason in _REASONS.items():
             if error.reason.startswith(beginning):
                 return str(reason) % values
-    # A form or a get_publication() gives what no typing could mend.
-    logger.error("data for an event cannot be published: %s", error)
+    # The form or get_publication() has a bug, which the user cannot work around.
+    logger.error("the data of an event cannot be published: %s", error)
     text = gettext(
-        "%(path)s cannot be written as JSON. Tell the programmers: the server's log has more."
+        "%(path)s cannot be encoded as JSON. Contact the developers of this site; the server log "
+        "has the details."
     )
     return text % values
 
 
-MakeForm = Callable[..., forms.BaseForm]
+FormFactory = Callable[..., forms.BaseForm]
 
 
-def fill_in(make: MakeForm, data: Any) -> tuple[forms.BaseForm, bool]:
-    """Return a form that shows what it can of an event's data, and whether it shows some.
+def prefill(make_form: FormFactory, data: Any) -> tuple[forms.BaseForm, bool]:
+    """Return a form prefilled from an event's data, and whether any field has a value from it.
 
     Args:
-        make: makes the form; takes ``initial``.
-        data: of the event. What is no dict fills nothing in, nor does a value for which there is
-            no field, or one that the field cannot show.
+        make_form: makes the form; takes ``initial``.
+        data: the event's data. Values without a field, and values that the field cannot show, are
+            left out; data that is not a dict leaves the form empty.
     """
-    empty = make()
-    given = data if isinstance(data, dict) else {}
-    wanted = {key: _value(empty.fields[key], given[key]) for key in given if key in empty.fields}
-    if not wanted:
+    empty = make_form()
+    values = data if isinstance(data, dict) else {}
+    fields = empty.fields
+    initial = {key: _initial(fields[key], values[key]) for key in values if key in fields}
+    if not initial:
         return empty, False
     try:
-        form = make(initial=wanted)
-        shown = {key: value for key, value in wanted.items() if _is_shown(form, key)}
-        # Only a new form forgets what it has begun to show.
-        return (form if shown == wanted else make(initial=shown)), bool(shown)
+        form = make_form(initial=initial)
+        shown = {key: value for key, value in initial.items() if _can_render(form, key)}
+        # A form caches its bound fields, so other initial values need a new form.
+        return (form if shown == initial else make_form(initial=shown)), bool(shown)
     except Exception:
-        logger.debug("a form cannot begin with the data of a stored event", exc_info=True)
+        logger.debug("a form cannot be prefilled from a stored event", exc_info=True)
         return empty, False
 
 
-def _value(field: forms.Field, value: Any) -> Any:
-    """Return a moment for a field of several widgets, which splits it; JSON has it as text."""
+def _initial(field: forms.Field, value: Any) -> Any:
+    """Return the initial value for a field, with JSON's date and time text parsed."""
     if isinstance(field, forms.MultiValueField | forms.DateTimeField) and isinstance(value, str):
         try:
             return parse_datetime(value) or value
-        except ValueError:  # such as the 30th of February
+        except ValueError:  # for example February 30
             return value
     return value
 
 
-def _is_shown(form: forms.BaseForm, name: str) -> bool:
+def _can_render(form: forms.BaseForm, name: str) -> bool:
     try:
         str(form[name])
     except Exception:
-        logger.debug("the field %s cannot show the data of a stored event", name, exc_info=True)
+        logger.debug("field %s cannot show its value of a stored event", name, exc_info=True)
         return False
     return True

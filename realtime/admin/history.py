@@ -1,4 +1,7 @@
-"""Stored events, read through the store and so from any store."""
+"""Read stored events for the admin pages.
+
+Everything is read through the store's interface, so it works with every store.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from django.utils.translation import gettext
+
 from realtime.exceptions import CursorExpired, InvalidTopicName, StoreError
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.topics import find as find_topic
 
-__all__ = ["Window", "find", "names", "newest", "window"]
+__all__ = ["Window", "find", "newest", "topic_names", "unreadable", "window"]
 
-# What may be appended between two reads of a page; with more the page is shorter, never wrong.
+# Events that may be appended between two reads of a page. If more are, the page is shorter, but
+# never wrong.
 _SLACK = 50
 _ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of a topic's log.
+    """Consecutive events of a topic's log.
 
     Attributes:
         events: oldest first.
-        kept: how many events the log holds.
-        older: whether it holds some before these.
+        kept: the number of events in the log.
+        older: whether the log has events before these.
     """
 
     events: Sequence[Event]
@@ -34,11 +40,16 @@ class Window:
 
 
 def window(topic: str, count: int, before: int | None = None) -> Window:
-    """Return the newest events whose number is below ``before``, by default the newest of all.
+    """Return up to ``count`` of the newest events.
+
+    Args:
+        topic: the name of the topic.
+        count: the maximum number of events.
+        before: return only events with a smaller ``seq``.
 
     Raises:
-        StoreUnavailable: the store cannot be read now.
-        StoreError: the log was trimmed whenever it was to be read.
+        StoreUnavailable: the store cannot be read.
+        StoreError: the log was trimmed during every attempt to read it.
     """
     store = get_store()
     for _ in range(_ATTEMPTS):
@@ -48,15 +59,16 @@ def window(topic: str, count: int, before: int | None = None) -> Window:
         floor = store.locate(topic, last=head.seq + _SLACK).seq
         cursor = store.locate(topic, last=head.seq + 1 - first + _SLACK)
         try:
-            events = _between(topic, cursor, first, end)
+            events = _read_range(topic, cursor, first, end)
         except CursorExpired:
-            continue  # trimmed between finding the first of them and reading it
+            continue  # the log was trimmed after locate()
         older = bool(events) and (events[0].seq or 0) > floor + 1
         return Window(events, head.seq - floor, older)
     raise StoreError(f"{topic} changes faster than it can be read")
 
 
-def _between(topic: str, cursor: Cursor, first: int, end: int) -> list[Event]:
+def _read_range(topic: str, cursor: Cursor, first: int, end: int) -> list[Event]:
+    """Return the events after a cursor with ``first <= seq < end``."""
     events: list[Event] = []
     while cursor.seq + 1 < end:
         page = get_store().read(topic, cursor, limit=end - 1 - cursor.seq)
@@ -68,15 +80,15 @@ def _between(topic: str, cursor: Cursor, first: int, end: int) -> list[Event]:
 
 
 def newest(topic: str, count: int) -> Sequence[Event]:
-    """Return the newest events, the newest first."""
+    """Return the newest events, newest first."""
     return window(topic, count).events[::-1]
 
 
 def find(topic: str, cursor: Cursor) -> Event | None:
-    """Return the event that a cursor names, or None if the log does not hold it (any more).
+    """Return the event with this cursor, or None if it is not stored or no longer stored.
 
     Raises:
-        StoreUnavailable: the store cannot be read now.
+        StoreUnavailable: the store cannot be read.
     """
     for event in window(topic, 1, before=cursor.seq + 1).events:
         if event.cursor == cursor:
@@ -84,20 +96,25 @@ def find(topic: str, cursor: Cursor) -> Event | None:
     return None
 
 
-def names(count: int) -> tuple[list[str], bool]:
-    """Return topics that have a log, at most so many and sorted, and whether there are more.
+def topic_names(count: int) -> tuple[list[str], bool]:
+    """Return up to ``count`` topics that have a log, sorted, and whether there are more.
 
-    Logs that no registered pattern matches (any more) are left out: nothing can be done with them.
+    Logs without a registered pattern are left out, because the admin cannot show them.
 
     Raises:
-        StoreUnavailable: the store cannot be read now.
+        StoreUnavailable: the store cannot be read.
     """
-    found = list(islice(filter(_is_known, get_store().topics()), count + 1))
-    return sorted(found[:count]), len(found) > count
+    names = list(islice(filter(_is_registered, get_store().topics()), count + 1))
+    return sorted(names[:count]), len(names) > count
 
 
-def _is_known(name: str) -> bool:
+def unreadable(error: StoreError) -> str:
+    """Return the message that the pages show when the store cannot be read."""
+    return gettext("The stored events cannot be read: %(reason)s") % {"reason": error}
+
+
+def _is_registered(name: str) -> bool:
     try:
         return find_topic(name) is not None
     except InvalidTopicName:
-        return False  # one of the library's own
+        return False  # an internal topic

@@ -1,4 +1,4 @@
-"""A page of ours inside of the admin's frame, on whichever site and for whichever model."""
+"""Render a page inside the admin's layout, for any site and any model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["Page", "render"]
 
 
 class Page(TemplateResponse):
-    """A page that can be sent, whatever stands in an event or in a form.
+    """A response whose text can always be encoded as UTF-8.
 
-    JSON may hold lone surrogates, which have no UTF-8 form: they are shown as their escapes.
+    JSON can contain lone surrogates, which UTF-8 cannot encode; the page shows their escapes.
     """
 
     @property
@@ -36,18 +36,18 @@ def render(
     request: HttpRequest,
     template: str,
     context: Mapping[str, Any],
-    crumbs: list[tuple[str, str]],
-    here: str,
+    breadcrumbs: list[tuple[str, str]],
+    page_name: str,
 ) -> Page:
-    """Return a page.
+    """Render a template of ``admin/realtime``.
 
     Args:
-        model_admin: to whose application and site the page belongs.
-        request: that the page answers.
-        template: a name in ``admin/realtime``, without its ending.
-        context: of the template.
-        crumbs: addresses and names of the pages above, below the application's.
-        here: how the page itself is called among them.
+        model_admin: supplies the admin site and the app of the page.
+        request: the request to answer.
+        template: file name without ``.html``.
+        context: for the template.
+        breadcrumbs: URLs and names of the pages between the app's index and this page.
+        page_name: the last breadcrumb and the title of the page.
     """
     site, opts = model_admin.admin_site, model_admin.opts
     request.current_app = site.name
@@ -56,12 +56,13 @@ def render(
         opts.app_config.verbose_name,
     )
     home = (reverse(f"{site.name}:index"), gettext("Home"))
-    whole = {
+    full_context = {
         **site.each_context(request),
         "opts": opts,
-        "crumbs": [home, app, *crumbs],
-        "here": here,
-        "from_django_61": django.VERSION >= (6, 1),  # its breadcrumbs are a list; it has nonces
+        "breadcrumbs": [home, app, *breadcrumbs],
+        "page_name": page_name,
+        # Django 6.1 changed the breadcrumbs to a list and added nonces.
+        "from_django_61": django.VERSION >= (6, 1),
         **context,
     }
-    return Page(request, f"admin/realtime/{template}.html", whole)
+    return Page(request, f"admin/realtime/{template}.html", full_context)

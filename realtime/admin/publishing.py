@@ -1,4 +1,4 @@
-"""The page "Publish an event": who gets which event, then its data, then it is out."""
+"""The page "Publish an event": the target first, then the data, then a confirmation if needed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import messages
+from django.db import DatabaseError
 from django.http import HttpResponseRedirect
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 
 from realtime.admin import history
-from realtime.admin.entries import EVERYONE, label, note
+from realtime.admin.entries import EVERYONE, label, missing_entries_warning, write_entry
 from realtime.admin.forms import (
     DATA_PREFIX,
-    AddressForm,
     JsonForm,
+    TargetForm,
+    event_data,
     explain,
-    fill_in,
     focus_first_error,
-    to_publish,
+    prefill,
 )
 from realtime.admin.jsontext import pretty
 from realtime.exceptions import (
@@ -45,86 +46,86 @@ if TYPE_CHECKING:
     from realtime.topics import Topic
 
 __all__ = [
-    "AddressPage",
     "AlreadyPublished",
     "DataPage",
-    "audience_of",
+    "TargetPage",
     "new_token",
     "publish_once",
+    "reach_of",
 ]
 
-LOOKED_AT = 100  # stored events among which one of the same name is looked for
+EVENTS_SEARCHED = 100  # newest events that are searched for one with the same name
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
-class AddressPage:
-    """The first step: who gets an event, and which.
+class TargetPage:
+    """The first step: the audience and the name of the event.
 
-    Its answers are in the query, so that they can be linked; ``edit`` stays here though they are
-    right.
+    The query has the form's values, so that a link can prefill them. With ``edit`` in the query,
+    the page shows the form even if the values are valid.
     """
 
     def __init__(self, admin: EventAdmin, request: HttpRequest) -> None:
         self.admin = admin
         self.request = request
-        given = any(request.GET.get(name) for name in AddressForm.base_fields)
-        self.form = AddressForm(request.GET if given else None)
+        given = any(request.GET.get(name) for name in TargetForm.base_fields)
+        self.form = TargetForm(request.GET if given else None)
 
     def is_done(self) -> bool:
-        """Tell whether the data can be asked for."""
+        """Return whether the second step can follow."""
         edit = self.request.method != "POST" and "edit" in self.request.GET
         return not edit and self.form.is_valid()
 
     def respond(self) -> HttpResponse:
         """Return the page."""
         if "edit" in self.request.GET and "event" not in self.request.GET:
-            self.form = AddressForm(initial=self.request.GET.dict())
+            self.form = TargetForm(initial=self.request.GET.dict())
         if self.form.errors or not self.request.GET:
             focus_first_error(self.form)
         title = gettext("Publish an event")
         context = {"title": title, "form": self.form, **self.admin.suggestions()}
-        crumbs = [(self.admin.link("changelist"), gettext("Events"))]
-        return self.admin.render(self.request, "address", context, crumbs, title)
+        breadcrumbs = [(self.admin.link("changelist"), gettext("Events"))]
+        return self.admin.render(self.request, "target", context, breadcrumbs, title)
 
 
 class DataPage:
-    """The second step: the data, and a question before everyone gets them."""
+    """The second step: the data, and a confirmation if the event goes to everyone."""
 
-    def __init__(self, admin: EventAdmin, request: HttpRequest, address: AddressForm) -> None:
+    def __init__(self, admin: EventAdmin, request: HttpRequest, target: TargetForm) -> None:
         self.admin = admin
         self.request = request
-        self.query = address.address()
-        self.topic: Topic = address.cleaned_data["topic"]
-        self.name: str = address.cleaned_data["event"]
+        self.query = target.query()
+        self.topic: Topic = target.cleaned_data["topic"]
+        self.name: str = target.cleaned_data["event"]
         self.label = label(self.topic, self.name)
         self.form_class = self.topic.admin_forms.get(self.name, JsonForm)
 
     def respond(self) -> HttpResponse:
-        """Answer the request: the form, the question, or where to go when the event is out."""
+        """Return the form, the confirmation, or a redirect after publishing."""
         if self.request.method != "POST":
-            return self._ask(*self._prefilled())
+            return self._show_form(*self._prefilled_form())
         form = self._form(data=self.request.POST)
-        text = self._encoded(form)
+        text = self._encode(form)
         if text is None or "edit" in self.request.POST:
-            return self._ask(form)
+            return self._show_form(form)
         if str(self.topic) == EVERYONE and "confirmed" not in self.request.POST:
-            return self._confirm(text)
+            return self._show_confirmation(text)
         try:
             event = publish_once(self.topic, self.name, text, self._token())
         except AlreadyPublished:
-            said = gettext(
-                "This form has published %(event)s already, with the same data. Nothing was "
-                "published now."
+            message = gettext(
+                "This form has already published %(event)s with the same data. It was not "
+                "published again."
             )
             url = self.admin.link("changelist", {"topic": self.topic})
             text = gettext("Show the events of this topic")
-            self._tell(messages.WARNING, said % {"event": self.label}, url, text)
+            self._add_message(messages.WARNING, message % {"event": self.label}, url, text)
         except PublishError as error:
-            said = gettext("This was not published. Try again: %(reason)s") % {"reason": error}
-            form.add_error(None, said)
-            return self._ask(form)
+            message = gettext("The event was not published. Try again. Reason: %(reason)s")
+            form.add_error(None, message % {"reason": error})
+            return self._show_form(form)
         else:
-            self._say(event)
+            self._report(event)
         return HttpResponseRedirect(self.admin.link("add", self.query | {"edit": 1}))
 
     # The form
@@ -138,190 +139,196 @@ class DataPage:
         token = self.request.POST.get("token", "")
         return token if _TOKEN.fullmatch(token) else new_token()
 
-    def _encoded(self, form: forms.BaseForm) -> str | None:
-        """Return the JSON of what was typed, or None if the form has errors now."""
+    def _encode(self, form: forms.BaseForm) -> str | None:
+        """Return the form's data as JSON; on an error, add it to the form and return None."""
         if not form.is_valid():
             return None
         try:
-            return encode(to_publish(form))
+            return encode(event_data(form))
         except InvalidData as error:
             form.add_error(None, explain(error))
         return None
 
-    def _prefilled(self) -> tuple[forms.BaseForm, str]:
-        """Return the form filled in from a stored event, and what to say about that."""
+    def _prefilled_form(self) -> tuple[forms.BaseForm, str]:
+        """Return the form, prefilled from a stored event, and a text that names the event."""
         try:
-            event, said = self._model()
+            event, source = self._source_event()
         except StoreError as error:
-            text = gettext("Stored events cannot be read now: %(reason)s")
-            return self._form(), text % {"reason": error}
+            return self._form(), history.unreadable(error)
         if event is None:
-            return self._form(), said
+            return self._form(), source
         if issubclass(self.form_class, JsonForm):
-            return self._form(initial={"json": pretty(event.data)}), said
-        form, filled = fill_in(self._form, event.data)
-        return form, said if filled else ""
+            return self._form(initial={"json": pretty(event.data)}), source
+        form, is_prefilled = prefill(self._form, event.data)
+        return form, source if is_prefilled else ""
 
-    def _model(self) -> tuple[Event | None, str]:
-        """Return the stored event that the form is filled in from, if any, and why that one."""
+    def _source_event(self) -> tuple[Event | None, str]:
+        """Return the stored event to prefill the form from, if any, and a text that says which."""
         again = self.request.GET.get("again")
         if again:
-            event = self._again(again)
-            said = gettext("Filled in from event %(seq)s, “%(name)s”.")
+            event = self._event_to_repeat(again)
+            text = gettext("Prefilled from event %(seq)s, “%(name)s”.")
             if event is None:
-                said = gettext("The event that was to be published again is not kept any more.")
+                text = gettext("The event to publish again is no longer stored.")
         else:
-            events = history.newest(str(self.topic), LOOKED_AT)
-            same = [event for event in events if event.name == self.name]
-            event = next(iter([*same, *events]), None)
-            said = gettext("Filled in from the last “%(name)s” of this topic, event %(seq)s.")
+            events = history.newest(str(self.topic), EVENTS_SEARCHED)
+            same_name = [event for event in events if event.name == self.name]
+            event = next(iter([*same_name, *events]), None)
+            text = gettext(
+                "Prefilled from the last “%(name)s” event of this topic (number %(seq)s)."
+            )
             if event is None:
-                said = gettext("This topic has no stored events to begin from.")
-            elif not same:
-                said = gettext(
-                    "Filled in from this topic's last event, %(seq)s, “%(name)s”: among its last "
-                    "%(count)s there is none of this name."
+                text = gettext("This topic has no stored events, so the form starts empty.")
+            elif not same_name:
+                text = gettext(
+                    "None of the last %(count)s events has this name. Prefilled from the last "
+                    "event of this topic (number %(seq)s, “%(name)s”)."
                 )
         values = {} if event is None else {"seq": event.seq, "name": event.name}
-        return event, said % (values | {"count": LOOKED_AT})
+        return event, text % (values | {"count": EVENTS_SEARCHED})
 
-    def _again(self, cursor: str) -> Event | None:
+    def _event_to_repeat(self, cursor: str) -> Event | None:
         try:
             return history.find(str(self.topic), Cursor.parse(cursor))
         except InvalidCursor:
             return None
 
-    # The answers
+    # The responses
 
-    def _ask(self, form: forms.BaseForm, said: str = "") -> HttpResponse:
+    def _show_form(self, form: forms.BaseForm, source: str = "") -> HttpResponse:
         focus_first_error(form)
         context = {
             "form": form,
-            "note": said,
+            "source": source,
             "token": self._token(),
-            "asks_again": str(self.topic) == EVERYONE,
+            "needs_confirmation": str(self.topic) == EVERYONE,
         }
         return self._render("data", context)
 
-    def _confirm(self, text: str) -> HttpResponse:
-        """Ask before everyone gets it; what was posted is posted again, field by field."""
-        typed = [
+    def _show_confirmation(self, text: str) -> HttpResponse:
+        """Return the page that asks for confirmation; its hidden fields repeat the form's data."""
+        fields = [
             (key, value)
             for key, values in self.request.POST.lists()
             if key.startswith(f"{DATA_PREFIX}-")
             for value in values
         ]
-        context = {"typed": typed, "token": self._token(), "data": pretty(json.loads(text))}
+        context = {"fields": fields, "token": self._token(), "data": pretty(json.loads(text))}
         return self._render("confirm", context)
 
     def _render(self, template: str, context: dict[str, Any]) -> HttpResponse:
-        edit = self.admin.link("add", self.query | {"edit": 1})
+        edit_url = self.admin.link("add", self.query | {"edit": 1})
         context |= {
             "title": gettext("Publish an event"),
             "event_name": self.name,
             "topic": self.topic,
             "user_name": self.query.get("user"),
-            "audience": audience_of(self.topic),
-            "edit_url": edit,
+            "reach": reach_of(self.topic),
+            "edit_url": edit_url,
         }
-        crumbs = [
+        breadcrumbs = [
             (self.admin.link("changelist"), gettext("Events")),
-            (edit, gettext("Publish an event")),
+            (edit_url, gettext("Publish an event")),
         ]
-        return self.admin.render(self.request, template, context, crumbs, self.label)
+        return self.admin.render(self.request, template, context, breadcrumbs, self.label)
 
-    def _tell(self, level: int, said: str, url: str, text: str) -> None:
-        link = format_html('{} <a href="{}">{}</a>', said, url, text)
-        messages.add_message(self.request, level, link)
+    def _add_message(self, level: int, message: str, url: str, link_text: str) -> None:
+        html = format_html('{} <a href="{}">{}</a>', message, url, link_text)
+        messages.add_message(self.request, level, html)
 
-    def _say(self, event: Event | None) -> None:
-        """Tell what went out, and write it into the admin's log."""
+    def _report(self, event: Event | None) -> None:
+        """Show what was published, and write it to the admin log."""
         if event is None:
-            said = gettext("Goes out when the transaction is committed: %(event)s.")
-            messages.success(self.request, said % {"event": self.label})
+            message = gettext(
+                "This event will be published when the transaction is committed: %(event)s."
+            )
+            messages.success(self.request, message % {"event": self.label})
         else:
-            said = gettext("Published: %(event)s, number %(seq)s, cursor %(cursor)s.") % {
+            message = gettext("Published: %(event)s, number %(seq)s, cursor %(cursor)s.") % {
                 "event": self.label,
                 "seq": event.seq,
                 "cursor": event.cursor,
             }
             url = self.admin.link_to(event)
-            self._tell(messages.SUCCESS, said, url, gettext("Show the event"))
-        if not note(self.request, str(self.topic), self.name, event):
-            messages.warning(
-                self.request,
-                gettext(
-                    "The event is out, but could not be written to the admin's log. Do not publish "
-                    "it again."
-                ),
-            )
+            self._add_message(messages.SUCCESS, message, url, gettext("Show the event"))
+        try:
+            write_entry(self.request, str(self.topic), self.name, event)
+        except DatabaseError:
+            messages.warning(self.request, missing_entries_warning([self.label]))
 
 
-def audience_of(topic: Topic) -> str:
-    """Return a sentence or two: the connections that follow a topic, and who is on it.
+def reach_of(topic: Topic) -> str:
+    """Return a text that says how many connections follow a topic, and how many members it has.
 
-    Where the store cannot tell, it says that; publishing may work all the same.
+    If the store cannot be read, the text says so; publishing is still possible.
     """
     try:
         followers = followers_of(str(topic))
         members = len(get_store().members(log_of(topic)).members) if topic.presence else None
     except StoreError as error:
-        text = gettext("How many connections follow it cannot be told now: %(reason)s")
+        text = gettext("The number of connections is not available: %(reason)s")
         return text % {"reason": error}
-    said = [_followers(followers)]
+    texts = [_connections(followers)]
     if members is not None:
-        text = ngettext("%(count)d member is there.", "%(count)d members are there.", members)
-        said.append(text % {"count": members})
-    return " ".join(said)
+        text = ngettext("%(count)d member is present.", "%(count)d members are present.", members)
+        texts.append(text % {"count": members})
+    return " ".join(texts)
 
 
-def _followers(followers: Followers) -> str:
+def _connections(followers: Followers) -> str:
     count = followers.count
     values = {"count": count, "seconds": int(BEAT_SECONDS)}
     if not followers.is_exact:
         text = ngettext(
-            "At least %(count)d connection follows it: a process follows too many topics to tell "
-            "of each.",
-            "At least %(count)d connections follow it: a process follows too many topics to tell "
-            "of each.",
+            "At least %(count)d connection follows this topic: a server process counts only its "
+            "most followed topics.",
+            "At least %(count)d connections follow this topic: a server process counts only its "
+            "most followed topics.",
             count,
         )
     elif not count:
-        text = gettext("No connection follows it, as of up to %(seconds)d seconds ago.")
+        text = gettext("No connection follows this topic (updated every %(seconds)d seconds).")
     else:
         text = ngettext(
-            "%(count)d connection follows it, as of up to %(seconds)d seconds ago.",
-            "%(count)d connections follow it, as of up to %(seconds)d seconds ago.",
+            "%(count)d connection follows this topic (updated every %(seconds)d seconds).",
+            "%(count)d connections follow this topic (updated every %(seconds)d seconds).",
             count,
         )
     return text % values
 
 
 class AlreadyPublished(Exception):
-    """The same form was sent with the same data within the last hour."""
+    """The same form already published the same data within the last hour."""
 
 
 def new_token() -> str:
-    """Return what makes a form one of its kind."""
+    """Return a token that identifies one copy of the form."""
     return secrets.token_urlsafe(16)
 
 
 def publish_once(topic: Topic, name: str, text: str, token: str) -> Event | None:
-    """Publish an event that was encoded already, unless this form published the same before.
+    """Publish an event, unless the same form has already published the same data.
 
-    The store knows that, so it holds for two requests at the same time too: a double click, or a
-    POST that a browser repeats because no answer came.
+    The store remembers the event's id, so concurrent requests publish once too: a double click, or
+    a POST that the browser repeats after a lost response.
+
+    Args:
+        topic: to publish to.
+        name: of the event.
+        text: its data as JSON.
+        token: identifies the form; see ``new_token()``.
 
     Returns:
-        The event, or None if the caller is in a transaction for whose commit it waits.
+        The event, or None if it waits for the caller's transaction to commit.
 
     Raises:
-        AlreadyPublished: it is out; do not try again.
-        PublishError: it is not out; the same may be tried again.
+        AlreadyPublished: the event is already published; do not retry.
+        PublishError: the event was not published; a retry is safe.
     """
     if in_any_transaction():
         return publish(topic, name, json.loads(text))
-    # With the data in it: who goes back in the browser and corrects them publishes a new event.
+    # The id depends on the data too: a user can go back in the browser, correct the data and
+    # publish a new event with the same form.
     digest = hashlib.sha256("\n".join((token, name, text)).encode()).hexdigest()[:40]
     draft = Draft(name, text, id=f"admin-{digest}")
     appended = append(topic, [draft])

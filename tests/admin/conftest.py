@@ -1,4 +1,4 @@
-"""Users of the admin, and what the tests read from its pages."""
+"""Signed-in clients, and a parser for the admin pages."""
 
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -12,12 +12,12 @@ MakeClient = Callable[..., Client]
 
 @pytest.fixture
 def staff() -> MakeClient:
-    """Return a client of a member of staff who has the named permissions of this app."""
+    """Make clients of staff users that have exactly the given permissions of this app."""
 
     def make(*permissions: str, name: str = "grace") -> Client:
         user = User.objects.create_user(name, password="secret", is_staff=True)
-        found = Permission.objects.filter(content_type__app_label="realtime")
-        user.user_permissions.set(found.filter(codename__in=permissions))
+        ours = Permission.objects.filter(content_type__app_label="realtime")
+        user.user_permissions.set(ours.filter(codename__in=permissions))
         assert user.user_permissions.count() == len(permissions)
         client = Client()
         client.force_login(user)
@@ -44,7 +44,7 @@ class _Inputs(HTMLParser):
 
 
 def hidden(text: str) -> dict[str, str]:
-    """Return the hidden fields of a page."""
+    """Return names and values of a page's hidden fields."""
     parser = _Inputs()
     parser.feed(text)
     return parser.found

@@ -1,4 +1,4 @@
-"""The test project with a strict policy on every page, and with hashed names of static files."""
+"""The test project with a strict content security policy and hashed static file names."""
 
 from tests.settings import *  # noqa: F403
 from tests.settings import MIDDLEWARE, RUN_FOLDER

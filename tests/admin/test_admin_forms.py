@@ -1,4 +1,4 @@
-"""`Topic.admin_forms` is judged when the class is made."""
+"""`Topic.admin_forms` is checked when the class is created."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def declare(admin_forms: Any) -> type[Topic]:
 
 
 @pytest.mark.parametrize("form", [TextForm, NoteForm])
-def test_forms_are_kept_and_frozen(form: Any) -> None:
+def test_the_forms_are_copied_and_read_only(form: Any) -> None:
     given = {"written": form}
     topic = declare(given)
     given.clear()
@@ -46,27 +46,27 @@ def test_a_subclass_inherits_its_forms() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, [TextForm], "written", TextForm])
-def test_anything_but_a_mapping_is_refused(wrong: Any) -> None:
+def test_a_value_that_is_not_a_mapping_is_rejected(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"NoteTopic\.admin_forms is .*; set it to a dict such as"):
         declare(wrong)
 
 
 @pytest.mark.parametrize("wrong", [TextForm(), "TextForm", Note, forms.CharField()])
-def test_anything_but_a_form_class_is_refused(wrong: Any) -> None:
+def test_an_entry_that_is_not_a_form_class_is_rejected(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"admin_forms\['written'\] is .*; set it to a subclass"):
         declare({"written": wrong})
 
 
-def test_a_name_that_no_event_can_have_is_refused() -> None:
+def test_an_invalid_event_name_is_rejected() -> None:
     with pytest.raises(InvalidEventName, match="note written"):
         declare({"note written": TextForm})
 
 
-def test_a_form_that_asks_for_a_file_is_refused() -> None:
+def test_a_form_with_a_file_field_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"PictureForm has a file field \(picture\)"):
         declare({"drawn": PictureForm})
 
 
-def test_a_name_nearly_as_this_one_is_refused() -> None:
+def test_a_misspelt_attribute_is_rejected() -> None:
     with pytest.raises(TypeError, match="did you mean 'admin_forms'"):
         type("NoteTopic", (Topic,), {"admin_form": {"written": TextForm}})

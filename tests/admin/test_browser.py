@@ -1,4 +1,4 @@
-"""The admin's pages in a real Chromium, under a strict policy and with hashed static files."""
+"""The admin pages in Chromium, with a strict content security policy and hashed static files."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def open_window(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
-    """Open a window of its own; whatever its console says against a page fails the test."""
+    """Open pages in separate browser contexts; console errors and warnings fail the test."""
     problems: list[str] = []
     contexts = []
 
@@ -59,7 +59,7 @@ def sign_in(page: Any, name: str = "grace") -> None:
 
 
 def focused(page: Any) -> str:
-    """Return what the keyboard is on: its name, or its text."""
+    """Return the name or the text of the focused element."""
     text: str = page.evaluate(
         "(e => e.name ? e.name + (e.type === 'radio' ? '=' + e.value : '')"
         " : e.value || e.textContent.trim())(document.activeElement)"
@@ -67,27 +67,27 @@ def focused(page: Any) -> str:
     return text
 
 
-def wait_for_focus(page: Any, wanted: str) -> None:
-    """Wait until the browser has put the keyboard where a new page asks for it."""
-    wait_until(lambda: focused(page) == wanted, f"the keyboard is on {wanted}", timeout=20)
+def wait_for_focus(page: Any, element: str) -> None:
+    """Wait until the autofocus of a new page has reached an element; see `focused()`."""
+    wait_until(lambda: focused(page) == element, f"the focus is on {element}", timeout=20)
 
 
-def tab_to(page: Any, wanted: str, most: int = 40) -> None:
-    """Press the tabulator until the keyboard is on something."""
+def tab_to(page: Any, element: str, max_presses: int = 40) -> None:
+    """Press Tab until an element has the focus."""
     seen = []
-    for _ in range(most):
-        if focused(page) == wanted:
+    for _ in range(max_presses):
+        if focused(page) == element:
             return
         seen.append(focused(page))
         page.keyboard.press("Tab")
-    raise AssertionError(f"{wanted!r} was not reached by the keyboard, but {seen}")
+    raise AssertionError(f"Tab did not reach {element!r}, only {seen}")
 
 
-def wait_for(page: Any, claim: str) -> None:
-    wait_until(lambda: page.evaluate(claim), claim, timeout=20)
+def wait_for(page: Any, expression: str) -> None:
+    wait_until(lambda: page.evaluate(expression), expression, timeout=20)
 
 
-def test_the_keyboard_alone_publishes_to_every_open_page(
+def test_an_event_can_be_published_with_the_keyboard_alone(
     open_window: Callable[..., Any], server: Server
 ) -> None:
     pages = [open_window("/page/public.news/") for _ in range(2)]
@@ -106,7 +106,7 @@ def test_the_keyboard_alone_publishes_to_every_open_page(
     for _ in range(3):
         keyboard.press("Tab")
         order.append(focused(page))
-    assert order == ["topic", "event", "Next: the data"]  # the user's field is for users alone
+    assert order == ["topic", "event", "Next: enter data"]  # the user field is hidden
     keyboard.press("Shift+Tab")
     keyboard.type("flash")
     keyboard.press("Shift+Tab")
@@ -136,7 +136,7 @@ def test_the_keyboard_alone_publishes_to_every_open_page(
     assert '"text": "hello"' in page.inner_text(".realtime-event")
 
 
-def test_no_page_breaks_a_strict_policy(open_window: Callable[..., Any], server: Server) -> None:
+def test_no_page_violates_a_strict_policy(open_window: Callable[..., Any], server: Server) -> None:
     server.publish("public.policy", 2)
     page = open_window("/admin/login/?next=/admin/")
     sign_in(page, "root")
@@ -154,7 +154,7 @@ def test_no_page_breaks_a_strict_policy(open_window: Callable[..., Any], server:
         response = page.goto(url)
         assert response.status == 200
         assert "default-src 'self'" in response.headers["content-security-policy"]
-        # Under the policy a page without its styles would look unstyled and say nothing.
+        # A style sheet that the policy blocked would be missing here.
         assert page.evaluate("document.styleSheets.length") >= 4
     page.fill("textarea", "nix")
     page.click("input[type=submit].default")
@@ -166,12 +166,12 @@ def test_no_page_breaks_a_strict_policy(open_window: Callable[..., Any], server:
     page.wait_for_selector(".messagelist .success")
     page.click(".messagelist a")
     page.wait_for_selector(".realtime-event")
-    # A page shows its events before it has all of its styles.
+    # The selector can match before all style sheets are loaded.
     ours = r"/\/realtime\/admin\/events\.[0-9a-f]{12}\.css$/"
     wait_for(page, f"[...document.styleSheets].some(sheet => {ours}.test(sheet.href))")
 
 
-def test_the_actions_question_breaks_no_policy_and_fits_on_a_phone(
+def test_the_confirmation_of_the_action_violates_no_policy_and_fits_on_a_phone(
     open_window: Callable[..., Any], server: Server
 ) -> None:
     server.run(
@@ -199,7 +199,7 @@ Promise.all([1, 2, 3, 4].map(() => {
 """
 
 
-def test_a_form_that_is_sent_at_once_publishes_once(
+def test_concurrent_submissions_of_a_form_publish_once(
     open_window: Callable[..., Any], server: Server
 ) -> None:
     page = open_window(f"{ADD}?topic=public.double&event=flash")
@@ -210,7 +210,7 @@ def test_a_form_that_is_sent_at_once_publishes_once(
     assert page.locator(".realtime-events tbody tr").count() == 1
 
 
-def test_the_audience_hides_what_it_does_not_need(
+def test_fields_that_the_audience_does_not_need_are_hidden(
     open_window: Callable[..., Any], server: Server
 ) -> None:
     page = open_window(ADD)
@@ -227,7 +227,7 @@ def test_the_audience_hides_what_it_does_not_need(
         assert visible == shown
 
 
-def test_a_phone_shows_each_page_without_scrolling_sideways(
+def test_no_page_scrolls_sideways_on_a_phone(
     open_window: Callable[..., Any], server: Server
 ) -> None:
     server.run(

@@ -1,4 +1,4 @@
-"""docs/admin.md says what works, and realtime.admin is for projects with the admin alone."""
+"""The examples in docs/admin.md work, and projects without the admin do not load realtime.admin."""
 
 import re
 import subprocess
@@ -20,8 +20,8 @@ BLOCKS = re.findall(r"```python\n# (\S+)\n(.*?)```", DOCUMENT.read_text(), re.S)
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Run the page's examples in a project that has what they import; yield what they made."""
-    made: dict[str, Any] = {}
+    """Run the examples with stub modules for their imports, and yield the names they define."""
+    defined: dict[str, Any] = {}
     site = admin.AdminSite(name="staff")
     with isolated():
 
@@ -41,8 +41,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
             monkeypatch.setitem(sys.modules, name, module)
         try:
             for path, text in BLOCKS:
-                exec(compile(text, path, "exec"), made)
-            yield made
+                exec(compile(text, path, "exec"), defined)
+            yield defined
         finally:
             if admin.site.is_registered(Permission):
                 admin.site.unregister(Permission)

@@ -1,4 +1,4 @@
-"""The pages of stored events, and what all pages of the admin have in common."""
+"""The pages of stored events, and what all admin pages have in common."""
 
 import gettext
 import re
@@ -39,10 +39,10 @@ def numbers(response: Any) -> list[int]:
     return [event["seq"] for event in response.context["events"]]
 
 
-# Who may
+# Permissions
 
 
-def test_nobody_without_a_permission_sees_a_page(staff: MakeClient) -> None:
+def test_the_pages_need_a_permission(staff: MakeClient) -> None:
     [event] = published("orders.1", 1)
     client = staff()
     for url in (LIST, f"{LIST}?topic=orders.1", f"{LIST}orders.1_2F{event.cursor}/change/"):
@@ -50,7 +50,7 @@ def test_nobody_without_a_permission_sees_a_page(staff: MakeClient) -> None:
         assert Client().get(url).status_code == 302
 
 
-def test_readers_read_and_are_not_offered_to_publish(staff: MakeClient) -> None:
+def test_users_who_can_only_view_see_no_link_to_publish(staff: MakeClient) -> None:
     [event] = published("orders.1", 1)
     client = staff("view_logevent")
     for url in (LIST, f"{LIST}?topic=orders.1", f"{LIST}orders.1_2F{event.cursor}/change/"):
@@ -61,7 +61,7 @@ def test_readers_read_and_are_not_offered_to_publish(staff: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("verb", ["delete", "history"])
-def test_rows_have_no_page_of_djangos_own(publisher: Client, verb: str) -> None:
+def test_djangos_own_pages_for_rows_are_disabled(publisher: Client, verb: str) -> None:
     published("orders.1", 1)
     pk = apps.get_model("realtime", "LogEvent")._default_manager.get().pk
     assert publisher.get(f"{LIST}{pk}/{verb}/").status_code == 404
@@ -73,7 +73,7 @@ def test_rows_have_no_page_of_djangos_own(publisher: Client, verb: str) -> None:
 # The list
 
 
-def test_topics_are_listed_and_more_are_said(
+def test_topics_are_listed_and_the_list_says_when_it_is_cut(
     publisher: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Nothing has been published yet" in publisher.get(LIST).text
@@ -83,10 +83,10 @@ def test_topics_are_listed_and_more_are_said(
     monkeypatch.setattr("realtime.admin.events.TOPICS_LISTED", 2)
     response = publisher.get(LIST)
     assert len(response.context["topics"]) == 2
-    assert "2 of them; type" in response.text
+    assert "The list shows 2 topics." in response.text
 
 
-def test_a_log_whose_pattern_is_gone_is_not_listed(publisher: Client) -> None:
+def test_a_log_without_a_registered_pattern_is_not_listed(publisher: Client) -> None:
     with isolated():
 
         @register("gone.<int:pk>")
@@ -99,14 +99,14 @@ def test_a_log_whose_pattern_is_gone_is_not_listed(publisher: Client) -> None:
     assert publisher.get(f"{LIST}?topic=gone.1").status_code == 200
 
 
-def test_the_newest_events_come_first_and_older_ones_have_a_page(
+def test_the_newest_events_come_first_and_a_link_leads_to_older_ones(
     publisher: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("realtime.admin.events.EVENTS_LISTED", 4)
     published("orders.1", 10)
     response = publisher.get(f"{LIST}?topic=orders.1")
     assert numbers(response) == [10, 9, 8, 7]
-    assert "The newest 4 events of 10 that are kept." in response.text
+    assert "The newest 4 events (10 stored)." in response.text
     response = publisher.get(response.context["older_url"])
     assert numbers(response) == [6, 5, 4, 3]
     response = publisher.get(response.context["older_url"])
@@ -115,26 +115,26 @@ def test_the_newest_events_come_first_and_older_ones_have_a_page(
     get_store().trim("orders.1", Retention(6, 1e9))
     response = publisher.get(f"{LIST}?topic=orders.1&before=7")
     assert numbers(response) == [6, 5]
-    assert "2 older events of 6 that are kept." in response.text
+    assert "2 older events (6 stored)." in response.text
     assert "older_url" not in response.context
 
 
-def test_an_event_shows_what_it_is_and_can_be_published_again(publisher: Client) -> None:
+def test_an_event_shows_its_data_and_can_be_published_again(publisher: Client) -> None:
     event = publish("orders.1", "shipped", {"to": "<b>Ada</b>"})
     assert event is not None
     text = publisher.get(f"{LIST}?topic=orders.1").text
     assert escape('"to": "<b>Ada</b>"') in text
     assert "<b>Ada" not in text
     assert str(event.cursor) in text
-    address = re.search(r'href="([^"]*again=[^"]*)"', text)[1].replace("&amp;", "&")  # type: ignore[index]
-    again = publisher.get(address)
+    url = re.search(r'href="([^"]*again=[^"]*)"', text)[1].replace("&amp;", "&")  # type: ignore[index]
+    again = publisher.get(url)
     assert escape('"to": "<b>Ada</b>"') in again.text
     fields = {"token": hidden(again.text)["token"], "data-json": '{"to": "Bob"}'}
-    publisher.post(address, fields)
+    publisher.post(url, fields)
     assert [each.data["to"] for each in log.history("orders.1")] == ["<b>Ada</b>", "Bob"]
 
 
-def test_long_data_are_folded_and_very_long_ones_cut(publisher: Client) -> None:
+def test_long_data_is_folded_and_very_long_data_is_cut(publisher: Client) -> None:
     publish("orders.1", "short", "x")
     assert "<details><summary>" not in publisher.get(f"{LIST}?topic=orders.1").text
     long = publish("orders.1", "long", "x" * 10_000)
@@ -147,24 +147,24 @@ def test_long_data_are_folded_and_very_long_ones_cut(publisher: Client) -> None:
 
 
 @pytest.mark.parametrize("topic", ["order.1", "orders..1", "<script>", "$secret"])
-def test_a_wrong_topic_is_said(publisher: Client, topic: str) -> None:
+def test_an_unknown_topic_is_reported(publisher: Client, topic: str) -> None:
     response = publisher.get(LIST, {"topic": topic})
-    assert "No topic of this site has this name." in response.text
+    assert "This site has no topic with this name." in response.text
     assert "<script>" not in response.text
 
 
 @pytest.mark.parametrize("topic", ["order.1", "orders..1", "$secret", ""])
-def test_an_event_of_no_topic_of_the_site_has_no_page(publisher: Client, topic: str) -> None:
+def test_an_event_of_an_unknown_topic_has_no_page(publisher: Client, topic: str) -> None:
     [event] = published("orders.1", 1)
-    address = reverse("admin:realtime_logevent_change", args=[quote(f"{topic}/{event.cursor}")])
-    assert publisher.get(address).status_code == 404
+    url = reverse("admin:realtime_logevent_change", args=[quote(f"{topic}/{event.cursor}")])
+    assert publisher.get(url).status_code == 404
 
 
-def test_a_topic_without_events_is_said(publisher: Client) -> None:
-    assert "No event of this topic is kept." in publisher.get(f"{LIST}?topic=orders.1").text
+def test_the_page_of_a_topic_without_events_says_so(publisher: Client) -> None:
+    assert "This topic has no stored events." in publisher.get(f"{LIST}?topic=orders.1").text
 
 
-def test_a_store_that_is_away_is_said(publisher: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_outage_is_reported(publisher: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     [event] = published("orders.1", 1)
 
     def fail(*_: Any) -> None:
@@ -178,7 +178,7 @@ def test_a_store_that_is_away_is_said(publisher: Client, monkeypatch: pytest.Mon
         assert "the network is down" in response.text
 
 
-def test_pages_read_the_store_and_no_rows(publisher: Client, settings: Any) -> None:
+def test_the_pages_read_the_store_and_not_the_tables(publisher: Client, settings: Any) -> None:
     settings.REALTIME = {"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}}
     [event] = published("orders.7", 1)
     assert event.data == {"n": 1}
@@ -186,7 +186,7 @@ def test_pages_read_the_store_and_no_rows(publisher: Client, settings: Any) -> N
     assert numbers(publisher.get(f"{LIST}?topic=orders.7")) == [1]
     assert "orders.7" in publisher.get(f"{LIST}orders.7_2F{event.cursor}/change/").text
     page = publisher.get(f"{ADD}?topic=orders.7&event=tick")
-    assert "Filled in" in page.text
+    assert "Prefilled" in page.text
     fields = {"token": hidden(page.text)["token"], "data-json": "2"}
     for _ in range(2):
         publisher.post(f"{ADD}?topic=orders.7&event=tick", fields)
@@ -197,7 +197,7 @@ def test_pages_read_the_store_and_no_rows(publisher: Client, settings: Any) -> N
 # Reading
 
 
-def test_an_event_is_found_by_its_own_cursor_alone() -> None:
+def test_an_event_is_found_only_by_its_own_cursor() -> None:
     events = published("orders.1", 5)
     for event in events:
         assert event.cursor is not None
@@ -211,23 +211,23 @@ def test_an_event_is_found_by_its_own_cursor_alone() -> None:
     assert kept == [None, None, None, *events[3:]]
 
 
-def test_events_are_found_though_others_are_appended_meanwhile(
+def test_events_are_found_while_others_are_appended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = published("orders.1", 5)
     locate = type(get_store()).locate
 
-    def late(self: Any, topic: str, **wanted: Any) -> Cursor:
+    def append_then_locate(self: Any, topic: str, **options: Any) -> Cursor:
         publish("orders.1", "meanwhile")
-        return locate(self, topic, **wanted)
+        return locate(self, topic, **options)
 
-    monkeypatch.setattr(type(get_store()), "locate", late)
+    monkeypatch.setattr(type(get_store()), "locate", append_then_locate)
     assert events[1].cursor is not None
     assert history.find("orders.1", events[1].cursor) == events[1]
     assert [event.seq for event in history.window("orders.1", 3, before=5).events] == [2, 3, 4]
 
 
-# Any site, any policy, any language
+# Other admin sites, content security policies
 
 second = admin.AdminSite(name="second")
 second.register(apps.get_model("realtime", "LogEvent"), EventAdmin)
@@ -235,7 +235,7 @@ urlpatterns = [path("admin/", admin.site.urls), path("second/", second.urls)]
 
 
 @pytest.mark.urls(__name__)
-def test_links_stay_on_their_own_site(publisher: Client) -> None:
+def test_links_lead_to_pages_of_the_same_site(publisher: Client) -> None:
     published("orders.1", 1)
     for url in (
         reverse("second:realtime_logevent_add"),
@@ -253,7 +253,7 @@ def test_links_stay_on_their_own_site(publisher: Client) -> None:
 
 
 @pytest.mark.skipif(django.VERSION < (6, 1), reason="the admin has nonces from Django 6.1 on")
-def test_everything_that_is_loaded_has_the_nonce(publisher: Client, settings: Any) -> None:
+def test_every_script_and_style_sheet_has_the_nonce(publisher: Client, settings: Any) -> None:
     settings.MIDDLEWARE = [
         "django.middleware.csp.ContentSecurityPolicyMiddleware",
         *settings.MIDDLEWARE,
@@ -277,7 +277,7 @@ def test_everything_that_is_loaded_has_the_nonce(publisher: Client, settings: An
 @pytest.mark.parametrize(
     "url", [LIST, f"{LIST}?topic=orders.1", ADD, f"{ADD}?audience=everyone&event=x"]
 )
-def test_pages_have_nothing_inline(publisher: Client, url: str) -> None:
+def test_the_pages_have_no_inline_script_or_style(publisher: Client, url: str) -> None:
     published("orders.1", 1)
     text = publisher.get(url).text
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:", text)
@@ -304,7 +304,7 @@ def test_every_field_has_a_label(publisher: Client) -> None:
 LOCALE = Path(apps.get_app_config("realtime").path) / "locale"
 
 
-def test_the_pages_speak_german(publisher: Client, settings: Any) -> None:
+def test_the_pages_are_translated_into_german(publisher: Client, settings: Any) -> None:
     settings.LANGUAGE_CODE = "de"
     assert "Ereignis veröffentlichen" in publisher.get(ADD).text
     text = publisher.get(f"{ADD}?topic=orders.1&event=tick").text
@@ -317,32 +317,35 @@ def test_the_pages_speak_german(publisher: Client, settings: Any) -> None:
     assert "Ereignisse" in publisher.get("/admin/").text
 
 
-def test_everything_that_is_said_has_a_german_text() -> None:
+def test_every_text_has_a_german_translation() -> None:
     with (LOCALE / "de/LC_MESSAGES/django.mo").open("rb") as file:
         catalog = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
     known = {key[0] if isinstance(key, tuple) else key for key in catalog if catalog[key]}
-    # Django's own texts are taken for these; ours would replace them on every page of a project.
-    djangos = {
+    # Django translates these. Our translation would replace Django's on every page of a project.
+    from_django = {
         "Django site admin",
         "Error:",
         "Home",
         "Please correct the error below.",
     }
-    assert set(_said()) - known == djangos
+    assert set(_texts()) - known == from_django
 
 
-def _said() -> list[str]:
-    """Return the texts of the templates and of the code, as `makemessages` finds them."""
+def _texts() -> list[str]:
+    """Return the translatable texts of the templates and the code, as `makemessages` does."""
     from django.utils.translation.template import templatize
 
     root = LOCALE.parent
     sources = [root / "models.py", *(root / "admin").glob("*.py")]
-    texts = [path.read_text() for path in sources]
-    texts += [templatize(p.read_text()) for p in (root / "templates/admin/realtime").glob("*.html")]
+    contents = [path.read_text() for path in sources]
+    contents += [
+        templatize(p.read_text()) for p in (root / "templates/admin/realtime").glob("*.html")
+    ]
     found: list[str] = []
     string = r"""u?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-    for text in texts:
-        calls = re.findall(rf"\b(?:_|gettext|n?gettext_lazy|ngettext)\(\s*((?:{string}\s*)+)", text)
+    calls_pattern = rf"\b(?:_|gettext|n?gettext_lazy|ngettext)\(\s*((?:{string}\s*)+)"
+    for content in contents:
+        calls = re.findall(calls_pattern, content)
         found += ["".join(eval(each) for each in re.findall(string, call)) for call in calls]
     assert len(found) > 60
     return found

@@ -1,14 +1,14 @@
-"""JSON that a person types."""
+"""Parsing JSON that a person typed."""
 
 from typing import Any
 
 import pytest
 
-from realtime.admin.jsontext import JsonFault, parse, pretty
+from realtime.admin.jsontext import InvalidJson, parse, pretty
 
 
-def fault(text: str) -> JsonFault:
-    with pytest.raises(JsonFault) as raised:
+def error_of(text: str) -> InvalidJson:
+    with pytest.raises(InvalidJson) as raised:
         parse(text)
     return raised.value
 
@@ -16,8 +16,8 @@ def fault(text: str) -> JsonFault:
 @pytest.mark.parametrize(
     ("text", "line", "column", "reason"),
     [
-        ('{"a": 1,\n "a": 2}', 2, 2, 'the name "a" stands in this object already'),
-        ('[{"b": {"b": 1}, "\\u0062": 2}]', 1, 18, 'the name "\\u0062" stands'),
+        ('{"a": 1,\n "a": 2}', 2, 2, 'the name "a" is already used in this object'),
+        ('[{"b": {"b": 1}, "\\u0062": 2}]', 1, 18, 'the name "\\u0062" is already used'),
         ('{"a": "a", "b": ":", "b": 1}', 1, 22, 'the name "b"'),
         ('{"a": 1, "b": {"c": [1, {"a": 2}]}, "a": nix', 1, 42, "a value is missing here"),
         ('{"a": "1e999",\n "b": -1e999}', 2, 7, "this number is too large"),
@@ -31,12 +31,10 @@ def fault(text: str) -> JsonFault:
         ("[" * 100_000 + "]" * 100_000, 1, 101, "nested deeper than 100 levels"),
     ],
 )
-def test_what_cannot_be_published_is_found_in_its_place(
-    text: str, line: int, column: int, reason: str
-) -> None:
-    found = fault(text)
-    assert (found.line, found.column) == (line, column)
-    assert reason in str(found)
+def test_an_error_names_its_line_and_column(text: str, line: int, column: int, reason: str) -> None:
+    error = error_of(text)
+    assert (error.line, error.column) == (line, column)
+    assert reason in str(error)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +46,19 @@ def test_what_cannot_be_published_is_found_in_its_place(
         ("[-0, 1.5e3, 0.1, 12345678901234567890]", [0, 1500.0, 0.1, 12345678901234567890]),
     ],
 )
-def test_what_looks_alike_and_is_right_is_read(text: str, data: Any) -> None:
-    found = parse(text)
+def test_valid_json_that_resembles_an_error_is_parsed(text: str, data: Any) -> None:
+    parsed = parse(text)
     if data is not None:
-        assert found == data
+        assert parsed == data
 
 
 @pytest.mark.parametrize("text", ["{", "[1,]", "{,}", '{"a" 1}', "\x00", '"\\q"', '"', "tru", "]"])
-def test_no_reason_is_pythons_own(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fault(text).reason != "this is not JSON"
+def test_every_error_of_the_parser_has_a_reason_of_ours(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert error_of(text).reason != "this is not JSON"
     monkeypatch.setattr("realtime.admin.jsontext._REASONS", {})
-    assert fault(text).reason == "this is not JSON"
+    assert error_of(text).reason == "this is not JSON"
 
 
 def test_a_lone_surrogate_is_shown_as_its_escape() -> None:

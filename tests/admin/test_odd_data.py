@@ -1,4 +1,4 @@
-"""Whatever is stored in a log or typed into a form: the pages stand."""
+"""No stored data and no input breaks a page."""
 
 import json
 from collections.abc import Iterator
@@ -29,18 +29,18 @@ LONE = json.loads('"a\\ud800b"')
 
 
 class OddForm(forms.Form):
-    """A field of every kind whose widget does something with its value."""
+    """One field for each kind of widget that converts its value."""
 
     text = forms.CharField(required=False)
     split = forms.SplitDateTimeField(required=False)
     moment = forms.DateTimeField(required=False)
     day = forms.DateField(required=False, widget=forms.SelectDateWidget)
     hour = forms.TimeField(required=False)
-    lasts = forms.DurationField(required=False)
+    duration = forms.DurationField(required=False)
     count = forms.IntegerField(required=False, localize=True)
     price = forms.DecimalField(required=False, localize=True)
     yes = forms.BooleanField(required=False)
-    perhaps = forms.NullBooleanField()
+    maybe = forms.NullBooleanField()
     one = forms.ChoiceField(required=False, choices=[("a", "A")])
     some = forms.MultipleChoiceField(required=False, choices=[("a", "A"), ("b", "B")])
     number = forms.TypedChoiceField(required=False, coerce=int, choices=[(1, "1")])
@@ -52,7 +52,7 @@ class OddForm(forms.Form):
 
 
 class MoodyForm(forms.Form):
-    """It cannot even be made with some data."""
+    """A form that raises for some initial data."""
 
     text = forms.CharField(required=False)
 
@@ -62,7 +62,7 @@ class MoodyForm(forms.Form):
 
 
 class ObjectForm(forms.Form):
-    """What it gives has no form in JSON."""
+    """A form whose cleaned data cannot be encoded as JSON."""
 
     def clean(self) -> dict[str, Any]:
         return {"thing": object()}
@@ -99,18 +99,20 @@ def test_a_lone_surrogate_is_shown_on_every_page(publisher: Client) -> None:
         assert escape('"text": "a\\ud800b"') in publisher.get(url).text
 
 
-def test_a_lone_surrogate_fills_in_a_form(publisher: Client) -> None:
+def test_a_form_is_prefilled_with_a_lone_surrogate(publisher: Client) -> None:
     publish("odd", "filled", {"text": LONE, "json": [LONE], "some": [LONE]})
     text = publisher.get(ODD).text
     assert 'value="a\\ud800b"' in text
     assert escape('["a\\ud800b"]') in text
 
 
-def test_a_lone_surrogate_is_asked_about_published_and_asked_again(publisher: Client) -> None:
+def test_a_lone_surrogate_passes_through_confirmation_publishing_and_errors(
+    publisher: Client,
+) -> None:
     url = f"{ADD}?audience=everyone&event=closing"
-    question = send(publisher, url, **{"data-json": '"\\ud800"'})
-    assert escape('"\\ud800"') in question.text
-    publisher.post(url, hidden(question.text) | {"confirmed": "yes"}, follow=True)
+    page = send(publisher, url, **{"data-json": '"\\ud800"'})
+    assert escape('"\\ud800"') in page.text
+    publisher.post(url, hidden(page.text) | {"confirmed": "yes"}, follow=True)
     assert [event.data for event in log.history("everyone")] == ["\ud800"]
     wrong = send(publisher, ODD, **{"data-json": '"\\ud800"', "data-count": "nix"})
     assert "errorlist" in wrong.text
@@ -134,25 +136,25 @@ def test_no_stored_value_breaks_a_form(publisher: Client, number: int) -> None:
     assert all(f'name="data-{name}' in response.text for name in ("text", "split", "json"))
 
 
-def test_what_can_be_shown_stays_where_another_value_cannot(publisher: Client) -> None:
-    publish("odd", "filled", {"split": "x", "perhaps": [], "text": "stays", "unknown": 1})
+def test_values_that_a_form_cannot_show_are_left_out(publisher: Client) -> None:
+    publish("odd", "filled", {"split": "x", "maybe": [], "text": "stays", "unknown": 1})
     response = publisher.get(ODD)
     assert 'value="stays"' in response.text
     assert set(response.context["form"].initial) == {"text"}
-    assert "Filled in" in response.text
+    assert "Prefilled" in response.text
     publish("odd", "filled", {"split": "x"})
-    assert "Filled in" not in publisher.get(ODD).text
+    assert "Prefilled" not in publisher.get(ODD).text
 
 
-def test_a_form_that_cannot_be_made_with_the_data_begins_empty(publisher: Client) -> None:
+def test_a_form_that_raises_for_the_data_starts_empty(publisher: Client) -> None:
     publish("odd", "moody", {"text": 5})
     response = publisher.get(f"{ADD}?topic=odd&event=moody")
     assert response.status_code == 200
     assert "NONE" in response.text
-    assert "Filled in" not in response.text
+    assert "Prefilled" not in response.text
 
 
-def test_moments_come_back_as_they_were_typed(publisher: Client) -> None:
+def test_dates_and_times_are_prefilled_as_they_were_typed(publisher: Client) -> None:
     typed = {
         "data-split_0": "2026-11-24",
         "data-split_1": "10:30",
@@ -175,7 +177,7 @@ def test_moments_come_back_as_they_were_typed(publisher: Client) -> None:
 
 @pytest.mark.parametrize("depth", [101, 600, 2_000, 100_000])
 @pytest.mark.parametrize("brackets", ["[]", '{"a":}'])
-def test_typed_json_that_is_too_deep_is_shown_with_its_place(
+def test_too_deeply_nested_json_is_rejected_with_its_position(
     publisher: Client, settings: Any, depth: int, brackets: str
 ) -> None:
     text = brackets[:-1] * depth + "1" + brackets[-1] * depth
@@ -187,19 +189,21 @@ def test_typed_json_that_is_too_deep_is_shown_with_its_place(
 
 
 @pytest.mark.parametrize("depth", [99, 100, 600])
-def test_json_in_a_topics_form_that_is_too_deep_is_refused(publisher: Client, depth: int) -> None:
+def test_too_deeply_nested_json_in_a_form_field_is_rejected(publisher: Client, depth: int) -> None:
     response = send(publisher, ODD, **{"data-json": "[" * depth + "]" * depth})
     assert response.status_code == 200
-    # The form itself is a level.
+    # The form itself is one level.
     assert ("nested deeper than 100 levels" in response.text) == (depth > 99)
     assert len(log.history("odd")) == (depth <= 99)
 
 
-def test_a_form_that_gives_what_json_lacks_says_whom_to_tell(
+def test_data_that_cannot_be_encoded_is_reported_to_the_user_and_the_log(
     publisher: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     response = send(publisher, f"{ADD}?topic=odd&event=object")
-    assert escape("data['thing'] cannot be written as JSON. Tell the programmers") in response.text
+    assert (
+        escape("data['thing'] cannot be encoded as JSON. Contact the developers") in response.text
+    )
     assert "of type object" in caplog.text
     assert "of type" not in response.text
 
@@ -210,21 +214,21 @@ def test_a_form_that_gives_what_json_lacks_says_whom_to_tell(
         ([float("inf")], "data[0] ist keine endliche Zahl"),
         (json.loads("[" * 101 + "]" * 101), "tiefer als 100 Ebenen"),
         ([1 << 20_000], "data[0] ist eine Zahl mit zu vielen Ziffern"),
-        ("x" * 100_000, "sind erlaubt"),
+        ("x" * 100_000, "Erlaubt sind höchstens"),
         ({1j}, "lässt sich nicht als JSON schreiben"),
     ],
 )
-def test_reasons_are_given_in_german(data: Any, expected: str) -> None:
+def test_the_reasons_are_translated_into_german(data: Any, expected: str) -> None:
     with pytest.raises(InvalidData) as raised:
         encode(data)
     with translation.override("de"):
         assert expected in explain(raised.value)
 
 
-def test_models_become_keys_at_every_level() -> None:
+def test_model_instances_become_keys_at_every_level() -> None:
     note = Note.objects.create(text="x")
     form = forms.Form({})
     assert form.is_valid()
     form.cleaned_data = {"one": [note], "all": Note.objects.all()}
-    assert admin_forms.to_publish(form) == {"one": [note.pk], "all": [note.pk]}
+    assert admin_forms.event_data(form) == {"one": [note.pk], "all": [note.pk]}
     assert explain(DataNotSerializable("data", "it contains itself"))

@@ -29,12 +29,12 @@ EVERYONE = f"{ADD}?audience=everyone&event=closing"
 
 
 def send(client: Client, url: str, **fields: Any) -> Any:
-    """Send the form at an address as a browser does: with the token that the page has."""
+    """Submit the form of a page with the token that it contains."""
     token = hidden(client.get(url).text)["token"]
     return client.post(url, {"token": token, **fields}, follow=True)
 
 
-def said(response: Any) -> list[str]:
+def messages(response: Any) -> list[str]:
     return [str(message) for message in response.context["messages"]]
 
 
@@ -42,28 +42,28 @@ def stored(topic: str) -> list[tuple[str, Any]]:
     return [(event.name, event.data) for event in log.history(topic)]
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.parametrize("url", [ADD, ORDER])
-def test_nobody_without_the_permission_sees_the_page(staff: MakeClient, url: str) -> None:
+def test_the_page_needs_the_permission(staff: MakeClient, url: str) -> None:
     for client in (staff(), staff("view_logevent", name="ada")):
         assert client.get(url).status_code == 403
         assert client.post(url, {"data-json": "1"}).status_code == 403
     assert stored("orders.42") == []
 
 
-def test_who_is_not_signed_in_is_sent_to_the_login() -> None:
+def test_anonymous_users_are_redirected_to_the_login() -> None:
     assert Client().get(ORDER).url.startswith("/admin/login/")
 
 
-def test_the_index_shows_the_pages_to_those_who_may(staff: MakeClient) -> None:
-    nobody, reader, publisher = (
+def test_the_index_shows_the_pages_that_the_user_can_open(staff: MakeClient) -> None:
+    neither, reader, publisher = (
         staff(name="a").get("/admin/").text,
         staff("view_logevent", name="b").get("/admin/").text,
         staff("publish_event", name="c").get("/admin/").text,
     )
-    assert "logevent" not in nobody
+    assert "logevent" not in neither
     assert "/admin/realtime/logevent/" in reader
     assert ADD not in reader
     assert ADD in publisher
@@ -72,7 +72,7 @@ def test_the_index_shows_the_pages_to_those_who_may(staff: MakeClient) -> None:
 # The first step
 
 
-def test_the_first_page_proposes_topics_and_names(publisher: Client) -> None:
+def test_the_first_page_suggests_topics_and_names(publisher: Client) -> None:
     publish("orders.1", "never published from the admin".replace(" ", "-"))
     send(publisher, ORDER, **{"data-json": ""})
     text = publisher.get(ADD).text
@@ -86,19 +86,19 @@ def test_the_first_page_proposes_topics_and_names(publisher: Client) -> None:
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("topic=order.42&event=shipped", "The nearest are: orders.<int:pk>"),
-        ("topic=orders..42&event=shipped", "Topic names have 1 to 200 characters"),
-        ("topic=orders.<int:pk>&event=shipped", "in the place of what stands between"),
-        ("topic=orders.42&event=two words", "Event names have 1 to 100"),
+        ("topic=order.42&event=shipped", "Similar topics: orders.<int:pk>"),
+        ("topic=orders..42&event=shipped", "not a valid topic name. Use 1 to 200 characters"),
+        ("topic=orders.<int:pk>&event=shipped", "Replace each <…> with a value"),
+        ("topic=orders.42&event=two words", "not a valid event name. Use 1 to 100"),
         ("topic=orders.42", "This field is required"),
         ("audience=topic&event=shipped", "This field is required"),
         ("audience=user&event=shipped", "This field is required"),
         ("user=nobody&event=shipped", "There is no user “nobody”"),
         ("audience=all&event=shipped", "Select a valid choice"),
-        ("topic=<script>&event=<script>", "Event names have"),
+        ("topic=<script>&event=<script>", "not a valid event name"),
     ],
 )
-def test_a_wrong_address_is_shown_again_and_explained(
+def test_an_invalid_target_is_shown_again_with_an_error(
     publisher: Client, query: str, expected: str
 ) -> None:
     response = publisher.get(f"{ADD}?{query}")
@@ -112,7 +112,7 @@ def test_a_wrong_address_is_shown_again_and_explained(
             assert f'value="{escape(value)}"' in response.text
 
 
-def test_what_an_audience_needs_is_marked_as_required(publisher: Client) -> None:
+def test_the_fields_of_each_audience_are_marked_as_required(publisher: Client) -> None:
     text = publisher.get(ADD).text
     for name in ("topic", "user", "event"):
         assert re.search(rf'<label[^>]*for="id_{name}"[^>]*class="required"', text) or re.search(
@@ -121,7 +121,7 @@ def test_what_an_audience_needs_is_marked_as_required(publisher: Client) -> None
         assert re.search(rf'<input[^>]*name="{name}"[^>]* required', text)
 
 
-def test_a_fault_is_tied_to_its_field(publisher: Client) -> None:
+def test_an_error_is_linked_to_its_field(publisher: Client) -> None:
     text = publisher.get(f"{ADD}?topic=orders.42").text
     [field] = re.findall(r"<input[^>]*name=\"event\"[^>]*>", text)
     assert 'aria-invalid="true"' in field
@@ -130,7 +130,7 @@ def test_a_fault_is_tied_to_its_field(publisher: Client) -> None:
         assert f'id="{name}"' in text
 
 
-def test_a_link_leads_to_the_data(publisher: Client) -> None:
+def test_a_link_can_skip_the_first_step(publisher: Client) -> None:
     text = publisher.get(ORDER).text
     assert 'name="data-json"' in text
     assert "edit=1" in text
@@ -142,33 +142,33 @@ def test_a_link_leads_to_the_data(publisher: Client) -> None:
 # Publishing
 
 
-def test_an_event_is_published_and_named(publisher: Client) -> None:
+def test_the_message_names_the_published_event(publisher: Client) -> None:
     response = send(publisher, ORDER, **{"data-json": '{"eta": "2026-11-24"}'})
     assert stored("orders.42") == [("shipped", {"eta": "2026-11-24"})]
-    [message] = said(response)
+    [message] = messages(response)
     cursor = str(log.head("orders.42"))
     assert "shipped → orders.42" in message
     assert f"cursor {cursor}" in message
-    address = re.search(r'href="([^"]+)"', message)[1]  # type: ignore[index]
-    assert "2026-11-24" in publisher.get(address).text
-    assert 'value="orders.42"' in response.text  # ready for the next
+    url = re.search(r'href="([^"]+)"', message)[1]  # type: ignore[index]
+    assert "2026-11-24" in publisher.get(url).text
+    assert 'value="orders.42"' in response.text  # prefilled for the next event
 
 
 @pytest.mark.parametrize(
     ("text", "data"), [("", None), ("0", 0), ('"ä"', "ä"), ("[1,\r\n2]", [1, 2])]
 )
-def test_data_are_what_was_typed(publisher: Client, text: str, data: Any) -> None:
+def test_the_published_data_is_what_was_typed(publisher: Client, text: str, data: Any) -> None:
     send(publisher, ORDER, **{"data-json": text})
     assert stored("orders.42") == [("shipped", data)]
 
 
-def test_a_user_is_named_by_what_signs_in(publisher: Client) -> None:
+def test_a_user_is_chosen_by_username(publisher: Client) -> None:
     ada = User.objects.create_user("ada")
     send(publisher, f"{ADD}?user=ada&event=ready", **{"data-json": "1"})
     assert stored(str(user_topic(ada))) == [("ready", 1)]
 
 
-def test_the_entry_of_the_log_leads_back_to_the_event(publisher: Client) -> None:
+def test_the_admin_log_entry_links_to_the_event(publisher: Client) -> None:
     send(publisher, ORDER, **{"data-json": '"the data"'})
     [entry] = LogEntry.objects.all()
     assert entry.user.get_username() == "grace"
@@ -179,30 +179,30 @@ def test_the_entry_of_the_log_leads_back_to_the_event(publisher: Client) -> None
     log.delete("orders.42")
     response = publisher.get(entry.get_admin_url())
     assert response.status_code == 200
-    assert "not kept any more" in response.text
+    assert "no longer stored" in response.text
 
 
 def test_the_page_is_not_atomic(publisher: Client, settings: Any) -> None:
     settings.DATABASES["default"]["ATOMIC_REQUESTS"] = True
     connection.settings_dict["ATOMIC_REQUESTS"] = True
     try:
-        [message] = said(send(publisher, ORDER, **{"data-json": "1"}))
+        [message] = messages(send(publisher, ORDER, **{"data-json": "1"}))
     finally:
         connection.settings_dict["ATOMIC_REQUESTS"] = False
     assert f"cursor {log.head('orders.42')}" in message
 
 
-def test_in_a_transaction_the_message_claims_no_cursor(publisher: Client) -> None:
+def test_in_a_transaction_the_message_has_no_cursor(publisher: Client) -> None:
     from django.db import transaction
 
     with transaction.atomic():
-        [message] = said(send(publisher, ORDER, **{"data-json": "1"}))
+        [message] = messages(send(publisher, ORDER, **{"data-json": "1"}))
     assert "when the transaction is committed" in message
     assert "cursor" not in message
     assert stored("orders.42") == [("shipped", 1)]
 
 
-# Wrong data
+# Invalid data
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_in_a_transaction_the_message_claims_no_cursor(publisher: Client) -> Non
         ('["<b>" x]', 1, 8, "a comma is missing here", '["<b>" x]'),
     ],
 )
-def test_wrong_json_is_shown_with_line_and_column(
+def test_invalid_json_is_reported_with_line_and_column(
     publisher: Client, text: str, line: int, column: int, reason: str, shown: str
 ) -> None:
     response = send(publisher, ORDER, **{"data-json": text})
@@ -227,7 +227,7 @@ def test_wrong_json_is_shown_with_line_and_column(
     assert stored("orders.42") == []
 
 
-def test_a_long_line_is_shortened_around_its_fault(publisher: Client) -> None:
+def test_a_long_line_is_shortened_around_the_error(publisher: Client) -> None:
     text = "[" + "1, " * 400 + "x" + ", 1" * 400 + "]"
     response = send(publisher, ORDER, **{"data-json": text})
     excerpt = re.search(r'<pre class="realtime-excerpt">(.*?)</pre>', response.text, re.S)
@@ -247,10 +247,10 @@ def test_no_text_breaks_the_page(publisher: Client, text: str) -> None:
     assert stored("orders.42") == []
 
 
-def test_too_large_and_too_deep_data_are_refused(publisher: Client, settings: Any) -> None:
+def test_too_large_and_too_deeply_nested_data_is_rejected(publisher: Client, settings: Any) -> None:
     settings.REALTIME = {"LIMITS": {"event_bytes": 100}}
     response = send(publisher, ORDER, **{"data-json": f'"{"x" * 200}"'})
-    assert "202 bytes of JSON, and 100 are allowed" in response.text
+    assert "202 bytes of JSON. The limit is 100 bytes." in response.text
     for depth in (300, 100_000):
         response = send(publisher, ORDER, **{"data-json": "[" * depth + "]" * depth})
         assert response.status_code == 200
@@ -258,7 +258,7 @@ def test_too_large_and_too_deep_data_are_refused(publisher: Client, settings: An
     assert stored("orders.42") == []
 
 
-def test_what_was_typed_survives_a_store_that_is_away(
+def test_the_typed_data_survives_a_store_outage(
     publisher: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = hidden(publisher.get(ORDER).text)["token"]
@@ -274,21 +274,21 @@ def test_what_was_typed_survives_a_store_that_is_away(
         assert "the network is down" in response.text
         assert escape('{"typed": 1}') in response.text
         assert LogEntry.objects.count() == 0
-        assert "cannot be read now" in publisher.get(ORDER).text
+        assert "The stored events cannot be read" in publisher.get(ORDER).text
     assert hidden(response.text)["token"] == token
     publisher.post(ORDER, {"token": token, "data-json": '{"typed": 1}'})
     assert stored("orders.42") == [("shipped", {"typed": 1})]
 
 
-# Once
+# Publishing once
 
 
-def test_a_form_that_is_sent_twice_publishes_once(publisher: Client) -> None:
+def test_a_form_that_is_submitted_twice_publishes_once(publisher: Client) -> None:
     token = hidden(publisher.get(ORDER).text)["token"]
     first = publisher.post(ORDER, {"token": token, "data-json": "1"}, follow=True)
     second = publisher.post(ORDER, {"token": token, "data-json": "1"}, follow=True)
-    assert "Published" in said(first)[0]
-    assert "already" in said(second)[0]
+    assert "Published" in messages(first)[0]
+    assert "already" in messages(second)[0]
     assert stored("orders.42") == [("shipped", 1)]
     assert LogEntry.objects.count() == 1
     publisher.post(ORDER, {"token": token, "data-json": "2"})
@@ -296,7 +296,7 @@ def test_a_form_that_is_sent_twice_publishes_once(publisher: Client) -> None:
     assert [data for _, data in stored("orders.42")] == [1, 2, 1]
 
 
-def test_an_entry_that_cannot_be_written_does_not_invite_to_publish_again(
+def test_a_warning_is_shown_if_the_log_entry_cannot_be_written(
     publisher: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -305,74 +305,74 @@ def test_an_entry_that_cannot_be_written_does_not_invite_to_publish_again(
     monkeypatch.setattr(LogEntry, "save", fail)
     response = send(publisher, ORDER, **{"data-json": "1"})
     assert response.status_code == 200
-    assert "Published" in said(response)[0]
-    assert "Do not publish it again" in said(response)[1]
+    assert "Published" in messages(response)[0]
+    assert "Do not publish it again" in messages(response)[1]
 
 
-# Everyone
+# Publishing to everyone
 
 
 @pytest.mark.parametrize("url", [EVERYONE, f"{ADD}?topic=everyone&event=closing"])
-def test_everyone_is_reached_after_a_question_only(publisher: Client, url: str) -> None:
+def test_publishing_to_everyone_needs_a_confirmation(publisher: Client, url: str) -> None:
     text = '{"in": "5 <minutes>"}'
-    question = send(publisher, url, **{"data-json": text})
-    assert "every signed-in user" in question.text
-    assert escape("5 <minutes>") in question.text
+    page = send(publisher, url, **{"data-json": text})
+    assert "every signed-in user" in page.text
+    assert escape("5 <minutes>") in page.text
     assert stored("everyone") == []
-    fields = hidden(question.text)
+    fields = hidden(page.text)
     back = publisher.post(url, fields | {"edit": "Back"})
     assert escape(text) in back.text
     assert "errorlist" not in back.text
     assert stored("everyone") == []
-    done = publisher.post(url, fields | {"confirmed": "yes"}, follow=True)
-    assert "closing → everyone" in said(done)[0]
+    response = publisher.post(url, fields | {"confirmed": "yes"}, follow=True)
+    assert "closing → everyone" in messages(response)[0]
     assert stored("everyone") == [("closing", {"in": "5 <minutes>"})]
 
 
-def test_wrong_data_for_everyone_are_not_asked_about(publisher: Client) -> None:
+def test_invalid_data_for_everyone_is_rejected_before_the_confirmation(publisher: Client) -> None:
     response = send(publisher, EVERYONE, **{"data-json": "nix", "confirmed": "yes"})
     assert "Line 1, column 1" in response.text
     assert stored("everyone") == []
 
 
-# Filled in
+# Prefilled data
 
 
-def test_data_begin_as_the_last_event_of_that_name(publisher: Client) -> None:
+def test_the_data_is_prefilled_from_the_last_event_of_that_name(publisher: Client) -> None:
     publish("orders.42", "shipped", {"eta": "first"})
     publish("orders.42", "shipped", {"eta": "second"})
     publish("orders.42", "note", {"text": "x"})
     text = publisher.get(ORDER).text
     assert escape(json.dumps({"eta": "second"}, indent=2)) in text
-    assert "Filled in from the last “shipped” of this topic, event 2." in text
+    assert "Prefilled from the last “shipped” event of this topic (number 2)." in text
 
 
-def test_data_begin_as_the_last_event_if_there_is_none_of_that_name(publisher: Client) -> None:
+def test_the_data_is_prefilled_from_the_last_event_if_none_has_that_name(publisher: Client) -> None:
     assert "no stored events" in publisher.get(ORDER).text
     publish("orders.42", "note", {"text": "x"})
     text = publisher.get(ORDER).text
     assert escape(json.dumps({"text": "x"}, indent=2)) in text
-    assert escape("from this topic's last event, 1, “note”") in text
+    assert "Prefilled from the last event of this topic (number 1, “note”)." in text
 
 
-def test_a_stored_event_is_published_again(publisher: Client) -> None:
+def test_a_stored_event_can_be_published_again(publisher: Client) -> None:
     events = [publish("orders.42", "shipped", n) for n in range(3)]
     assert events[1] is not None
     url = f"{ORDER}&again={events[1].cursor}"
     text = publisher.get(url).text
-    assert "Filled in from event 2, “shipped”." in text
+    assert "Prefilled from event 2, “shipped”." in text
     assert re.search(r"<textarea[^>]*>\s*1</textarea>", text)
     log.delete("orders.42")
-    assert "not kept any more" in publisher.get(url).text
-    assert "not kept any more" in publisher.get(f"{ORDER}&again=nonsense").text
+    assert "no longer stored" in publisher.get(url).text
+    assert "no longer stored" in publisher.get(f"{ORDER}&again=nonsense").text
 
 
-# The topic's own form
+# Forms of a topic
 
 ANNOUNCE = f"{ADD}?topic=announcements.all&event=announced"
 
 
-def test_a_topics_form_asks_for_the_data(publisher: Client) -> None:
+def test_a_topics_form_replaces_the_json_field(publisher: Client) -> None:
     note = Note.objects.create(text="a note")
     fields = {"data-title": "Hi", "data-until": "2026-12-24", "data-note": note.pk}
     assert "data-json" not in publisher.get(ANNOUNCE).text
@@ -383,37 +383,37 @@ def test_a_topics_form_asks_for_the_data(publisher: Client) -> None:
     assert 'value="Hi"' in text
     assert 'value="2026-12-24"' in text
     assert f'<option value="{note.pk}" selected>' in text
-    assert "Filled in from the last “announced”" in text
+    assert "Prefilled from the last “announced” event" in text
 
 
-def test_a_topics_form_says_what_is_wrong(publisher: Client) -> None:
+def test_a_topics_form_shows_its_errors(publisher: Client) -> None:
     response = send(publisher, ANNOUNCE, **{"data-title": "x" * 41, "data-until": "2026-12-24"})
     assert "at most 40 characters" in response.text
     assert "x" * 41 in response.text
     assert stored("announcements.all") == []
 
 
-def test_another_event_of_the_topic_is_json(publisher: Client) -> None:
+def test_events_without_a_form_are_entered_as_json(publisher: Client) -> None:
     assert "data-json" in publisher.get(f"{ADD}?topic=announcements.all&event=taken-back").text
 
 
-def test_a_form_without_matching_data_begins_empty(publisher: Client) -> None:
+def test_a_form_without_matching_data_starts_empty(publisher: Client) -> None:
     publish("announcements.all", "note", [1, 2])
     text = publisher.get(ANNOUNCE).text
-    assert "Filled in" not in text
+    assert "Prefilled" not in text
     assert 'name="data-title"' in text
 
 
-# How many it reaches
+# Reach
 
 
-def audience(response: Any) -> str:
-    found = re.search(r'id="realtime-audience">(.*?)</p>', response.text)
+def reach(response: Any) -> str:
+    found = re.search(r'id="realtime-reach">(.*?)</p>', response.text)
     assert found is not None
     return found[1]
 
 
-def say_followers(**followers: dict[str, int]) -> None:
+def write_heartbeats(**followers: dict[str, int]) -> None:
     for id, by_topic in followers.items():
         get_store().beat(Node(id, "host", 1, "1.0", followers=by_topic), is_known=False)
 
@@ -425,53 +425,59 @@ def no_nodes() -> None:
 
 @pytest.mark.usefixtures("no_nodes")
 def test_the_page_says_how_many_connections_follow_the_topic(publisher: Client) -> None:
-    assert audience(publisher.get(ORDER)).startswith("No connection follows it, as of up to 10 s")
-    say_followers(a={"orders.42": 1})
-    assert audience(publisher.get(ORDER)).startswith("1 connection follows it, as of up to 10 s")
-    say_followers(b={"orders.42": 2, "everyone": 4})
-    assert audience(publisher.get(ORDER)) == (
-        "3 connections follow it, as of up to 10 seconds ago."
+    assert reach(publisher.get(ORDER)).startswith(
+        "No connection follows this topic (updated every 10 s"
     )
-    assert audience(publisher.get(EVERYONE)).startswith("4 connections follow it")
-    question = publisher.post(EVERYONE, {"data-json": "1", "token": "x" * 20})
-    assert "Publish to everyone" in question.text
-    assert audience(question).startswith("4 connections follow it")
+    write_heartbeats(a={"orders.42": 1})
+    assert reach(publisher.get(ORDER)).startswith(
+        "1 connection follows this topic (updated every 10 s"
+    )
+    write_heartbeats(b={"orders.42": 2, "everyone": 4})
+    assert reach(publisher.get(ORDER)) == (
+        "3 connections follow this topic (updated every 10 seconds)."
+    )
+    assert reach(publisher.get(EVERYONE)).startswith("4 connections follow this topic")
+    page = publisher.post(EVERYONE, {"data-json": "1", "token": "x" * 20})
+    assert "Publish to everyone" in page.text
+    assert reach(page).startswith("4 connections follow this topic")
 
 
 @pytest.mark.usefixtures("no_nodes")
-def test_the_page_says_how_many_members_there_are_where_presence_is_kept(
+def test_the_page_says_how_many_members_a_topic_with_presence_has(
     publisher: Client,
 ) -> None:
     room = f"{ADD}?topic=room.lobby&event=said"
-    assert audience(publisher.get(room)).endswith("ago. 0 members are there.")
+    assert reach(publisher.get(room)).endswith("seconds). 0 members are present.")
     texts = {f"user.{pk}": json.dumps({"id": f"user.{pk}"}) for pk in range(3)}
     get_store().change_members(presence_log("room.lobby"), "a", texts, [])
-    say_followers(a={"room.lobby": 7})
-    assert audience(publisher.get(room)) == (
-        "7 connections follow it, as of up to 10 seconds ago. 3 members are there."
+    write_heartbeats(a={"room.lobby": 7})
+    assert reach(publisher.get(room)) == (
+        "7 connections follow this topic (updated every 10 seconds). 3 members are present."
     )
     get_store().change_members(presence_log("room.lobby"), "a", {}, ["user.0", "user.1"])
-    assert audience(publisher.get(room)).endswith("1 member is there.")
+    assert reach(publisher.get(room)).endswith("1 member is present.")
 
 
-def test_a_store_that_cannot_tell_who_follows_keeps_nobody_from_publishing(
+def test_publishing_works_even_if_the_store_cannot_list_the_nodes(
     publisher: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away() -> None:
+    def fail() -> None:
         raise StoreUnavailable("the store", "it <is> away")
 
-    monkeypatch.setattr(get_store(), "nodes", away)
-    said = audience(publisher.get(ORDER))
-    assert said.startswith("How many connections follow it cannot be told now: ")
-    assert "it &lt;is&gt; away" in said
+    monkeypatch.setattr(get_store(), "nodes", fail)
+    text = reach(publisher.get(ORDER))
+    assert text.startswith("The number of connections is not available: ")
+    assert "it &lt;is&gt; away" in text
     send(publisher, ORDER, **{"data-json": "1"})
     assert stored("orders.42") == [("shipped", 1)]
 
 
 @pytest.mark.usefixtures("no_nodes")
-def test_how_many_follow_is_said_in_german(publisher: Client, settings: Any) -> None:
+def test_the_number_of_connections_is_translated_into_german(
+    publisher: Client, settings: Any
+) -> None:
     settings.LANGUAGE_CODE = "de"
-    say_followers(a={"orders.42": 2})
-    assert audience(publisher.get(ORDER)) == (
-        "2 Verbindungen folgen ihm; Stand vor höchstens 10 Sekunden."
+    write_heartbeats(a={"orders.42": 2})
+    assert reach(publisher.get(ORDER)) == (
+        "2 Verbindungen folgen diesem Thema (alle 10 Sekunden aktualisiert)."
     )

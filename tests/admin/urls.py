@@ -1,4 +1,4 @@
-"""The test project's pages, with static files as `collectstatic` leaves them."""
+"""The test project's pages, with the static files that `collectstatic` wrote."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancesto
 def strict_policy(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Put a policy on every page that has none of its own."""
+    """Add the policy to every response that has none."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)

@@ -1,4 +1,4 @@
-"""The demo as a visitor has it: a real Daphne, and a real browser with two people in it."""
+"""The demo as a visitor sees it: Daphne, and a real browser with two people in it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support.console import is_of_network
 from tests.support.waiting import SCALE
 from tools.demo_server import DemoServer
 
-IMPATIENT = "Math.random = () => 0.01;"  # so that nobody waits for jitter
+NO_JITTER = "Math.random = () => 0.01;"  # so that no reconnect waits for long
 SHIFTS = """
 window.shifts = [];
 new PerformanceObserver(list => {
@@ -25,7 +25,7 @@ def fresh_demo(tmp_path_factory: pytest.TempPathFactory) -> DemoServer:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory, fresh_demo: DemoServer) -> Iterator[DemoServer]:
-    """A server that a module's tests share: each places orders of its own, and never kills it."""
+    """A server that the tests of a module share; they place their own orders and never kill it."""
     server = DemoServer(tmp_path_factory.mktemp("shared"), like=fresh_demo)
     server.start()
     yield server
@@ -35,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, fresh_demo: DemoServer) -> It
 
 @pytest.fixture
 def own_demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer]:
-    """A server for a test that kills it."""
+    """A server that a test can kill."""
     server = DemoServer(tmp_path, like=fresh_demo)
     server.start()
     yield server
@@ -45,15 +45,15 @@ def own_demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer]:
 
 @pytest.fixture
 def open_page(browser) -> Iterator[Callable]:
-    """Open a page in a browser of its own; what the console says against it fails the test."""
+    """Open pages in separate browsers; console errors and HTTP errors fail the test."""
     problems: list[str] = []
     contexts = []
 
-    def heard(message) -> None:
+    def check_console(message) -> None:
         if message.type in {"error", "warning"} and not is_of_network(message):
             problems.append(f"{message.type}: {message.text}")
 
-    def answered(response) -> None:
+    def check_response(response) -> None:
         if response.status >= 400:
             problems.append(f"{response.status}: {response.url}")
 
@@ -61,10 +61,10 @@ def open_page(browser) -> Iterator[Callable]:
         context = browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(20_000 * SCALE)
-        context.add_init_script(IMPATIENT + SHIFTS)
-        context.on("console", heard)
+        context.add_init_script(NO_JITTER + SHIFTS)
+        context.on("console", check_console)
         context.on("weberror", lambda error: problems.append(str(error.error)))
-        context.on("response", answered)
+        context.on("response", check_response)
         page = context.new_page()
         page.goto(server.url + path)
         return page
@@ -77,19 +77,19 @@ def open_page(browser) -> Iterator[Callable]:
 
 @pytest.fixture
 def open_both(open_page) -> Callable:
-    """Open the front page; return the customer's frame and the desk's, which are connected."""
+    """Open the front page, and return its two frames, customer and desk, when connected."""
 
     def open_both(server: DemoServer, **options):
         page = open_page(server, **options)
         frames = page.frame(name="customer"), page.frame(name="desk")
         for frame in frames:
-            wait_until_live(frame)
+            wait_until_connected(frame)
         return frames
 
     return open_both
 
 
-def wait_until_live(pane) -> None:
+def wait_until_connected(pane) -> None:
     pane.wait_for_selector("#status[data-state=connected]", state="attached")
 
 
@@ -97,16 +97,16 @@ def wait_for_event(pane, topic: str, seq: int) -> None:
     pane.wait_for_selector(f"#feed li[data-topic='{topic}'][data-seq='{seq}']", state="attached")
 
 
-def seen(pane, topic: str) -> list[int]:
-    """Return the numbers of a topic's events in the order in which the pane got them."""
+def received(pane, topic: str) -> list[int]:
+    """Return the `seq` of each event of a topic, in the order in which the pane received them."""
     lines = pane.locator(f"#feed li[data-topic='{topic}']")
-    return lines.evaluate_all("found => found.map(one => Number(one.dataset.seq))")
+    return lines.evaluate_all("lines => lines.map(line => Number(line.dataset.seq))")
 
 
 def place(customer) -> str:
-    """Place an order with one click; return its topic when its row is there."""
+    """Place an order with one click, and return its topic when its row is shown."""
     rows = customer.locator("#orders .order")
-    last = "found => Math.max(0, ...found.map(one => Number(one.dataset.order)))"
+    last = "rows => Math.max(0, ...rows.map(row => Number(row.dataset.order)))"
     before = rows.evaluate_all(last)
     customer.click("#place")
     customer.wait_for_selector(f".order:last-child:not([data-order='{before}'])")
@@ -120,12 +120,12 @@ def row(topic: str) -> str:
 
 
 def ship(desk, topic: str) -> None:
-    """Ship an order and wait for both: the event, and the view's answer."""
+    """Ship an order, and wait for the event and for the response of the view."""
     desk.click(f"{row(topic)} .ship button")
     desk.wait_for_selector(f"{row(topic)}[data-state=shipped]")
     desk.wait_for_selector("button[aria-busy]", state="detached")
 
 
 def publish(server: DemoServer, *events: tuple[str, str, object]) -> None:
-    """Publish from a process of its own."""
+    """Publish from another process."""
     server.manage("shell", "-c", f"from realtime import publish_many; publish_many({events!r})")

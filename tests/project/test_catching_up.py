@@ -1,4 +1,4 @@
-"""The demo when connections break, and with the static files of a deployment."""
+"""The demo after lost connections, and with the static files of a deployment."""
 
 import re
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import pytest
 from tests.project.conftest import (
     place,
     publish,
+    received,
     row,
-    seen,
     ship,
     wait_for_event,
-    wait_until_live,
+    wait_until_connected,
 )
 from tools.demo_server import DemoServer
 
-TRIMMED = """
+TRIM = """
 from django.core.management import call_command
 from project.desk.models import Order
 from project.desk.topics import OrderTopic
@@ -30,7 +30,7 @@ call_command("realtime", "trim", verbosity=0)
 """
 
 
-def test_after_a_crash_both_catch_up_without_a_reload(own_demo, open_both) -> None:
+def test_after_a_crash_both_browsers_catch_up_without_a_reload(own_demo, open_both) -> None:
     panes = customer, desk = open_both(own_demo)
     topic = place(customer)
     ship(desk, topic)
@@ -44,37 +44,37 @@ def test_after_a_crash_both_catch_up_without_a_reload(own_demo, open_both) -> No
     own_demo.start()
     for pane in panes:
         wait_for_event(pane, topic, 21)
-        assert seen(pane, topic) == list(range(1, 22))
-        pane.wait_for_selector("#since >> text=20 events caught up, in order, none missing")
-        assert pane.locator("#feed li[data-late=true]").count() == 20
+        assert received(pane, topic) == list(range(1, 22))
+        pane.wait_for_selector("#status-text >> text=20 events replayed, in order, none missing")
+        assert pane.locator("#feed li[data-replayed=true]").count() == 20
         assert pane.evaluate("window.sameDocument") is True
 
 
-def test_a_cut_connection_catches_up_with_what_the_other_saw_live(own_demo, open_both) -> None:
+def test_a_reconnect_replays_what_the_other_browser_received_live(own_demo, open_both) -> None:
     customer, desk = open_both(own_demo)
     topic = place(customer)
-    customer.click("#cut")
-    customer.wait_for_selector("#status[data-state=closed] >> text=Cut")
+    customer.click("#disconnect")
+    customer.wait_for_selector("#status[data-state=closed] >> text=Disconnected")
     ship(desk, topic)
     desk.click(f"{row(topic)} .reopen button")
     wait_for_event(desk, topic, 2)
     desk.click("[name=to][value=ada]")
     desk.wait_for_selector("button[aria-busy]", state="detached")
-    customer.wait_for_selector("#since >> text=/For [1-9][0-9]* s/")
-    assert seen(customer, topic) == []
-    customer.click("#cut >> text=Connect again")
-    customer.wait_for_selector("#since >> text=3 events caught up, in order, none missing")
-    assert seen(customer, topic) == seen(desk, topic) == [1, 2]
-    late = "#feed li[data-late=true] .delay"
-    assert customer.locator(late).count() == 3
-    assert "caught up" in customer.locator(late).first.inner_text()
-    assert desk.locator(late).count() == 0
+    customer.wait_for_selector("#status-text >> text=/No connection for [1-9][0-9]* s/")
+    assert received(customer, topic) == []
+    customer.click("#disconnect >> text=Reconnect")
+    customer.wait_for_selector("#status-text >> text=3 events replayed, in order, none missing")
+    assert received(customer, topic) == received(desk, topic) == [1, 2]
+    replayed = "#feed li[data-replayed=true] .delay"
+    assert customer.locator(replayed).count() == 3
+    assert "replayed after" in customer.locator(replayed).first.inner_text()
+    assert desk.locator(replayed).count() == 0
     ship(desk, topic)
     wait_for_event(customer, topic, 3)
-    assert customer.locator(late).count() == 3
+    assert customer.locator(replayed).count() == 3
 
 
-def test_a_trimmed_log_is_told_once_and_the_orders_are_read_anew(own_demo, open_both) -> None:
+def test_after_trimming_the_page_says_so_once_and_reloads_the_orders(own_demo, open_both) -> None:
     panes = open_both(own_demo)
     topic = place(panes[0])
     for name in ("reopened", "changed"):
@@ -85,22 +85,22 @@ def test_a_trimmed_log_is_told_once_and_the_orders_are_read_anew(own_demo, open_
     own_demo.kill()
     for pane in panes:
         pane.wait_for_selector("#status[data-state=waiting]")
-    own_demo.manage("shell", "-c", TRIMMED)
+    own_demo.manage("shell", "-c", TRIM)
     own_demo.start()
-    told = f"#feed li >> text={topic}: what was missed is no longer kept"
+    message = f"#feed li >> text={topic}: the missed events are no longer stored"
     for pane in panes:
         pane.wait_for_selector(f"{row(topic)}[data-state=shipped]")
-        wait_until_live(pane)
+        wait_until_connected(pane)
     publish(own_demo, (topic, "note", None))
     for pane in panes:
         wait_for_event(pane, topic, 6)
-        assert pane.locator(told).count() == 1
+        assert pane.locator(message).count() == 1
         assert pane.evaluate("window.sameDocument") is True
 
 
 @pytest.fixture
 def deployed_demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer]:
-    """A server with hashed static files and without DEBUG."""
+    """A server with hashed static files, without DEBUG."""
     environ = {"DEMO_DEBUG": "0", "DEMO_STATIC": str(tmp_path / "static")}
     server = DemoServer(tmp_path, like=fresh_demo, environ=environ)
     server.manage("collectstatic", "--noinput", "--verbosity", "0")
@@ -110,7 +110,9 @@ def deployed_demo(tmp_path: Path, fresh_demo: DemoServer) -> Iterator[DemoServer
     assert "Traceback" not in server.log.read_text()
 
 
-def test_it_works_with_hashed_static_files_and_without_debug(deployed_demo, open_both) -> None:
+def test_the_demo_works_with_hashed_static_files_and_without_debug(
+    deployed_demo, open_both
+) -> None:
     customer, desk = open_both(deployed_demo)
     ship(desk, place(customer))
     source = customer.get_attribute("script[data-realtime-url]", "src")

@@ -12,11 +12,11 @@ from websockets.sync.client import connect
 from tests.project.conftest import (
     place,
     publish,
+    received,
     row,
-    seen,
     ship,
     wait_for_event,
-    wait_until_live,
+    wait_until_connected,
 )
 from tests.support.waiting import SCALE, wait_until
 from tools.environment import ROOT
@@ -24,7 +24,7 @@ from tools.environment import ROOT
 MARKUP = "<img src=x onerror=\"document.title='broken'\">"
 
 
-def test_its_own_tests_pass_under_djangos_runner() -> None:
+def test_the_demos_own_tests_pass_in_djangos_runner() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "manage.py", "test", "project"],
         cwd=ROOT,
@@ -36,7 +36,7 @@ def test_its_own_tests_pass_under_djangos_runner() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_both_browsers_show_an_order_that_is_placed_in_one_and_shipped_in_the_other(
+def test_both_browsers_show_an_order_placed_in_one_and_shipped_in_the_other(
     open_both, demo
 ) -> None:
     customer, desk = open_both(demo)
@@ -55,14 +55,14 @@ def test_both_browsers_show_an_order_that_is_placed_in_one_and_shipped_in_the_ot
     assert cursors[0].count(".") == 2
 
 
-def test_a_visitor_chooses_the_transport(open_both, demo) -> None:
+def test_a_visitor_can_choose_the_transport(open_both, demo) -> None:
     customer, desk = open_both(demo)
-    assert customer.inner_text("#since") == "Over websocket"
+    assert customer.inner_text("#status-text") == "Over websocket"
     for transport in ("sse", "longpoll", "poll"):
         with customer.expect_navigation():
             customer.select_option("#transport", transport)
-        wait_until_live(customer)
-        assert customer.inner_text("#since") == f"Over {transport}"
+        wait_until_connected(customer)
+        assert customer.inner_text("#status-text") == f"Over {transport}"
         assert customer.input_value("#transport") == transport
         topic = place(customer)
         desk.wait_for_selector(row(topic))
@@ -70,7 +70,7 @@ def test_a_visitor_chooses_the_transport(open_both, demo) -> None:
         wait_for_event(customer, topic, 1)
 
 
-def test_the_lines_that_ran_are_shown_below_the_button(open_both, demo) -> None:
+def test_a_click_shows_the_code_that_ran(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)
     assert 'publish("desk", "placed", order.as_data())' in customer.inner_text(".lines .current")
@@ -84,21 +84,19 @@ def test_the_lines_that_ran_are_shown_below_the_button(open_both, demo) -> None:
 def test_no_two_buttons_of_a_pane_have_the_same_name(open_both, demo) -> None:
     for pane in open_both(demo):
         names = pane.get_by_role("button").evaluate_all(
-            "found => found.map(one => one.ariaLabel || one.textContent.trim())"
+            "all => all.map(button => button.ariaLabel || button.textContent.trim())"
         )
         assert len(names) > 5
         assert len(set(names)) == len(names)
-        assert pane.get_by_role("button", name="Python of: ").count() >= 2
+        assert pane.get_by_role("button", name="Python code: ").count() >= 2
 
 
-def test_a_notice_reaches_one_customer_and_another_one_everybody(
-    open_both, open_page, demo
-) -> None:
+def test_a_notice_reaches_one_customer_or_everyone(open_both, open_page, demo) -> None:
     ada, desk = open_both(demo)
     bo = open_page(demo, "customer/")
     bo.click("[value=bo]")
     bo.wait_for_selector("[value=bo][aria-pressed=true]")
-    wait_until_live(bo)
+    wait_until_connected(bo)
     desk.fill("#text", "for Ada alone")
     desk.click("[name=to][value=ada]")
     ada.wait_for_selector("#notice >> text=for Ada alone")
@@ -109,7 +107,7 @@ def test_a_notice_reaches_one_customer_and_another_one_everybody(
     assert "for Ada alone" not in bo.inner_text("#feed")
 
 
-def test_the_two_browsers_never_share_who_they_are(open_page, open_both, demo) -> None:
+def test_the_two_browsers_have_separate_sessions(open_page, open_both, demo) -> None:
     customer, desk = open_both(demo)
     ada, dana = (pane.evaluate("realtime.userId") for pane in (customer, desk))
     assert None not in (ada, dana)
@@ -119,52 +117,52 @@ def test_the_two_browsers_never_share_who_they_are(open_page, open_both, demo) -
         assert url == f"/{pane.name}/realtime/"
     customer.click("[value=bo]")
     customer.wait_for_selector("[value=bo][aria-pressed=true]")
-    wait_until_live(customer)
+    wait_until_connected(customer)
     assert customer.evaluate("realtime.userId") not in (ada, dana)
     window = desk.page.context.new_page()
     for path, is_open in [("desk/admin/", True), ("customer/admin/", False), ("admin/", False)]:
         window.goto(demo.url + path)
         assert (window.locator("#id_password").count() == 0) == is_open
     window.goto(f"{demo.url}desk/")
-    wait_until_live(window)
+    wait_until_connected(window)
     assert window.evaluate("realtime.userId") == dana
     desk.click("[value=eli]")
     desk.wait_for_selector("[value=eli][aria-pressed=true]")
-    wait_until_live(desk)
+    wait_until_connected(desk)
     window.goto(f"{demo.url}customer/")
     assert window.locator("[value=bo][aria-pressed=true]").count() == 1
 
 
-def test_a_window_whose_browser_became_somebody_else_shows_that_person(open_both, demo) -> None:
+def test_a_second_window_reloads_when_the_browser_switches_the_persona(open_both, demo) -> None:
     customer, _ = open_both(demo)
     window = customer.page.context.new_page()
     window.goto(f"{demo.url}customer/")
-    wait_until_live(window)
+    wait_until_connected(window)
     customer.click("[value=bo]")
     customer.wait_for_selector("[value=bo][aria-pressed=true]")
-    window.click("#cut")
-    window.click("#cut >> text=Connect again")
+    window.click("#disconnect")
+    window.click("#disconnect >> text=Reconnect")
     window.wait_for_selector("[value=bo][aria-pressed=true]")
-    wait_until_live(window)
+    wait_until_connected(window)
 
 
-def test_nobody_follows_the_news_and_is_refused_an_order(open_both, demo) -> None:
+def test_a_visitor_can_follow_the_news_but_no_order(open_both, demo) -> None:
     customer, desk = open_both(demo)
-    customer.click("[value=nobody]")
-    customer.wait_for_selector("[value=nobody][aria-pressed=true]")
-    wait_until_live(customer)
+    customer.click("[value=visitor]")
+    customer.wait_for_selector("[value=visitor][aria-pressed=true]")
+    wait_until_connected(customer)
     assert customer.evaluate("realtime.userId") is None
     customer.click("#forbidden")
-    customer.wait_for_selector("#feed >> text=the server refused (forbidden)")
+    customer.wait_for_selector("#feed >> text=the server refused the subscription (forbidden)")
     publish(demo, ("everyone", "notice", {}), ("shop.news", "announcement", {"text": "open"}))
     for pane in (customer, desk):
         pane.wait_for_selector("#feed li[data-topic='shop.news']")
     assert customer.locator("#feed li[data-topic=everyone]").count() == 0
     customer.goto(f"{demo.url}customer/")
-    assert customer.locator("[value=nobody][aria-pressed=true]").count() == 1
+    assert customer.locator("[value=visitor][aria-pressed=true]").count() == 1
 
 
-def test_pushed_markup_is_text(open_both, demo) -> None:
+def test_markup_in_events_is_shown_as_text(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)
     order = {"order": int(topic.partition(".")[2]), "state": "open", "customer": MARKUP}
@@ -189,32 +187,34 @@ def test_pushed_markup_is_text(open_both, demo) -> None:
         assert pane.title().endswith("Order desk")
 
 
-def test_an_older_version_replaces_nothing_and_an_unknown_state_neither(open_both, demo) -> None:
+def test_an_older_version_or_an_unknown_state_changes_nothing(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)
     ship(desk, topic)
     order = {"order": int(topic.partition(".")[2]), "item": "Wrong", "customer": "Ada"}
-    wrong = [{"state": "open", "version": 1}, {"state": "open"}, {"state": "lost", "version": 9}]
-    publish(demo, *[(topic, "changed", order | more) for more in wrong])
+    invalid = [{"state": "open", "version": 1}, {"state": "open"}, {"state": "lost", "version": 9}]
+    publish(demo, *[(topic, "changed", order | more) for more in invalid])
     for pane in (customer, desk):
         wait_for_event(pane, topic, 4)
         assert pane.inner_text(f"{row(topic)} .badge") == "Shipped"
         assert pane.inner_text(f"{row(topic)} .what") != "Wrong"
 
 
-HELD = 20.0  # seconds; a member stays for five of them
+LEAVE_TIMEOUT = 20.0  # seconds; the server holds a leave back for five of them
 
 
 def here(pane) -> list[str]:
-    """Return the names of who is here, as a pane tells them."""
+    """Return the names of the members that a pane shows."""
     text = pane.text_content("#here-names") or ""
     return sorted(text.removeprefix("Here: ").split(", ")) if text else []
 
 
-def test_who_comes_is_seen_and_who_closes_the_page_leaves(open_page, own_demo) -> None:
+def test_members_join_when_they_open_a_page_and_leave_when_they_close_it(
+    open_page, own_demo
+) -> None:
     desk, customer = open_page(own_demo, "desk/"), open_page(own_demo, "customer/")
     for page in (desk, customer):
-        wait_until(lambda page=page: here(page) == ["Ada", "Dana"], "each sees both", HELD)
+        wait_until(lambda page=page: here(page) == ["Ada", "Dana"], "each sees both", LEAVE_TIMEOUT)
     desk.evaluate("shifts.length = 0")
     assert desk.inner_text("#here .count") == "2 here"
     faces = desk.locator(".face:not(:empty)")
@@ -223,43 +223,45 @@ def test_who_comes_is_seen_and_who_closes_the_page_leaves(open_page, own_demo) -
         "Ada, customer",
         "Dana, desk",
     }
-    customer.click("[value=nobody]")
-    wait_until(lambda: here(customer) == ["Dana", "Visitor"], "a visitor is one too", HELD)
+    customer.click("[value=visitor]")
+    wait_until(
+        lambda: here(customer) == ["Dana", "Visitor"], "a visitor is a member too", LEAVE_TIMEOUT
+    )
     customer.context.close()
-    wait_until(lambda: here(desk) == ["Dana"], "who closed the page is gone", HELD)
+    wait_until(lambda: here(desk) == ["Dana"], "the visitor has left", LEAVE_TIMEOUT)
     assert desk.evaluate("shifts") == []
 
 
-def test_a_reload_is_not_seen_by_the_others(open_page, own_demo) -> None:
+def test_the_others_do_not_see_a_reload(open_page, own_demo) -> None:
     desk, customer = open_page(own_demo, "desk/"), open_page(own_demo, "customer/")
-    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", HELD)
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", LEAVE_TIMEOUT)
     desk.evaluate("""
-        window.told = [];
+        window.texts = [];
         const names = document.getElementById("here-names");
-        new MutationObserver(() => told.push(names.textContent)).observe(names, {childList: true});
+        new MutationObserver(() => texts.push(names.textContent)).observe(names, {childList: true});
     """)
     customer.reload()
-    wait_until_live(customer)
-    wait_until(lambda: here(customer) == ["Ada", "Dana"], "she sees both again", HELD)
+    wait_until_connected(customer)
+    wait_until(lambda: here(customer) == ["Ada", "Dana"], "Ada sees both again", LEAVE_TIMEOUT)
     other = open_page(own_demo, "customer/")
     other.click("[value=bo]")
-    wait_until(lambda: "Bo" in here(desk), "somebody else comes", HELD)
+    wait_until(lambda: "Bo" in here(desk), "Bo joins", LEAVE_TIMEOUT)
     other.context.close()
-    # He left after her reload, so that her leave would have been told before his.
-    wait_until(lambda: here(desk) == ["Ada", "Dana"], "and goes", HELD)
-    assert all("Ada" in names for names in desk.evaluate("told"))
+    # Bo left after the reload, so a leave of Ada would have arrived before his.
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "Bo has left", LEAVE_TIMEOUT)
+    assert all("Ada" in names for names in desk.evaluate("texts"))
 
 
-def test_more_people_than_faces_are_counted(open_both, demo) -> None:
+def test_members_beyond_the_faces_are_counted(open_both, demo) -> None:
     _, desk = open_both(demo)
-    # Both are here by then, so that nobody who comes changes what is put in their place.
-    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", HELD)
+    # Wait for both, so that no join replaces the members that the test sets below.
+    wait_until(lambda: here(desk) == ["Ada", "Dana"], "both are here", LEAVE_TIMEOUT)
     before = desk.evaluate("document.querySelector('.top').getBoundingClientRect().height")
     desk.evaluate("""
-        const frames = ["Ada", "<b>Bo</b>", "Cy", "Di", "Ed", "Fay", "Gus"].map((name, id) =>
+        const members = ["Ada", "<b>Bo</b>", "Cy", "Di", "Ed", "Fay", "Gus"].map((name, id) =>
             ({id: `user.${id}`, user: `${id}`, info: {name, role: "customer"}}));
         const script = document.querySelector("script[src*=pane]");
-        import(script.src).then((pane) => pane.showMembers(frames));
+        import(script.src).then((pane) => pane.showMembers(members));
     """)
     wait_until(lambda: desk.inner_text("#here .count") == "7 here", "all are counted")
     texts = desk.locator(".face:not(:empty)").all_inner_texts()
@@ -287,7 +289,7 @@ def test_nothing_moves_while_events_arrive(open_both, demo) -> None:
         wait_for_event(pane, topic, 30)
         pane.wait_for_selector("#feed li:nth-last-child(1)[data-topic=everyone]")
         pane.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
-        assert seen(pane, topic) == list(range(1, 31))
+        assert received(pane, topic) == list(range(1, 31))
         assert pane.evaluate("shifts") == []
 
 
@@ -301,7 +303,7 @@ def test_a_new_order_moves_nothing_at_the_desk(open_both, demo) -> None:
     assert desk.evaluate("shifts") == []
 
 
-def test_the_keyboard_alone_ships_and_keeps_its_place(open_both, demo) -> None:
+def test_shipping_with_the_keyboard_keeps_the_focus(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)
     desk.focus(f"{row(topic)} .ship button")
@@ -310,7 +312,7 @@ def test_the_keyboard_alone_ships_and_keeps_its_place(open_both, demo) -> None:
     assert desk.evaluate("document.activeElement.textContent") == "Reopen"
 
 
-def test_a_change_in_the_admin_appears_in_both(open_both, demo) -> None:
+def test_a_change_in_the_admin_appears_in_both_browsers(open_both, demo) -> None:
     customer, desk = open_both(demo)
     topic = place(customer)
     admin = desk.page.context.new_page()
@@ -320,12 +322,10 @@ def test_a_change_in_the_admin_appears_in_both(open_both, demo) -> None:
     for pane in (customer, desk):
         pane.wait_for_selector(f"{row(topic)}[data-state=shipped]")
         line = f"#feed li[data-topic='{topic}'][data-event=shipped]"
-        assert pane.get_attribute(line, "data-late") == "false"
+        assert pane.get_attribute(line, "data-replayed") == "false"
 
 
-def test_an_announcement_from_the_admin_is_one_click_away_and_appears_in_both(
-    open_both, demo
-) -> None:
+def test_an_announcement_from_the_admin_appears_in_both_browsers(open_both, demo) -> None:
     customer, desk = open_both(demo)
     with desk.page.expect_popup() as opened:
         desk.click("#announce")
@@ -336,11 +336,11 @@ def test_an_announcement_from_the_admin_is_one_click_away_and_appears_in_both(
     for pane in (customer, desk):
         line = "#feed li[data-topic='shop.news'][data-event=announcement]:last-child"
         pane.wait_for_selector(f"{line} .data >> text=Open until nine")
-        assert pane.get_attribute(line, "data-late") == "false"
+        assert pane.get_attribute(line, "data-replayed") == "false"
     assert customer.inner_text("#notice") == "Open until nine"
 
 
-def test_it_works_without_javascript(open_page, demo) -> None:
+def test_the_demo_works_without_javascript(open_page, demo) -> None:
     page = open_page(demo, "customer/", java_script_enabled=False)
     before = page.locator(".order").count()
     page.click("#place")
@@ -349,7 +349,7 @@ def test_it_works_without_javascript(open_page, demo) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_in_one_direction_only(open_both, demo, scheme) -> None:
+def test_a_phone_scrolls_only_vertically(open_both, demo, scheme) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     customer, desk = open_both(demo, **phone)
     page = customer.page
@@ -389,7 +389,7 @@ def test_the_readmes_client_resumes_after_a_crash(own_demo, tmp_path) -> None:
         return output.read_text().count(f"'type': '{kind}'")
 
     try:
-        wait_until(lambda: count("subscribed") == 1, f"it is subscribed, see {output}")
+        wait_until(lambda: count("subscribed") == 1, f"the client is subscribed, see {output}")
         publish(own_demo, ("shop.news", "note", None))
         wait_until(lambda: count("event") == 1, "the event arrives")
         own_demo.kill()
@@ -403,7 +403,7 @@ def test_the_readmes_client_resumes_after_a_crash(own_demo, tmp_path) -> None:
     assert list(map(int, re.findall(r"'seq': (\d+)", output.read_text()))) == list(range(1, 22))
 
 
-def test_the_echo_answers_what_it_gets(demo) -> None:
+def test_the_echo_returns_what_it_receives(demo) -> None:
     with connect(f"ws://127.0.0.1:{demo.port}/echo/") as client:
         for sent in ("hello", b"\x00\xff", "ü" * 1000):
             client.send(sent)

@@ -1,4 +1,4 @@
-"""Customers become users; the sample orders of before go, and load_demo makes new ones."""
+"""Make customers users. The old sample orders are deleted; load_demo creates new ones."""
 
 import django.db.models.deletion
 from django.conf import settings

@@ -1,5 +1,5 @@
-// On a narrow screen one browser is shown at a time; both go on, and the other one's button tells
-// when something arrived there.
+// A narrow screen shows one browser at a time. Both keep running, and the button of the hidden one
+// shows when an event arrived there.
 const buttons = document.querySelectorAll(".tabs button");
 
 function mark(button, hasNews) {
@@ -10,7 +10,7 @@ function mark(button, hasNews) {
 for (const button of buttons) {
   button.addEventListener("click", () => {
     document.body.dataset.shown = button.dataset.browser;
-    for (const one of buttons) one.setAttribute("aria-pressed", one === button);
+    for (const each of buttons) each.setAttribute("aria-pressed", each === button);
     mark(button, false);
   });
 }

@@ -1,62 +1,63 @@
-// One browser of the demo. What it shows changes by events alone, never by the click that caused
-// them, so that everything one sees has gone through the log.
+// One browser of the demo. Only events change what it shows, never the click that caused them, so
+// every change on the page has gone through the log.
 //
-// Each <realtime-topic> of the page follows a topic and makes DOM events of what it hears: orders
-// and notices live by these. The feed asks the client itself, since it wants events of all names.
+// Each <realtime-topic> element follows a topic and dispatches a DOM event for each of its events;
+// these update orders and notices. The feed shows events of all names, so it uses the client's API.
 const realtime = window.realtime;
 
-const FEED_LINES = 60;
-const ROWS = 12;
+const MAX_FEED_LINES = 60;
+const MAX_ORDERS = 12;
 const STATES = {open: "Open", shipped: "Shipped"};
 const byId = (id) => document.getElementById(id);
 const [feed, list] = [byId("feed"), byId("orders")];
-const [status, since, cut] = [byId("status"), byId("since"), byId("cut")];
+const [status, statusText] = [byId("status"), byId("status-text")];
+const disconnect = byId("disconnect");
 
-// Everything that came from elsewhere is written as text, never as HTML.
+// Data from events is always inserted as text, never as HTML.
 function element(name, className, text = "", title = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  if (title) made.title = title;
-  return made;
+  const created = document.createElement(name);
+  created.className = className;
+  created.textContent = text;
+  if (title) created.title = title;
+  return created;
 }
 
 function duration(ms) {
-  const whole = Math.max(0, Math.round(ms));  // two clocks may differ by a little
-  return whole < 1000 ? `${whole} ms` : `${(whole / 1000).toFixed(whole < 10_000 ? 1 : 0)} s`;
+  const rounded = Math.max(0, Math.round(ms));  // the clocks can differ a little
+  return rounded < 1000 ? `${rounded} ms` : `${(rounded / 1000).toFixed(rounded < 10_000 ? 1 : 0)} s`;
 }
 
-// JSON in one line that can be broken after its commas.
+// JSON on one line, which the browser can wrap after the commas.
 function pretty(data) {
   return JSON.stringify(data, null, 1).replace(/([{[])\n +/g, "$1").replace(/\n *(?=[}\]])/g, "").replace(/\n +/g, " ");
 }
 
-// The feed: the newest at the bottom, where nothing moves because of it
+// The feed. New lines go to the bottom, so that they move nothing.
 
 function addToFeed(line) {
   const atEnd = feed.scrollHeight - feed.scrollTop - feed.clientHeight < 40;
   feed.append(line);
-  while (feed.children.length > FEED_LINES) feed.firstElementChild.remove();
+  while (feed.children.length > MAX_FEED_LINES) feed.firstElementChild.remove();
   if (atEnd) feed.scrollTop = feed.scrollHeight;
 }
 
-function say(text) {
-  addToFeed(element("li", "said", text));
+function addMessage(text) {
+  addToFeed(element("li", "message", text));
 }
 
-function complain(text) {
-  addToFeed(element("li", "said bad", text));
+function reportProblem(text) {
+  addToFeed(element("li", "message problem", text));
   byId("problem").textContent = text;
 }
 
-function addEvent(event, isLate) {
-  const late = Date.now() - event.time * 1000;
+function addEvent(event, isReplayed) {
+  const delayMs = Date.now() - event.time * 1000;
   const line = element("li", "event");
   const head = element("div", "head");
-  const delay = isLate
-    ? element("span", "delay late", `caught up, ${duration(late)} late`)
-    : element("span", "delay", duration(late));
-  delay.title = "From the append to the log until it arrived here";
+  const delay = isReplayed
+    ? element("span", "delay replayed", `replayed after ${duration(delayMs)}`)
+    : element("span", "delay", duration(delayMs));
+  delay.title = "Time from the append to the log until the event arrived here";
   head.append(
     element("time", "", new Date(event.time * 1000).toLocaleTimeString("en-GB")),
     element("b", "", event.event),
@@ -64,12 +65,12 @@ function addEvent(event, isLate) {
     delay,
   );
   const data = element("code", "data", pretty(event.data));
-  const cursor = event.cursor ?? "none: ephemeral";
+  const cursor = event.cursor ?? "none (ephemeral)";
   line.append(head, data, element("code", "cursor", cursor, `Cursor ${cursor}`));
   line.dataset.topic = event.topic;
   line.dataset.event = event.event;
   line.dataset.seq = event.seq ?? "";
-  line.dataset.late = isLate;
+  line.dataset.replayed = isReplayed;
   addToFeed(line);
 }
 
@@ -88,7 +89,7 @@ function show(order, flash = true) {
   if (focused) row.querySelector(order.state === "open" ? ".ship button" : ".reopen button")?.focus();
   if (!flash) return;
   row.classList.remove("flash");
-  void row.offsetWidth;   // so that a second event begins the animation anew
+  void row.offsetWidth;   // restarts the animation for a second event
   row.classList.add("flash");
 }
 
@@ -101,40 +102,40 @@ function fill(row, order) {
   if (customer) customer.textContent = order.customer;
 }
 
-function addRow(order, start) {
+function addRow(order, since) {
   if (!Number.isInteger(order?.order) || rowOf(order.order) || !(order.state in STATES)) return;
   byId("none")?.remove();
   const row = byId("row").content.firstElementChild.cloneNode(true);
-  for (const one of [row, ...row.querySelectorAll("*")]) {
+  for (const each of [row, ...row.querySelectorAll("*")]) {
     for (const name of ["action", "aria-label"]) {
-      const value = one.getAttribute(name);
-      if (value) one.setAttribute(name, value.replace(/\b0\b/, order.order));
+      const value = each.getAttribute(name);
+      if (value) each.setAttribute(name, value.replace(/\b0\b/, order.order));
     }
   }
   row.dataset.order = order.order;
   row.dataset.version = order.version;
   row.querySelector(".number").textContent = `orders.${order.order}`;
   fill(row, order);
-  row.prepend(topicElement(`orders.${order.order}`, start));
+  row.prepend(topicElement(`orders.${order.order}`, since));
   list.append(row);
-  feedFrom(row.firstElementChild);
+  followForFeed(row.firstElementChild);
   row.classList.add("flash");
-  while (list.children.length > ROWS) leave(list.firstElementChild);
+  while (list.children.length > MAX_ORDERS) removeRow(list.firstElementChild);
   list.scrollTop = list.scrollHeight;
 }
 
-function topicElement(name, start) {
+function topicElement(name, since) {
   const topic = document.createElement("realtime-topic");
   topic.setAttribute("name", name);
-  if (start) topic.setAttribute("since", start);
+  if (since) topic.setAttribute("since", since);
   return topic;
 }
 
-function leave(row) {
+function removeRow(row) {
   const name = `orders.${row.dataset.order}`;
   followed.get(name)?.unsubscribe();
   followed.delete(name);
-  row.remove();   // and with it its <realtime-topic>, which follows no longer
+  row.remove();   // also removes its <realtime-topic>, which unsubscribes
 }
 
 for (const name of ["shipped", "reopened", "asked", "changed"]) {
@@ -142,14 +143,14 @@ for (const name of ["shipped", "reopened", "asked", "changed"]) {
 }
 document.addEventListener("realtime:placed", ({detail}) => addRow(detail.data, `@${detail.time}`));
 
-let reading = false, again = false;
-async function readOrders(name) {
-  say(`${name}: what was missed is no longer kept, so the orders are read anew`);
-  again = true;
-  if (reading) return;
-  reading = true;
-  while (again) {
-    again = false;
+let isLoading = false, mustReload = false;
+async function reloadOrders(name) {
+  addMessage(`${name}: the missed events are no longer stored, so the page reloads the orders`);
+  mustReload = true;
+  if (isLoading) return;
+  isLoading = true;
+  while (mustReload) {
+    mustReload = false;
     try {
       const answer = await fetch(document.body.dataset.orders);
       for (const order of (await answer.json()).orders) {
@@ -157,19 +158,19 @@ async function readOrders(name) {
         show(order);
       }
     } catch {
-      complain("The orders could not be read; reload the page");
+      reportProblem("The orders could not be loaded. Reload the page.");
     }
   }
-  reading = false;
+  isLoading = false;
 }
 
 document.addEventListener("realtime-reset", (reset) => {
-  reset.preventDefault();   // it is taken care of: no warning in the console
-  readOrders(reset.detail.topic);
+  reset.preventDefault();   // handled here, so the client logs no warning
+  reloadOrders(reset.detail.topic);
 });
 document.addEventListener("realtime-denied", (denied) => {
   denied.preventDefault();
-  complain(`${denied.detail.topic}: the server refused (${denied.detail.code})`);
+  reportProblem(`${denied.detail.topic}: the server refused the subscription (${denied.detail.code})`);
 });
 
 // Notices
@@ -185,47 +186,47 @@ for (const name of ["notice", "announcement"]) {
 
 // Events for the feed
 
-const followed = new Map();
-const seen = new Map();     // topic: the number of its last event
-let connectedAt = 0;        // on this machine's clock, which is the server's as well
-let brokenAt = null;
-let back = null;            // what came after the last break
+const followed = new Map();   // topics by name
+const lastSeq = new Map();    // the seq of the last event, by topic name
+let connectedAt = 0;          // by this machine's clock, which is also the server's
+let disconnectedAt = null;
+let reconnect = null;         // the events replayed after the last reconnect
 
-function feedFrom(element) {
+function followForFeed(element) {
   const name = element.getAttribute("name");
   const topic = realtime.subscribe(name, {since: element.getAttribute("since")});
   followed.set(name, topic);
-  topic.on("*", (data, event) => arrived(event));
-  topic.onReset(() => seen.delete(name));
-  topic.onDenied(() => {});   // the element tells
+  topic.on("*", (data, event) => receive(event));
+  topic.onReset(() => lastSeq.delete(name));
+  topic.onDenied(() => {});   // the element reports the denial
 }
 
-function arrived(event) {
-  const isLate = event.time * 1000 < connectedAt;
-  if (isLate && back) countMissed(event);
-  if (event.seq) seen.set(event.topic, event.seq);
-  addEvent(event, isLate);
+function receive(event) {
+  const isReplayed = event.time * 1000 < connectedAt;
+  if (isReplayed && reconnect) countReplayed(event);
+  if (event.seq) lastSeq.set(event.topic, event.seq);
+  addEvent(event, isReplayed);
   if (window.parent !== window) window.parent.postMessage("event", location.origin);
 }
 
-function countMissed({topic, seq}) {
-  const last = seen.get(topic);
-  back.count += 1;
-  back.inOrder &&= last === undefined || seq === last + 1;
-  const events = back.count === 1 ? "1 event" : `${back.count} events`;
-  const how = back.inOrder ? "in order, none missing" : "not in order";
-  since.textContent = `Back after ${back.after}: ${events} caught up, ${how}`;
+function countReplayed({topic, seq}) {
+  const last = lastSeq.get(topic);
+  reconnect.count += 1;
+  reconnect.inOrder &&= last === undefined || seq === last + 1;
+  const events = reconnect.count === 1 ? "1 event" : `${reconnect.count} events`;
+  const order = reconnect.inOrder ? "in order, none missing" : "not in order";
+  statusText.textContent = `Reconnected after ${reconnect.after}: ${events} replayed, ${order}`;
 }
 
-// Who is here: whoever follows the shop's news, which every page of the demo does
+// The members: everyone who follows shop.news, as every page of the demo does
 
 const here = byId("here");
 const faces = [...here.querySelectorAll(".face")];
 
 export function showMembers(members) {
-  const names = members.map((member) => member.info?.name ?? "Somebody");
+  const names = members.map((member) => member.info?.name ?? "Visitor");
   here.querySelector(".count").textContent = `${members.length} here`;
-  // For those who do not see the faces, in one sentence that is read when it changes.
+  // For screen readers: one sentence, which they read again when it changes.
   byId("here-names").textContent = members.length ? `Here: ${names.join(", ")}` : "";
   const fits = members.length <= faces.length ? members.length : faces.length - 1;
   faces.forEach((face, number) => {
@@ -248,48 +249,48 @@ function fillFace(face, text, title, role) {
 
 const BADGES = {
   connecting: "Connecting", connected: "Connected", waiting: "Reconnecting", denied: "Refused",
-  closed: "Cut",
+  closed: "Disconnected",
 };
-let ticking = null;
+let ticker = null;
 
 function showState(state) {
-  const isOver = state === "closed" || state === "denied";
-  const shown = state === "connecting" && brokenAt !== null ? "waiting" : state;
+  const isClosed = state === "closed" || state === "denied";
+  const shown = state === "connecting" && disconnectedAt !== null ? "waiting" : state;
   status.dataset.state = shown;
-  here.dataset.live = state === "connected";   // otherwise it tells who was here
+  here.dataset.live = state === "connected";   // if not, the list can be out of date
   status.querySelector("span").textContent = BADGES[shown];
-  cut.textContent = isOver ? "Connect again" : "Cut my connection";
-  if (state === "connected") connected();
-  else if (connectedAt && brokenAt === null) broke();
+  disconnect.textContent = isClosed ? "Reconnect" : "Disconnect";
+  if (state === "connected") handleConnect();
+  else if (connectedAt && disconnectedAt === null) handleDisconnect();
 }
 
 function showTransport() {
-  if (brokenAt === null) since.textContent = `Over ${realtime.transport}`;
+  if (disconnectedAt === null) statusText.textContent = `Over ${realtime.transport}`;
 }
 
-function connected() {
+function handleConnect() {
   connectedAt = Date.now();
-  clearInterval(ticking);
-  if (brokenAt === null) return showTransport();
-  const after = duration(connectedAt - brokenAt);
-  back = {after, count: 0, inOrder: true};
-  brokenAt = null;
-  since.textContent = `Back after ${after}`;
-  say(`Connected again after ${after}`);
+  clearInterval(ticker);
+  if (disconnectedAt === null) return showTransport();
+  const after = duration(connectedAt - disconnectedAt);
+  reconnect = {after, count: 0, inOrder: true};
+  disconnectedAt = null;
+  statusText.textContent = `Reconnected after ${after}`;
+  addMessage(`Reconnected after ${after}`);
 }
 
-function broke() {
-  brokenAt = Date.now();
-  say("No connection: events wait in the log");
+function handleDisconnect() {
+  disconnectedAt = Date.now();
+  addMessage("Disconnected. New events wait in the log.");
   const tick = () => {
-    const seconds = Math.round((Date.now() - brokenAt) / 1000);
-    since.textContent = `For ${seconds} s; events wait in the log`;
+    const seconds = Math.round((Date.now() - disconnectedAt) / 1000);
+    statusText.textContent = `No connection for ${seconds} s. New events wait in the log.`;
   };
   tick();
-  ticking = setInterval(tick, 1000);
+  ticker = setInterval(tick, 1000);
 }
 
-cut.addEventListener("click", () => {
+disconnect.addEventListener("click", () => {
   if (realtime.state === "closed" || realtime.state === "denied") realtime.reconnect();
   else realtime.close();
 });
@@ -300,36 +301,36 @@ realtime.addEventListener("transportchange", showTransport);
 // Buttons
 
 function showCode(key) {
-  for (const one of document.querySelectorAll("[data-lines]")) {
-    one.classList.toggle("current", one.dataset.lines === key);
+  for (const lines of document.querySelectorAll("[data-lines]")) {
+    lines.classList.toggle("current", lines.dataset.lines === key);
   }
-  for (const one of document.querySelectorAll("[data-show]")) {
-    one.setAttribute("aria-pressed", one.dataset.show === key);
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.setAttribute("aria-pressed", button.dataset.show === key);
   }
 }
 
 async function post(form, submitter) {
   submitter?.setAttribute("aria-busy", "true");
   try {
-    // The view answers with a redirect, for browsers without JavaScript; here it means "done".
+    // The view answers with a redirect, for browsers without JavaScript. Here, it means success.
     const body = new FormData(form, submitter);
     const options = {method: "POST", body, redirect: "manual"};
     const action = submitter?.getAttribute("formaction") ?? form.action;
     const answer = await fetch(action, options);
     if (!(answer.type === "opaqueredirect" || answer.ok)) {
-      complain(`The server refused (${answer.status}); reload the page`);
+      reportProblem(`The server refused the request (${answer.status}). Reload the page.`);
     } else if (realtime.state !== "connected") {
-      say("Done; it is seen here when the connection is back");
+      addMessage("Done. The event appears here after the reconnect.");
     }
   } catch {
-    complain("The server does not answer; try again when it is back");
+    reportProblem("The server does not answer. Try again later.");
   }
   submitter?.removeAttribute("aria-busy");
 }
 
 document.addEventListener("submit", (submit) => {
   const [form, submitter] = [submit.target, submit.submitter];
-  if (form.matches(".personas, .way")) return;   // another person or transport is another page
+  if (form.matches(".personas, .transport")) return;   // these load the page again
   submit.preventDefault();
   showCode(submitter?.dataset.code ?? form.dataset.code);
   post(form, submitter);
@@ -344,13 +345,13 @@ document.addEventListener("click", async ({target}) => {
     try {
       await followed.get(name).call("ask");
     } catch (error) {
-      complain(`${name}: ${error.message}`);
+      reportProblem(`${name}: ${error.message}`);
     }
   }
   if (button?.id === "forbidden") document.body.append(topicElement(button.dataset.topic));
 });
 
-// The beginning
+// Start
 
 if (window.top === window) {
   byId("window").href = byId("window").dataset.home;
@@ -358,9 +359,9 @@ if (window.top === window) {
   byId("window").textContent = "Side by side";
 }
 list.scrollTop = list.scrollHeight;
-document.querySelectorAll("realtime-topic").forEach(feedFrom);
+document.querySelectorAll("realtime-topic").forEach(followForFeed);
 followed.get("shop.news").onMembers(showMembers);
-// Another window of this browser has become somebody else: what is shown here is not theirs.
+// Another window switched this browser to another persona, so this page shows the wrong one.
 realtime.addEventListener("userchange", () => location.reload());
 realtime.addEventListener("statechange", ({state}) => showState(state));
 showState(realtime.state === "waiting" ? "connecting" : realtime.state);

@@ -40,7 +40,7 @@ OTHER = Node("other", "elsewhere", 8, "1.0")
 
 
 class LoopStore(MemoryStore):
-    """A store on the loop's time, which fails when it is told to."""
+    """A store on the loop's time, which fails on demand."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def test_a_node_that_was_given_up_comes_back_under_another_id(
     town.run(process.node.beat())
     assert process.node.id != before
     assert process.rebirths == 1
-    assert set(town.ids) == {OTHER.id, process.node.id}, "it has to be steady anew"
+    assert set(town.ids) == {OTHER.id, process.node.id}, "it must be steady again"
     assert "registers again" in caplog.text
     town.beat(process)
     assert process.rebirths == 1

@@ -64,7 +64,7 @@ def _rows(alias: str) -> models.QuerySet[OutboxEntry]:
 
 
 def _access(alias: str) -> DatabaseAccess:
-    """Return an access that waits for locks and replaces broken connections."""
+    """Return a ``DatabaseAccess``, which waits for locks and replaces broken connections."""
     return DatabaseAccess(alias, "the outbox", LOCKED_SECONDS)
 
 
@@ -95,7 +95,7 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
 
 
 class _AfterCommit(CommitHook[tuple[str, str]]):
-    """Relays each (alias, topic) of a savepoint."""
+    """Relays the rows of a savepoint, which are given as (alias, topic)."""
 
     def run(self) -> None:
         """Start the relays and wait a limited time for them.
@@ -140,9 +140,9 @@ _relays = _Relays()
 
 
 def _relay_after_commit(alias: str, topics: set[str]) -> None:
-    # Outside of an atomic block the rows wait until they are stale: either autocommit is off, where
-    # Django has no callbacks, or they are committed and this thread holds a lock that the append
-    # needs.
+    # Outside of an atomic block the rows wait until they are stale. Either autocommit is off, and
+    # Django has no callbacks then; or the rows are committed already, but this thread holds a lock
+    # that the append needs.
     if connections[alias].in_atomic_block:
         on_commit_once(_AfterCommit, [(alias, topic) for topic in topics], using=alias)
 
@@ -240,7 +240,7 @@ def relay_stale(older_than: float = STALE_SECONDS) -> int:
         the number of events.
     """
     if not get_store().durable:
-        return 0  # its events wait for a commit in memory
+        return 0  # such a store has no outbox: its events wait in memory for a commit
     return sum(_relay_stale_on(alias, older_than) for alias in _aliases())
 
 

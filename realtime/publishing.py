@@ -58,7 +58,10 @@ def encode(data: Any) -> str:
 
 
 def origin_hash(secret: str) -> str:
-    """Return the hash that events carry of a page's secret, which other clients must not learn."""
+    """Return the hash of a page's secret, for the events that the page causes.
+
+    Other clients receive the hash, and must not learn the secret.
+    """
     return hashlib.sha256(secret[:ORIGIN_LENGTH].encode()).hexdigest()[:16]
 
 
@@ -102,7 +105,7 @@ def publish(
 
     Inside ``atomic()`` the event belongs to the transaction: it is written to the outbox together
     with the caller's data and published after the commit, even if this process dies in between.
-    A rollback, of a savepoint too, discards it.
+    A rollback, including that of a savepoint, discards it.
     Outside of ``atomic()`` it is appended to the topic's log before this returns.
 
     Args:
@@ -154,8 +157,9 @@ async def apublish(
 ) -> Event | None:
     """Async version of ``publish()``.
 
-    It finds the transaction of the thread-sensitive thread, which runs Django's synchronous code
-    for this task, so ``async_to_sync(apublish)(…)`` inside ``atomic()`` waits for the commit.
+    The transaction is that of the thread-sensitive thread, which runs Django's synchronous code for
+    this task. So an event of ``async_to_sync(apublish)(…)`` inside ``atomic()`` belongs to that
+    transaction.
     """
     item = _item(topic, name, data, exclude)
     if await _await_commit([item], using, ephemeral=ephemeral):
@@ -336,8 +340,8 @@ def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = Fa
     if get_store().durable and not ephemeral:
         outbox.put(alias, [(str(item.topic), item.draft) for item in items])
         return
-    # The events end with the process anyway, so they wait in memory. The keys keep the order of the
-    # outbox: events of the transaction come before those that other callbacks publish.
+    # These events do not outlive the process anyway, so they wait in memory. The keys give them the
+    # same order as the outbox: before events that other on_commit() callbacks publish.
     topics = {str(item.topic) for item in items}
     on_commit_once(AfterCommit, [(items, ephemeral)], using=alias, keys=topics)
 

@@ -17,9 +17,9 @@
  */
 
 /**
- * Why a connection ended, where that is known: `blocked` if the network or the server does not
- * let this transport through, `unreachable` if nothing on the way to the server answered, for
- * which the transport is not to blame.
+ * Why a connection ended, if that is known: `blocked` if the network or the server does not let
+ * this transport through; `unreachable` if the server seems to be down, so that the transport is
+ * probably not the cause.
  *
  * @typedef {"blocked" | "unreachable"} Fault
  */

@@ -39,7 +39,7 @@ __all__ = ["PERMISSION", "PublishAdminMixin"]
 
 PERMISSION = "realtime.publish_event"
 ACTION = "publish_selected"
-SHOWN = 20  # objects or events that a message lists
+SHOWN = 20  # objects or events that a message or a page lists at most
 
 
 class PublishAdminMixin(_Base):
@@ -56,8 +56,8 @@ class PublishAdminMixin(_Base):
     history.
 
     Raises:
-        TypeError: the mixin comes after ``ModelAdmin`` in the base classes, where its action would
-            be missing.
+        TypeError: the mixin comes after ``ModelAdmin`` in the base classes, so its action would be
+            missing.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Subscription", "since_without_history"]
 
-REPLAY_BYTES = 256 * 1024  # unsent at most while a client catches up
+REPLAY_BYTES = 256 * 1024  # that can be unsent at most while a client catches up
 HISTORY_SECONDS = 300.0  # that a topic with `history = False` gives to clients that do not resume
 RETRY_SECONDS = (0.25, 5.0)  # between reads of a store that fails during a replay
 
@@ -86,8 +86,8 @@ class Connection:
     def answer(self, frame: Frame) -> None:
         """Queue a frame that is not an event; close a client that does not read its answers.
 
-        Answers have as much room again as events, so that a burst of events does not close a slow
-        client at its next ping.
+        Answers can fill the buffer to twice its limit, so that a burst of events does not close a
+        slow client at its next ping.
         """
         if not self.writer.fits(0, 2 * self.limit):
             self.close(CloseCode.SLOW)
@@ -122,7 +122,7 @@ class Connection:
 
     def last_write(self) -> float:
         """Return when something was last written to the client, on the loop's clock."""
-        # A write pass goes past the writer's queue: the topic knows its time.
+        # A write pass does not update the writer's last_flush, but the topic's last_push.
         pushes = [s.topic.last_push for s in self.subscriptions.values() if s in s.topic.live]
         return max(self.writer.last_flush, *pushes) if pushes else self.writer.last_flush
 
@@ -148,16 +148,18 @@ def _ignore(code: CloseCode) -> None:
 
 
 def since_without_history(topic: str, since: float | None, now: float, head: Cursor) -> float:
-    """Return from when on a client that does not resume receives a topic with ``history = False``.
+    """Return the time from which a client receives the events of a topic with ``history = False``.
+
+    This is for a client that does not resume.
 
     Args:
         topic: its name.
-        since: from when on the client asked for events, in Unix seconds; None if it did not say.
+        since: the time from which the client wants events, in Unix seconds; None if it gave none.
         now: the store's time.
         head: the topic's head.
 
     Raises:
-        CursorExpired: that is more than ``HISTORY_SECONDS`` ago; reset the client.
+        CursorExpired: ``since`` is more than ``HISTORY_SECONDS`` ago; reset the client.
     """
     earliest = now - HISTORY_SECONDS
     if since is not None and since < earliest:
@@ -217,7 +219,7 @@ class Subscription(BaseSubscription):
             begin, read, recovered = await topic.hub.answered(self._begin(since, last, history))
         if self.ended:
             return
-        # Nothing waits from here until the subscription is live, so no event comes in between.
+        # There is no await from here until the subscription is live, so no event is missed.
         if begin is None or read is None:
             begin, read = topic.position, Frames((), topic.position)
         self.position = begin
@@ -242,7 +244,7 @@ class Subscription(BaseSubscription):
             begin = since if isinstance(since, Cursor) else await self._locate(since, last, history)
             return begin, await self._read_on(begin), recovered
         except CursorExpired as error:
-            # A cursor that was located for `last` expires only if it was trimmed since.
+            # With `last`, this happens only if the located cursor was trimmed before the read.
             await self.topic.reconcile(error.head)
             return None, None, recovered and False
 

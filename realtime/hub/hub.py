@@ -1,8 +1,8 @@
 """The hub: one per process, between the channel layer and the connections.
 
-It joins a topic's group once, whatever the number of its clients, passes wake-ups to the followed
+It joins a topic's group once, however many clients follow it, passes wake-ups to the followed
 topics (``topic.py``), and compares their positions with the heads in the store every few seconds.
-What it does apart from that is in ``jobs.py``.
+Its other periodic work is in ``jobs.py``.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ logger = logging.getLogger("realtime")
 
 T = TypeVar("T")
 
-JOIN_CHECK_SECONDS = 0.25  # a layer's group_add may take effect a moment after it returned
-HEAD_CHECK_SECONDS = 4.0  # at most this and a tick between two head checks of a topic: under 5 s
-LINGER_SECONDS = 60.0  # a topic without followers is kept so long, so that a reload need not join
-JOIN_SECONDS = 0.5  # clients wait so long for a group_add, then continue without it
+JOIN_CHECK_SECONDS = 0.25  # from a group_add to a head check, since it can take effect late
+HEAD_CHECK_SECONDS = 4.0  # between two head checks of a topic at most; with a tick, under 5 s
+LINGER_SECONDS = 60.0  # that a topic without followers is kept, so that a page reload need not join
+JOIN_SECONDS = 0.5  # that clients wait for a group_add before they continue without it
 LAYER_SECONDS = 5.0  # timeout of a group_add or group_discard
-ANSWER_SECONDS = 15.0  # a client waits so long for the store; longer than any store's own retries
+ANSWER_SECONDS = 15.0  # that a client waits for the store; longer than any store's own retries
 RECEIVE_RETRY_SECONDS = (0.1, 5.0)  # first and longest wait before a failed receive is retried
 RECEIVE_BATCH = 50  # wake-ups handled in a row before other tasks get a turn
 
 
 class Hub:
-    """What connects the channel layer with this process's connections; used on one loop only.
+    """Connects the channel layer with this process's connections; used on one loop only.
 
     Attributes:
         topics: the followed topics, also those that linger without followers, by name.
         connections: the clients of this process.
-        member_writer: which members are here, and this process's row among the nodes.
-        flusher: brings what was pushed in one turn of the loop to the sockets.
+        member_writer: writes this process's members and its row in the list of nodes.
+        flusher: writes the frames that were pushed in one turn of the loop to the sockets.
         heartbeats: when each connection is due for a heartbeat.
-        jobs: what is done on a timer.
+        jobs: the periodic work.
     """
 
     def __init__(self, store: Store | None = None, layer: BaseChannelLayer | None = None) -> None:
@@ -115,10 +115,10 @@ class Hub:
     # Following
 
     async def follow(self, topic: Topic) -> LiveTopic:
-        """Join a topic and return it with one more follower, which ``release()`` takes away.
+        """Join a topic, add a follower to it and return it; ``release()`` removes the follower.
 
         Raises:
-            StoreError: the head could not be read in time; there is no follower to release.
+            StoreError: the head could not be read in time; no follower was added.
         """
         name = str(topic)
         live = self.topics.get(name) or LiveTopic(self, name, topic.max_events)
@@ -134,7 +134,7 @@ class Hub:
 
     async def _follow(self, live: LiveTopic) -> None:
         if self._closed:
-            raise StoreError("the server shuts down")
+            raise StoreError("the server is shutting down")
         if live.name not in self.topics:
             self.topics[live.name] = live
             self._joining.append(live)
@@ -151,7 +151,7 @@ class Hub:
             raise
 
     def release(self, live: LiveTopic) -> None:
-        """Take one follower away; a topic without followers is left after ``LINGER_SECONDS``."""
+        """Remove a follower; the hub leaves a topic that has none for ``LINGER_SECONDS``."""
         live.followers -= 1
         if live.followers == 0 and self.topics.get(live.name) is live:
             live.linger = self.loop.call_later(LINGER_SECONDS, self._drop, live)
@@ -173,7 +173,7 @@ class Hub:
             del self._leaving[name]
 
     async def answered(self, work: Awaitable[T]) -> T:
-        """Wait for work that a client waits for, at most ``ANSWER_SECONDS``.
+        """Wait at most ``ANSWER_SECONDS`` for work whose result a client waits for.
 
         Raises:
             StoreUnavailable: the work took longer.
@@ -244,7 +244,7 @@ class Hub:
             async with asyncio.timeout(LAYER_SECONDS):
                 await self.layer.group_add(group_name(live.name), channel)
         except Exception as error:
-            # Head checks find its events until one of them succeeds in joining the group.
+            # Head checks find its events meanwhile, and each tries to join the group again.
             live.in_group = False
             self._groups_outage.failed(error)
         else:
@@ -301,7 +301,7 @@ class Hub:
         try:
             self.receive(Wakeup.from_message(message))
         except Exception:
-            # A message of another user of the layer must not stop the hub.
+            # A message from another user of the layer must not stop the hub.
             logger.exception("the channel layer delivered a wake-up that cannot be read")
 
     def receive(self, wakeup: Wakeup) -> None:

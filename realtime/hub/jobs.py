@@ -1,7 +1,7 @@
 """What a hub does on a timer, apart from serving subscribers.
 
-The relay of stale outbox rows, the trimming of logs, this node's heartbeat, the measuring of the
-store's clock, and the retry of member changes that the store has not got yet.
+It relays stale outbox rows, trims logs, writes this node's heartbeat, measures the offset to the
+store's clock, and retries member changes that could not be written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Job", "Jobs"]
 
 TICK_SECONDS = 0.25
 RELAY_SECONDS = 1.0
-CLOCK_SECONDS = 10.0  # between two checks whether the store's clock is due to be measured
+CLOCK_SECONDS = 10.0  # between two checks of whether the store's clock must be measured again
 MEMBERS_SECONDS = 1.0  # between tries to write member changes to a store that failed
 BEAT_RETRY_SECONDS = 2.0  # between tries to write this node's row to a store that failed
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
@@ -36,18 +36,18 @@ TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
 class Job:
     """Work that is done repeatedly, one run at a time.
 
-    A run that fails is logged, once until a run succeeds, and does not end the job.
+    A failed run does not end the job. It is logged, unless the run before it failed too.
 
     Args:
-        work: does it once.
+        work: performs one run.
         failing: what to log if it raises, such as "logs could not be trimmed".
         every: seconds from one start by the timer to the next.
-        due: when the timer starts it first, on the loop's clock.
+        due: the time of the first start by the timer, on the loop's clock.
 
     Attributes:
         task: the latest run; None before the first.
         is_running: whether a run is under way.
-        due: when the timer starts it next, on the loop's clock.
+        due: the time of the next start by the timer, on the loop's clock.
     """
 
     __slots__ = ("_every", "_outage", "_work", "due", "is_running", "task")
@@ -65,7 +65,7 @@ class Job:
     def start(self) -> None:
         """Start a run, unless one is under way."""
         if not self.is_running:
-            self.is_running = True  # before the task: an eager one runs before it is assigned
+            self.is_running = True  # set first: an eager task can end before create_task() returns
             self.task = asyncio.get_running_loop().create_task(self._run())
 
     def start_if_due(self, now: float) -> None:
@@ -94,7 +94,7 @@ class Jobs:
         clock: measures the offset to the store's clock.
         node: writes this node's heartbeat.
         others: declares nodes without a heartbeat dead.
-        members: writes the member changes that the store has not got yet.
+        members: retries the member changes that could not be written.
     """
 
     def __init__(self, store: Store, member_writer: MemberWriter) -> None:
@@ -121,7 +121,7 @@ class Jobs:
         """Return a new job.
 
         Args:
-            work: does it once.
+            work: performs one run.
             failing: what to log if it raises.
             every: seconds between two starts, at least a tick; without it, the timer never starts
                 the job.

@@ -1,8 +1,8 @@
 """A topic that this process follows: its position, its live subscribers, joining and repair.
 
 The position is the cursor of the last event that was delivered to the live subscribers.
-Events arrive in wake-ups, in any order and any number of times, and in reads of the log. Of both,
-only the event right after the position is delivered.
+Events arrive in wake-ups, in any order and any number of times, and in reads of the log.
+Either way, only the event right after the position is delivered.
 A gap is filled from the log by a repair, one at a time; a gap that the log cannot fill is a reset.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["LiveTopic", "reset_reason"]
 logger = logging.getLogger("realtime")
 
 EARLY_SECONDS = 0.010  # that an early event waits for the ones before it, likely on their way
-EARLY_EVENTS = 1_000  # held at most; a repair reads the ones beyond from the log
+EARLY_EVENTS = 1_000  # held at most; a repair reads further ones from the log
 EARLY_BYTES = 1024 * 1024  # held at most
 IN_FLIGHT_SECONDS = 0.050  # that a head check waits for a wake-up before it counts as lost
 RETRY_SECONDS = (0.1, 5.0)  # between reads of a store that fails: first, and at most
@@ -50,7 +50,7 @@ class LiveTopic(Subscribers):
         name: of the topic, or of an internal log.
         joined: done once the topic has a position; fails if the head could not be read.
         closed: the hub follows it no longer.
-        followers: how many subscriptions hold it; written by the hub, as are those below.
+        followers: how many subscriptions hold it; written by the hub, as are the attributes below.
         in_group: the hub's channel is in the topic's group.
         is_being_added: a ``group_add()`` is in progress.
         group_added: when the group was last joined, on the loop's clock.
@@ -76,7 +76,7 @@ class LiveTopic(Subscribers):
         # Events ahead of the position by number, each with its predecessor's tag.
         self._early: dict[int, tuple[EventFrame, int | None]] = {}
         self._early_bytes = 0
-        self._head_seq = 0  # the log's head, as far as head checks saw it since the last repair
+        self._head_seq = 0  # the highest number that head checks have seen since the last repair
         self._repair_timer: asyncio.TimerHandle | None = None
         self._repair_task: asyncio.Task[None] | None = None
         self._repaired: asyncio.Future[None] | None = None  # done when the current repair ends
@@ -146,7 +146,7 @@ class LiveTopic(Subscribers):
             self._hold(event, cursor, previous)
             self._repair_in(EARLY_SECONDS)
         elif previous != position.tag:
-            self.force_repair()  # the number follows, the tag does not: rewound
+            self.force_repair()  # the number is the next one, but not the tag: the log was rewound
         else:
             self._deliver(self.make_frame(event, cursor))
             self._deliver_early()
@@ -210,7 +210,7 @@ class LiveTopic(Subscribers):
         before = self.position
         self._restart(head)
         frame = Frame(reset(self.name, head, reason), (self.name, head), Kind.RESET)
-        # A client whose buffer is full meets the same gap, and its reset, when it catches up.
+        # A client whose buffer is full finds the same gap when it catches up, and is reset then.
         self.push_reset(frame, before)
         self._deliver_early()
 
@@ -339,12 +339,13 @@ class LiveTopic(Subscribers):
             self._repair_in(EARLY_SECONDS)
 
     async def reconcile(self, head: Cursor) -> None:
-        """Repair until the position agrees with a head that a subscription saw in the store.
+        """Repair until the position agrees with a head that a subscription read from the store.
 
-        A subscription that went live before the hub has seen the same would receive a second reset.
+        Otherwise the subscription could go live before the hub notices that the log has changed,
+        and then receive a second reset.
         """
         if head == self.position or self.recent(head) is not None:
-            return  # the position is there, or after it
+            return  # the position is at this head or after it
         self.force_repair()
         if self._repaired is not None:
             await asyncio.shield(self._repaired)

@@ -1,17 +1,19 @@
 """The rows of one process in the channel layer's tables.
 
+Each process has an inbox, which is the address of the messages for it, and a lease on that inbox.
+
 **A dead process gets no messages.**
-A member counts only while the lease of its inbox is running.
-So a process that was killed costs its groups one row a message for a minute, and nothing after
-that; its unread messages expire.
-A renewal writes one row, however many groups the process is in.
+A group's message is written to a process's inbox only while the lease on the inbox is running.
+So for at most a minute after a process was killed, each message of its groups still writes a row
+for it. These rows expire unread.
+A renewal of the lease writes one row, however many groups the process is in.
 
 **A message is read by deleting its row**, and is delivered after that deletion is committed: at
 most once.
-Reading ``id > last`` would skip rows whose transactions commit late.
+Reading ``id > last`` instead would skip rows whose transactions commit late.
 
 Every method is called in the layer's thread.
-Every error of the database becomes ``StoreUnavailable`` or ``StoreError`` within a few seconds.
+Every database error becomes ``StoreUnavailable`` or ``StoreError`` within a few seconds.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from realtime.stores.database.clock import DatabaseClock
 
 __all__ = ["LEASE_SECONDS", "LayerStorage"]
 
-LEASE_SECONDS = 60  # three renewals long; a killed process costs rows for as long
-LOCKED_SECONDS = 4.0  # less than a caller waits, so that it gets the reason
+LEASE_SECONDS = 60  # three renewal intervals; a killed process is sent messages until it ends
+LOCKED_SECONDS = 4.0  # of retrying a lock; less than the 5 s after which a caller gives up
 CLAIM_ROWS = 200  # messages read at a time: a few ms on any database
 TRIM_ROWS = 500  # rows deleted at a time, so that no one waits long for the lock
 
@@ -72,7 +74,7 @@ class LayerStorage:
     # Groups
 
     def join(self, joins: Sequence[Join]) -> None:
-        """Write memberships; send those of other processes' channels to their owners too."""
+        """Write memberships; notify another process if the channel is one of its own."""
         self._insert_members((join.group, join.channel, self.group_expiry) for join in joins)
         groups_to_extend: dict[str, list[str]] = {}
         foreign = []
@@ -93,7 +95,7 @@ class LayerStorage:
             )
 
     def leave(self, leaves: Sequence[Leave]) -> None:
-        """Delete memberships; tell the owners of other processes' channels too."""
+        """Delete memberships; notify another process if the channel is one of its own."""
         groups_of: dict[str, list[str]] = {}
         foreign = []
         for leave in leaves:
@@ -161,9 +163,9 @@ class LayerStorage:
     def _delete_messages(self, keys: Sequence[int]) -> int:
         """Delete messages and return how many were there."""
         model = self.rows.message_model
-        # On PostgreSQL read() waits for one answer instead of three. It may repeat the deletion
-        # after a broken connection; a message whose first deletion succeeded is then lost, but
-        # never delivered twice.
+        # On PostgreSQL, read() takes one round trip where write() takes three. After a broken
+        # connection it may repeat the deletion. If the first one succeeded, the message is lost,
+        # but never delivered twice.
         is_postgresql = connections[self.using].vendor == "postgresql"
         run = self.database.read if is_postgresql else self.database.write
         return run(lambda connection: delete_keys(connection, model, keys))
@@ -183,7 +185,7 @@ class LayerStorage:
         self._insert_members(members)
 
     def renew(self) -> bool:
-        """Renew the lease; return False if it had expired, so that its members may be trimmed."""
+        """Renew the lease; return False if it had expired and its members may be gone."""
         own = self.rows.inboxes.filter(name=self.inbox)
         ends = DatabaseClock() + Value(float(LEASE_SECONDS))
         running = own.filter(expires__gt=DatabaseClock())

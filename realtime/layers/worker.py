@@ -7,7 +7,8 @@ group; where ``layers.notify`` has verified LISTEN, it waits for notifications i
 It starts when it is first needed and stops after ten seconds without work.
 
 A database error fails the operations that it hit.
-While polling it is logged once and retried with backoff; it never ends the thread.
+An error while polling is logged once, and the poll is retried with backoff.
+No error ends the thread.
 When the database is back, the process writes its memberships again.
 """
 
@@ -43,7 +44,7 @@ logger = logging.getLogger("realtime.layers")
 
 
 class Waker:
-    """Lets any thread wake the one that waits; a wake-up before the wait ends it at once."""
+    """Lets any thread wake a waiting thread; after an earlier wake-up, a wait ends at once."""
 
     def __init__(self) -> None:
         self._inner, self._outer = socket.socketpair()
@@ -86,7 +87,7 @@ Operation = Message | Join | Leave | Flush
 
 BATCH = 500  # requests executed together, so that a hub's joins do not cost one transaction each
 ACTIVE_SECONDS = 1.0  # after a message, when more are likely
-ACTIVE_SHARE = 0.4  # of the interval is the wait between polls during that time
+ACTIVE_SHARE = 0.4  # of the interval: the wait between polls during that time
 SAFETY_SECONDS = 5.0  # between polls while LISTEN works, because a notification may get lost
 RENEW_SECONDS = 20  # a third of the lease
 TRIM_SECONDS = 60  # varied by a half, so that processes do not trim together
@@ -129,7 +130,7 @@ class DatabaseWorker:
         self._renew_at = 0.0  # the next renewal of the lease
         self._trim_at = 0.0  # the next trim
         self._active_until = 0.0  # when polls become less frequent again
-        self._stop_at = 0.0  # the end of the thread if it stays idle
+        self._stop_at = 0.0  # when the thread stops if it stays idle
         self._outage = Outage(
             "Cannot poll for messages of other processes; retrying: %s",
             "Polling for messages of other processes again.",
@@ -149,7 +150,7 @@ class DatabaseWorker:
         """Execute an operation soon.
 
         Returns:
-            a future of whether there was room, or of the database's error.
+            a future with False if an address was full, True otherwise, or the database's error.
         """
         request = _Request(operation)
         with self._lock:
@@ -251,7 +252,7 @@ class DatabaseWorker:
         match operations[0]:
             case Message():
                 results = self.storage.outgoing.write(cast("Sequence[Message]", operations))
-                # SQLite's data_version does not change for writes of the same connection.
+                # SQLite's data_version ignores the writes of this connection, so look anyway.
                 if self.local.shared_readers():
                     self._may_have_messages, self._poll_at = True, 0.0
             case Join():
@@ -314,7 +315,7 @@ class DatabaseWorker:
     def _renew_and_trim(self) -> None:
         now = time.monotonic()
         if now >= self._renew_at:
-            # The lease expires during a pause of the process, and a restored backup has an old one.
+            # The lease may have expired: the process was paused, or an old backup restored.
             if not self.storage.renew():
                 self.storage.register(self.local.members())
             self._renew_at = now + RENEW_SECONDS
@@ -339,7 +340,7 @@ class DatabaseWorker:
         return count
 
     def _receive_shared(self, channel: str, waiters: Sequence[Waiter]) -> int:
-        """Deliver a message to each reader of a shared channel and return their number."""
+        """Deliver at most one message to each reader of a shared channel; return how many."""
         count = 0
         while count < len(waiters):
             messages, has_more = self.storage.claim_shared(channel, len(waiters) - count)

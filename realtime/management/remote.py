@@ -1,4 +1,4 @@
-"""Follow topics of a site that runs elsewhere, on a terminal."""
+"""Follow topics of a remote site, on a terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKEN_VARIABLE = "REALTIME_TOKEN"  # noqa: S105 - a name, not a secret
 def read_token(path: str | None) -> str | None:
     """Return the token from a file or from the environment; None if there is none.
 
-    It is not an argument because every user of a machine can read the command lines.
+    The token is not a command-line argument, because every user of the machine can read those.
 
     Raises:
         CommandError: the file cannot be read.
@@ -76,10 +76,10 @@ class RemoteListener(Console):
     def run(
         self, client: Client, names: Sequence[str], since: Cursor | str | None, last: int | None
     ) -> None:
-        """Print the topics' frames until the console ends.
+        """Print the topics' frames until the console stops printing or a topic fails.
 
         Raises:
-            CommandRefused: the token's user may not follow a topic.
+            CommandRefused: the token's user is not allowed to follow a topic.
             ConnectionEnded: the site refuses this client.
         """
         logger = logging.getLogger("realtime.client")

@@ -164,9 +164,11 @@ def parse(text: str, max_bytes: int) -> Command:
     try:
         fields = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ProtocolError(ErrorCode.BAD_JSON, f"send one JSON object a frame: {error}") from None
+        raise ProtocolError(
+            ErrorCode.BAD_JSON, f"send one JSON object per frame: {error}"
+        ) from None
     except (ValueError, RecursionError):
-        reason = "send one JSON object a frame: a number in it is out of range"
+        reason = "send one JSON object per frame: a number in it is out of range"
         raise ProtocolError(ErrorCode.BAD_JSON, reason) from None
     if not isinstance(fields, dict):
         raise _bad_frame(
@@ -181,7 +183,7 @@ def parse(text: str, max_bytes: int) -> Command:
 
 
 def _leading_id(text: str) -> int | None:
-    """Return the id of a frame that is not parsed as a whole, if the id is its first field."""
+    """Return the id of a frame that is rejected unparsed, if the id is its first field."""
     match = _LEADING_ID.match(text)
     return None if match is None or abs(int(match[1])) > MAX_INTEGER else int(match[1])
 

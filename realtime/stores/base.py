@@ -17,11 +17,11 @@ other cursor raises ``CursorExpired``.
 
 **Epochs.** Only ``renew()`` and ``delete()`` begin a new epoch. A read never writes.
 
-**Nodes** are the server processes. Each updates its row regularly; times are the store's.
+**Nodes** are the server processes. Each updates its row regularly, with the store's time.
 
 **Members** are the users on a topic, as reported by the nodes. A user is a member while at least
-one node reports it: the first node's report appends a ``join`` to the topic's presence log, and the
-removal of the last one's appends a ``leave``. The report and the event are one transaction, so that
+one node reports it: the first report appends a ``join`` to the topic's presence log, and the
+removal of the last report appends a ``leave``. A report and its event are one transaction, so that
 the log's ``seq`` is the version of the member list.
 """
 
@@ -59,8 +59,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-READ_LIMIT = 500  # events per read: about 100 KB of ordinary events, a few ms of any database
-READ_BYTES = 256 * 1024  # of JSON per read, which is what a replay may have unsent at most
+READ_LIMIT = 500  # events per read: about 100 KB of ordinary events, a few ms on any database
+READ_BYTES = 256 * 1024  # of JSON per read, as much as a replay can have unsent
 JOIN, LEAVE = "join", "leave"  # names of a presence log's events; their data is the member
 SEEN_SECONDS = 3_600  # that an id is remembered; a relay retries within seconds of a crash
 

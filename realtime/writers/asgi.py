@@ -141,8 +141,9 @@ def _resume(coroutine: Coroutine[Any, Any, None], future: Any) -> Generator[Any,
 def _can_start_eagerly(send: Send) -> bool:
     """Tell whether a server's ``send()`` may start outside of a task.
 
-    Before Python 3.12 no task starts eagerly, and a ``send()`` that asks for its task, as
-    ``asyncio.timeout()`` does, would fail. The ``send()`` of uvicorn does not ask.
+    Before Python 3.12, ``start_eagerly()`` runs the first step of ``send()`` outside of any task. A
+    ``send()`` that needs the current task, as ``asyncio.timeout()`` does, would fail there. The
+    ``send()`` of uvicorn does not need it.
     """
     server = type(getattr(send, "__self__", None)).__module__
     return sys.version_info >= (3, 12) or server.startswith("uvicorn.")
@@ -239,7 +240,7 @@ class AsgiWriter:
     def fits(self, size: int, limit: int) -> bool:
         """Tell whether at most ``limit`` bytes would be unsent after ``size`` bytes more.
 
-        Measures only if the bytes written since the last measurement leave it open.
+        Measures ``unsent`` again only if the bytes do not fit by the last measurement.
         """
         if self.closed or self._limit - self.available + size <= limit:
             return True
@@ -304,8 +305,8 @@ class AsgiWriter:
         """Start to send the queue; return the path that it takes, None if there is no write."""
         if self._task is not None or not self.queue:
             return None
-        # _send_queue() clears self._task when it ends, which is right for an eager start too:
-        # then it ends before this assignment, which sets None.
+        # _send_queue() sets self._task to None when it ends. If it ends during an eager start,
+        # _start() returns None, so this assignment does not undo that.
         self._task = self._start(self._send_queue())
         return "portable"
 
@@ -338,8 +339,8 @@ class AsgiWriter:
                     if self.closed:
                         return
                     self._in_flight -= part
-                self._in_flight = 0  # the parts do not count the ids of an event stream
-                self.refresh_available()  # but the server's buffer does, where it is known
+                self._in_flight = 0  # for an event stream, the parts do not add up to the size
+                self.refresh_available()  # with what the server's buffer holds, if it is known
         except Exception as error:
             # The client is gone; the server notifies the consumer.
             logger.debug("writing to a client ended: %s", error)
@@ -350,7 +351,7 @@ class AsgiWriter:
     async def drain(self, below: int) -> None:
         """Wait until at most ``below`` bytes are unsent.
 
-        Polls, since servers report only that everything is sent, or nothing; only clients that are
+        Polls, because a server reports at most that everything was sent. Only clients that are
         behind are polled.
 
         Raises:
@@ -390,7 +391,7 @@ class AsgiWriter:
     def abort(self) -> None:
         """Drop the queue and write nothing more."""
         self.closed = True
-        # Where send() waits for the client, it would wait for one that is gone.
+        # On some servers send() waits for the client, which may be gone.
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.queue.clear()

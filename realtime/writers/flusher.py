@@ -1,15 +1,16 @@
-"""Write what is queued at the end of each turn of the loop, to each client in one write.
+"""Flush the writers at the end of each turn of the loop, with one write for each client.
 
-A frame or bundle for many clients goes one of two ways; the choice changes only what it costs:
+A *piece* is a frame or a bundle. A piece for many clients goes one of two ways, which differ only
+in their cost:
 
 - **Queues.** The piece waits in each writer's queue, and the writers wait for their flush.
   Frames that arrive meanwhile leave with it, so the more there is to do, the less an event costs.
 - **A write pass.** While one piece for many clients is all there is to do, it is written to one
-  socket after the other, past the queues.
-  As soon as anything else arrives, ``end_pass()`` puts the rest into the queues.
+  socket after the other, bypassing the queues.
+  As soon as anything else arrives, ``end_pass()`` queues the piece for the clients that are left.
 
-Neither holds the loop for longer than a slice, so that accepts, heartbeats and commands go on, and
-what concerns few clients does not wait for what concerns thousands.
+Neither holds the loop for longer than a slice of 5 ms, so that accepts, heartbeats and commands go
+on, and a frame for few clients does not wait for a frame for thousands.
 Only queueing a piece is not sliced: it takes a twentieth of the time of writing it.
 """
 
@@ -31,16 +32,17 @@ __all__ = ["Flusher", "Recipient", "WritePath"]
 
 logger = logging.getLogger("realtime")
 
-#: How a write leaves: to the socket, behind what the server's buffer holds, or through the server.
+#: The path of a write: to the socket, to the server's buffer behind unsent bytes, or through the
+#: server's ``send()``.
 WritePath: TypeAlias = Literal["direct", "buffered", "portable"]
 
-SLICE_SECONDS = 0.005  # that a flush holds the loop: the longest wait of everything else
+SLICE_SECONDS = 0.005  # that a flush holds the loop at most; everything else waits for it
 CLOCK_EVERY = 16  # writes between two readings of the clock, about 0.15 ms
-BULK_CLIENTS = 100  # a piece for so many clients is bulk, and lets others go first
+BULK_CLIENTS = 100  # a piece for this many clients or more is bulk; others are flushed before it
 
 
 class Recipient(Protocol):
-    """What a frame is pushed to if the buffer of its client may be full."""
+    """Accepts frames one by one, when a whole piece may not fit into its client's buffer."""
 
     def push(self, frame: Frame) -> bool:
         """Queue a frame; return False if the client's buffer is full."""
@@ -81,8 +83,8 @@ class Flusher:
         self.now = self.time()
         self._loop = loop
         self._counts: dict[str, int] = {"direct": 0, "buffered": 0, "portable": 0}
-        self._interactive: deque[AsgiWriter] = deque()  # wait for a flush, with little
-        self._bulk: deque[AsgiWriter] = deque()  # wait for a flush, with what many clients get
+        self._interactive: deque[AsgiWriter] = deque()  # wait for a flush of frames for few clients
+        self._bulk: deque[AsgiWriter] = deque()  # wait for a flush of frames for many clients
         self._before_flush: list[Callable[[], None]] = []
         self._pass: _WritePass | None = None
         self._may_begin_pass = False
@@ -99,7 +101,7 @@ class Flusher:
         self._schedule()
 
     def requeue(self, writer: AsgiWriter) -> None:
-        """Flush a writer again whose queue was too much for one flush."""
+        """Flush again a writer whose queue was too much for one flush."""
         self._bulk.append(writer)
 
     def flush_now(self, writer: AsgiWriter) -> None:
@@ -126,7 +128,7 @@ class Flusher:
         """
         self.end_pass()
         write_pass = _WritePass(piece, list(recipients), list(recipients.values()), on_full)
-        # Where no client can be written to directly, as on other servers, queues cost less.
+        # On servers other than Daphne, no client can be written to directly, and queues cost less.
         if self._may_begin_pass and any(w.send_direct for w in write_pass.writers[:CLOCK_EVERY]):
             self._pass = write_pass
         else:
@@ -222,7 +224,7 @@ class Flusher:
                     continue
                 if writer.wire_format is not wire_format:
                     wire_format = writer.wire_format
-                    assert wire_format is not None, "without one send_direct is None"
+                    assert wire_format is not None, "send_direct is None without one"
                     data = piece.wire(wire_format)
                     size = len(data)
                 sent_direct += 1

@@ -32,7 +32,7 @@ __all__ = ["RedisMembers"]
 
 NODE_FIELDS = frozenset(field.name for field in fields(Node))
 
-# ARGV: node id, 1 if it is known, JSON. Returns 0 if the node is known but its row is gone.
+# ARGV: node id, 1 if it was written before, JSON. Returns 0 if it was, but its row is gone.
 BEAT = Script.of("""
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if not before and ARGV[2] == '1' then return 0 end
@@ -57,10 +57,10 @@ if now - tonumber(string.match(before, '^%S+')) < tonumber(ARGV[2]) then return 
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """)
 
-# ARGV: store id, log, node, how many members to add; for each of them its id, its JSON and a tag;
-# then for each member to remove its id and a tag.
-# Returns the meta before the append, the events' time, how many events the log holds now, and name,
-# JSON and tag of each event.
+# ARGV: store id, log, node, number of members to add; then the id, the JSON and a tag of each of
+# them; then the id and a tag of each member to remove.
+# Returns the value of `meta` before the append, the events' time, the number of events that the log
+# holds now, and the name, the JSON and the tag of each event.
 CHANGE = Script.of("""
 local MEMBERS, OF, NODES = KEYS[6], KEYS[7], KEYS[8]
 local meta, exists = load_meta()
@@ -123,7 +123,7 @@ save(state)
 return reply
 """)
 
-# ARGV: store id. Returns the meta and a flat list of member ids and values.
+# ARGV: store id. Returns the value of `meta` and a flat list of member ids and values.
 MEMBERS = Script.of("""
 local meta = load_meta()
 return {meta, redis.call('HGETALL', KEYS[6])}

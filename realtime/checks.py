@@ -1,4 +1,4 @@
-"""System checks: ``manage.py check`` reports what would fail later, or silently not work.
+"""System checks: ``manage.py check`` reports problems that would otherwise show later or never.
 
 =============  ==================================================================
 realtime.E001  a value in ``settings.REALTIME`` is wrong
@@ -72,8 +72,8 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
             messages.append(
                 Error(
                     f"The topic patterns {listed} have the same shape, {shape!r}: "
-                    "a name can match both.",
-                    hint="Give one of them another literal segment. The first one is used now.",
+                    "a name can match more than one of them.",
+                    hint="Give one of them another literal segment. Until then the first is used.",
                     id="realtime.E003",
                 )
             )
@@ -117,8 +117,8 @@ def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 f'The channel layer of CHANNEL_LAYERS["default"] cannot be created: {reason}',
-                hint='It is a dict with the path of a class as "BACKEND" and that class\'s options '
-                'as "CONFIG". Leave it out, so that the wake-ups go through the database, or see '
+                hint='The entry is a dict with the path of a class as "BACKEND" and that class\'s '
+                'options as "CONFIG". Leave it out to send wake-ups through the database, or see '
                 "docs/channel-layer.md and docs/redis.md for the layers that work.",
                 id="realtime.E006",
             )
@@ -130,7 +130,7 @@ def check_layer(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
 def check_shared_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """Report a store that processes cannot share.
 
-    Tests use SQLite in memory, so that is reported only if the channel layer is shared.
+    SQLite in memory is reported only if the channel layer is shared, because tests use it.
     """
     try:
         store, layer = get_store(), get_layer()
@@ -184,14 +184,15 @@ def _unshared(layer: BaseChannelLayer) -> str:
     """Return a layer's name and why processes cannot share it, for a message; "" if they can."""
     if isinstance(layer, InMemoryChannelLayer):
         return type(layer).__name__
-    # Looked up in the class: instances of channels_redis need a running event loop for that.
+    # Look it up in the class: an attribute look-up in an instance of channels_redis needs a running
+    # event loop.
     unshared: Callable[[BaseChannelLayer], str] | None = getattr(type(layer), "unshared", None)
     return "" if unshared is None else unshared(layer)
 
 
 @register("realtime")
 def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the distribution ``realtime``, which installs its files into our folder."""
+    """Report the distribution ``realtime``, which installs its files into this package's folder."""
     try:
         other = version("realtime")
     except PackageNotFoundError:
@@ -219,8 +220,8 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
         return []
     return [
         Warning(
-            f"manage.py runserver is that of {app!r}, which does not serve ASGI.",
-            hint='Put "realtime" first in INSTALLED_APPS; runserver is Daphne then.',
+            f"manage.py runserver comes from {app!r}, which does not serve ASGI.",
+            hint='Put "realtime" first in INSTALLED_APPS; runserver then runs Daphne.',
             id="realtime.W001",
         )
     ]

@@ -32,8 +32,8 @@ __all__ = [
 class Log(models.Model):
     """The state of a topic's log: its epoch, its head and its floor.
 
-    The row is also the topic's lock: every append, trim and new epoch locks it first. It stays when
-    all events are trimmed or deleted.
+    The row is also the topic's lock: every append, trim and new epoch locks it first. The row
+    stays when all events are trimmed or deleted.
     The row with the empty name is not a log: its epoch is the store id, the epoch of every new log.
     """
 
@@ -90,7 +90,7 @@ class LogEvent(models.Model):
 
 
 class SeenEvent(models.Model):
-    """The id of an event that was appended within the last hour, so that it is appended once."""
+    """The id of an event that was appended within the last hour, kept to reject duplicates."""
 
     id = models.BigAutoField(primary_key=True)
     log = models.ForeignKey(Log, models.CASCADE, related_name="+", db_index=False)
@@ -203,7 +203,7 @@ class LayerInbox(models.Model):
 
 
 class LayerMessage(models.Model):
-    """A message of the database channel layer that was not read yet."""
+    """A message of the database channel layer that has not been read yet."""
 
     id = models.BigAutoField(primary_key=True)
     inbox = models.CharField(max_length=100)

@@ -1,4 +1,4 @@
-"""Channel layers: the way by which wake-ups reach the other processes."""
+"""A channel layer over the database, which carries wake-ups to the other processes."""
 
 from realtime.layers.database import DatabaseChannelLayer
 

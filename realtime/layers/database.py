@@ -74,8 +74,8 @@ from realtime.stores.sqlite_checks import is_in_memory
 
 __all__ = ["DatabaseChannelLayer"]
 
-ANSWER_SECONDS = 5.0  # that a caller waits for the database at most
-EXIT_SECONDS = 1.0  # that a process waits for it at exit, at most
+ANSWER_SECONDS = 5.0  # the longest that a caller waits for the database
+EXIT_SECONDS = 1.0  # the longest that a process waits for the database at exit
 
 _layers: weakref.WeakSet[DatabaseChannelLayer] = weakref.WeakSet()
 
@@ -87,7 +87,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         expiry: seconds after which an unread message expires.
         capacity: unread messages that a channel holds in its process's memory, and that an address
             (a process, or a shared channel such as ``worker``) holds in the database.
-        channel_capacity: capacities of other channels, by glob or compiled pattern.
+        channel_capacity: different capacities for some channels, by glob or compiled pattern.
         using: the database alias.
         group_expiry: seconds that a membership lasts after the last ``group_add()``.
         polling_interval: seconds between polls for messages of other processes, where LISTEN is not
@@ -157,7 +157,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         message is part of that transaction: it is delivered after the commit, or never after a
         rollback.
         It expires ``expiry`` seconds after the call.
-        A message for a channel of this process that is full after the commit is dropped.
+        If the channel belongs to this process and is full after the commit, the message is dropped.
 
         Raises:
             ChannelFull: the channel holds ``capacity`` unread messages; this one is dropped.
@@ -214,8 +214,8 @@ class DatabaseChannelLayer(BaseChannelLayer):
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group, for ``group_expiry`` seconds from now.
 
-        All processes see the member when this returns, inside ``atomic()`` too; on SQLite it fails
-        there, because the transaction holds the lock.
+        When this returns, all processes see the member, even if the caller is inside ``atomic()``.
+        On SQLite the call fails inside ``atomic()``, because that transaction holds the write lock.
 
         Raises:
             StoreUnavailable: the database did not accept it; the channel is not a member.
@@ -312,10 +312,10 @@ class DatabaseChannelLayer(BaseChannelLayer):
             raise TypeError(self.invalid_name_error.format(kind))
         return True
 
-    # Inside
+    # Internals
 
     def _is_in_memory(self) -> bool:
-        """Tell whether this process alone can use the database, so that nothing is written."""
+        """Tell whether the database is in this process's memory; then nothing is written to it."""
         connection = connections[self.using]
         return connection.vendor == "sqlite" and cast("Any", connection).is_in_memory_db()
 
@@ -323,7 +323,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """Make a message part of this thread's transaction.
 
         Returns:
-            None if no transaction is open, and False if an address was full.
+            None if no transaction is open; otherwise whether every address had room.
         """
         connection = connections[self.using]
         if not is_in_transaction(connection):
@@ -337,7 +337,7 @@ class DatabaseChannelLayer(BaseChannelLayer):
         return fits
 
     async def _execute(self, operation: Operation) -> bool:
-        """Execute an operation in the worker; return whether there was room."""
+        """Execute an operation in the worker; return whether every address had room."""
         future: Future[bool] = self._worker.submit(operation)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), ANSWER_SECONDS)
@@ -392,8 +392,8 @@ def _body(message: dict[str, Any]) -> bytes:
     return pack(message)
 
 
-# Workers of the parent process. Their connections must not be closed in a forked child, which could
-# end the parent's session or drop its SQLite locks, so they are never garbage-collected.
+# Workers of the parent process, kept so that they are never garbage-collected: closing their
+# connections in a forked child could end the parent's session or drop its SQLite locks.
 _abandoned: list[DatabaseWorker] = []
 
 
@@ -405,7 +405,7 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    """Remove the rows of this process, so that no process writes to it for another minute."""
+    """Remove the rows of this process, so that others do not write to it for another minute."""
     threads = [layer._worker.stop() for layer in list(_layers)]
     deadline = time.monotonic() + EXIT_SECONDS
     for thread in threads:

@@ -28,9 +28,9 @@ class Waiter:
 
     Attributes:
         loop: the event loop that it runs in.
-        future: done when it must look into its queue again.
-        caught_up: the database held no message for its channel after it had begun to wait, so a
-            message that is handed to it directly overtakes none.
+        future: done when the reader must look into the channel's queue again.
+        caught_up: whether the database held no message for the channel after this reader began to
+            wait, so that a message handed to it directly overtakes no other.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -107,9 +107,9 @@ class LocalChannels:
         self.capacity = capacity
         self._lock = threading.Lock()
         self._channels: dict[str, _Channel] = {}
-        self._shared: set[str] = set()  # those of _channels that other processes may read too
+        self._shared: set[str] = set()  # the names in _channels that other processes can read too
         self._groups: dict[str, dict[str, float]] = {}  # group to channel to deadline
-        self._expired_at = time.monotonic()  # the last search for what has expired
+        self._expired_at = time.monotonic()  # the last search of _expire_if_due()
         self._expired_members: list[tuple[str, str]] = []  # since the last take_expired_members()
 
     # Messages
@@ -167,10 +167,10 @@ class LocalChannels:
         A message stays queued until its reader runs, so a reader that is cancelled loses none.
 
         Args:
-            channel: its name.
+            channel: the channel's name.
             waiting: called each time that this reader begins to wait.
-            give_back: receives each message that is left without a reader here when this one is
-                cancelled; pass it for a channel that other processes read too.
+            give_back: if this reader is cancelled, called with each message that has no other
+                reader in this process; pass it for a channel that other processes read too.
         """
         loop, is_shared = asyncio.get_running_loop(), give_back is not None
         waiter: Waiter | None = None
@@ -211,7 +211,7 @@ class LocalChannels:
     def take_surplus(self, channel: str) -> list[bytes]:
         """Remove and return the messages of a shared channel that no reader here will read.
 
-        Their readers were cancelled; there may be one in another process.
+        The readers here were cancelled; another process may have a reader.
         """
         with self._lock:
             return self._take_surplus(channel)
@@ -234,7 +234,7 @@ class LocalChannels:
     # Groups
 
     def join(self, group: str, channel: str) -> bool:
-        """Make the channel a member until ``group_expiry`` from now; return True if it was none."""
+        """Make the channel a member until ``group_expiry`` from now; return True if it was not."""
         with self._lock:
             members = self._groups.setdefault(group, {})
             is_new = channel not in members
@@ -276,10 +276,11 @@ class LocalChannels:
             return self._shared_readers()
 
     def reserve_shared_readers(self) -> dict[str, list[Waiter]]:
-        """Return the same, and hand these readers nothing directly until they have caught up.
+        """Return the waiting readers of each shared channel; ``offer()`` skips them from now on.
 
-        Otherwise a message that is read from the database for one of them could find it served, and
-        stay here while a reader in another process waits.
+        It skips them until ``mark_caught_up()``. Otherwise it could hand a message to a reader for
+        which another is being read from the database. The other message would then stay in this
+        process, even if a reader waits in another process.
         """
         with self._lock:
             readers = self._shared_readers()
@@ -319,7 +320,10 @@ class LocalChannels:
                 self._remove_if_empty(channel, slot)
 
     def _expire_if_due(self, now: float) -> None:
-        """Remove memberships that expired, and those of channels on which a message expired."""
+        """Remove expired messages, expired memberships, and memberships of unread channels.
+
+        A channel on which a message expired is unread.
+        """
         if now - self._expired_at < EXPIRE_SECONDS:
             return
         self._expired_at = now

@@ -43,7 +43,7 @@ def address_of(channel: str) -> str:
 
 
 def is_inbox(address: str, channel: str) -> bool:
-    """Tell whether a channel's address is an inbox, so that one process alone reads it."""
+    """Tell whether a channel's address is an inbox, so that only one process reads it."""
     return address != channel
 
 
@@ -91,7 +91,7 @@ class Join:
     Attributes:
         group: the group.
         channel: the channel.
-        new: the channel was certainly no member before, so there is no row to extend.
+        new: the channel was certainly not a member before, so there is no row to extend.
     """
 
     group: str

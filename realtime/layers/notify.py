@@ -4,11 +4,11 @@ The connection is not one of Django's: it is opened outside the pool, stays in a
 listens.
 
 **Verified** means that a notification which was sent on the connection of the layer's thread has
-arrived on this one.
+arrived on the listening connection.
 A pooler that hands out connections by transaction, such as pgbouncer, accepts LISTEN and delivers
 no notification; so do some servers that speak PostgreSQL's protocol.
-The test needs two connections: one that notifies itself gets the notification with the answer to
-its own statement, even through a pooler.
+The test needs two connections: a connection that notifies itself receives the notification with
+the answer to its own statement, even through a pooler.
 
 Until LISTEN is verified, and after any sign that it no longer works, the process polls.
 """
@@ -37,14 +37,14 @@ logger = logging.getLogger("realtime.layers")
 
 CONNECT_SECONDS = 5  # for a new connection, during which the layer's thread does nothing else
 VERIFY_SECONDS = 5.0  # for a notification to arrive; on an idle server it takes 1 ms
-RETRY_SECONDS = (1.0, 60.0)  # before LISTEN is tried again: the first wait and the longest
+RETRY_SECONDS = (1.0, 60.0)  # the first and the longest wait before LISTEN is tried again
 
 
 class Listener:
     """Listens for one process; every method is called in the layer's thread and never raises.
 
     Attributes:
-        verified: notifications arrive, so that polling every few seconds is enough.
+        verified: whether notifications arrive, so that polling every few seconds is enough.
         due: when ``maintain()`` has something to do, on the clock of ``time.monotonic()``.
     """
 
@@ -73,7 +73,7 @@ class Listener:
             return
         own = connections[self.storage.using]
         if own.vendor != "postgresql" or cast("Any", own).Database.__name__ != "psycopg":
-            self.due = math.inf  # psycopg 2 has no way to wait for its notifications here
+            self.due = math.inf  # other databases have no LISTEN; the code below needs psycopg 3
             return
         try:
             if self._connection is not None:
@@ -111,7 +111,7 @@ class Listener:
         return found
 
     def verify_again(self) -> None:
-        """Verify the connection again; call this after a message without a notification."""
+        """Verify the connection again; call this after a message that no notification announced."""
         try:
             self._send_token()
         except StoreError as error:

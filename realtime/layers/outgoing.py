@@ -41,7 +41,7 @@ def inbox_channel(inbox: str) -> str:
 def announce(connection: BaseDatabaseWrapper, addresses: Collection[str]) -> None:
     """Notify the processes that read at these addresses; call this after the commit.
 
-    On other databases than PostgreSQL it does nothing, because processes poll there.
+    On databases other than PostgreSQL it does nothing, because processes poll there.
     """
     if connection.vendor == "postgresql" and addresses:
         notify(
@@ -60,7 +60,7 @@ class MessageWriter:
 
     Args:
         rows: the layer's tables.
-        database: the access of the layer's thread to them.
+        database: runs operations on these tables, in the layer's thread.
         inbox: the process's own inbox, to which nothing is written.
         expiry: seconds after which an unread message expires.
         capacity: returns how many messages may wait for a channel.
@@ -119,7 +119,7 @@ class MessageWriter:
         The transaction stays usable if this fails.
 
         Returns:
-            False if an address was full, and the addresses to announce after the commit.
+            whether every address had room, and the addresses to announce after the commit.
 
         Raises:
             StoreUnavailable: the database did not accept the message.
@@ -168,7 +168,7 @@ class MessageWriter:
     def _addresses_of_groups(
         self, connection: BaseDatabaseWrapper, groups: set[str]
     ) -> dict[str, dict[str, list[str]]]:
-        """Return the living members of each group outside this process: address to channels."""
+        """Return, for each group, its members outside this process whose lease runs, by address."""
         found: dict[str, dict[str, list[str]]] = {}
         if groups:
             for group, address, channel in self._members_of.rows(connection, groups):

@@ -3,10 +3,11 @@
 SQLite: ``PRAGMA data_version`` tells whether another connection has committed anything, in 3 µs;
 there is no query while nothing happens.
 Other databases: an indexed query for one row.
-On PostgreSQL it is rare while a ``Listener`` (``layers.notify``) is notified of every message.
+On PostgreSQL the query is rare while a ``Listener`` (``layers.notify``) is notified of every
+message.
 
-Neither uses Django's cursors, which would add twenty lines a second to the query log, and to the
-console of a developer who reads it.
+Neither uses Django's cursors, which would add twenty lines a second to the query log that a
+developer reads on the console.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from realtime.layers.storage import LayerStorage
 
 __all__ = ["Poller"]
 
-BUSY_MILLISECONDS = 2_000  # SQLite's wait for a lock, once; then the storage tries again
+BUSY_MILLISECONDS = 2_000  # that SQLite waits for a lock; then the storage retries
 
 
 class Poller:
@@ -28,7 +29,7 @@ class Poller:
 
     def __init__(self, storage: LayerStorage) -> None:
         self.storage = storage
-        # The driver's connection at the last call, and SQLite's version of the data on it.
+        # The driver's connection at the last call, and SQLite's data_version on that connection.
         self._raw: object = None
         self._version: object = None
         # The addresses of the last query, its SQL and its parameters.
@@ -37,8 +38,8 @@ class Poller:
     def connect(self) -> bool:
         """Connect if necessary; return True if the connection is a new one.
 
-        The file may be another one then, or the server an older backup, so the caller must check
-        everything that this process has in the database.
+        A new connection can lead to a replaced file or a restored backup, so the caller must check
+        all rows of this process.
         """
         own = connections[self.storage.using]
         return self.storage.database.read(lambda connection: self._connect(connection, own))
@@ -69,7 +70,7 @@ class Poller:
                 cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
                 cursor.execute("PRAGMA journal_mode")
                 if cursor.fetchone()[0] == "wal":
-                    # A commit costs 0.01 instead of 0.3 ms. In WAL mode this cannot corrupt the
+                    # A commit takes 0.01 ms instead of 0.3 ms. In WAL mode this cannot corrupt the
                     # file; a power failure can only lose the last messages.
                     cursor.execute("PRAGMA synchronous = NORMAL")
         self._raw, self._version = connection.connection, None

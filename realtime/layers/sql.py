@@ -71,7 +71,7 @@ class Compiled:
     """A query over a list of strings, which the ORM compiles once for each length of the list.
 
     Args:
-        build: returns the query for a list of strings; a ``values_list()`` of plain columns.
+        build: returns the query for a list of strings: a ``values_list()`` of plain columns.
     """
 
     def __init__(self, build: Callable[[Sequence[str]], QuerySet[Any, Any]]) -> None:
@@ -109,7 +109,7 @@ def insert_messages(
 ) -> None:
     """Insert messages, each an (address, payload), which expire after ``seconds``."""
     quote = connection.ops.quote_name
-    # What BinaryField does, but its code differs between versions of Django.
+    # The same as BinaryField, whose code differs between versions of Django.
     binary = cast("Any", connection).Database.Binary
     blob = "_binary %s" if connection.vendor == "mysql" else "%s"
     clock, _ = DatabaseClock().as_sql(cast("SQLCompiler", None), connection)
@@ -126,7 +126,7 @@ def insert_messages(
 
 
 def delete_keys(connection: BaseDatabaseWrapper, model: type[Model], keys: Sequence[int]) -> int:
-    """Delete rows by primary key and return how many were there."""
+    """Delete rows by primary key and return how many were deleted."""
     quote = connection.ops.quote_name
     table, placeholders = quote(model._meta.db_table), ", ".join(["%s"] * len(keys))
     with connection.cursor() as cursor:
@@ -139,7 +139,7 @@ def delete_keys(connection: BaseDatabaseWrapper, model: type[Model], keys: Seque
 
 
 def notify(connection: BaseDatabaseWrapper, notices: Sequence[tuple[str, str]]) -> None:
-    """Send PostgreSQL's notifications, each a (channel, payload), in one statement."""
+    """Send PostgreSQL notifications, each a (channel, payload), in one statement."""
     channels, payloads = zip(*notices, strict=True)
     with connection.cursor() as cursor:
         cursor.execute(

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether there is a commit to wait for.
+    """Tell whether the connection is in a transaction whose commit a message must wait for.
 
     The transactions that a ``TestCase`` opens around a test do not count, because they are never
     committed.
@@ -63,7 +63,7 @@ async def in_thread_of_sender(function: Callable[[], T]) -> T | None:
 
 def _is_waited_for() -> bool:
     # These attributes of asgiref are private. Reading them takes 3 µs; a function call in the
-    # waiting thread takes 60.
+    # waiting thread takes 60 µs.
     executors: Any = getattr(AsyncToSync, "executors", None)
     loops: Any = getattr(AsyncToSync, "loop_thread_executors", None)
     if executors is None or loops is None:
@@ -78,9 +78,9 @@ def after_commit(worker: DatabaseWorker, message: Message, addresses: set[str]) 
 
     Args:
         worker: the layer's worker.
-        message: what was sent.
-        addresses: where the message was written, in the transaction; empty if it is only for this
-            process.
+        message: the message.
+        addresses: the addresses for which the transaction wrote the message; empty if it is only
+            for this process.
     """
     item = (worker, message, frozenset(addresses))
     on_commit_once(_AfterCommit, [item], using=worker.storage.using)

@@ -14,16 +14,16 @@ __all__ = ["LogState", "cut"]
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """What a store keeps of a log in addition to its events.
+    """The state that a store keeps of a log, in addition to the events.
 
     Attributes:
         topic: the topic's name.
         epoch: the log's epoch; the store id if nothing was ever written for the topic.
         seq: the number of the last event that was appended; 0 if there is none.
-        tag: the tag of that event; without meaning if ``seq`` is 0.
+        tag: the tag of that event; meaningless if ``seq`` is 0.
         floor_seq: the number of the last event that was trimmed; 0 if there is none.
-        floor_tag: the tag of that event; without meaning if ``floor_seq`` is 0.
-        floor_time: the time of that event, or of the log's deletion; later events are kept.
+        floor_tag: the tag of that event; meaningless if ``floor_seq`` is 0.
+        floor_time: the time of that event, or of the log's deletion; all later events are kept.
     """
 
     topic: str
@@ -53,11 +53,11 @@ class LogState:
 
         Args:
             after: the cursor.
-            own_tag: the tag of the log's event with the cursor's ``seq``; None if it is not kept.
+            own_tag: the tag of the event that has the cursor's ``seq``; None if it is not kept.
 
         Raises:
-            CursorExpired: the log cannot be read from it. ``contradicts`` is true if the cursor is
-                not one that this log ever had.
+            CursorExpired: the log cannot be read from the cursor. ``contradicts`` is true if the
+                log never had this cursor.
         """
         expected: int | None
         if after.epoch != self.epoch:
@@ -92,7 +92,7 @@ class LogState:
 
 
 def cut(events: Sequence[Event], max_bytes: int) -> tuple[Event, ...]:
-    """Return as many of the first events as have ``max_bytes`` of JSON in total; at least one."""
+    """Return the first events whose JSON fits into ``max_bytes`` in total; at least one event."""
     size = 0
     for count, event in enumerate(events):
         size += len(event.json.encode())

@@ -41,7 +41,7 @@ class _Log:
     state: LogState
     time: float = 0.0  # of the last event
     events: list[Event] = field(default_factory=list)  # seq is floor_seq + 1 + index
-    seen: dict[str, float] = field(default_factory=dict)  # time of the append by id, oldest first
+    seen: dict[str, float] = field(default_factory=dict)  # event id to append time, oldest first
 
     def tag_at(self, seq: int) -> int | None:
         """Return the tag of an event; None if it is not kept."""
@@ -70,11 +70,12 @@ class _Log:
 
 
 class MemoryStore(Store):
-    """The logs of one process; they end with it.
+    """The logs of one process; they are lost when it ends.
 
     A call holds a lock for a few microseconds and never blocks otherwise, so the async versions
     call the methods directly.
-    Its memory is bounded by the retention passed to ``trim()``, plus one small object per topic.
+    The retention passed to ``trim()`` bounds the store's memory, except for one small object per
+    topic.
     """
 
     shared = False
@@ -87,8 +88,8 @@ class MemoryStore(Store):
         self._lock = threading.RLock()
         self._id = new_epoch()
         self._logs: dict[str, _Log] = {}
-        self._nodes: dict[str, tuple[Node, float]] = {}  # with the time of its last heartbeat
-        # By log, then by member id: the JSON text by node; the list shows the first node's text.
+        self._nodes: dict[str, tuple[Node, float]] = {}  # node, last heartbeat
+        # JSON texts by presence log, member id and node; members() returns the first node's text.
         self._members: dict[str, dict[str, dict[str, str]]] = {}
 
     def clock(self) -> float:

@@ -1,6 +1,6 @@
-"""Checks whether a SQLite database is set up for several processes.
+"""Check whether the settings of a SQLite database suit several processes.
 
-They read ``settings.DATABASES`` and open no connection.
+The functions read ``settings.DATABASES`` and open no connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.db import connections
 
 __all__ = ["check_database", "is_in_memory", "is_sqlite"]
 
-_HINT = """Set it up so, in settings.DATABASES[{alias!r}]:
+_HINT = """Set these options in settings.DATABASES[{alias!r}]:
     "OPTIONS": {{
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -47,7 +47,7 @@ def check_database(alias: str) -> list[CheckMessage]:
 
 
 def _missing(alias: str) -> list[str]:
-    """Return what a SQLite file lacks for several writers; nothing for other databases."""
+    """Return the settings that a SQLite file lacks for several writers; [] for other databases."""
     if not is_sqlite(alias) or is_in_memory(alias):
         return []
     database = connections.settings[alias]

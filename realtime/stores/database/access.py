@@ -37,7 +37,7 @@ _POSTGRESQL_UNDEFINED_TABLE = "42P01"
 
 _BUSY_MS = 20  # SQLite tries again after 1, 3, 8 and 18 ms
 
-# The busy timeouts of the settings, in ms, of SQLite connections where it is shortened now.
+# For each SQLite connection whose busy timeout is shortened now: the original timeout in ms.
 _timeouts: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
 
 # The file that a SQLite connection has open: its device and inode when it was opened.
@@ -45,7 +45,7 @@ _files: WeakKeyDictionary[BaseDatabaseWrapper, tuple[int, int] | None] = WeakKey
 
 
 class _Attempt(Generic[T]):
-    """An operation that reads, or is idempotent, so that it can be retried.
+    """An operation that can be retried, because it only reads or is idempotent.
 
     Attributes:
         committing: whether the outcome is unknown if the connection breaks now, so that a retry is
@@ -97,7 +97,8 @@ class DatabaseAccess:
     Args:
         alias: the database alias.
         store: the name of the caller's class or feature, for error texts.
-        locked_seconds: how long a lock is retried, in addition to the driver's own timeout.
+        locked_seconds: seconds for which an operation that meets a lock is retried, in addition to
+            the driver's own timeout.
     """
 
     def __init__(self, alias: str, store: str, locked_seconds: float) -> None:
@@ -155,8 +156,8 @@ class DatabaseAccess:
 
     def _dispatch(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
-        own = _in_pool() or (not connection.in_atomic_block and _autocommits(connection))
-        return self._run(attempt) if own else STORE_THREADS.submit(self._run, attempt).result()
+        run_here = _in_pool() or (not connection.in_atomic_block and _autocommits(connection))
+        return self._run(attempt) if run_here else STORE_THREADS.submit(self._run, attempt).result()
 
     def _run(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
@@ -191,10 +192,10 @@ class DatabaseAccess:
 
 
 def _shorten_busy_timeout(connection: BaseDatabaseWrapper) -> None:
-    """Make SQLite return soon if the write lock is taken, so that ``_run`` retries it.
+    """Make SQLite return soon if the write lock is taken; ``_run()`` then retries.
 
-    SQLite's own backoff grows to 100 ms, so that the writer that has waited longest is the least
-    likely to get the lock. Measured with eight busy writers: some waited five seconds.
+    SQLite's own backoff grows to 100 ms, so the writer that has waited longest is the least likely
+    to get the lock. In a measurement with eight busy writers, some waited five seconds.
     """
     if connection.vendor == "sqlite":
         raw = connection.connection
@@ -205,8 +206,8 @@ def _shorten_busy_timeout(connection: BaseDatabaseWrapper) -> None:
 def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
     """Restore the busy timeout of the settings, now that the transaction has the write lock.
 
-    Its commit may have to wait for readers. If it returned early, new readers could begin before
-    every retry, and it might never succeed.
+    The commit can have to wait for readers. With the short timeout it would give up early, new
+    readers could begin before every retry, and the commit might never succeed.
     """
     timeout = _timeouts.pop(connection, None)
     if timeout is not None and connection.connection is not None:
@@ -233,7 +234,8 @@ def _open(connection: BaseDatabaseWrapper) -> None:
     if path is None:
         connection.ensure_connection()
     else:
-        for _ in range(5):  # a file can be replaced while it is opened; the next call retries then
+        # Retry, because the file can be replaced while it is opened.
+        for _ in range(5):
             before = _identity(path)
             if before is None and connection.connection is not None:
                 raise OperationalError(f"the database file {path} is missing")
@@ -296,5 +298,5 @@ def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) ->
         return False
     if getattr(error.__cause__, "sqlite_errorcode", 0) == _SQLITE_READONLY_DBMOVED:
         return True
-    # atomic() may have noticed it already and opened another connection.
+    # atomic() may have noticed the break already and opened another connection.
     return connection.connection is not opened or opened is None or not connection.is_usable()

@@ -20,9 +20,9 @@ _SQL = {
 class DatabaseClock(Expression):
     """Seconds since 1970 by the database's clock, when the row is read or written.
 
-    ``Now()`` does not suffice: on PostgreSQL it is the time when the statement began, which may
-    have waited seconds for a lock since, and its result is a datetime whose time zone depends on
-    ``USE_TZ``.
+    ``Now()`` does not suffice. On PostgreSQL it is the time when the statement began, which can
+    be seconds ago if the statement waited for a lock. Its result is a datetime whose time zone
+    depends on ``USE_TZ``.
     """
 
     output_field = FloatField()

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DatabaseStore"]
 
-# Events of a read's first query, which is enough for most reads. More follow only while max_bytes
-# is not reached, so that a log of very large events is not loaded just to be cut.
+# Events that the first query of a read loads, enough for most reads. More queries follow only while
+# max_bytes is not reached: very large events would be loaded only to be cut off.
 FIRST_BATCH = 64
 NAMES_PER_QUERY = 10_000  # SQLite allows 32,766 parameters
-TRIM_BATCH = 1_000  # rows per transaction: about 5 ms of lock on the topic, on SQLite on the file
+TRIM_BATCH = 1_000  # rows per transaction, which locks the topic (SQLite: the file) for 5 ms
 TOPICS_BATCH = 500
 
 
@@ -61,7 +61,8 @@ class DatabaseStore(DatabaseMembers):
     supports_claims = True
 
     #: Seconds that an operation is retried while it meets a lock, in addition to the driver's own
-    #: timeout. That is 5 s for SQLite in Django: after two of them a transaction probably hangs.
+    #: timeout (5 s for SQLite in Django). A transaction that holds a lock for longer is probably
+    #: stuck.
     LOCKED_SECONDS = 10.0
 
     def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
@@ -90,7 +91,7 @@ class DatabaseStore(DatabaseMembers):
             log = self._tables.lock(connection, topic)
             appended = self._insert(log, self._unseen(log, drafts))
             if not appended.events:
-                connection.set_rollback(True)  # also the row that lock() created for the topic
+                connection.set_rollback(True)  # also undoes the row that lock() may have created
             return appended
 
         return self._access.write(operation)
@@ -162,7 +163,7 @@ class DatabaseStore(DatabaseMembers):
     # Reading
 
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
-        """Return the head of each topic, in one query for 10,000 of them."""
+        """Return the head of each topic, with one query for every 10,000 topics."""
         names = list(topics)
         heads: dict[str, Cursor] = {}
         for start in range(0, len(names), NAMES_PER_QUERY):
@@ -201,8 +202,8 @@ class DatabaseStore(DatabaseMembers):
 
     def _read(self, topic: str, after: Cursor, limit: int) -> Page:
         # One statement joins the log's row to the events, including the cursor's own event, so that
-        # they are consistent under a concurrent trim, append or new epoch. The numbers have no
-        # holes, so a range of them limits the rows, and the index returns them in order.
+        # they are consistent under a concurrent trim, append or new epoch. Sequence numbers
+        # have no holes, so a range of them limits the rows, and the index returns them in order.
         near = Q(events__seq__gte=after.seq, events__seq__lte=after.seq + limit)
         columns = ("seq", "tag", "name", "json", "time", "origin")
         rows = list(
@@ -223,7 +224,7 @@ class DatabaseStore(DatabaseMembers):
             cursor = Cursor(state.epoch, seq, tag)
             events.append(Event(topic, name, json, cursor, time, origin))
         if not events and after.seq < state.seq:
-            raise state.expired(after, contradicts=False)  # its rows were deleted by hand
+            raise state.expired(after, contradicts=False)  # the next rows were deleted by hand
         return Page(tuple(events), state.head)
 
     def locate(self, topic: str, *, last: int | None = None, since: float | None = None) -> Cursor:
@@ -297,7 +298,7 @@ class DatabaseStore(DatabaseMembers):
         old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
         last = old.filter(seq=seq).values_list("tag", "time")
         # If the event was deleted by hand, its tag and time are lost: a random tag matches no
-        # cursor, and the time of the log's last event is late enough.
+        # cursor, and the time of the log's last event is not earlier.
         tag, time = next(iter(last), (new_tag(), log.time))
         old.delete()
         floor = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}

@@ -93,7 +93,7 @@ class Tables:
             self.logs.bulk_create([row], ignore_conflicts=True)
             log = self.try_lock(connection, topic)
             if log is None:
-                # By hand: no store deletes the row of a topic.
+                # Somebody deleted it by hand: no store deletes the row of a topic.
                 raise OperationalError(
                     f"the row of {topic!r} was deleted at the same time; try again"
                 )
@@ -107,7 +107,7 @@ class Tables:
         features = connection.features
         rows = self.logs
         if features.has_select_for_update:
-            # Rows with a foreign key to it can be inserted meanwhile.
+            # no_key: rows that refer to the locked row can still be inserted.
             rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
         else:
             # SQLite: take the write lock first. After a read, SQLite refuses it if another
@@ -117,7 +117,7 @@ class Tables:
         return self.find(rows, topic)
 
     def find(self, rows: QuerySet[Log], topic: str) -> LogRow | None:
-        """Return the row of a topic among ``rows``, which may lock it; None if there is none."""
+        """Return a topic's row from ``rows``, which can be a locking query; None if it has none."""
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
         for pk, *state, time, now in found.values_list("pk", *STATE_COLUMNS, "time", "now"):
             return LogRow(pk, LogState(*state), time, now)

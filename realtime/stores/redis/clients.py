@@ -49,15 +49,15 @@ Answer = list[Any]
 _Loops: TypeAlias = "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient]"
 
 CONNECTIONS = 16  # per event loop; the server runs one command at a time anyway
-THREADS = 1_000  # that can use the store at the same time, with one connection each
+THREADS = 1_000  # threads that can use the store at the same time, with one connection each
 MINIMUM = "6.2"  # the oldest Redis that the tests run on
-MINIMUM_CLIENT = 8  # older versions of redis-py retry by other rules, and have less exact errors
+MINIMUM_CLIENT = 8  # older versions of redis-py retry differently and raise less exact errors
 
-# Codes of errors that can pass; a script's error has them inside its text.
+# Codes of transient errors. An error that a script raises has the code inside its text.
 _TRANSIENT = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
-# Parameters of a URL that are checked only by connecting: the files may not exist yet.
+# URL parameters that are not checked before the first connection: the files may not exist yet.
 _SECRETS_AND_FILES = {
     "ssl_ca_certs",
     "ssl_ca_data",
@@ -88,8 +88,8 @@ class Target:
         """Check a LOCATION and return it as a target.
 
         Raises:
-            ImproperlyConfigured: the LOCATION is not valid; the text says why and contains no
-                password. Or the Python package is too old.
+            ImproperlyConfigured: the LOCATION is not valid, or redis-py is too old. The text says
+                why and contains no password.
         """
         if int(redis.__version__.partition(".")[0]) < MINIMUM_CLIENT:
             raise ImproperlyConfigured(
@@ -108,11 +108,11 @@ class Target:
 
     @property
     def common(self) -> dict[str, Any]:
-        """The options of every client; with redis-py's defaults it would retry for 30 seconds."""
+        """The options of every client, except its retries."""
         return {
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
-            "protocol": 2,  # RESP 3 has nothing that is used here, and pushes messages unasked
+            "protocol": 2,  # RESP 3 has no advantage here, and its servers push messages
         }
 
     def node(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
@@ -129,7 +129,7 @@ class Target:
 
     def connect(self) -> Any:
         """Return a synchronous client."""
-        retry = Retry(NoBackoff(), 0)
+        retry = Retry(NoBackoff(), 0)  # redis-py's own retries would take 30 seconds
         if self.cluster:
             addresses, options = self.node()
             nodes = [ClusterNode(*address) for address in addresses]
@@ -151,7 +151,7 @@ class Target:
 
 
 def _wrong(url: str, *, cluster: bool) -> str | None:
-    """Return what is wrong with a URL, as the predicate of "LOCATION …"; None if it is valid."""
+    """Return why a URL is invalid, as the predicate of "LOCATION …"; None if it is valid."""
     if not url:
         return "is empty"
     schemes = ("redis", "rediss") if cluster else ("redis", "rediss", "unix")
@@ -175,7 +175,7 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
     if parsed.get("db", 0) < 0:
         return f"names the database {parsed['db']}, and they count from 0"
     if cluster and parsed.get("db"):
-        return "names a database, of which a cluster has only the first"
+        return "names a database other than 0, which a cluster does not have"
     names = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - {"db"}
     return _wrong_tls(names, parsed, tls=parts.scheme == "rediss", cluster=cluster)
 
@@ -183,7 +183,7 @@ def _wrong(url: str, *, cluster: bool) -> str | None:
 def _wrong_tls(
     names: Collection[str], parsed: Mapping[str, Any], *, tls: bool, cluster: bool
 ) -> str | None:
-    """Return what is wrong with the parameters of a URL other than db, like ``_wrong()``."""
+    """Return why the parameters of a URL, except db, are invalid; see ``_wrong()``."""
     # The synchronous clients accept every parameter that the asynchronous ones accept.
     client = redis.asyncio.RedisCluster if cluster else AsyncSSLConnection
     known = {name for name in inspect.signature(client).parameters if name.startswith("ssl_")}
@@ -279,8 +279,8 @@ class RedisAccess:
     def close(self) -> None:
         """Close the connections; the next call opens new ones.
 
-        The connections of a running event loop are closed in that loop. A loop that has stopped has
-        closed its own already.
+        The connections of a running event loop are closed in that loop. A loop that has ended has
+        already closed its connections.
         """
         client = self._clients.pop(os.getpid(), None)
         if client is not None:
@@ -297,7 +297,7 @@ class RedisAccess:
         client = self._clients.get(pid)
         if client is None:
             client = self.target.connect()
-            # If two threads make one at the same time, the second is dropped unused.
+            # If two threads make a client at the same time, the second client is dropped unused.
             client = self._clients.setdefault(pid, client)
         return client
 
@@ -350,8 +350,8 @@ class RedisAccess:
 class _LoopClient:
     """The client of one event loop, with a limit on concurrent calls.
 
-    It is closed with its loop. The only thing that asyncio finishes when a loop ends is an
-    asynchronous generator that was started, so the client is closed in the ``finally`` of one.
+    The client is closed with its loop. When a loop ends, asyncio finishes nothing but the
+    asynchronous generators that were started, so a generator closes the client in its ``finally``.
     """
 
     def __init__(self, client: Any, loops: _Loops) -> None:
@@ -359,7 +359,7 @@ class _LoopClient:
         self.loops = loops
         self.slots = asyncio.Semaphore(CONNECTIONS)
         self.closer: AsyncGenerator[None, None] | None = None
-        self.closing: asyncio.Task[None] | None = None  # held, so that it is not collected
+        self.closing: asyncio.Task[None] | None = None  # so that it is not garbage-collected
 
     async def __aenter__(self) -> Any:
         if self.closer is None:

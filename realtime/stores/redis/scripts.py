@@ -94,7 +94,7 @@ local function save(state)
   return meta
 end
 
--- Prepares the keys of a new log: entries that are left from an earlier log of it are deleted.
+-- Prepares the keys of a new log; deletes entries that are left from an earlier log of the topic.
 local function create(topic)
   redis.call('DEL', LOG, SEEN)
   redis.call('SADD', TOPICS, topic)
@@ -110,7 +110,7 @@ end
 
 local function time_of(value) return tonumber(string.match(value, '^%S+')) end
 
--- Returns the first seq in (low, high] whose event is not older than `since`; high + 1 if all are.
+-- Returns the first seq in (low, high] whose event is not older than `since`; high + 1 if none is.
 local function first_since(low, high, since)
   high = high + 1
   while low + 1 < high do
@@ -171,7 +171,7 @@ reply[3] = kept + #accepted
 return reply
 """)
 
-# ARGV: store id, seq of the cursor, how many events at most, bytes after which to stop.
+# ARGV: store id, seq of the cursor, maximum number of events, bytes after which to stop.
 # Returns the meta, the cursor's own event (false if it is not kept), and the events after it up to
 # the first hole.
 READ = Script.of("""
@@ -196,7 +196,8 @@ end
 return reply
 """)
 
-# ARGV: store id, how many of the newest events (or ''), the time from which on (or '').
+# ARGV: store id, how many of the newest events are wanted (or ''), the time from which on events
+# are wanted (or '').
 # Returns the meta, the seq that was found, and its event (false if it is not kept).
 LOCATE = Script.of("""
 local meta, exists = load_meta()
@@ -211,8 +212,8 @@ end
 return {meta, whole(seq), event(seq)}
 """)
 
-# ARGV: store id, events to keep, seconds to keep them, seconds that ids are remembered, how many
-# events to remove at most, a random tag.
+# ARGV: store id, events to keep, seconds to keep them, seconds that ids are remembered, maximum
+# number of events to remove, a random tag.
 # Returns how many events were removed.
 TRIM = Script.of("""
 local meta = redis.call('GET', META)
@@ -230,7 +231,7 @@ state.floor = seq
 if value then
   state.floor_time, state.floor_tag = string.match(value, '^(%S+) (%S+)')
 else
-  -- The entry was deleted by hand, and its tag is lost. No cursor has the random one.
+  -- The entry was deleted by hand, and its tag is lost. A random tag matches no cursor.
   state.floor_time, state.floor_tag = state.time, ARGV[6]
 end
 redis.call('XTRIM', LOG, 'MINID', entry_id(seq + 1))
@@ -261,8 +262,8 @@ return save({
 })
 """)
 
-# Returns seconds and microseconds. As a script with keys it is always run by the same node of a
-# cluster.
+# Returns seconds and microseconds. The script gets keys, so the same node of a cluster always runs
+# it.
 CLOCK = Script.of("return redis.call('TIME')")
 
 

@@ -49,7 +49,7 @@ __all__ = ["RedisStore"]
 
 CLUSTER_PARTITIONS = 256  # spreads well over dozens of nodes; changing it would lose all logs
 TIMEOUT_SECONDS = 2.0  # a healthy server answers within milliseconds
-MAX_TIMEOUT_SECONDS = 10.0  # a longer one would outlast clients and the outbox's lease
+MAX_TIMEOUT_SECONDS = 10.0  # less than the timeouts of clients and the outbox's lease
 HEADS_BATCH = 2_000  # keys per command, which blocks the server for about 2 ms
 TRIM_BATCH = 1_000  # events per script, which takes a few ms
 TOPICS_BATCH = 500
@@ -126,8 +126,8 @@ class RedisStore(RedisMembers):
     def heads(self, topics: Collection[str]) -> dict[str, Cursor]:
         """Return the head of each topic, with one pipelined command for each partition.
 
-        On a cluster, all topics fail if one of their nodes cannot be reached; ask for fewer topics
-        to get the heads from the other nodes.
+        On a cluster, the call fails if the node of any topic cannot be reached. Ask for fewer
+        topics to get the heads from the other nodes.
         """
         found: dict[str, Cursor] = {}
         for groups in self._groups(topics):
@@ -343,7 +343,7 @@ def _page(topic: str, after: Cursor, max_bytes: int, answer: Sequence[Any]) -> P
     own_tag = None if own is None else int(own.split(b" ", 2)[1])
     state.check(after, own_tag)
     if not entries and after.seq < state.seq:
-        raise state.expired(after, contradicts=False)  # its entries were deleted by hand
+        raise state.expired(after, contradicts=False)  # the next entries were deleted by hand
     events = [
         _event(topic, state.epoch, after.seq + number, entry)
         for number, entry in enumerate(entries, 1)

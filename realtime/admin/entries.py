@@ -41,7 +41,7 @@ def object_id(event: Event) -> str:
 
 
 def parse_object_id(text: str) -> tuple[str, Cursor] | None:
-    """Return topic name and cursor from an ``object_id()``, or None if the text is not one."""
+    """Return the topic name and cursor of an object id; None if the text is not an object id."""
     topic, _, cursor = text.rpartition("/")
     try:
         return topic, Cursor.parse(cursor)
@@ -58,10 +58,10 @@ def write_entry(request: HttpRequest, topic: str, name: str, event: Event | None
     """Log that the request's user published an event.
 
     Args:
-        request: that published the event.
-        topic: its name.
-        name: of the event.
-        event: None if it waits for a commit; the entry then has no link to it.
+        request: the request that published the event.
+        topic: the topic's name.
+        name: the event's name.
+        event: the event, or None if it waits for a commit; the entry then has no link to it.
 
     Raises:
         DatabaseError: the entry was not written, though the event was published.
@@ -80,10 +80,10 @@ def write_entry(request: HttpRequest, topic: str, name: str, event: Event | None
 def missing_entries_warning(labels: Sequence[str]) -> str:
     """Log the current exception, and return a warning for the user.
 
-    Call it in the ``except`` block of a failed log entry.
+    Call it in the ``except`` block of a failed ``write_entry()``.
 
     Args:
-        labels: of the events that were published.
+        labels: the labels of the events that were published.
     """
     logger.exception("published, but not written to the admin log: %s", ", ".join(labels))
     return ngettext(

@@ -1,6 +1,6 @@
 """The Python client: ``async for event in client.subscribe("orders.42")``.
 
-It needs neither Django nor settings; of this package it imports only the protocol and the errors.
+It needs neither Django nor settings; from ``realtime`` it imports only the protocol and the errors.
 See ``docs/python-client.md``.
 """
 

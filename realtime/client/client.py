@@ -24,8 +24,8 @@ from realtime.protocol.names import check_topic_name
 
 __all__ = ["Client"]
 
-MAX_QUEUE = 500  # unread events of a topic; above this the client unsubscribes for a while
-COMMAND_BYTES = 2**24  # maximum size of a command's data; the server has a lower limit of its own
+MAX_QUEUE = 500  # default for max_queue of subscribe()
+COMMAND_BYTES = 2**24  # maximum size of a command's data; the server's own limit is lower
 
 logger = logging.getLogger("realtime.client")
 
@@ -41,8 +41,8 @@ class Client:
         token: sent in the header ``Authorization: Bearer``, never in a URL.
         headers: additional headers of each request.
         cookies: cookies of each request, such as ``{"sessionid": "…"}``.
-        transport: ``websocket`` or ``sse`` to use only that; ``auto`` to use a WebSocket, or an
-            event stream while WebSockets are blocked.
+        transport: ``websocket`` or ``sse`` to use only that transport; ``auto`` to use a WebSocket,
+            or an event stream while WebSockets are blocked.
         ssl: an SSL context, for certificates of a private authority.
 
     Attributes:
@@ -102,7 +102,10 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection; iterations end, and unanswered commands raise ConnectionEnded."""
+        """Close the connection, and end all iterations.
+
+        A command without an answer raises AnswerLost if it was sent, otherwise ConnectionEnded.
+        """
         if self._task is None:
             return
         self._end_error = self._end_error or ConnectionEnded(1000, "this client was closed")
@@ -158,17 +161,21 @@ class Client:
                 time: ``@`` and seconds since 1970.
             last: start with this many of the newest events.
             on_reset: a function or coroutine function. The iteration calls it with an
-                ``EventsLost`` where events were missed that are no longer in the log. Without it,
-                the iteration raises the error instead, and can then be continued.
-            on_members: a function or coroutine function. The iteration calls it with the list of
-                members at first and after each change; a slow reader receives the newest list only.
-            max_queue: maximum number of unread events. When it is reached, the client unsubscribes
-                until half of them were read, and then resumes from the log.
+                ``EventsLost`` at each point where events are missing that the log no longer has.
+                Without ``on_reset``, the iteration raises the ``EventsLost``; it can be continued
+                after that.
+            on_members: a function or coroutine function. The iteration calls it with the first
+                list of members, and again after each change; a slow reader receives only the
+                newest list.
+            max_queue: maximum number of unread events. If more arrive, the client unsubscribes
+                until half of them have been read, and then resumes from the log.
 
         Raises:
             InvalidTopicName, InvalidCursor: the topic or the cursor is not valid.
             CommandRefused: this client already follows the topic.
-            ConnectionEnded: the client was closed, by itself or by the server.
+            ConnectionEnded: the client was closed, or the server told it not to reconnect.
+            ValueError: both ``since`` and ``last`` were given, or ``last`` or ``max_queue``
+                is too small.
         """
         self._check_open()
         name = check_topic_name(str(topic))
@@ -179,7 +186,7 @@ class Client:
         start: Frame = {}
         if since is not None:
             parsed = parse_since(str(since), name)
-            # Of a composite cursor, only the topic's own cursor is sent.
+            # Only the topic's own part of a composite cursor is sent.
             start = {"since": str(parsed) if isinstance(parsed, Cursor) else str(since)}
         elif last is not None:
             start = {"last": last}
@@ -248,7 +255,7 @@ class Client:
             shared.up()
 
     def down(self) -> None:
-        """Stop using the connection, which broke or is about to; called by the connector."""
+        """Stop using the connection, which is closed or closing; called by the connector."""
         self._link = None
         for shared in self._subscriptions.values():
             shared.down()

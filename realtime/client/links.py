@@ -1,6 +1,6 @@
 """Links: a link is one connection over one transport, which carries frames in both directions.
 
-``WebSocketLink`` and ``StreamLink`` implement ``Link``; the connector opens one after the other.
+``WebSocketLink`` and ``StreamLink`` implement ``Link``; the connector opens and uses them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OnFrame: TypeAlias = Callable[[Frame], None]
 
 OPEN_SECONDS = 10.0  # timeout from opening a link to the first frame of the server
 CLOSING_SECONDS = 5.0  # timeout from the ``closing`` frame to the close
-GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # by which a heartbeat can be late
+GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # how late a heartbeat can be
 
 DENIALS = {401: 4401, 403: 4403}  # HTTP statuses that deny access, and the equivalent close codes
 
@@ -47,7 +47,7 @@ class LinkClosed(Exception):
     Attributes:
         code: a WebSocket close code; after 4400 to 4499, do not reconnect.
         reason: the reason, for logs and error messages.
-        retry_after: the delay in seconds that the server asked for, or None.
+        retry_after: the delay in seconds that the server asked for, with jitter; or None.
         blocked: True if something blocks this transport; another transport can still work.
         status: the HTTP status with which opening the link was refused, or None.
     """
@@ -78,8 +78,8 @@ def closed_by_status(
         status: the HTTP status.
         url: the URL that was requested.
         headers: the headers of the response.
-        explanation: the error message of our own server. Empty if the response may come from a
-            proxy; that is not the server's decision, so another transport can still work.
+        explanation: the error message of our own server. Empty if the response might come from a
+            proxy: then the server has decided nothing, and another transport can still work.
     """
     reason = f"{url} answered with HTTP {status}" + (f": {explanation}" if explanation else "")
     if status in DENIALS:
@@ -128,7 +128,7 @@ class Address:
                 f"the URL {parts.scheme}:… is not valid: use one such as https://host/realtime/"
             )
         if parts.query or parts.fragment or parts.username or parts.password:
-            # The text does not contain the URL, because that can contain a secret.
+            # The message does not quote the URL, which can contain a secret.
             raise ValueError(
                 "the URL must not have a query, a fragment, a user or a password; pass a token as "
                 "token="
@@ -173,7 +173,7 @@ class Address:
 
 
 def decode(text: str | bytes) -> Frame | None:
-    """Parse a frame; return None if the text is not a frame, which clients ignore."""
+    """Parse a frame; return None for any other text, which clients ignore."""
     try:
         frame = json.loads(text)
     except (ValueError, RecursionError):
@@ -221,7 +221,7 @@ class Link(Protocol):
         """Receive frames until the link is closed.
 
         Raises:
-            LinkClosed: the link was closed; only a cancellation ends this method in another way.
+            LinkClosed: the link was closed. The method ends in no other way, except if cancelled.
         """
 
     def send(self, frame: Frame) -> None:

@@ -72,7 +72,8 @@ It reads the log itself and needs no running server process.
 It does not check permissions: a user who can run this command can read the database anyway.
 
 With --url it follows topics of a site that runs elsewhere, as any client does; the topics need not
-be registered here. The token is read from --token-file, else from the variable REALTIME_TOKEN.
+be registered here. The token is read from --token-file, or else from the
+environment variable REALTIME_TOKEN.
 """
 LISTEN_EXAMPLES = f"""\
 examples:
@@ -125,7 +126,7 @@ class Command(BaseCommand):
     """The command; each verb is a method of the same name."""
 
     help = "Publishes and prints events, and maintains the logs of topics."
-    # They slow the command down, and wrong settings end it with an error anyway.
+    # System checks slow the command down, and wrong settings end it with an error anyway.
     requires_system_checks = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -217,7 +218,7 @@ class Command(BaseCommand):
             self.print(f"{topic}: {event.name} is #{event.seq}")
 
     def listen(self, options: dict[str, Any]) -> None:
-        names = list(dict.fromkeys(options["topics"]))  # a repeated name is one subscription
+        names = list(dict.fromkeys(options["topics"]))  # a repeated topic is followed once
         since = options["since"]
         if isinstance(since, Cursor) and len(names) > 1:
             raise CommandError(

@@ -9,7 +9,7 @@ const ATTRIBUTES = ["name", "since", "last"]; // a change of one of them subscri
 // Node, which runs the tests, has no HTMLElement.
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {});
 
-/** Define `<realtime-topic>`, once a page however often this file is loaded. */
+/** Define `<realtime-topic>`, once per page even if this file is loaded several times. */
 export function defineElement() {
   if (!globalThis.customElements || customElements.get(TAG)) return;
   customElements.define(TAG, RealtimeTopic);
@@ -20,7 +20,7 @@ class RealtimeTopic extends Base {
   static observedAttributes = ATTRIBUTES;
   /** @type {Topic | null} */
   #topic = null;
-  /** @type {string | null} The attributes that it follows, as JSON; null outside the document. */
+  /** @type {string | null} The attributes of `#topic` as JSON; null outside the document. */
   #followed = null;
 
   connectedCallback() {
@@ -38,7 +38,10 @@ class RealtimeTopic extends Base {
     this.#updateSoon();
   }
 
-  /** Deferred, so that a moved element stays subscribed and several attributes count as one change. */
+  /**
+   * Update later, so that a moved element stays subscribed, and changes of several attributes cause
+   * one update.
+   */
   #updateSoon() {
     queueMicrotask(() => this.#update());
   }
@@ -55,7 +58,7 @@ class RealtimeTopic extends Base {
     return ATTRIBUTES.map((attribute) => this.getAttribute(attribute));
   }
 
-  /** @returns {Topic | null} null after an error in the console. */
+  /** @returns {Topic | null} null if that is impossible; the console then has an error. */
   #follow() {
     const [name, since, last] = this.#read();
     const problem = problemOf(name, since, last);
@@ -117,7 +120,7 @@ function problemOf(name, since, last) {
 
 let hasWarned = false;
 
-/** @returns {Client | null} null without a client; the first call then logs what to add. */
+/** @returns {Client | null} null if the page has no client; the first call logs what to add. */
 function pageClient() {
   const client = /** @type {unknown} */ (window.realtime);
   if (client) return /** @type {Client} */ (client);

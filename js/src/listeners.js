@@ -12,7 +12,7 @@ export class Listeners {
   }
 
   /**
-   * Add a function. One that is added twice is called twice.
+   * Add a function. A function that is added twice is called twice.
    *
    * @param {(...values: A) => unknown} run
    * @returns {() => void} a function that removes it.

@@ -9,7 +9,7 @@ import { Listeners } from "./listeners.js";
  * @property {string} event The event's name.
  * @property {any} data
  * @property {string} [cursor] An ephemeral event has none.
- * @property {number} [seq] The number in the topic; an ephemeral event has none.
+ * @property {number} [seq] The event's number in the topic; an ephemeral event has none.
  * @property {number} [time] Seconds since 1970 on the clock of the log.
  */
 
@@ -59,7 +59,7 @@ export class Topic {
   }
 
   /**
-   * Call a function when events were missed for good: fetch the state again.
+   * Call a function when events were missed for good; it should fetch the state again.
    *
    * @param {() => unknown} run
    * @returns {() => void} a function that removes it.
@@ -100,7 +100,7 @@ export class Topic {
     };
   }
 
-  /** The members in the order in which they joined; null until the first list arrived. */
+  /** The members in the order in which they joined; null until the first list has arrived. */
   get members() {
     return this.#subscription.members;
   }

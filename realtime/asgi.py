@@ -21,7 +21,7 @@ class _WithRealtime:
         if scope["type"] not in ("websocket", "http"):
             await self.application(scope, receive, send)
             return
-        # Imported at the first call, so that asgi.py may import this module before django.setup().
+        # Imported at the first call: asgi.py can import this module before django.setup().
         from realtime import routing
         from realtime.consumers.not_found import serve_unmatched
 
@@ -36,7 +36,7 @@ class _WithRealtime:
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
-            # Django would raise on a WebSocket. Closed before it was accepted, it is a 403.
+            # Django would raise an error for a WebSocket. A close before the accept sends a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})
 
@@ -49,9 +49,9 @@ class _WithRealtime:
 def with_realtime(application: Application) -> Application:
     """Return an ASGI application that serves realtime's paths and passes on everything else.
 
-    It checks origins and authenticates by session.
-    The project's own pages below the prefix are served as usual; a path below it that does not
-    exist is answered in JSON, with the paths that do.
+    It checks origins and authenticates clients by token or session.
+    The project's own pages below the prefix are served as usual. A request for any other path below
+    it gets a JSON error that names realtime's paths.
 
     Args:
         application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …

@@ -1,4 +1,4 @@
-"""Following the topics of one HTTP request, as its URL asks for them.
+"""Follow the topics that the URL of an HTTP request asks for.
 
 ``TopicQuery`` holds what the URL asks for; ``FollowedTopics`` joins the topics in the hub and
 subscribes the request's connection to them.
@@ -39,7 +39,7 @@ __all__ = [
 
 Start: TypeAlias = Cursor | float | None
 
-# No log has this epoch, so resuming from it is a reset, as from every cursor that is not kept.
+# No log has this epoch, so this cursor causes a reset, like a cursor that has expired.
 LOST = Cursor("lost", 0, 0)
 
 
@@ -68,7 +68,7 @@ class TopicQuery:
         """Tell whether every cursor that the client sent is the head of its log.
 
         Args:
-            heads: by the name of the log.
+            heads: the head of each log, by the log's name.
         """
         logs = {presence_log(name): cursor for name, cursor in self.presence_cursors.items()}
         return all(heads.get(name, at) == at for name, at in {**self.cursors, **logs}.items())
@@ -86,7 +86,7 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
     asked = request.query.get("topic", [])
     names = [] if asked == [""] else list(dict.fromkeys(asked))
     if not asked:
-        reason, hint = "no topic was asked for", "add ?topic=orders.42, once a topic"
+        reason, hint = "no topic was asked for", "add ?topic=orders.42, once per topic"
         raise HttpError(400, ErrorCode.BAD_TOPIC, reason, hint)
     if len(names) > max_topics:
         reason = f"{len(names)} topics were asked for and {max_topics} are allowed"
@@ -136,7 +136,7 @@ def _by_topic(request: Request, field: str, asked: Sequence[str]) -> dict[str, s
         return "".join(values)
     if len(values) != len(asked):
         reason = f"{len(asked)} topics came with {len(values)} values of {field}"
-        hint = f"send {field} once, or once a topic in their order, empty for none"
+        hint = f"send {field} once, or once per topic in the same order, empty for none"
         raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint)
     return dict(zip(asked, values, strict=True))
 
@@ -160,8 +160,8 @@ def _parse_one(text: str, name: str) -> Start:
 def _parse_last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
     """Return a function from a topic's name to its start.
 
-    A topic that a composite id lacks has no start, even if it is the only topic: a browser sends
-    the id also after the page has changed its URL.
+    A topic that a composite id lacks has no start, even if it is the only topic: the id can come
+    from an earlier URL, which asked for other topics.
     """
     if not is_composite(text):
         return _parse_since(text, names)
@@ -189,7 +189,7 @@ def _parse_since(text: str, names: Sequence[str]) -> Callable[[str], Start]:
         raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), hint, topic=topic) from None
     if isinstance(start, Cursor) and len(names) > 1:
         reason = "a cursor of one topic was given for several"
-        hint = "send the composite cursor, or one since a topic"
+        hint = "send the composite cursor, or one since per topic"
         raise HttpError(400, ErrorCode.BAD_CURSOR, reason, hint)
     return lambda name: start
 
@@ -199,7 +199,7 @@ class FollowedTopic:
     """A permitted topic, which counts this request among its followers in the hub.
 
     Attributes:
-        topic: the project's object.
+        topic: the project's topic object.
         live: the topic in the hub.
         presence: its presence in the hub; None for a topic without presence.
     """
@@ -240,7 +240,7 @@ class FollowedTopics:
                 presences[str(topic)] = await hub.follow_presence(topic)
 
         try:
-            # Wait for all joins even if one fails: a later one would never be released.
+            # Wait for all joins even if one fails: one that ends later would never be released.
             results = await asyncio.gather(*map(join, permitted), return_exceptions=True)
             if failed := next(filter(None, results), None):
                 raise failed
@@ -284,13 +284,15 @@ class FollowedTopics:
         visitor_id: str | None,
         at_once: bool = False,
     ) -> list[Subscription]:
-        """Subscribe a connection to the topics and answer for each, also for the refused ones.
+        """Subscribe a connection to the topics, and send an answer for each, even a refused one.
 
         Args:
-            connection: the request's.
+            connection: the request's connection.
             query: where each topic starts.
-            hold: seconds for which a member stays after the connection's end; None to be no member.
-            visitor_id: what identifies a visitor who is not signed in; None for no member.
+            hold: seconds for which the client stays a member after its connection ends; None if it
+                does not become a member.
+            visitor_id: identifies a visitor who is not signed in; None if such a visitor does not
+                become a member.
             at_once: whether the client receives everything as one answer, as from a poll.
 
         Raises:
@@ -354,10 +356,10 @@ def refusal_frame(name: str) -> Frame:
 
 
 def subscribed_frame(name: str, cursor: Cursor, recovered: bool | None, replayed: int) -> Frame:
-    """Return the frame that begins a topic.
+    """Return the frame that answers a subscription, sent before the topic's events.
 
     Args:
-        name: the topic's.
+        name: the topic's name.
         cursor: where the replay begins.
         recovered: whether no event is missing; None if the client does not resume.
         replayed: how many events follow that are older than the subscription.

@@ -78,7 +78,7 @@ def _check_type(text: str) -> None:
     """Check that the ``Content-Type`` says JSON in UTF-8.
 
     Raises:
-        HttpError: it says something else.
+        HttpError: the header names another type or charset, or is missing.
     """
     kind, *parameters = (part.strip().lower() for part in text.split(";"))
     if kind != "application/json":

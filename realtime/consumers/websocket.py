@@ -84,7 +84,7 @@ class WebSocketConsumer(AsyncConsumer):
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()
-        except ProtocolError as error:  # sent after the accept; a client cannot read it before
+        except ProtocolError as error:  # sent after the accept, when a client can read it
             refused, self.identity = error, users.Identity(None)
         await send({"type": "websocket.accept"})
         self.tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +130,7 @@ class WebSocketConsumer(AsyncConsumer):
         return get_hub()
 
     def greet(self) -> bool:
-        """Send the welcome; return False if the client speaks another version."""
+        """Send the welcome; return False if the client uses another protocol version."""
         query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         try:
             check_version(query.get("v", [None])[0])
@@ -182,7 +182,7 @@ class WebSocketConsumer(AsyncConsumer):
             self._task.cancel()
 
     def begin_expiry(self, identity: users.Identity) -> None:
-        """Close when this token expires, instead of when the previous one does."""
+        """Close when this identity expires, instead of when the previous one does."""
         self.expiry.cancel()
         self.expiry = users.Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
 
@@ -202,7 +202,7 @@ class WebSocketConsumer(AsyncConsumer):
             case Ping():
                 self.answer(self.dialogue.pong(command))
             case Auth():
-                # Later commands run with its identity, and several of them run in order.
+                # Later commands run with the new identity; several `auth` commands run in order.
                 self.last_auth = self._spawn(self._run_after(self.last_auth, None, command))
             case Call() | Members():
                 self._spawn(self._run_after(self.last_auth, None, command))
@@ -220,7 +220,7 @@ class WebSocketConsumer(AsyncConsumer):
         return task
 
     def _forget(self, topic: str, task: asyncio.Task[None]) -> None:
-        """Forget the last command of a topic, unless another one followed."""
+        """Forget the last command of a topic, unless another command followed it."""
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
@@ -236,7 +236,7 @@ class WebSocketConsumer(AsyncConsumer):
         await self.run(command)
 
     async def run(self, command: Command) -> None:
-        """Run a command and answer it, also if it fails."""
+        """Run a command and answer it, even if it fails."""
         try:
             match command:
                 case Subscribe():
@@ -275,14 +275,14 @@ class WebSocketConsumer(AsyncConsumer):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
         subscription = Subscription(self.connection, live)
-        if self.identity is not identity:  # an `auth` came; check the new user's permission
+        if self.identity is not identity:  # an `auth` has run; check the new user's permission
             subscription.end()
             await self._subscribe(command)
             return
 
         is_announced = False
 
-        # `start()` cannot fail after it has called this, so the command gets one answer.
+        # `start()` cannot fail after it has called this, so the command gets exactly one answer.
         def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
             nonlocal is_announced
             is_announced = True
@@ -297,7 +297,7 @@ class WebSocketConsumer(AsyncConsumer):
             subscription.end()
             raise
         if not is_announced:
-            raise forbidden()  # an `auth` came, and the new user may not follow the topic
+            raise forbidden()  # an `auth` has run, and the new user may not follow the topic
         if self.identity is not identity:
             await self._restart_presence(subscription, topic)
         elif subscription.presence is not None:
@@ -307,14 +307,14 @@ class WebSocketConsumer(AsyncConsumer):
         """Change the identity, and unsubscribe from the topics that the new user may not follow.
 
         The old identity stays until all permissions are known; then everything changes in one turn
-        of the loop, so that no frame after the answer is one that the new user may not see.
+        of the loop. So the new user may see every frame that follows the answer.
         """
         try:
             identity = await self.identify(command.token)
         except ProtocolError as error:
             error.close_code = None  # the connection goes on with its old identity
             raise
-        self.begin_expiry(identity)  # now: the old token may expire while permissions are checked
+        self.begin_expiry(identity)  # now: the old token can expire while permissions are checked
         permitted = await self._check_permissions(identity)
         self.identity = identity
         self.connection.user = identity.user
@@ -336,7 +336,7 @@ class WebSocketConsumer(AsyncConsumer):
     ) -> dict[Subscription, Topic | None]:
         """Return the topic of each subscription; None if the identity may not follow it.
 
-        All are checked concurrently, then those that an earlier ``subscribe`` has added meanwhile.
+        All are checked concurrently, then those that an earlier ``subscribe`` has added since.
         """
         permitted: dict[Subscription, Topic | None] = {}
         subscriptions = self.connection.subscriptions
@@ -360,7 +360,7 @@ class WebSocketConsumer(AsyncConsumer):
         """Replace the presence of the previous user by that of the current one.
 
         The command is answered already, so a failure closes the connection: the client reconnects
-        and receives the members. If it stayed, it would miss changes without knowing.
+        and receives the members. If the client stayed connected, it would miss changes unnoticed.
         """
         try:
             presence = await self._prepare_presence(subscription, topic)
@@ -372,7 +372,7 @@ class WebSocketConsumer(AsyncConsumer):
             presence.start()  # does nothing if another `auth` has replaced it meanwhile
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        """Unsubscribe from a topic; the command is answered even if it was not followed."""
+        """Unsubscribe from a topic; answer even if the client did not follow the topic."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()

@@ -143,7 +143,7 @@ class _Poll:
         if wait and not is_first and len(writer.frames) == expected and not _resets(writer.frames):
             if not await self._wait(min(wait, left), expected):
                 return None
-            if left <= wait and len(writer.frames) == expected:
+            if left <= wait and not self.failed and len(writer.frames) == expected:
                 raise http_error(unauthorized())  # the token has expired in the meantime
             if not writer.full and len(writer.frames) > expected:
                 await asyncio.sleep(BATCH_SECONDS)

@@ -1,7 +1,7 @@
-"""Push events from Django to connected clients: in order, each once, with no hole.
+"""Push events from Django to connected clients: in order, each exactly once, without gaps.
 
-The public names are imported on first use. So this package can be imported before
-``django.setup()``, and ``realtime.asgi`` in any order.
+The public names are imported on first use. So this package and ``realtime.asgi`` can be imported
+before ``django.setup()``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Thread pools in which synchronous code runs for the event loop and after commits.
 
-There are three, so that none waits for another: ``STORE_THREADS`` for stores, ``RELAY_THREADS`` for
-the outbox, whose database may be a different one that hangs, and ``USER_THREADS`` for the project's
-code, which may be slow, and for reading sessions.
-None of them is Django's thread-sensitive thread, which a slow view can block for seconds.
+There are three pools, so that none of them waits for another: ``STORE_THREADS`` for stores,
+``RELAY_THREADS`` for the outbox, which can be in another database that hangs, and ``USER_THREADS``
+for the project's code, which can be slow, and for reading sessions.
+None of them uses Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class WorkerThreads:
-    """A thread pool that starts at its first use, and again after a fork.
+    """A thread pool that starts on first use, and again on first use after a fork.
 
     Args:
         name: the prefix of the threads' names.
@@ -36,7 +36,7 @@ class WorkerThreads:
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        # The threads exist only in the parent, but the executor counts them.
+        # The child's copy of the executor counts threads that exist only in the parent.
         self._executor = None
 
     @property
@@ -56,9 +56,9 @@ class WorkerThreads:
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
 
 
-# Four keep a disk or a database busy; each keeps a database connection open.
+# Four threads keep a disk or a database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
-# While one waits for a database that is away, the other continues.
+# While one thread waits for an unreachable database, the other continues.
 RELAY_THREADS = WorkerThreads("realtime-relay", 2)
-# Sessions and authorisers use the database too, so this bounds its connections.
+# Sessions and permission methods use the database, so this also limits its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

@@ -62,13 +62,13 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
-        # In JSON these characters occur only inside strings, where an escape is always valid.
+        # A lone surrogate occurs only inside a JSON string, where an escape is always valid.
         text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
         size = len(text.encode())
     if size > limit:
         raise DataTooLarge(size, limit)
     if nesting(text) > MAX_NESTING:
-        raise _explain(value, default, RecursionError("it is nested too deep"))
+        raise _explain(value, default, RecursionError("it is nested too deeply"))
     return text
 
 
@@ -144,12 +144,12 @@ class Wire(StrEnum):
     LINE = "line"
     #: an event-stream entry without an id, as an HTTP chunk
     STREAM = "stream"
-    #: the same with an id, for a client that follows this topic only
+    #: the same with an id, for a client that follows only this topic
     STREAM_WITH_ID = "stream_with_id"
 
 
 class Kind(StrEnum):
-    """What the server has to know about a frame that it passes on."""
+    """The kinds of frames that the server treats differently."""
 
     #: an event, stored or ephemeral
     EVENT = "event"
@@ -165,9 +165,9 @@ class Frame:
     Attributes:
         text: the frame as JSON text.
         size: size of the text in UTF-8, in bytes.
-        place: the topic and the cursor from which a client resumes once it has this frame; None if
+        place: the topic, and the cursor from which a client that has this frame resumes; None if
             the frame does not change the client's cursor.
-        kind: what the frame is, so that nothing has to parse the text.
+        kind: the kind of the frame, so that nothing has to parse the text.
         made: the wire formats that ``wire()`` has encoded so far.
     """
 
@@ -195,7 +195,7 @@ class Frame:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """The entry of ``place`` in a composite cursor; only for a frame that has one."""
+        """The entry of ``place`` in a composite cursor; only for a frame that has a ``place``."""
         if self._entry is None:
             assert self.place is not None
             self._entry = entry(*self.place)
@@ -243,12 +243,12 @@ class Bundle:
 
 
 def bundle(frames: Sequence[Frame]) -> Frame | Bundle:
-    """Return one object to write for one or more frames."""
+    """Return one object for one or more frames: the only frame itself, or a ``Bundle``."""
     return frames[0] if len(frames) == 1 else Bundle(frames)
 
 
 def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializable:
-    """Return an error with the path to the value that ``json`` rejected without naming its path."""
+    """Return an error that names the path to the value that ``json`` rejected."""
     try:
         _check(value, default, "data", ())
     except DataNotSerializable as found:
@@ -292,9 +292,9 @@ def _default(value: Any, default: Default, path: str) -> Any:
         return default(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(value)
-        # This is json's own text for an unsupported type; ours says what to publish instead.
+        # Replace json's own text for an unsupported type: ours says what to publish instead.
         if str(error) == f"Object of type {kind.__name__} is not JSON serializable":
-            why = "publish what clients need of it, such as model_to_dict(…) or .values()"
+            why = "publish the fields that clients need, such as model_to_dict(…) or .values()"
             raise _refuse(path, f"it is of type {kind.__qualname__}; {why}") from error
         raise _refuse(path, f"it is of type {kind.__qualname__} ({error})") from error
 
@@ -303,7 +303,7 @@ def _check_integer(value: int, path: str) -> None:
     try:
         int.__repr__(value)
     except ValueError:
-        # Source: sys.set_int_max_str_digits(), 4300 digits unless a project changed it
+        # The limit is 4300 digits by default. Source: sys.set_int_max_str_digits()
         raise _refuse(path, "it has too many digits; send a string") from None
 
 

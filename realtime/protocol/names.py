@@ -4,8 +4,8 @@ A topic name has 1 to 200 characters: segments of ``A-Z a-z 0-9 _ ~ @ + : -``, j
 
 A pattern is a name in which each segment can contain one converter, as in ``orders.<int:pk>`` or
 ``room-<slug:name>.chat``; ``<name>`` is short for ``<str:name>``.
-Each segment is matched separately. So a converter never matches a dot, and matching takes linear
-time for any name that a client sends, provided that the regexes of the project's own converters do.
+Each segment is matched separately, so a converter never matches a dot. Matching takes linear time
+for any name that a client sends, if the regexes of the project's own converters do.
 A name matches only if converting its values back to text gives the same name. So ``orders.007``
 does not match ``orders.<int:pk>``; otherwise one topic would have two names.
 
@@ -67,7 +67,7 @@ class Converter(Protocol):
         ...
 
     def to_url(self, value: Any) -> str:
-        """Return the text of a value."""
+        """Return the text of a value, as it appears in a name."""
         ...
 
 
@@ -177,7 +177,7 @@ class Segment:
         if self.converter is None or self.regex is None:
             return text == self.prefix, None
         end = len(text) - len(self.suffix)
-        # Without the check of the length, `a<x>a` would match "a", as its prefix and its suffix.
+        # Without the length check, `a<x>a` would match "a", as both its prefix and its suffix.
         if end < len(self.prefix) or not text.startswith(self.prefix):
             return False, None
         if not text.endswith(self.suffix):
@@ -205,13 +205,13 @@ class Segment:
             raise ValueError(f"<{self.converter_name}:{self.param}> cannot convert it") from error
         if isinstance(text, str):
             return f"{self.prefix}{text}{self.suffix}"
-        # Formatting would turn a forgotten value into `user.None`.
+        # Formatting any type as text would turn a missing value into `user.None`.
         raise ValueError(
             f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}"
         )
 
     def overlaps(self, other: Segment) -> bool:
-        """Return False if the literal texts rule out that a segment of a name matches both."""
+        """Return whether one segment of a name could match both, judging by the literal texts."""
         if self.param is None:
             return other.read(self.prefix)[0]
         if other.param is None:
@@ -298,7 +298,7 @@ class Pattern:
         if len(self._param_names) < len(self.params):
             raise InvalidPattern(text, "two values have the same name")
         self.shape = ".".join(part.shape for part in self.segments)
-        # `<>` counts as one character: a value has at least one.
+        # Each `<>` counts as one character, because a value has at least one.
         if len(self.shape) - len(self.params) > MAX_LENGTH:
             raise InvalidPattern(text, f"its names would have more than {MAX_LENGTH} characters")
         # The shape breaks ties, so the order does not depend on the order of registration.
@@ -370,7 +370,7 @@ class Pattern:
         return self.fill(fields)[0]
 
     def overlaps(self, other: Pattern) -> bool:
-        """Return False if the literal texts rule out that a name matches both patterns."""
+        """Return whether one name could match both patterns, judging by the literal texts."""
         return len(self.segments) == len(other.segments) and all(
             one.overlaps(two) for one, two in zip(self.segments, other.segments, strict=True)
         )
@@ -378,7 +378,7 @@ class Pattern:
 
 def nearest(name: str, patterns: Iterable[Pattern], count: int = 3) -> list[str]:
     """Return the texts of the patterns most similar to a name, best match first."""
-    # Cut the name: comparing takes quadratic time, and a client chooses its length.
+    # Cut the name: comparing takes quadratic time, and a client chooses the name's length.
     parts = name[:MAX_LENGTH].split(".")[:8]
     scores = sorted((-_similarity(parts, pattern), pattern.text) for pattern in patterns)
     return [text for _, text in scores[:count]]

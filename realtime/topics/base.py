@@ -101,7 +101,7 @@ async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
         result = await _run_in_thread(function, *args)
     else:
         result = function(*args)
-    # A sync function can return an awaitable: a partial, or a decorated async method.
+    # A sync function can return an awaitable, for example a decorated async method.
     return await result if inspect.isawaitable(result) else result
 
 
@@ -119,17 +119,17 @@ class Topic:
     Register a subclass with a pattern, and annotate each value of the pattern.
     ``OrderTopic(pk=42)`` and ``resolve("orders.42")`` return equal topics: ``topic.pk`` is 42, and
     ``str(topic)`` is ``"orders.42"``.
-    Topics of the same name are equal.
+    Two topics with the same name are equal.
 
     Attributes:
         max_events: maximum number of events in the log; older ones are trimmed.
         max_age: maximum age of an event in the log; older ones are trimmed.
-        client_events: names of the events that clients can publish without storing them in the
+        client_events: names of the events that clients can publish and that are not stored in the
             log.
         stored_client_events: names of the events that clients can publish and that are stored.
-        anonymous: True asks the methods below about users who are not signed in, too; otherwise
-            such users are denied.
-        history: False allows subscribers to resume, but not to read much older events.
+        anonymous: False denies users who are not signed in. True lets ``can_subscribe()`` and
+            ``can_publish()`` decide about them, too.
+        history: False hides events older than five minutes from clients that do not resume.
         presence: True shows subscribers the members of the topic; see ``realtime.presence``.
         admin_forms: maps event names to the ``Form`` with which the admin asks for their data. The
             event's data is the form's ``cleaned_data``, with model objects replaced by their
@@ -142,7 +142,7 @@ class Topic:
     """
 
     max_events: ClassVar[int] = 1000
-    max_age: ClassVar[timedelta] = timedelta(days=1)  # a laptop closed overnight still resumes
+    max_age: ClassVar[timedelta] = timedelta(days=1)  # a laptop closed overnight can still resume
     client_events: ClassVar[AbstractSet[str]] = frozenset()
     stored_client_events: ClassVar[AbstractSet[str]] = frozenset()
     anonymous: ClassVar[bool] = False
@@ -229,19 +229,19 @@ class Topic:
     def member_info(self, user: Any) -> Any:
         """Return what the members of the topic see of a member; can be async. Default: None.
 
-        The result is limited to 1 KB of JSON. It is called whenever a connection of the user
-        subscribes; while the user is a member, the result for its first connection is shown.
+        The result is limited to 1 KB of JSON. The method is called whenever a connection of the
+        user subscribes; while the user is a member, others see the result of the first call.
         """
         return None
 
     async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
-        """Return the result of ``can_subscribe()``; an exception in it is logged and denies."""
+        """Return the result of ``can_subscribe()``; if it raises, log the error and deny."""
         return await self._allows(self.can_subscribe, user)
 
     async def may_publish(self, user: AbstractBaseUser | AnonymousUser, event: str) -> bool:
         """Return the result of ``can_publish()``; False if the event is not a client event.
 
-        An exception in it is logged and denies.
+        If it raises, log the error and deny.
         """
         if event not in self.client_events and event not in self.stored_client_events:
             return False

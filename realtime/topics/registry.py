@@ -1,6 +1,6 @@
 """The registry: maps patterns to topic classes, and names to the class whose pattern matches.
 
-A class annotates exactly the values of its pattern, and their only source is the name.
+A class must annotate exactly the values of its pattern; they always come from the name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Registry(Generic[Owner]):
     such pairs.
 
     Args:
-        base: the common base class of all classes; values cannot have the names of its attributes.
+        base: the base class of all classes; a pattern's value cannot be named like one of its
+            attributes.
     """
 
     def __init__(self, base: type[Owner]) -> None:
@@ -50,8 +51,8 @@ class Registry(Generic[Owner]):
                 "subclass for another pattern"
             )
         _check_fields(owner, self._base, pattern)
-        for other, its_pattern in list(self._patterns.items()):
-            if its_pattern.text == pattern.text and _path(other) == _path(owner):
+        for other, other_pattern in list(self._patterns.items()):
+            if other_pattern.text == pattern.text and _path(other) == _path(owner):
                 del self._patterns[other]  # its module was reloaded
         self._patterns[owner] = pattern
         self._index = None
@@ -91,7 +92,7 @@ class Registry(Generic[Owner]):
         return nearest(name, self._patterns.values())
 
     def explain_mismatch(self, name: str) -> str:
-        """Return which value in a name its pattern does not accept, as a clause.
+        """Return a clause that names the value that a pattern of the name's shape does not accept.
 
         Return "" if no pattern has the shape of the name.
         """
@@ -125,7 +126,7 @@ class Registry(Generic[Owner]):
 
 
 class _Index(Generic[Owner]):
-    """The index in which names are looked up; rebuilt after each change of the registry.
+    """An index for looking up names; rebuilt after each change of the registry.
 
     Attributes:
         candidates: patterns and classes by number of segments and first segment (None if it is not
@@ -159,7 +160,7 @@ def _explain_mismatch(parts: Sequence[str], pattern: Pattern) -> str:
 
 
 def _canonical(segment: Segment, text: str) -> str:
-    """Return the canonical text of the value that a text has; "" if it has none."""
+    """Return the canonical form of a value's text, such as "7" for "007"; "" if it has none."""
     if segment.converter is None or segment.regex is None or not segment.regex.fullmatch(text):
         return ""
     try:

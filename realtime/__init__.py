@@ -49,11 +49,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = importlib.import_module(f"realtime.{_MODULES[name]}")
-    except KeyError:
-        raise AttributeError(f"module 'realtime' has no attribute {name!r}") from None
-    return getattr(module, name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'realtime' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"realtime.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

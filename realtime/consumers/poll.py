@@ -218,12 +218,14 @@ def _is_news(presence: PresenceSubscription, query: TopicQuery) -> bool:
 
 
 def _cursors(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:
-    return [frame.place for frame in frames if frame.place is not None]
+    return [frame.topic_cursor for frame in frames if frame.topic_cursor is not None]
 
 
 def _resets(frames: Sequence[Frame]) -> list[str]:
     """Return the topics that were reset: the client has to fetch their state again."""
-    resets = [frame.place[0] for frame in frames if frame.kind is Kind.RESET and frame.place]
+    resets = [
+        frame.topic_cursor[0] for frame in frames if frame.kind is Kind.RESET and frame.topic_cursor
+    ]
     return list(dict.fromkeys(resets))
 
 

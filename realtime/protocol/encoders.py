@@ -165,20 +165,20 @@ class Frame:
     Attributes:
         text: the frame as JSON text.
         size: size of the text in UTF-8, in bytes.
-        place: the topic, and the cursor from which a client that has this frame resumes; None if
+        topic_cursor: the topic, and the cursor from which a client that has this frame resumes; None if
             the frame does not change the client's cursor.
         kind: the kind of the frame, so that nothing has to parse the text.
         made: the wire formats that ``wire()`` has encoded so far.
     """
 
-    __slots__ = ("_entry", "kind", "made", "place", "size", "text")
+    __slots__ = ("_entry", "kind", "made", "topic_cursor", "size", "text")
 
     def __init__(
-        self, text: str, place: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
+        self, text: str, topic_cursor: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
     ) -> None:
         self.text = text
         self.size = len(text) if text.isascii() else len(text.encode())
-        self.place = place
+        self.topic_cursor = topic_cursor
         self.kind = kind
         self.made: dict[Wire, bytes] = {}
         self._entry: tuple[str, str] | None = None
@@ -195,10 +195,10 @@ class Frame:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """The entry of ``place`` in a composite cursor; only for a frame that has a ``place``."""
+        """The entry of ``topic_cursor`` in a composite cursor; only for a frame that has a ``topic_cursor``."""
         if self._entry is None:
-            assert self.place is not None
-            self._entry = entry(*self.place)
+            assert self.topic_cursor is not None
+            self._entry = entry(*self.topic_cursor)
         return self._entry
 
     def wire(self, form: Wire) -> bytes:
@@ -213,7 +213,7 @@ class Frame:
             return websocket_frame(self.text)
         if form is Wire.LINE:
             return sse_chunk(self.text)
-        if form is Wire.STREAM or self.place is None:
+        if form is Wire.STREAM or self.topic_cursor is None:
             return http_chunk(stream_entry(self.text))
         return http_chunk(stream_entry(self.text, compose([self.entry])))
 

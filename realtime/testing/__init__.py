@@ -37,8 +37,6 @@ __all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
 
 # pytest imports this package before Django is configured, so the names are imported on first use.
 def __getattr__(name: str) -> Any:
-    try:
-        module = importlib.import_module(f"realtime.testing.{_MODULES[name]}")
-    except KeyError:
-        raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}") from None
-    return getattr(module, name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"realtime.testing.{_MODULES[name]}"), name)

@@ -58,8 +58,8 @@ class StreamFraming:
 
     def _entry(self, frame: Frame) -> bytes:
         body = frame.wire(Wire.LINE)
-        if self._entries is not None and frame.place is not None:
-            self._entries[frame.place[0]] = frame.entry
+        if self._entries is not None and frame.topic_cursor is not None:
+            self._entries[frame.topic_cursor[0]] = frame.entry
             body += b"id: %b\n" % compose(self._entries.values()).encode()
         return body + b"\n"
 

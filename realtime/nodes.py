@@ -163,7 +163,9 @@ class ThisNode:
                 silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
             ]
             for node in expired:
-                logger.warning("process %s on %s has stopped sending heartbeats", node.pid, node.host)
+                logger.warning(
+                    "process %s on %s has stopped sending heartbeats", node.pid, node.host
+                )
             if expired or self._beats - self._looked >= ORPHAN_BEATS:
                 self._looked = self._beats
                 await self._remove_orphans()

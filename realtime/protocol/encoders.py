@@ -165,13 +165,13 @@ class Frame:
     Attributes:
         text: the frame as JSON text.
         size: size of the text in UTF-8, in bytes.
-        topic_cursor: the topic, and the cursor from which a client that has this frame resumes; None if
-            the frame does not change the client's cursor.
+        topic_cursor: the topic, and the cursor from which a client that has this frame resumes;
+            None if the frame does not change the client's cursor.
         kind: the kind of the frame, so that nothing has to parse the text.
         made: the wire formats that ``wire()`` has encoded so far.
     """
 
-    __slots__ = ("_entry", "kind", "made", "topic_cursor", "size", "text")
+    __slots__ = ("_entry", "kind", "made", "size", "text", "topic_cursor")
 
     def __init__(
         self, text: str, topic_cursor: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
@@ -195,7 +195,7 @@ class Frame:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """The entry of ``topic_cursor`` in a composite cursor; only for a frame that has a ``topic_cursor``."""
+        """The entry of ``topic_cursor`` in a composite cursor; only if there is one."""
         if self._entry is None:
             assert self.topic_cursor is not None
             self._entry = entry(*self.topic_cursor)

@@ -1,7 +1,7 @@
 """Heartbeats: a client that receives nothing for a while gets one, so it knows the server is alive.
 
-One timer serves all connections. A connection is not checked at each tick, but only when it needs a
-heartbeat if nothing has been written to it since its last check.
+One timer serves all connections. A connection is not checked at each tick: its next check is when
+it would need a heartbeat if nothing were written to it until then.
 Due times are jittered, so that clients that received the same event are not all due together.
 """
 

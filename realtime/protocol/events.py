@@ -72,7 +72,8 @@ class Draft:
     Attributes:
         name: the event's name.
         json: its data, encoded as JSON.
-        origin: hash that identifies the page that caused the event, which ignores it; or None.
+        origin: hash that identifies the page that caused the event, so that this page ignores the
+            event; or None.
         id: makes the append idempotent: a store that has already appended this id does not append
             it again. None if the append is never retried.
     """
@@ -93,7 +94,8 @@ class Event:
         json: the data as the JSON text that every client receives.
         cursor: the event's cursor in the topic's log; None for an ephemeral event.
         time: seconds since 1970 on the store's clock; never decreases within a topic.
-        origin: hash that identifies the page that caused the event, which ignores it; or None.
+        origin: hash that identifies the page that caused the event, so that this page ignores the
+            event; or None.
     """
 
     topic: str

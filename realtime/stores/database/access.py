@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -20,7 +17,8 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from realtime.exceptions import StoreError, StoreUnavailable
-from realtime.threads import STORE_THREADS
+from realtime.stores.database.dropping import before_drop
+from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
@@ -139,24 +137,16 @@ class DatabaseAccess:
 
     def close(self) -> None:
         """Close the connections of ``STORE_THREADS`` to this alias, each in its own thread."""
-        if _in_pool():
+        if STORE_THREADS.has_current_thread():
             connections[self.alias].close()
-            return
-        # A thread has to close its own connection. The barrier makes every thread of the pool run
-        # exactly one of the tasks. If the pool is busy for longer than the timeouts, its
-        # connections are still in use, and stay open.
-        barrier = threading.Barrier(STORE_THREADS.count)
-
-        def close_own() -> None:
-            with suppress(threading.BrokenBarrierError):
-                barrier.wait(timeout=5)
-            connections[self.alias].close()
-
-        wait([STORE_THREADS.submit(close_own) for _ in range(STORE_THREADS.count)], timeout=10)
+        else:
+            STORE_THREADS.run_in_each(lambda: connections[self.alias].close())
 
     def _dispatch(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
-        run_here = _in_pool() or (not connection.in_atomic_block and _autocommits(connection))
+        run_here = STORE_THREADS.has_current_thread() or (
+            not connection.in_atomic_block and _autocommits(connection)
+        )
         return self._run(attempt) if run_here else STORE_THREADS.submit(self._run, attempt).result()
 
     def _run(self, attempt: _Attempt[T]) -> T:
@@ -214,10 +204,6 @@ def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
         connection.connection.execute(f"PRAGMA busy_timeout = {timeout}")
 
 
-def _in_pool() -> bool:
-    return threading.current_thread().name.startswith(STORE_THREADS.name)
-
-
 def _autocommits(connection: BaseDatabaseWrapper) -> bool:
     if connection.connection is None:
         return bool(connection.settings_dict["AUTOCOMMIT"])
@@ -260,6 +246,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+@receiver(before_drop)
+def _close_all(*, alias: str, **_: Any) -> None:
+    # The relays first: their wake-ups are sent before other receivers stop the channel layer.
+    for threads in (RELAY_THREADS, STORE_THREADS, USER_THREADS):
+        threads.run_in_each(lambda: connections[alias].close())
 
 
 @receiver(connection_created, dispatch_uid="realtime.stores.database.access")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -18,6 +19,7 @@ from django.dispatch import receiver
 
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.stores.database.dropping import before_drop
+from realtime.stores.pool_checks import is_pooled
 from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 
 if TYPE_CHECKING:
@@ -55,22 +57,24 @@ class _Attempt(Generic[T]):
     def __init__(self, operation: Callable[[BaseDatabaseWrapper], T]) -> None:
         self.operation = operation
 
-    def run(self, connection: BaseDatabaseWrapper) -> T:
+    def run(self, connection: BaseDatabaseWrapper, seconds: float) -> T:
+        """Run it; a transaction waits at most these seconds for a lock."""
         return self.operation(connection)
 
 
 class _Transaction(_Attempt[T]):
     """An operation in a transaction; its outcome can be unknown once the commit has begun."""
 
-    def run(self, connection: BaseDatabaseWrapper) -> T:
+    def run(self, connection: BaseDatabaseWrapper, seconds: float) -> T:
         self.committing = False
-        _shorten_busy_timeout(connection)
-        try:
-            with transaction.atomic(using=connection.alias, durable=True):
-                result = self.operation(connection)
-                self.committing = True
-        finally:
-            restore_busy_timeout(connection)
+        with (
+            _limited_waits(connection, seconds),
+            transaction.atomic(using=connection.alias, durable=True),
+        ):
+            if connection.vendor == "postgresql":
+                _execute(connection, f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}")
+            result = self.operation(connection)
+            self.committing = True
         return result
 
 
@@ -86,11 +90,13 @@ class DatabaseAccess:
     An operation is never part of the caller's transaction: if the calling thread's connection is in
     a transaction, the operation runs in ``STORE_THREADS``, on another connection, while the caller
     waits.
-    An operation that meets a lock is retried for ``locked_seconds``. A broken connection is
+    An operation that meets a lock is retried for ``locked_seconds``; a transaction does not wait
+    for a lock for longer either. A broken connection is
     reopened and the operation retried once, unless the transaction may have been committed.
 
-    The connections of ``STORE_THREADS`` stay open, because no request ends in those threads, and
-    Django closes connections at the end of a request.
+    The connections of ``STORE_THREADS`` and ``RELAY_THREADS`` stay open, because no request ends in
+    those threads, and Django closes connections at the end of a request. Those of a pool are
+    returned after each operation.
 
     Args:
         alias: the database alias.
@@ -150,6 +156,13 @@ class DatabaseAccess:
         return self._run(attempt) if run_here else STORE_THREADS.submit(self._run, attempt).result()
 
     def _run(self, attempt: _Attempt[T]) -> T:
+        try:
+            return self._try(attempt)
+        finally:
+            if STORE_THREADS.has_current_thread() or RELAY_THREADS.has_current_thread():
+                _return_to_pool(connections[self.alias])
+
+    def _try(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
         deadline = time.monotonic() + self.locked_seconds
         reconnected = False
@@ -158,11 +171,12 @@ class DatabaseAccess:
             try:
                 _open(connection)
                 opened = connection.connection
-                return attempt.run(connection)
+                return attempt.run(connection, deadline - time.monotonic())
             except Error as error:
                 if _is_locked(error):
                     if time.monotonic() >= deadline:
-                        raise StoreUnavailable(self.store, str(error)) from error
+                        reason = f"another transaction held a lock for {self.locked_seconds:g} s"
+                        raise StoreUnavailable(self.store, f"{reason} ({error})") from error
                     # Jitter, so that the waiting writers do not all retry at the same time.
                     time.sleep(random.uniform(0.001, 0.010))
                 elif _is_broken(connection, opened, error):
@@ -179,6 +193,37 @@ class DatabaseAccess:
                     raise StoreUnavailable(self.store, str(error)) from error
                 else:
                     raise StoreError(f"{self.store} failed: {error}") from error
+
+
+@contextmanager
+def _limited_waits(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
+    """Limit how long the next transaction waits for a lock, where that is set before it begins.
+
+    On MySQL the limit belongs to the session, which may be the caller's, so it is restored.
+    """
+    if connection.vendor != "mysql":
+        _shorten_busy_timeout(connection)
+        try:
+            yield
+        finally:
+            restore_busy_timeout(connection)
+        return
+    limit = max(1, int(seconds))
+    _execute(
+        connection,
+        "SET @realtime_lock_wait = @@innodb_lock_wait_timeout, "
+        f"SESSION innodb_lock_wait_timeout = {limit}",
+    )
+    try:
+        yield
+    finally:
+        with suppress(Error):  # the connection is broken, and the setting gone with it
+            _execute(connection, "SET SESSION innodb_lock_wait_timeout = @realtime_lock_wait")
+
+
+def _execute(connection: BaseDatabaseWrapper, sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
 
 
 def _shorten_busy_timeout(connection: BaseDatabaseWrapper) -> None:
@@ -202,6 +247,11 @@ def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
     timeout = _timeouts.pop(connection, None)
     if timeout is not None and connection.connection is not None:
         connection.connection.execute(f"PRAGMA busy_timeout = {timeout}")
+
+
+def _return_to_pool(connection: BaseDatabaseWrapper) -> None:
+    if is_pooled(connection.settings_dict):
+        connection.close()
 
 
 def _autocommits(connection: BaseDatabaseWrapper) -> bool:
@@ -289,6 +339,8 @@ def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) ->
     """Tell whether the connection that was open can no longer be used."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
+    if type(error.__cause__).__name__ == "PoolTimeout":
+        return False  # no connection was free; another attempt would wait as long again
     if getattr(error.__cause__, "sqlite_errorcode", 0) == _SQLITE_READONLY_DBMOVED:
         return True
     # atomic() may have noticed the break already and opened another connection.

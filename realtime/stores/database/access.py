@@ -318,12 +318,14 @@ def _is_locked(error: Error) -> bool:
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if isinstance(state, str):
-        # Class 40: the server has rolled the transaction back, after a deadlock or a serialisation
-        # failure.
-        return state.startswith("40") or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
     code = error.args[0] if error.args else None
-    return code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+    # Class 40: the server has rolled the transaction back, after a deadlock or a serialisation
+    # failure.
+    return (
+        str(state).startswith("40")
+        or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
+        or code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+    )
 
 
 def _is_missing_table(error: Error) -> bool:

@@ -37,6 +37,7 @@ from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
+from realtime.stores.database.dropping import before_drop
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -389,6 +390,11 @@ def _flush_before_the_layer_closes() -> None:
         logger.debug("the channel layer cannot be created yet", exc_info=True)
     atexit.unregister(_flush_at_exit)
     atexit.register(_flush_at_exit)
+
+
+@receiver(before_drop)
+def _flush_before_drop(**_: object) -> None:
+    _flush_at_exit()
 
 
 def _flush_at_exit() -> None:

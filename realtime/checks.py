@@ -12,12 +12,14 @@ realtime.W002  ``ASGI_APPLICATION`` is not set
 realtime.W003  a SQLite database is not set up for several writers
 realtime.W004  the store is not shared by processes
 realtime.W005  the channel layer is not shared by the processes that share the store
+realtime.W006  a connection pool is too small for this app
 =============  ==================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from typing import Any
@@ -28,14 +30,18 @@ from django.core.management import get_commands, load_command_class
 
 from realtime import conf, topics
 from realtime.broadcast import get_layer
+from realtime.layers import DatabaseChannelLayer
 from realtime.stores import get_store
+from realtime.stores.pool_checks import check_pool
 from realtime.stores.sqlite_checks import check_database, is_sqlite
+from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 
 __all__ = [
     "check_asgi_application",
     "check_import_name",
     "check_layer",
     "check_patterns",
+    "check_pools",
     "check_runserver",
     "check_settings",
     "check_shared_layer",
@@ -243,10 +249,45 @@ def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[Check
 
 @register("realtime")
 def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the SQLite database ``default``, if readers and writers block each other there.
+    """Report SQLite databases in which readers and writers block each other.
 
-    It holds the outbox and the fallback layer, whatever the store is. A store on the same alias
-    reports it in its own ``check()``.
+    They are ``default``, which holds the outbox and the fallback layer whatever the store is, and
+    those of the database layers. A store on the same alias reports it in its own ``check()``.
     """
     reported = check_store()
-    return [message for message in check_database("default") if message not in reported]
+    aliases = {"default": None, **dict.fromkeys(_aliases_of_layers())}
+    messages = [message for alias in aliases for message in check_database(alias)]
+    return [message for message in messages if message not in reported]
+
+
+@register("realtime")
+def check_pools(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a connection pool with fewer connections than this app and one view can use."""
+    try:
+        store = get_store()
+    except Exception:
+        return []  # check_store reports it
+    layers = _aliases_of_layers()
+    messages: list[CheckMessage] = []
+    for alias in dict.fromkeys(["default", *filter(None, [store.alias]), *layers]):
+        needed = {"the outbox": RELAY_THREADS.count}
+        if alias == store.alias:
+            needed["the logs"] = STORE_THREADS.count
+        if alias == "default":
+            needed["sessions and can_subscribe"] = USER_THREADS.count
+        if alias in layers:
+            needed["the channel layer"] = layers.count(alias)
+        messages += check_pool(alias, needed)
+    return messages
+
+
+def _aliases_of_layers() -> list[str]:
+    """Return the database alias of each ``DatabaseChannelLayer`` of this process."""
+    layers: list[Any] = []
+    with suppress(Exception):  # check_layer reports it
+        layers.append(get_layer())
+    for name in conf.channel_layer_names():
+        if name != "default":
+            with suppress(Exception):  # not used by this app
+                layers.append(channel_layers[name])
+    return [layer.using for layer in layers if isinstance(layer, DatabaseChannelLayer)]

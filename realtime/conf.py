@@ -30,6 +30,7 @@ __all__ = [
     "allowed_hosts",
     "asgi_application",
     "authentication_backends",
+    "channel_layer_names",
     "check",
     "csrf_trusted_origins",
     "debug",
@@ -371,6 +372,11 @@ def use_x_forwarded_host() -> bool:
 def has_channel_layers() -> bool:
     """Tell whether ``CHANNEL_LAYERS`` has a default layer."""
     return "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {})
+
+
+def channel_layer_names() -> list[str]:
+    """Return the names in ``CHANNEL_LAYERS``."""
+    return list(getattr(settings, "CHANNEL_LAYERS", None) or {})
 
 
 def session_cookie_name() -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -19,6 +21,8 @@ __all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+BUSY_SECONDS = 5.0  # that run_in_each() waits for threads that are busy
 
 
 class WorkerThreads:
@@ -49,6 +53,27 @@ class WorkerThreads:
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a function in one of the threads; any thread can wait for the returned future."""
         return self.executor.submit(function, *args, **kwargs)
+
+    def has_current_thread(self) -> bool:
+        """Tell whether the calling thread is one of these."""
+        return threading.current_thread().name.startswith(self.name)
+
+    def run_in_each(self, function: Callable[[], object]) -> None:
+        """Run a function once in each thread, after the work that is queued; wait for it.
+
+        If some threads are busy for longer than five seconds, it is not run in all of them.
+        """
+        if self._executor is None:
+            return
+        # The barrier makes every thread run exactly one of the tasks.
+        barrier = threading.Barrier(self.count)
+
+        def run() -> None:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(BUSY_SECONDS)
+            function()
+
+        wait([self.submit(run) for _ in range(self.count)], 2 * BUSY_SECONDS)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in one of the threads and await its result."""

@@ -346,3 +346,55 @@ def test_the_stores_database_is_checked_too(
     with override_settings(REALTIME={"STORE": {"OPTIONS": {"using": "other"}}}):
         messages = sqlite_messages()
     assert ["'default'" in messages[0].msg, "'other'" in messages[1].msg] == [True, True]
+
+
+def test_the_database_of_each_channel_layer_is_checked_too(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**database, "NAME": database["NAME"].with_name("other.sqlite3")}
+    database["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "init_command": WAL}
+    monkeypatch.setitem(connections.settings, "other", other)
+    layer = {"BACKEND": "realtime.layers.DatabaseChannelLayer", "CONFIG": {"using": "other"}}
+    for name in ("default", "chat"):
+        with override_settings(CHANNEL_LAYERS={name: layer}):
+            (message,) = sqlite_messages()
+        assert "'other'" in message.msg
+
+
+# Connection pools
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [
+        (True, 4),
+        ({"min_size": 2}, 2),
+        ({"min_size": 2, "max_size": 15}, 15),
+        ({"max_size": 16}, None),
+        ({"min_size": 20}, None),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_a_pool_that_is_too_small_is_reported_with_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, pool: object, size: int | None
+) -> None:
+    entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "OPTIONS": {"pool": pool}}
+    monkeypatch.setitem(connections.settings, "default", entry)
+    messages = [m for m in run_checks(tags=["realtime"]) if m.id == "realtime.W006"]
+    assert len(messages) == (size is not None)
+    for message in messages:
+        assert f"at most {size} connections" in message.msg
+        assert "up to 15 of them" in message.msg
+        assert "to 15 plus the number of requests" in (message.hint or "")
+
+
+def test_an_app_that_uses_redis_needs_fewer_connections_of_a_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}
+    monkeypatch.setitem(connections.settings, "default", entry)
+    with override_settings(REALTIME=REDIS_STORE, CHANNEL_LAYERS=REDIS_LAYER):
+        for size, ids in ((10, ["realtime.W006"]), (11, [])):
+            monkeypatch.setitem(entry, "OPTIONS", {"pool": {"max_size": size}})
+            assert found() == ids

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import messages
-from django.db import DatabaseError
 from django.http import HttpResponseRedirect
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 
 from realtime.admin import history
-from realtime.admin.entries import EVERYONE, label, missing_entries_warning, write_entry
+from realtime.admin.entries import (
+    ENTRY_ERRORS,
+    EVERYONE,
+    label,
+    missing_entries_warning,
+    write_entry,
+)
 from realtime.admin.forms import (
     DATA_PREFIX,
     JsonForm,
@@ -253,7 +258,7 @@ class DataPage:
             self._add_message(messages.SUCCESS, message, url, gettext("Show the event"))
         try:
             write_entry(self.request, str(self.topic), self.name, event)
-        except DatabaseError:
+        except ENTRY_ERRORS:
             messages.warning(self.request, missing_entries_warning([self.label]))
 
 

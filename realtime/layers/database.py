@@ -46,6 +46,7 @@ import os
 import secrets
 import time
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, cast
 
@@ -53,6 +54,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.dispatch import receiver
 
 from realtime.exceptions import StoreUnavailable
 from realtime.layers.local import LocalChannels
@@ -70,6 +72,7 @@ from realtime.layers.messages import (
 from realtime.layers.storage import LayerStorage
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
 from realtime.layers.worker import DatabaseWorker, Operation
+from realtime.stores.database.dropping import before_drop
 from realtime.stores.sqlite_checks import is_in_memory
 
 __all__ = ["DatabaseChannelLayer"]
@@ -406,8 +409,18 @@ def _after_fork() -> None:
 
 def _at_exit() -> None:
     """Remove the rows of this process, so that others do not write to it for another minute."""
-    threads = [layer._worker.stop() for layer in list(_layers)]
-    deadline = time.monotonic() + EXIT_SECONDS
+    _stop(list(_layers), EXIT_SECONDS)
+
+
+@receiver(before_drop)
+def _before_drop(*, alias: str, **_: object) -> None:
+    """Close the connections of the threads; a thread starts again when it is needed."""
+    _stop([layer for layer in list(_layers) if layer.using == alias], ANSWER_SECONDS)
+
+
+def _stop(layers: Sequence[DatabaseChannelLayer], seconds: float) -> None:
+    threads = [layer._worker.stop() for layer in layers]
+    deadline = time.monotonic() + seconds
     for thread in threads:
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))

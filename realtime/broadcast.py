@@ -19,7 +19,6 @@ import atexit
 import concurrent.futures
 import hashlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -37,6 +36,7 @@ from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
+from realtime.threads import after_fork
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -270,7 +270,7 @@ class _Publisher:
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget the sender; in a forked child its thread is gone, and the locks may be held."""

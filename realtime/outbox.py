@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import os
 import secrets
 import threading
 import time
@@ -39,7 +38,7 @@ from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
-from realtime.threads import RELAY_THREADS
+from realtime.threads import RELAY_THREADS, after_fork
 from realtime.topics import resolve
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class _Relays:
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget the queue; in a forked child no thread runs it, and the lock may be held."""
@@ -270,7 +269,7 @@ class _StaleCheck:
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget a running search; in a forked child it has no thread, and the lock may be held."""

@@ -42,7 +42,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import math
-import os
 import secrets
 import time
 import weakref
@@ -71,6 +70,7 @@ from realtime.layers.storage import LayerStorage
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
 from realtime.layers.worker import DatabaseWorker, Operation
 from realtime.stores.sqlite_checks import is_in_memory
+from realtime.threads import after_fork
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -397,7 +397,7 @@ def _body(message: dict[str, Any]) -> bytes:
 _abandoned: list[DatabaseWorker] = []
 
 
-def _after_fork() -> None:
+def _reset_after_fork() -> None:
     for layer in list(_layers):
         layer._finalizer.detach()
         _abandoned.append(layer._worker)
@@ -413,5 +413,5 @@ def _at_exit() -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_reset_after_fork)
 atexit.register(_at_exit)

@@ -18,7 +18,6 @@ realtime.W005  the channel layer is not shared by the processes that share the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from typing import Any
 
@@ -28,6 +27,7 @@ from django.core.management import get_commands, load_command_class
 
 from realtime import conf, topics
 from realtime.broadcast import get_layer
+from realtime.import_name import find_others, remedy
 from realtime.stores import get_store
 from realtime.stores.sqlite_checks import check_database, is_sqlite
 
@@ -192,19 +192,15 @@ def _unshared(layer: BaseChannelLayer) -> str:
 
 @register("realtime")
 def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the distribution ``realtime``, which installs its files into this package's folder."""
-    try:
-        other = version("realtime")
-    except PackageNotFoundError:
-        return []
+    """Report other distributions that install their files into this package's folder."""
     return [
         Error(
-            f"The package realtime {other} is installed next to django-channels-realtime. Both "
-            "have the import name 'realtime', and each overwrites files of the other.",
-            hint="Keep it in another environment: pip uninstall realtime, then "
-            "pip install --force-reinstall --no-deps django-channels-realtime.",
+            f"{other} is installed next to django-channels-realtime. Both have the import name "
+            "'realtime', and each overwrites files of the other.",
+            hint=remedy(),
             id="realtime.E005",
         )
+        for other in find_others()
     ]
 
 

@@ -207,22 +207,6 @@ def test_no_layer_and_a_layer_that_can_be_created_are_no_problem() -> None:
             assert checks.check_layer() == []
 
 
-# The other package with this import name
-
-
-def test_the_other_package_with_this_import_name_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metadata = tmp_path / "realtime-2.4.0.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: realtime\nVersion: 2.4.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    (message,) = checks.check_import_name()
-    assert message.id == "realtime.E005"
-    assert "realtime 2.4.0" in message.msg
-    assert "pip uninstall realtime" in (message.hint or "")
-
-
 # runserver
 
 

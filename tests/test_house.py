@@ -3,6 +3,7 @@
 ::
 
     realtime/
+        import_name         the clash with other packages named `realtime`
         exceptions          the errors, which everything else can raise
         protocol/           names, events, cursors, frames, commands: no Django, no I/O
         client/             the Python client, on top of protocol/ alone
@@ -36,6 +37,7 @@ PACKAGE = ROOT / "realtime"
 
 # A file imports only from entries above its own. Within a folder, any import is allowed.
 ORDER = [
+    "import_name",
     "exceptions",
     "protocol",
     "client",
@@ -75,7 +77,7 @@ ORDER = [
 UNORDERED = {"migrations"}  # they import only Django
 TYPES_ONLY = {("exceptions", "protocol")}  # imports that are allowed under TYPE_CHECKING
 # These must work without Django: the Python client is used in programs that do not have it.
-PURE = {"exceptions", "protocol", "client"}
+PURE = {"import_name", "exceptions", "protocol", "client"}
 FRAMEWORKS = {"asgiref", "autobahn", "channels", "channels_redis", "daphne", "django", "twisted"}
 FILE_LINES = 700
 FUNCTION_LINES = 50  # without the docstring

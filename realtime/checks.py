@@ -8,10 +8,12 @@ realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
-realtime.W002  ``ASGI_APPLICATION`` is not set
+realtime.W002  ``ASGI_APPLICATION`` is not set, or cannot be imported
 realtime.W003  a SQLite database is not set up for several writers
 realtime.W004  the store is not shared by processes
 realtime.W005  the channel layer is not shared by the processes that share the store
+realtime.W008  ``ASGI_APPLICATION`` does not serve realtime's paths
+realtime.W009  a topic class has no ``can_subscribe()``
 =============  ==================================================================
 """
 
@@ -24,8 +26,10 @@ from typing import Any
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
+from django.utils.module_loading import import_string
 
 from realtime import conf, topics
+from realtime.asgi import is_mounted
 from realtime.broadcast import get_layer
 from realtime.import_name import find_others, remedy
 from realtime.stores import get_store
@@ -36,6 +40,7 @@ __all__ = [
     "check_import_name",
     "check_layer",
     "check_patterns",
+    "check_permissions",
     "check_runserver",
     "check_settings",
     "check_shared_layer",
@@ -78,6 +83,22 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
                 )
             )
     return messages
+
+
+@register("realtime")
+def check_permissions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report topic classes that say nowhere who is allowed to subscribe."""
+    return [
+        Warning(
+            f"The topic {pattern.text!r} ({cls.__module__}.{cls.__qualname__}) has no "
+            "can_subscribe(), so nobody is allowed to subscribe to it.",
+            hint="Write def can_subscribe(self, user), which returns whether the user is allowed "
+            "to; if nobody is, let it return False.",
+            id="realtime.W009",
+        )
+        for pattern, cls in topics.patterns()
+        if cls.can_subscribe is topics.Topic.can_subscribe
+    ]
 
 
 @register("realtime")
@@ -206,7 +227,7 @@ def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessa
 
 @register("realtime")
 def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a ``runserver`` that serves WSGI, where no client can connect."""
+    """Report a ``runserver`` that serves WSGI, where clients can at most poll."""
     app = get_commands().get("runserver", "django.core")
     if app == "realtime":
         return []
@@ -216,7 +237,8 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
         return []
     return [
         Warning(
-            f"manage.py runserver comes from {app!r}, which does not serve ASGI.",
+            f"manage.py runserver comes from {app!r}, which does not serve ASGI: no "
+            "WebSocket or event stream can connect.",
             hint='Put "realtime" first in INSTALLED_APPS; runserver then runs Daphne.',
             id="realtime.W001",
         )
@@ -225,14 +247,40 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
 
 @register("realtime")
 def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a missing ``ASGI_APPLICATION``, without which ``runserver`` does not start."""
-    if conf.asgi_application():
+    """Report an ``ASGI_APPLICATION`` that is missing or does not serve realtime's paths.
+
+    Without one, ``runserver`` does not start.
+    """
+    path = conf.asgi_application()
+    if not path:
+        return [
+            Warning(
+                "ASGI_APPLICATION is not set, and runserver needs it.",
+                hint='Name the application in your asgi.py: "mysite.asgi.application".',
+                id="realtime.W002",
+            )
+        ]
+    try:
+        application = import_string(path)
+    except Exception as error:  # the module is the project's, and can raise anything
+        return [
+            Warning(
+                f"ASGI_APPLICATION is {path!r}, which cannot be imported: "
+                f"{type(error).__name__}: {error}",
+                hint='Name the application in your asgi.py: "mysite.asgi.application".',
+                id="realtime.W002",
+            )
+        ]
+    if is_mounted(application):
         return []
     return [
         Warning(
-            "ASGI_APPLICATION is not set, and runserver needs it.",
-            hint='Name the application in your asgi.py: "mysite.asgi.application".',
-            id="realtime.W002",
+            f"The ASGI application {path!r} does not serve realtime: all paths below "
+            f"/{conf.get().prefix} are answered by Django, so no client can connect.",
+            hint="In its module: from realtime.asgi import with_realtime, then "
+            "application = with_realtime(get_asgi_application()). If clients only poll, through "
+            'realtime.urls, put "realtime.W008" into SILENCED_SYSTEM_CHECKS.',
+            id="realtime.W008",
         )
     ]
 

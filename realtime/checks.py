@@ -7,6 +7,7 @@ realtime.E003  two topic patterns have the same shape
 realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
+realtime.E007  a database has one schema per tenant
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set, or cannot be imported
 realtime.W003  a SQLite database is not set up for several writers
@@ -26,6 +27,7 @@ from typing import Any
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from realtime import conf, topics
@@ -34,6 +36,7 @@ from realtime.broadcast import get_layer
 from realtime.import_name import find_others, remedy
 from realtime.stores import get_store
 from realtime.stores.sqlite_checks import check_database, is_sqlite
+from realtime.tenants import explain_tenants
 
 __all__ = [
     "check_asgi_application",
@@ -47,6 +50,7 @@ __all__ = [
     "check_shared_store",
     "check_sqlite",
     "check_store",
+    "check_tenants",
 ]
 
 
@@ -282,6 +286,21 @@ def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[Check
             'realtime.urls, put "realtime.W008" into SILENCED_SYSTEM_CHECKS.',
             id="realtime.W008",
         )
+    ]
+
+
+@register("realtime")
+def check_tenants(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report databases with one schema per tenant, whose tenants would share topics."""
+    return [
+        Error(
+            f"{reason[0].upper()}{reason[1:]}.",
+            hint="Run processes per tenant, with django.db.backends.postgresql and the tenant's "
+            "schema as search_path.",
+            id="realtime.E007",
+        )
+        for reason in map(explain_tenants, connections)
+        if reason
     ]
 
 

@@ -38,6 +38,7 @@ from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
+from realtime.tenants import explain_tenants
 from realtime.threads import RELAY_THREADS, after_fork
 from realtime.topics import resolve
 
@@ -76,8 +77,9 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     model: Any = apps.get_model("realtime", "OutboxEntry")
     if not router.allow_migrate_model(alias, model):
         raise PublishError(
-            f"the database {alias!r} has no outbox table, because a database router excludes the "
-            f"app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
+            explain_tenants(alias)
+            or f"the database {alias!r} has no outbox table, because a database router excludes "
+            f"the app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
         )
     _rows(alias).bulk_create(
         model(

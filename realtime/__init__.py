@@ -7,6 +7,7 @@ before ``django.setup()``.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -50,8 +51,26 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
+        # `from realtime import conf` asks here before it imports the submodule.
+        if not name.startswith("__") and find_spec(f"realtime.{name}") is None:
+            _refuse_name_of_other_package(name)
         raise AttributeError(f"module 'realtime' has no attribute {name!r}")
     return getattr(importlib.import_module(f"realtime.{_MODULES[name]}"), name)
+
+
+def _refuse_name_of_other_package(name: str) -> None:
+    """Raise if another distribution has this import name, because the name is probably its own.
+
+    It is an ``ImportError``: ``from realtime import name`` would drop the text of another error.
+    """
+    from realtime.import_name import find_others, remedy
+
+    if others := find_others():
+        raise ImportError(
+            f"django-channels-realtime has no {name!r}. Another distribution has the same import "
+            f"name, and its files were overwritten: {' and '.join(others)}. {remedy()}",
+            name="realtime",
+        )
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-__all__ = ["with_realtime"]
+__all__ = ["is_mounted", "with_realtime"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -14,8 +15,11 @@ Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 class _WithRealtime:
     """Serves our endpoints and passes everything else to an application."""
 
+    in_use = False  # for the system check
+
     def __init__(self, application: Application) -> None:
         self.application = application
+        _WithRealtime.in_use = True
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] not in ("websocket", "http"):
@@ -57,3 +61,16 @@ def with_realtime(application: Application) -> Application:
         application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …
     """
     return _WithRealtime(application)
+
+
+def is_mounted(application: object) -> bool:
+    """Return False if an application certainly does not serve realtime's paths.
+
+    Middleware can hide the application, so this looks at what the process has imported, too:
+    ``with_realtime()`` was called, or ``realtime.routing`` is part of a routing of the project.
+    """
+    from django.core.handlers.asgi import ASGIHandler
+
+    if isinstance(application, ASGIHandler):
+        return False
+    return _WithRealtime.in_use or "realtime.routing" in sys.modules

@@ -19,7 +19,6 @@ import atexit
 import concurrent.futures
 import hashlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -38,6 +37,7 @@ from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
 from realtime.stores.database.dropping import before_drop
+from realtime.threads import after_fork
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -280,7 +280,7 @@ class _Publisher:
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget the sender and create new locks.

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import os
 import secrets
 import threading
 import time
@@ -39,7 +38,8 @@ from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
-from realtime.threads import RELAY_THREADS
+from realtime.tenants import explain_tenants
+from realtime.threads import RELAY_THREADS, after_fork
 from realtime.topics import resolve
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     model: Any = apps.get_model("realtime", "OutboxEntry")
     if not router.allow_migrate_model(alias, model):
         raise PublishError(
-            f"the database {alias!r} has no outbox table, because a database router excludes the "
-            f"app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
+            explain_tenants(alias)
+            or f"the database {alias!r} has no outbox table, because a database router excludes "
+            f"the app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
         )
     _rows(alias).bulk_create(
         model(
@@ -113,7 +114,7 @@ class _Relays:
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget the queue; in a forked child no thread runs it, and the lock may be held."""
@@ -270,7 +271,7 @@ class _StaleCheck:
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget a running search; in a forked child it has no thread, and the lock may be held."""

@@ -17,12 +17,18 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads"]
+__all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads", "after_fork"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 5.0  # that run_in_each() waits for threads that are busy
+
+
+def after_fork(function: Callable[[], object]) -> None:
+    """Call a function in every child that this process forks; Windows has no fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
 
 
 class WorkerThreads:
@@ -37,7 +43,7 @@ class WorkerThreads:
         self.name = name
         self.count = count
         self._executor: ThreadPoolExecutor | None = None
-        os.register_at_fork(after_in_child=self._forget)
+        after_fork(self._forget)
 
     def _forget(self) -> None:
         # The child's copy of the executor counts threads that exist only in the parent.

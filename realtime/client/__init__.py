@@ -6,6 +6,8 @@ See ``docs/python-client.md``.
 
 from __future__ import annotations
 
+from realtime.import_name import check_files
+
 try:
     import httpx
     import websockets
@@ -14,6 +16,7 @@ except ImportError as error:
         f"realtime.client needs {error.name}: pip install 'django-channels-realtime[client]'"
     ) from error
 else:
+    check_files()
     del httpx, websockets
 
 from realtime.client.client import Client

@@ -42,7 +42,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import math
-import os
 import secrets
 import time
 import weakref
@@ -74,6 +73,7 @@ from realtime.layers.transactions import after_commit, in_thread_of_sender, is_i
 from realtime.layers.worker import DatabaseWorker, Operation
 from realtime.stores.database.dropping import before_drop
 from realtime.stores.sqlite_checks import is_in_memory
+from realtime.threads import after_fork
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -400,7 +400,7 @@ def _body(message: dict[str, Any]) -> bytes:
 _abandoned: list[DatabaseWorker] = []
 
 
-def _after_fork() -> None:
+def _reset_after_fork() -> None:
     for layer in list(_layers):
         layer._finalizer.detach()
         _abandoned.append(layer._worker)
@@ -426,5 +426,5 @@ def _stop(layers: Sequence[DatabaseChannelLayer], seconds: float) -> None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_reset_after_fork)
 atexit.register(_at_exit)

@@ -31,6 +31,7 @@ from django.core.exceptions import PermissionDenied
 from django.urls.converters import get_converters
 from django.utils.module_loading import autodiscover_modules
 
+from realtime import conf
 from realtime.exceptions import InvalidTopicName, UnknownTopic
 from realtime.protocol.names import Pattern, escape_key
 from realtime.threads import USER_THREADS
@@ -258,17 +259,25 @@ class Topic:
         try:
             if not self.anonymous and not getattr(user, "is_authenticated", False):
                 return False
-            return bool(await run_user_code(_returning_bool(method), user, *args))
+            result = await run_user_code(_returning_bool(method), user, *args)
         except PermissionDenied:
             return False  # denied on purpose, so it is not logged
         except Exception:
             name = getattr(method, "__name__", repr(method))
             logger.exception("%s() of %r failed, so permission is denied", name, self)
             return False
+        if result is None and conf.debug():
+            name = getattr(method, "__name__", repr(method))
+            logger.warning(
+                "%s() of %r returned None, so permission is denied; return True or False",
+                name,
+                self,
+            )
+        return bool(result)
 
 
 def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a sync method so that it returns a bool.
+    """Wrap a sync method so that it returns a bool, or None.
 
     The conversion then runs in the method's thread, where the ``bool()`` of a queryset is allowed
     to query the database.
@@ -278,7 +287,7 @@ def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapper(*args: Any) -> Any:
         result = method(*args)
-        return result if inspect.isawaitable(result) else bool(result)
+        return result if result is None or inspect.isawaitable(result) else bool(result)
 
     return wrapper
 

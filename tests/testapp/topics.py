@@ -71,9 +71,12 @@ class PublicTopic(Topic):
 
 @register("private.<int:pk>")
 class PrivateTopic(Topic):
-    """Nobody may follow, by default."""
+    """Nobody may follow."""
 
     pk: int
+
+    def can_subscribe(self, user: Any) -> bool:
+        return False
 
 
 @register("tiny.<slug:name>")

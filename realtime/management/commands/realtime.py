@@ -96,8 +96,9 @@ A reset means that events are missing which the log no longer keeps.
 TRIM = """\
 Removes the events that exceed the limits of their topics (max_age, max_events).
 
-Servers trim each hour, and publishers trim a log that grows. Run this after a change of the limits,
-or in a project whose processes run for less than an hour.
+Publishing trims its own topic's log, and each server process trims all logs about once an hour.
+Run this once a day only where no server process runs for an hour: on a site that serves only WSGI,
+or whose processes live shorter. It also applies changed limits at once.
 """
 TRIM_EXAMPLES = f"""\
 examples:

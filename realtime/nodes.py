@@ -92,11 +92,11 @@ class ThisNode:
         self.id = _new_id()
         self.is_registered = False
         self._lock = asyncio.Lock()
-        self._steady = 0
-        self._beats = 0
-        self._last = 0.0
-        self._suspects: set[str] = set()
-        self._looked = 0
+        self._steady = 0  # heartbeats since the last break
+        self._beats = 0  # heartbeats in all
+        self._last = 0.0  # the time of the last heartbeat, on the loop's clock
+        self._suspects: set[str] = set()  # nodes whose row was old at the last check
+        self._looked = 0  # the value of _beats at the last search for orphans
         self._heartbeat_outage = Outage(
             "the heartbeat of this process could not be written: %s",
             "the heartbeat of this process is written again",

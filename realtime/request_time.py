@@ -53,7 +53,7 @@ _measured: _Measured | None = None
 _lock = threading.Lock()
 
 
-def store_time(moment: float) -> float:
+def store_time(monotonic: float) -> float:
     """Convert a monotonic time to the store's clock; the result is early, never late.
 
     It asks the store once a minute. It does not ask if an event loop runs in this thread, because
@@ -61,7 +61,7 @@ def store_time(moment: float) -> float:
     the store needs.
 
     Args:
-        moment: a value of ``time.monotonic()``.
+        monotonic: a value of ``time.monotonic()``.
 
     Returns:
         Seconds since 1970 by the store's clock: one second early, or five seconds if the store's
@@ -75,8 +75,8 @@ def store_time(moment: float) -> float:
             _lock.release()
     measured = _measured
     if measured is None or measured.store is not store or measured.time is None:
-        return time.time() - (time.monotonic() - moment) - UNKNOWN_SECONDS
-    return measured.time + (moment - measured.at) - MARGIN_SECONDS
+        return time.time() - (time.monotonic() - monotonic) - UNKNOWN_SECONDS
+    return measured.time + (monotonic - measured.at) - MARGIN_SECONDS
 
 
 async def ameasure(store: Store) -> None:
@@ -144,8 +144,8 @@ def began(request: HttpRequest) -> float | None:
     Return None for a request that did not come through a handler, such as ``RequestFactory``'s.
     """
     attributes = getattr(request, "scope", None) or getattr(request, "environ", None) or {}
-    moment: float | None = attributes.get(KEY)
-    return moment
+    started: float | None = attributes.get(KEY)
+    return started
 
 
 def connect() -> None:

@@ -193,13 +193,13 @@ class _Answer:
         if self.lists_left <= 0:
             return
         log = presence_log(name)
-        roster = self.store.members(log)
-        if known != roster.cursor:
-            texts = list(roster.members.values())
-            frames = list(map(Frame, members_frames(name, texts, roster.cursor.seq)))
+        member_list = self.store.members(log)
+        if known != member_list.cursor:
+            texts = list(member_list.members.values())
+            frames = list(map(Frame, members_frames(name, texts, member_list.cursor.seq)))
             self.frames += frames
             self.lists_left -= sum(frame.size for frame in frames)
-        self.cursors[log] = roster.cursor
+        self.cursors[log] = member_list.cursor
 
     @property
     def _has_room(self) -> bool:

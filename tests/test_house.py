@@ -7,7 +7,7 @@
         exceptions          the errors, which everything else can raise
         protocol/           names, events, cursors, frames, commands: no Django, no I/O
         client/             the Python client, on top of protocol/ alone
-        conf, threads, tenants, outage
+        conf, threads, tenants, outage, on_commit
         topics/             the topic classes that a project defines, and their registry
         models
         stores/             where logs live: memory, database/, redis/

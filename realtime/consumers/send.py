@@ -101,8 +101,8 @@ async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
         case Call():
             return dialogue.result(command, await run_call(identity, command))
         case Members():
-            roster = await run_members(identity, command)
-            members, version = list(roster.members.values()), roster.cursor.seq
+            member_list = await run_members(identity, command)
+            members, version = list(member_list.members.values()), member_list.cursor.seq
             return dialogue.members(command, members, version, max_characters=math.inf)[0]
         case _:
             reason = "only publish, call and members can be sent; follow topics by sse, poll or ws"

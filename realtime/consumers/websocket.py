@@ -262,9 +262,9 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def _members(self, command: Members) -> None:
         """Send the members of a topic, which the client need not follow."""
-        roster = await run_members(self.identity, command)
-        members = list(roster.members.values())
-        for text in self.dialogue.members(command, members, roster.cursor.seq):
+        member_list = await run_members(self.identity, command)
+        members = list(member_list.members.values())
+        for text in self.dialogue.members(command, members, member_list.cursor.seq):
             self.answer(text)
 
     async def _subscribe(self, command: Subscribe) -> None:

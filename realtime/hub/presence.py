@@ -74,10 +74,10 @@ class LivePresence(LiveTopic):
         """Read the members, and return the position that the list belongs to."""
         return self._set_members(await self.hub.store.amembers(self.name))
 
-    def _set_members(self, roster: MemberList) -> Cursor:
-        self.members = dict(roster.members)
+    def _set_members(self, member_list: MemberList) -> Cursor:
+        self.members = dict(member_list.members)
         self._list_frames = None
-        return roster.cursor
+        return member_list.cursor
 
     def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
         """Encode a join or a leave."""
@@ -103,10 +103,10 @@ class LivePresence(LiveTopic):
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read the members again, and push the list to all live subscribers."""
         self.hub.member_writer.check(self.name)
-        roster = await self.hub.store.amembers(self.name)
+        member_list = await self.hub.store.amembers(self.name)
         self.push_batch()
         before = self.position
-        self._restart(self._set_members(roster))
+        self._restart(self._set_members(member_list))
         self.push_reset(bundle(self.list_frames()), before)
         self._deliver_early()
 

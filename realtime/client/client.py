@@ -161,7 +161,7 @@ class Client:
         Args:
             topic: the topic's name.
             since: resume after this cursor (a composite cursor must contain the topic), or after a
-                time: ``@`` and seconds since 1970.
+                time: ``@`` and seconds since 1970. An empty text counts as None.
             last: start with this many of the newest events.
             on_reset: a function or coroutine function. The iteration calls it with an
                 ``EventsLost`` at each point where events are missing that the log no longer has.
@@ -182,6 +182,7 @@ class Client:
         """
         self._check_open()
         name = check_topic_name(str(topic))
+        since = since or None  # an empty file or variable
         if since is not None and last is not None:
             raise ValueError("give since or last, not both")
         if max_queue < 1 or (last is not None and last < 0):

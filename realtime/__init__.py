@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from realtime.exceptions import PublishError, UnknownTopic
     from realtime.protocol.events import Cursor, Event
+    from realtime.protocol.names import escape_key, unescape_key
     from realtime.publishing import apublish, apublish_many, publish, publish_many
     from realtime.topics import Topic, action, register, user_topic
 
@@ -27,9 +28,11 @@ _MODULES = {
     "action": "topics",
     "apublish": "publishing",
     "apublish_many": "publishing",
+    "escape_key": "protocol.names",
     "publish": "publishing",
     "publish_many": "publishing",
     "register": "topics",
+    "unescape_key": "protocol.names",
     "user_topic": "topics",
 }
 
@@ -42,9 +45,11 @@ __all__ = [
     "action",
     "apublish",
     "apublish_many",
+    "escape_key",
     "publish",
     "publish_many",
     "register",
+    "unescape_key",
     "user_topic",
 ]
 

@@ -394,6 +394,11 @@ def authentication_backends() -> list[str]:
     return list(settings.AUTHENTICATION_BACKENDS)
 
 
+def middleware() -> list[str]:
+    """Return the paths in the project's ``MIDDLEWARE``."""
+    return list(settings.MIDDLEWARE)
+
+
 def asgi_application() -> str | None:
     """Return ``ASGI_APPLICATION``, which Daphne's runserver serves; None if it is unset."""
     return getattr(settings, "ASGI_APPLICATION", None)

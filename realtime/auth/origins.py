@@ -17,7 +17,7 @@ from django.utils.http import is_same_domain
 
 from realtime import conf
 
-__all__ = ["has_one_host", "has_origin", "is_allowed"]
+__all__ = ["has_one_host", "has_origin", "is_allowed", "is_handshake"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
@@ -78,6 +78,12 @@ def has_one_host(scope: Mapping[str, Any]) -> bool:
 def has_origin(scope: Mapping[str, Any]) -> bool:
     """Tell whether a request has an ``Origin`` header; a browser sends one with every POST."""
     return bool(_values(scope["headers"], b"origin"))
+
+
+def is_handshake(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a WebSocket has headers that every client sends; those of tests have none."""
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"host" in names or b"sec-websocket-key" in names
 
 
 def _values(headers: Iterable[Sequence[bytes]], name: bytes) -> list[str]:

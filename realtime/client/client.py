@@ -14,6 +14,7 @@ from realtime.client.connector import Connector, Transport
 from realtime.client.links import Address, Frame, Link
 from realtime.client.stream import StreamLink
 from realtime.client.subscription import OnMembers, OnReset, Subscription
+from realtime.client.token import TokenSource
 from realtime.client.topic import SharedSubscription, read_member
 from realtime.client.websocket import WebSocketLink
 from realtime.exceptions import CommandRefused, ConnectionEnded
@@ -38,7 +39,9 @@ class Client:
 
     Args:
         url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
-        token: sent in the header ``Authorization: Bearer``, never in a URL.
+        token: sent in the header ``Authorization: Bearer``, never in a URL. If it is a function or
+            coroutine function, it is called again when the server refuses the token, for example
+            because it expired.
         headers: additional headers of each request.
         cookies: cookies of each request, such as ``{"sessionid": "…"}``.
         transport: ``websocket`` or ``sse`` to use only that transport; ``auto`` to use a WebSocket,
@@ -58,7 +61,7 @@ class Client:
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: TokenSource | None = None,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
         transport: Transport = "auto",
@@ -158,7 +161,7 @@ class Client:
         Args:
             topic: the topic's name.
             since: resume after this cursor (a composite cursor must contain the topic), or after a
-                time: ``@`` and seconds since 1970.
+                time: ``@`` and seconds since 1970. An empty text counts as None.
             last: start with this many of the newest events.
             on_reset: a function or coroutine function. The iteration calls it with an
                 ``EventsLost`` at each point where events are missing that the log no longer has.
@@ -179,6 +182,7 @@ class Client:
         """
         self._check_open()
         name = check_topic_name(str(topic))
+        since = since or None  # an empty file or variable
         if since is not None and last is not None:
             raise ValueError("give since or last, not both")
         if max_queue < 1 or (last is not None and last < 0):
@@ -250,6 +254,7 @@ class Client:
     def up(self, link: Link) -> None:
         """Start to use a new connection; called by the connector."""
         self._link = link
+        self._address.token.accepted()
         self._commands.up(link.send)
         for shared in list(self._subscriptions.values()):
             shared.up()
@@ -269,6 +274,10 @@ class Client:
             shared = self._subscriptions.get(str(frame.get("topic")))
             if shared is not None:
                 shared.receive(frame)
+
+    def renew_token(self) -> bool:
+        """Ask for a new token, and return whether to reconnect; called by the connector."""
+        return self._address.token.refused()
 
     def _forget(self, shared: SharedSubscription) -> None:
         if self._subscriptions.get(shared.topic) is shared:

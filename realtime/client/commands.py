@@ -133,7 +133,9 @@ class Commands:
     async def _until_ready(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_WAIT_SECONDS):
-                await self._ready.wait()
+                # The connection can be gone again by the time that this task runs.
+                while self._send is None and self._end_error is None:
+                    await self._ready.wait()
         except TimeoutError:
             reason = (
                 f"there was no connection for {CONNECT_WAIT_SECONDS:g} s; the command was not sent"

@@ -14,6 +14,7 @@ from ssl import SSLContext, create_default_context
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from realtime.client.token import Token, TokenSource, TokenUnavailable
 from realtime.protocol.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS, VERSION
 
 __all__ = [
@@ -37,7 +38,6 @@ GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # how late a heartbeat can 
 DENIALS = {401: 4401, 403: 4403}  # HTTP statuses that deny access, and the equivalent close codes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_TOKEN = re.compile(r"[\x21-\x7e]+")
 _COOKIE = re.compile(r"[\x21-\x3a\x3c-\x7e]*")  # no space and no semicolon
 
 
@@ -96,23 +96,26 @@ def closed_by_status(
 
 @dataclass(frozen=True)
 class Address:
-    """The URL of the app, and the headers and SSL context of each request.
+    """The URL of the app, and the headers, token and SSL context of each request.
 
     Attributes:
         url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
-        headers: the headers of each request; they contain secrets and are left out of ``repr()``.
+        headers: the headers of each request without the token; they contain secrets and are left
+            out of ``repr()``.
+        token: sent with each request, in the header ``Authorization``.
         ssl: the SSL context, created once because loading the certificates is slow.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
+    token: Token = field(repr=False)
     ssl: SSLContext = field(repr=False)
 
     @classmethod
     def build(
         cls,
         url: str,
-        token: str | None,
+        token: TokenSource | None,
         headers: Mapping[str, str] | None,
         cookies: Mapping[str, str] | None,
         ssl: SSLContext | None,
@@ -143,12 +146,6 @@ class Address:
                     f"the header {name} is given twice: remove it from headers=, or remove the "
                     "argument that sets it"
                 )
-        if token is not None:
-            if not _TOKEN.fullmatch(token):
-                raise ValueError(
-                    "the token is empty or has characters other than visible ASCII characters"
-                )
-            combined["Authorization"] = f"Bearer {token}"
         if cookies:
             if not all(map(_COOKIE.fullmatch, (*cookies, *cookies.values()))):
                 raise ValueError(
@@ -159,7 +156,20 @@ class Address:
             if _CONTROL.search(name + value):
                 raise ValueError(f"the header {name!r} has a control character; remove it")
         base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
-        return cls(base, combined, ssl or create_default_context())
+        return cls(base, combined, Token(token), ssl or create_default_context())
+
+    async def authorization(self) -> dict[str, str]:
+        """Return the header with the token; empty without a token.
+
+        Raises:
+            LinkClosed: the function that returns the token failed.
+            ValueError: the function returned something that is not a token.
+        """
+        try:
+            token = await self.token.get()
+        except TokenUnavailable as error:
+            raise LinkClosed(1006, str(error)) from error
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property
     def origin(self) -> str:
@@ -215,6 +225,7 @@ class Link(Protocol):
 
         Raises:
             LinkClosed: the link could not be opened.
+            ValueError: the function that returns the token returned something else.
         """
 
     async def run(self) -> None:

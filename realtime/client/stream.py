@@ -111,13 +111,15 @@ class StreamLink:
         self._reading: asyncio.Task[None] | None = None
         self._posts: set[asyncio.Task[None]] = set()
         self._closing = ""  # the reason of the ``closing`` frame
+        self._has_expired = False  # whether a command was refused because of the token
         self._http: httpx.AsyncClient | None = None
 
     async def open(self, on_frame: OnFrame) -> None:
         """Open a stream without topics and wait for the welcome frame; see ``Link``."""
         self._on_frame = on_frame
+        authorization = await self._address.authorization()
         self._http = httpx.AsyncClient(
-            headers={**self._address.headers, "Accept-Encoding": "identity"},
+            headers={**self._address.headers, **authorization, "Accept-Encoding": "identity"},
             verify=self._address.ssl,
             timeout=httpx.Timeout(OPEN_SECONDS, read=HEAD_SECONDS),
         )
@@ -135,6 +137,8 @@ class StreamLink:
         while True:
             assert self._reading is not None
             await _wait_first(self._changed.wait(), self._reading)
+            if self._has_expired:
+                raise LinkClosed(CloseCode.SIGNED_OUT, "the server refused the token of a command")
             if not self._reading.done():
                 await asyncio.sleep(BATCH_SECONDS)
                 self._reading.cancel()
@@ -357,6 +361,11 @@ class StreamLink:
             answer = {"type": "lost"}
         else:
             answer = _answer_of(response)
+            if response.status_code == 401 and self._address.token.is_renewable:
+                # The stream can outlive its token; the next link has a new one.
+                self._has_expired = True
+                self._changed.set()
+                answer = {"type": "error", "code": UNREACHED, "message": "the token has expired"}
         self._on_frame({**answer, "id": frame["id"]})
 
     async def close(self) -> None:

@@ -48,6 +48,7 @@ class WebSocketLink:
         """Connect and wait for the welcome frame; see ``Link``."""
         self._on_frame = on_frame
         url = self._address.of("ws")
+        authorization = await self._address.authorization()
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 tls: dict[str, Any] = {}
@@ -55,7 +56,7 @@ class WebSocketLink:
                     tls["ssl"] = self._address.ssl
                 self._socket = await _Connect(
                     url.replace("http", "ws", 1),
-                    additional_headers=self._address.headers,
+                    additional_headers={**self._address.headers, **authorization},
                     open_timeout=None,
                     ping_interval=None,  # heartbeats also prove that frames arrive
                     close_timeout=CLOSE_SECONDS,

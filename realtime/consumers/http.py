@@ -21,6 +21,7 @@ from django.db import DatabaseError, InterfaceError
 from realtime import conf
 from realtime.auth import origins
 from realtime.auth.users import Identity, identify
+from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
 from realtime.protocol.frames import ErrorCode, check_version
 from realtime.writers.asgi import Send
@@ -43,7 +44,7 @@ logger = logging.getLogger("realtime")
 
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
-ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
+ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID, X-Realtime-Origin"
 FIELDS_PER_TOPIC = 3  # of a query: topic, since and last
 OTHER_FIELDS = 1_000  # more are parsed, so that an error can name the first topic over the limit
 BODY_SECONDS = 30.0  # for a command's body to arrive: 64 KB over the slowest mobile networks
@@ -100,7 +101,9 @@ def http_error(error: ProtocolError) -> HttpError:
     """Return the HTTP error for an error of the wire protocol."""
     code = ErrorCode(error.code)
     status = STATUS.get(code, HTTPStatus.BAD_REQUEST)
-    reason, _, hint = error.reason.partition("; ")
+    reason, hint = error.reason, ""
+    if code != ErrorCode.INVALID:  # those are the project's messages, which are for people
+        reason, _, hint = reason.partition("; ")
     headers = {"Retry-After": str(RETRY_SECONDS)} if code.retry else {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
@@ -194,9 +197,8 @@ class Request:
             raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint) from None
 
     def value(self, name: str) -> str | None:
-        """Return the last value of a field of the query; None if there is none."""
-        values = self.query.get(name)
-        return values[-1] if values else None
+        """Return the last value of a field of the query; None if there is none, or an empty one."""
+        return self.query.get(name, [""])[-1] or None
 
     def number(self, name: str, default: int, minimum: int, maximum: int) -> int:
         """Return a whole number from the query, capped at ``maximum``.
@@ -309,6 +311,7 @@ async def answer(
         secure: whether the server's transport speaks TLS; None if that is not known.
         work: returns the response, or None if the client has left or was answered already.
     """
+    activate_language(request.scope)
     cors = request.cors(secure)
     if request.is_preflight and cors:
         work.close()

@@ -90,7 +90,8 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
         raise HttpError(400, ErrorCode.BAD_TOPIC, reason, hint)
     if len(names) > max_topics:
         reason = f"{len(names)} topics were asked for and {max_topics} are allowed"
-        hint, first_refused = "open another stream for the rest", names[max_topics]
+        hint = "follow one topic for the whole list of objects, or open another stream for the rest"
+        first_refused = names[max_topics]
         raise HttpError(400, ErrorCode.TOO_MANY_TOPICS, reason, hint, topic=first_refused)
     for name in names:
         try:

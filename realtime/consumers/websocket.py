@@ -25,6 +25,7 @@ from realtime.consumers.handlers import (
     run_publish,
     welcome_for,
 )
+from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
@@ -52,6 +53,12 @@ __all__ = ["WebSocketConsumer"]
 
 logger = logging.getLogger("realtime")
 
+NO_HANDSHAKE = (
+    "this WebSocket has no headers of a handshake, not even Host, so it comes from a test: connect "
+    "with realtime.testing.RealtimeClient, which needs no headers, instead of "
+    "channels.testing.WebsocketCommunicator"
+)
+
 
 class WebSocketConsumer(AsyncConsumer):
     """Serves one WebSocket; an instance lives as long as its connection.
@@ -78,9 +85,12 @@ class WebSocketConsumer(AsyncConsumer):
         self.scope = scope
         await receive()  # websocket.connect
         if not self.is_allowed(send):
+            if not origins.is_handshake(scope):
+                raise RuntimeError(NO_HANDSHAKE)
             # Close before the accept, so that a foreign page learns nothing.
             await send({"type": "websocket.close", "code": int(CloseCode.FORBIDDEN)})
             return
+        activate_language(scope)
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()

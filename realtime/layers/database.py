@@ -63,7 +63,6 @@ from realtime.layers.messages import (
     Leave,
     Message,
     address_of,
-    is_inbox,
     new_inbox,
     pack,
     unpack,
@@ -183,14 +182,15 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """Return the channel's next message; wait for one if there is none.
 
         Raises:
-            ValueError: ``new_channel()`` made the channel in another process.
+            ValueError: ``new_channel()`` made the channel in another process, or of another layer.
         """
         self.require_valid_channel_name(channel)
         address = address_of(channel)
-        is_shared = not is_inbox(address, channel)
+        is_shared = "!" not in channel
         if not is_shared and address != self.inbox:
             raise ValueError(
-                f"{channel} belongs to another process, or to this one before a fork; receive from "
+                f"{channel} belongs to another process or layer, or to this one before a fork; "
+                "receive from "
                 "a channel that new_channel() made in this process, or a shared one like 'worker'"
             )
         if self._is_in_memory():

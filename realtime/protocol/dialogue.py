@@ -269,7 +269,7 @@ class Dialogue:
         if len(self._subscribed) + len(self._pending) >= self.limits.topics:
             reason = (
                 f"this connection already follows {self.limits.topics} topics, which is the limit; "
-                "unsubscribe from one first"
+                "unsubscribe from one first, or follow one topic for the whole list of objects"
             )
             raise ProtocolError(ErrorCode.TOO_MANY_TOPICS, reason, id=command.id)
         self._pending[topic] = command

@@ -48,6 +48,7 @@ _CHARACTERS = "A-Za-z0-9_~@+:-"
 _NAME = re.compile(rf"[{_CHARACTERS}]+(?:\.[{_CHARACTERS}]+)*")
 _LITERAL = re.compile(rf"[{_CHARACTERS}]*")
 _OUTSIDE = re.compile(rf"[^.{_CHARACTERS}]")
+_OUTSIDE_SEGMENT = re.compile(rf"[^{_CHARACTERS}]")
 # One segment of a pattern; the text around the converter is checked later, for a clearer error.
 _SEGMENT = re.compile(r"([^<>]*)<(?:([^<>:]*):)?([^<>:]*)>([^<>]*)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_@+:-]")  # includes `~`, so that escaping is reversible
@@ -94,7 +95,10 @@ def _fault(name: object) -> str | None:
         return f"it has {len(name)} characters and {MAX_LENGTH} are allowed"
     outside = _OUTSIDE.search(name)
     if outside is not None:
-        return f"{outside[0]!r} is not one of A-Z a-z 0-9 _ ~ @ + : - and the dot"
+        return (
+            f"{outside[0]!r} is not one of A-Z a-z 0-9 _ ~ @ + : - and the dot; escape a key with "
+            "realtime.escape_key()"
+        )
     return "it begins or ends with a dot, or has two dots in a row"
 
 
@@ -114,17 +118,25 @@ def presence_log(topic: str) -> str:
     return f"{INTERNAL}presence.{INTERNAL}{blake2b(topic.encode(), digest_size=20).hexdigest()}"
 
 
-def escape_key(text: str) -> str:
-    """Escape a text so that it can be used as one segment of a name.
+def escape_key(key: object) -> str:
+    """Escape a key, such as an e-mail address, so that it can be used as one segment of a name.
 
-    Characters outside ``A-Z a-z 0-9 _ @ + : -`` are replaced by their UTF-8 bytes, as ``~XX``.
+    Characters of its ``str()`` outside ``A-Z a-z 0-9 _ @ + : -`` are replaced by their UTF-8 bytes,
+    as ``~XX``: ``escape_key("ada@example.org")`` is ``ada@example~2Eorg``.
     Different texts have different results. The empty text stays empty and is not a valid segment.
+
+    Raises:
+        TypeError: the key is None, as that of an object that is not saved yet.
     """
-    return _UNSAFE.sub(lambda match: "".join(f"~{byte:02X}" for byte in match[0].encode()), text)
+    if key is None:
+        raise TypeError("None is not a key; save the object first")
+    return _UNSAFE.sub(
+        lambda match: "".join(f"~{byte:02X}" for byte in match[0].encode()), str(key)
+    )
 
 
 def unescape_key(segment: str) -> str:
-    """Reverse ``escape_key()``.
+    """Return the text whose ``escape_key()`` a segment is.
 
     Raises:
         ValueError: the segment is not a result of ``escape_key()``.
@@ -207,7 +219,8 @@ class Segment:
             return f"{self.prefix}{text}{self.suffix}"
         # Formatting any type as text would turn a missing value into `user.None`.
         raise ValueError(
-            f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}"
+            f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}; for the "
+            "key of an object, pass realtime.escape_key(key)"
         )
 
     def overlaps(self, other: Segment) -> bool:
@@ -345,9 +358,12 @@ class Pattern:
             given = fields[segment.param]
             try:
                 part = segment.write(given)
+                if unsafe := _OUTSIDE_SEGMENT.search(part):
+                    raise ValueError(
+                        f"{unsafe[0]!r} cannot be part of a value in a name; pass "
+                        f"{segment.param}=realtime.escape_key(…)"
+                    )
                 matches, value = segment.read(part)
-                if "." in part:
-                    raise ValueError("a dot separates segments; use escape_key() to escape it")
                 if not matches:
                     raise ValueError(f"it does not match the converter {segment.converter_name!r}")
             except ValueError as error:

@@ -378,7 +378,7 @@ class UserTopic(Topic):
 
     async def can_subscribe(self, user: Any) -> bool:
         """Allow the user with this primary key."""
-        return self.key == escape_key(str(user.pk))
+        return self.key == escape_key(user.pk)
 
 
 @register("everyone")
@@ -402,4 +402,4 @@ def user_topic(user: AbstractBaseUser) -> UserTopic:
         raise ValueError(
             f"{user!r} has no primary key, so it has no topic; use a user that is saved"
         )
-    return UserTopic(key=escape_key(str(user.pk)))
+    return UserTopic(key=escape_key(user.pk))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from realtime.exceptions import shorten
-from realtime.protocol.names import Pattern, Segment, check_topic_name, nearest
+from realtime.protocol.names import Pattern, Segment, check_topic_name, escape_key, nearest
 
 __all__ = ["Registry", "annotated_fields"]
 
@@ -102,6 +102,11 @@ class Registry(Generic[Owner]):
                 reason = _explain_mismatch(parts, pattern)
                 if reason:
                     return reason
+        for count in range(2, len(parts)):
+            for pattern, _ in self._get_index().candidates.get((count, parts[0]), ()):
+                reason = _explain_dot(parts, pattern)
+                if reason:
+                    return reason
         return ""
 
     def patterns(self) -> list[tuple[Pattern, type[Owner]]]:
@@ -157,6 +162,19 @@ def _explain_mismatch(parts: Sequence[str], pattern: Pattern) -> str:
         canonical = _canonical(segment, text)
         return f"{reason}; write {canonical!r}" if canonical else reason
     return ""
+
+
+def _explain_dot(parts: Sequence[str], pattern: Pattern) -> str:
+    """Return that the last value has a dot, if it would match once it is escaped."""
+    count = len(pattern.segments) - 1
+    key, last = ".".join(parts[count:]), pattern.segments[-1]
+    escaped = [*parts[:count], escape_key(key)]
+    if last.param is None or pattern.match_parts(escaped) is None:
+        return ""
+    return (
+        f"{shorten(key)} has a dot, which separates segments; if it is the <{last.param}>, write "
+        f"{'.'.join(escaped)!r}, with realtime.escape_key()"
+    )
 
 
 def _canonical(segment: Segment, text: str) -> str:

@@ -61,6 +61,11 @@ def test_the_url_and_last_event_id_set_the_start_of_each_topic(
     assert list(query_of(query, last_id).starts) == list(starts)
 
 
+def test_an_empty_last_counts_as_none() -> None:
+    assert query_of("topic=public.a&last=&since=@5") == query_of("topic=public.a&since=@5")
+    assert query_of("topic=public.a&last=&v=&wait=").last == {}
+
+
 def test_cursors_are_the_starts_that_are_cursors() -> None:
     assert query_of("topic=public.a&topic=public.c&since=@5", BOTH).cursors == {"public.a": A}
 

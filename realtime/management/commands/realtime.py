@@ -72,8 +72,8 @@ It reads the log itself and needs no running server process.
 It does not check permissions: a user who can run this command can read the database anyway.
 
 With --url it follows topics of a site that runs elsewhere, as any client does; the topics need not
-be registered here. The token is read from --token-file, or else from the
-environment variable REALTIME_TOKEN.
+be registered here. The token is read from --token-file, again whenever the site refuses it, or else
+from the environment variable REALTIME_TOKEN.
 """
 LISTEN_EXAMPLES = f"""\
 examples:

@@ -15,7 +15,7 @@ from typing import Any
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor, Event
-from realtime.protocol.frames import MAX_NESTING, nesting
+from realtime.protocol.frames import MAX_NESTING, escape_html, nesting
 
 __all__ = [
     "Bundle",
@@ -163,7 +163,7 @@ class Frame:
     """A frame to send to clients, which is encoded once for each wire format.
 
     Attributes:
-        text: the frame as JSON text.
+        text: the frame as JSON text that is safe in HTML; see ``escape_html()``.
         size: size of the text in UTF-8, in bytes.
         place: the topic and the cursor from which a client resumes once it has this frame; None if
             the frame does not change the client's cursor.
@@ -176,7 +176,7 @@ class Frame:
     def __init__(
         self, text: str, place: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
     ) -> None:
-        self.text = text
+        self.text = text = escape_html(text)
         self.size = len(text) if text.isascii() else len(text.encode())
         self.place = place
         self.kind = kind

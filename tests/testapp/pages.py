@@ -117,7 +117,7 @@ def fragment(request: HttpRequest, topic: str) -> HttpResponse:
 
 
 HTML = Template("""
-<realtime-topic id="first" name="$topic"></realtime-topic>
+<realtime-topic id="first" name="$topic" last="0"></realtime-topic>
 <div id="orders" hx-get="/fragment/$topic/" hx-trigger="realtime:shipped from:body"></div>
 <button id="own" hx-get="/tell/$topic/paid/?exclude&data=own" hx-swap="none">own</button>
 <button id="seen" hx-get="/seen/" hx-target="#answer">seen</button>

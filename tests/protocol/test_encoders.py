@@ -195,6 +195,22 @@ def test_the_error_for_a_value_without_json_form_has_its_path(data, path, reason
     assert str(caught.value).encode()
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 10**300])
+def test_an_integer_that_javascript_cannot_read_is_refused_with_its_path_where_it_must_be_exact(
+    number,
+):
+    data = {"rows": [{"id": 1}, {"id": number}]}
+    assert json.loads(encode(data)) == data
+    with pytest.raises(DataNotSerializable, match=r"above 2\*\*53 .* send a string") as caught:
+        encode_data(data, default, LIMIT, exact=True)
+    assert caught.value.path == "data['rows'][1]['id']"
+
+
+def test_other_numbers_are_exact():
+    data = [2**53, -(2**53), 1e300, str(2**60), True, {2**60: None}]
+    assert encode_data(data, default, LIMIT, exact=True) == encode(data)
+
+
 def test_the_error_for_an_object_names_its_type_once_and_says_what_to_publish_instead():
     Order = type("Order", (), {})
     with pytest.raises(DataNotSerializable) as caught:

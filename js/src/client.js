@@ -1,3 +1,4 @@
+import { bindMembers } from "./bound.js";
 import { clock as realClock } from "./clock.js";
 import { Commands } from "./commands.js";
 import { Connector } from "./connector.js";
@@ -90,6 +91,7 @@ export class Client extends EventTarget {
     const { url, user, since, transport = "auto", token } = options;
     const { clock = realClock, storage = tabStorage() } = options;
     super();
+    bindMembers(this);
     const secret = makeSecret();
     this.since = since ?? null;
     this.userId = user;

@@ -85,7 +85,15 @@ export class Connector {
     this.#change("waiting", null, null);
   }
 
-  /** Connect again after `pause()`. */
+  /** Close a connection that keeps a request open; answers to commands still arrive. */
+  hide() {
+    if (this.state !== "connected" || !this.#fallback.current.holdsRequest) return;
+    this.#paused = true;
+    this.#drop(true);
+    this.#change("waiting", null, null);
+  }
+
+  /** Connect again after `pause()` or `hide()`. */
   resume() {
     if (!this.#paused) return;
     this.#paused = false;
@@ -290,15 +298,16 @@ export class Connector {
     this.#change("waiting", code, reason);
   }
 
-  #drop() {
+  #drop(keepsAnswering = false) {
     this.#cancelTimer();
     this.#cancelUpgrade();
     const [connection, wasUp] = [this.#connection, this.state === "connected"];
     this.#connection = null;
-    connection?.close();
+    if (keepsAnswering && connection?.drain) connection.drain();
+    else connection?.close();
     if (wasUp) {
       this.#fallback.lasted(this.#clock.now() - this.#connectedAt);
-      this.#handlers.down();
+      this.#handlers.down(keepsAnswering);
     }
     this.#closing = null;
   }

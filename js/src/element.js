@@ -9,10 +9,14 @@ const ATTRIBUTES = ["name", "since", "last"]; // a change of one of them subscri
 // Node, which runs the tests, has no HTMLElement.
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {});
 
+let isLoading = false; // whether elements that are found now are part of the page as it was rendered
+
 /** Define `<realtime-topic>`, once per page even if this file is loaded several times. */
 export function defineElement() {
   if (!globalThis.customElements || customElements.get(TAG)) return;
+  isLoading = true; // even if this file was loaded late
   customElements.define(TAG, RealtimeTopic);
+  isLoading = false;
 }
 
 /** Follows a topic while it is in the document, and dispatches its events as DOM events. */
@@ -22,9 +26,11 @@ class RealtimeTopic extends Base {
   #topic = null;
   /** @type {string | null} The attributes of `#topic` as JSON; null outside the document. */
   #followed = null;
+  #isRendered = false; // whether the element was part of the page as it was rendered
 
   connectedCallback() {
     this.hidden = true; // it has no content
+    this.#isRendered = isLoading || document.readyState !== "complete";
     this.#updateSoon();
   }
 
@@ -65,7 +71,8 @@ class RealtimeTopic extends Base {
     if (problem) console.error(`<${TAG}>: ${problem}`, this);
     const client = pageClient();
     if (problem || !client) return null;
-    const start = last === null ? { since } : { last: Number(last) };
+    const begin = since ?? (this.#isRendered ? client.since : null);
+    const start = last === null ? { since: begin } : { last: Number(last) };
     const topic = name === USER ? client.subscribeUser(start) : client.subscribe(String(name), start);
     topic.on("*", (_, event) => this.#onEvent(event));
     topic.onReset(() => this.#notify("reset", {}, "events were missed; fetch the state again"));

@@ -209,6 +209,8 @@ export class HttpConnection {
       this.#tools.credentials.accepted(); // the next token that expires is renewed too
       return response;
     }
+    // The polls are the last transport, and the only one that works without ASGI.
+    if (response.status === 404 && url.pathname.endsWith("/poll")) reportNotFound(this.#base);
     throw new HttpError(response.status, await errorFrame(response));
   }
 
@@ -363,6 +365,18 @@ export class HttpConnection {
       return await (await this.#fetch(url, options)).json();
     }
   }
+}
+
+let isNotFoundReported = false;
+
+/** Say what is wrong if there is no transport at this URL, once per page. @param {URL} base */
+function reportNotFound({ href }) {
+  if (isNotFoundReported) return;
+  isNotFoundReported = true;
+  console.error(
+    `realtime: there is nothing at ${href} (404). Is with_realtime() missing in asgi.py, does the ` +
+      'server run another application, or is the app mounted elsewhere (REALTIME["PREFIX"])?',
+  );
 }
 
 const LOST = "the connection broke before the answer came; the command may have been run";

@@ -17,7 +17,7 @@ export { realtime };
  */
 export function createClient(options) {
   const client = new Client(options);
-  watchPage(client.connector);
+  watchPage(client);
   watchHtmx(client.headers);
   return /** @type {PublicClient} */ (/** @type {EventTarget} */ (client));
 }

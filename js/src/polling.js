@@ -18,6 +18,7 @@ function makeTransport(name, wait) {
     name,
     timeout: TIMEOUT,
     isStream: false,
+    holdsRequest: wait > 0,
     open: (base, handlers, tools) =>
       new HttpConnection((one, signal) => runPolls(one, signal, wait), base, handlers, tools),
   };

@@ -8,6 +8,7 @@ export const sse = {
   name: "sse",
   timeout: 4_000, // short, because a proxy that buffers the stream until it ends delivers nothing
   isStream: true,
+  holdsRequest: true,
   canStall: true,
   open: (base, handlers, tools) => new HttpConnection(readStream, base, handlers, tools),
 };

@@ -1,3 +1,5 @@
+import { makeRemover } from "./alpine.js";
+import { bindMembers } from "./bound.js";
 import { Listeners } from "./listeners.js";
 
 /** @import {Change, Member} from "./members.js" */
@@ -32,6 +34,7 @@ export class Topic {
     this.#subscription = subscription;
     /** @internal */
     this.since = start.since;
+    bindMembers(this);
     subscription.add(this, start);
   }
 
@@ -94,10 +97,10 @@ export class Topic {
       const members = this.members;
       if (members && !isRemoved && this.isFollowed) run(members, null);
     });
-    return () => {
+    return makeRemover(() => {
       isRemoved = true;
       remove();
-    };
+    });
   }
 
   /** The members in the order in which they joined; null until the first list has arrived. */

@@ -23,7 +23,7 @@ from realtime.auth import origins
 from realtime.auth.users import Identity, identify
 from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
-from realtime.protocol.frames import ErrorCode, check_version
+from realtime.protocol.frames import ErrorCode, check_version, escape_html
 from realtime.writers.asgi import Send
 
 __all__ = [
@@ -135,7 +135,8 @@ class Response:
     def of_json(cls, text: str, status: int = 200, **headers: str) -> Response:
         """Return an answer with JSON text as its body."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return cls(status, text.encode(), {"Content-Type": "application/json", **named})
+        body = escape_html(text).encode()
+        return cls(status, body, {"Content-Type": "application/json", **named})
 
     @classmethod
     def of_error(cls, error: HttpError) -> Response:
@@ -150,8 +151,7 @@ class Response:
         if error.topic is not None:
             fields["topic"] = error.topic
         text = json.dumps(fields, separators=(",", ":"))
-        headers = {"Content-Type": "application/json", **error.headers}
-        return cls(error.status, text.encode(), headers)
+        return cls.of_json(text, error.status, **error.headers)
 
     @property
     def all_headers(self) -> dict[str, str]:

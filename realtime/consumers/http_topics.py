@@ -75,9 +75,9 @@ class TopicQuery:
 
 
 def read_query(request: Request, max_topics: int) -> TopicQuery:
-    """Read ``topic``, ``since`` and ``last`` of a URL, and the ``Last-Event-ID`` header.
+    """Read ``topic``, ``since`` and ``last`` of a URL, and the client's last event id.
 
-    ``Last-Event-ID`` takes precedence over ``since``.
+    The last event id takes precedence over ``since``.
     A single empty ``topic`` asks for no topic; the client then receives the welcome and heartbeats.
 
     Raises:
@@ -99,6 +99,7 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
         except InvalidTopicName as error:
             hint = "send each topic's name as it is, percent-encoded"
             raise HttpError(400, ErrorCode.BAD_TOPIC, str(error), hint, topic=name) from None
+    last_id = _last_event_id(request)
     last = _read_last(request, names, asked)
     sinces = _by_topic(request, "since", asked)
     if isinstance(sinces, str):
@@ -108,17 +109,45 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
     # EventSource keeps sending the last id and the page cannot clear it, so an id that cannot be
     # read counts as a lost cursor. Refusing it would end the stream for good.
     try:
-        resume = _parse_last_event_id(request.headers.get("last-event-id", ""), names)
+        resume = _parse_last_event_id(last_id, names)
     except HttpError:
         return TopicQuery(dict.fromkeys(names, LOST), {})
     starts = {name: resume(name) if resume(name) is not None else since(name) for name in names}
-    return TopicQuery(starts, last, _presence_cursors(request, names))
+    return TopicQuery(starts, last, _presence_cursors(request, last_id, names))
 
 
-def _presence_cursors(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
+def _last_event_id(request: Request) -> str:
+    """Return the ``Last-Event-ID`` header, or what the URL has instead of it.
+
+    Polyfills of ``EventSource`` that cannot send the header append ``lastEventId`` or a similar
+    field to the URL.
+
+    Raises:
+        HttpError: a field of another name has a cursor. Ignoring it would lose events silently.
+    """
+    in_url = ""
+    for name, values in request.query.items():
+        if name.lower().replace("-", "").replace("_", "").endswith("lasteventid"):
+            in_url = values[-1]
+        elif name not in ("since", "topic") and any(map(_is_resume_point, values)):
+            reason = f"the field {name!r} of the query has a cursor"
+            hint = "send it as Last-Event-ID, lastEventId or since"
+            raise HttpError(400, ErrorCode.BAD_CURSOR, reason, hint)
+    return request.headers.get("last-event-id") or in_url
+
+
+def _is_resume_point(text: str) -> bool:
+    try:
+        CompositeCursor(text) if is_composite(text) else Cursor.parse(text)
+    except InvalidCursor:
+        return False
+    return True
+
+
+def _presence_cursors(request: Request, last_id: str, names: Sequence[str]) -> dict[str, Cursor]:
     """Return the cursors in presence logs; only a composite cursor has them."""
     found: dict[str, Cursor] = {}
-    for text in (request.value("since"), request.headers.get("last-event-id")):
+    for text in (request.value("since"), last_id):
         if text and is_composite(text):
             composite = CompositeCursor(text)
             cursors = {name: composite.get(presence_log(name)) for name in names}

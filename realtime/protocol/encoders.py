@@ -15,7 +15,7 @@ from typing import Any
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor, Event
-from realtime.protocol.frames import MAX_NESTING, nesting
+from realtime.protocol.frames import MAX_INTEGER, MAX_NESTING, escape_html, nesting
 
 __all__ = [
     "Bundle",
@@ -37,7 +37,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PATH_LENGTH = 120  # characters of a path in an error; a longer path loses its beginning
 
 
-def encode_data(value: Any, default: Default, limit: int) -> str:
+def encode_data(value: Any, default: Default, limit: int, *, exact: bool = False) -> str:
     """Return the JSON text of an event's data.
 
     Characters outside ASCII are not escaped, which halves their size; only a lone surrogate is,
@@ -48,9 +48,11 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
         default: converts a value that JSON does not support into one that it supports; raises
             TypeError or ValueError for any other value.
         limit: maximum size in bytes of UTF-8.
+        exact: whether to refuse integers that JavaScript would read as other numbers.
 
     Raises:
-        DataNotSerializable: a value has no JSON form, or is nested deeper than ``MAX_NESTING``.
+        DataNotSerializable: a value has no JSON form, or is nested deeper than ``MAX_NESTING``, or
+            is refused because of ``exact``.
         DataTooLarge: the text is larger than the limit.
     """
     try:
@@ -69,6 +71,8 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
         raise DataTooLarge(size, limit)
     if nesting(text) > MAX_NESTING:
         raise _explain(value, default, RecursionError("it is nested too deeply"))
+    if exact:
+        _check_exact(json.loads(text), "data")
     return text
 
 
@@ -163,7 +167,7 @@ class Frame:
     """A frame to send to clients, which is encoded once for each wire format.
 
     Attributes:
-        text: the frame as JSON text.
+        text: the frame as JSON text that is safe in HTML; see ``escape_html()``.
         size: size of the text in UTF-8, in bytes.
         topic_cursor: the topic, and the cursor from which a client that has this frame resumes;
             None if the frame does not change the client's cursor.
@@ -176,7 +180,7 @@ class Frame:
     def __init__(
         self, text: str, topic_cursor: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
     ) -> None:
-        self.text = text
+        self.text = text = escape_html(text)
         self.size = len(text) if text.isascii() else len(text.encode())
         self.topic_cursor = topic_cursor
         self.kind = kind
@@ -285,6 +289,18 @@ def _check(value: Any, default: Default, path: str, parents: tuple[int, ...]) ->
             _check(item, default, f"{path}[{index}]", inside)
     else:
         _check(_default(value, default, path), default, path, inside)
+
+
+def _check_exact(value: Any, path: str) -> None:
+    """Raise for the first integer, in decoded JSON, that JavaScript cannot represent."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_exact(item, f"{path}[{_key(key)}]")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_exact(item, f"{path}[{index}]")
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise _refuse(path, "JavaScript reads integers above 2**53 as other numbers; send a string")
 
 
 def _default(value: Any, default: Default, path: str) -> Any:

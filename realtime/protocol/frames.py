@@ -29,6 +29,7 @@ __all__ = [
     "ErrorCode",
     "Reset",
     "check_version",
+    "escape_html",
     "frame",
     "members_frames",
     "nesting",
@@ -148,6 +149,16 @@ def nesting(text: str) -> int:
         return count  # an upper bound, which is enough here
     brackets = _NO_BRACKET.sub("", text)
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
+
+
+def escape_html(text: str) -> str:
+    """Return a JSON text with ``<``, ``>`` and ``&`` as escapes, which decode to the same value.
+
+    Some scripts insert what they receive into the page as HTML, such as htmx's ``sse-swap`` and
+    Turbo's stream sources. A text without these characters cannot become an element there.
+    """
+    # In JSON these characters occur only inside strings, where an escape is always valid.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def frame(type: str, /, **fields: Any) -> str:

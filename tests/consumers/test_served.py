@@ -10,7 +10,7 @@ import pytest
 
 from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 from tests.support.http import Stream, get_poll, http_client, open_stream
-from tests.support.server import DEADLINE, Publisher, Server
+from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until
 
 APPLICATION = "tests.consumers.application:application"
@@ -250,3 +250,32 @@ async def test_five_hundred_streams_of_a_hundred_topics_need_one_task_each_and_n
         for writer in writers:
             writer.transport.abort()
     await until_all_have_left(server)
+
+
+HTML = "<img src=x onerror=boom()> &amp;"
+
+
+async def test_text_of_an_event_cannot_become_html_on_any_transport(server: Server) -> None:
+    server.run(f"from realtime import publish; publish('public.html', 'said', {HTML!r})")
+    query = "topic=public.html&last=1"
+    received = []
+    async with connect(server) as client:
+        await client.send(type="subscribe", id=1, topic="public.html", last=1)
+        await client.send(type="<b>", id=2)
+        async with asyncio.timeout(DEADLINE):
+            received += [str(await client.socket.recv()) for _ in range(3)]
+    async with http_client() as http:
+        received.append((await http.get(f"{server.site}/realtime/poll?{query}")).text)
+        async with http.stream("GET", f"{server.site}/realtime/sse?{query}") as response:
+            async for text in response.aiter_text():
+                received.append(text)
+                if "said" in text:
+                    break
+        received.append((await http.get(f"{server.site}/realtime/poll?topic=<b>")).text)
+        command = {"type": "call", "topic": "public.html", "action": "<b>"}
+        received.append((await http.post(f"{server.site}/realtime/send", json=command)).text)
+    together = "\n".join(received)
+    assert not set(together) & set("<>&"), together
+    said = json.dumps(HTML).translate({ord(one): f"\\u{ord(one):04x}" for one in "<>&"})
+    assert together.count(f'"data":{said}') == 3
+    assert together.count("\\u003cb\\u003e") >= 2  # the errors repeat what was wrong

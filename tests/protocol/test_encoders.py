@@ -93,7 +93,7 @@ def test_a_frame_is_encoded_once_for_each_wire_format(event):
     assert frame.size == len(frame.text.encode())
     assert json.loads(frame.text) == json.loads(event_frame(event))
     text, line = frame.text, sse_chunk(frame.text)
-    id = f"id: {compose([entry(event.topic, Cursor('e', 1, 2))])}\n".encode()
+    id = f"id: {compose([entry('orders.1', Cursor('e', 1, 2))])}\n".encode()
     assert frame.wire(Wire.WEBSOCKET) == websocket_frame(text)
     assert frame.wire(Wire.LINE) == line
     assert frame.wire(Wire.STREAM) == http_chunk(line + b"\n")

@@ -264,7 +264,7 @@ def test_an_element_of_the_page_starts_at_the_time_of_the_request_and_a_later_on
     open_page, shared_server, topic, is_user
 ) -> None:
     page = open_page()
-    user = page.evaluate("fetch('/sign-in/ada/').then(answer => answer.text())")
+    user = page.evaluate("fetch('/sign-in/iris/').then(answer => answer.text())")
     followed = f"user.{user}" if is_user else topic
     name = "user" if is_user else topic
 

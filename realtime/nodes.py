@@ -9,11 +9,14 @@ So a node judges others only after several heartbeats of its own without a break
 found the row old twice.
 A node whose row is gone was declared dead, perhaps wrongly; it registers again under another id,
 with all its members.
+A process that stops removes its own row. Its members stay a little longer, because their clients
+reconnect to another process; those that do not come back are removed by the other nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import secrets
@@ -44,6 +47,7 @@ BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 35.0  # three heartbeats may fail
 STEADY_BEATS = 3  # successful ones in a row, the last two of which lie between any two of another
 ORPHAN_BEATS = 6  # between looks for members of nodes that are no more: a minute
+SIGN_OFF_SECONDS = 2.0  # that a process which stops waits for a store that does not answer
 FOLLOWERS_LISTED = 1_000  # topics whose followers a heartbeat counts: the most followed ones
 
 
@@ -94,7 +98,10 @@ class ThisNode:
         self._beats = 0
         self._last = 0.0
         self._suspects: set[str] = set()
-        self._looked = 0
+        self._seen: set[str] = set()
+        self._orphans_due = 0
+        self._signed_off = False
+        self._pid = 0  # a forked child inherits the function that runs at exit, but not the node
         self._heartbeat_outage = Outage(
             "the heartbeat of this process could not be written: %s",
             "the heartbeat of this process is written again",
@@ -111,6 +118,33 @@ class ThisNode:
             if not self.is_registered:
                 await self._write()
 
+    async def sign_off(self) -> None:
+        """Remove the row for good, because the process stops; never raises.
+
+        The other nodes then do not report this one as dead.
+        """
+        self._signed_off = True
+        atexit.unregister(self._sign_off_at_exit)
+        async with self._lock:
+            if not self.is_registered:
+                return
+            self.is_registered = False
+            try:
+                async with asyncio.timeout(SIGN_OFF_SECONDS):
+                    await self._store.aexpire_node(self.id, 0.0)
+            except Exception as error:
+                logger.debug("this process could not sign off: %s", error)
+
+    def _sign_off_at_exit(self) -> None:
+        # The loop has ended or is about to, and the thread pools are closed: use this thread.
+        if os.getpid() != self._pid or self._signed_off or self._heartbeat_outage.is_on:
+            return
+        self._signed_off = True
+        try:
+            self._store.expire_node(self.id, 0.0)
+        except Exception as error:
+            logger.debug("this process could not sign off: %s", error)
+
     async def beat(self) -> bool:
         """Write the row; False if the store fails."""
         try:
@@ -124,6 +158,12 @@ class ThisNode:
         return True
 
     async def _write(self) -> None:
+        if self._signed_off:
+            return
+        if not self._beats and self._store.shared:
+            # Servers such as Daphne have no hook for the end of a process that runs on the loop.
+            self._pid = os.getpid()
+            atexit.register(self._sign_off_at_exit)
         if not await self._store.abeat(self._describe(), is_known=self.is_registered):
             logger.warning("the other processes declared this one dead; it registers again")
             # In this order: if a step fails, nothing has been written under the new id before its
@@ -151,15 +191,21 @@ class ThisNode:
         try:
             if not self.is_steady:
                 return
-            silent = {n.id: n for n in await self._store.anodes() if n.age > EXPIRY_SECONDS}
+            nodes = await self._store.anodes()
+            seen = {node.id for node in nodes}
+            if self._seen - seen:
+                # Some have stopped. Their clients have a heartbeat's time to come back elsewhere.
+                self._orphans_due = min(self._orphans_due, self._beats + 1)
+            self._seen = seen
+            silent = {n.id: n for n in nodes if n.age > EXPIRY_SECONDS}
             suspects, self._suspects = self._suspects & silent.keys(), set(silent)
             expired = [
                 silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
             ]
             for node in expired:
                 logger.warning("process %s on %s sends no heartbeat any more", node.pid, node.host)
-            if expired or self._beats - self._looked >= ORPHAN_BEATS:
-                self._looked = self._beats
+            if expired or self._beats >= self._orphans_due:
+                self._orphans_due = self._beats + ORPHAN_BEATS
                 await self._remove_orphans()
         except StoreError as error:
             self._check_outage.failed(error)

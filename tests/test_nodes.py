@@ -212,6 +212,36 @@ def test_members_of_a_node_without_a_row_leave_within_a_minute(town: Town) -> No
     assert Wakeup.of(log, appended).topic == LOG
 
 
+def test_a_node_that_stops_signs_off_and_its_members_have_time_to_come_back(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays, stops = Process(town.store), Process(town.store)
+    for _ in range(ORPHAN_BEATS):
+        town.beat(stays)
+        town.run(stops.node.beat())
+    town.enter(stops.node.id, "user.1", "user.2")
+    town.run(stops.node.sign_off())
+    assert town.ids == [stays.node.id]
+    town.beat(stays)
+    assert stays.left() == []
+    town.enter(stays.node.id, "user.2")
+    town.beat(stays)
+    assert stays.left() == ["user.1"]
+    town.run(stops.node.beat())
+    assert town.ids == [stays.node.id], "a late heartbeat does not register it again"
+    assert caplog.records == []
+
+
+def test_a_node_signs_off_from_a_store_that_fails(town: Town) -> None:
+    process = Process(town.store)
+    town.run(process.node.beat())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(town.store, "expire_node", lambda *args: 1 / 0)
+        town.run(process.node.sign_off())
+    town.run(process.node.sign_off())
+    assert town.ids == [process.node.id], "the other nodes declare it dead"
+
+
 def test_an_outage_of_the_store_is_logged_once_and_so_is_its_end(
     town: Town, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,8 +1,8 @@
 """Thread pools in which synchronous code runs for the event loop and after commits.
 
-There are three, so that none waits for another: ``STORE_THREADS`` for stores, ``RELAY_THREADS`` for
-the outbox, whose database may be a different one that hangs, and ``USER_THREADS`` for the project's
-code, which may be slow, and for reading sessions.
+They are separate, so that none waits for another: ``STORE_THREADS`` for stores, ``RELAY_THREADS``
+for the outboxes, with a pool for each database alias because one may hang, and ``USER_THREADS`` for
+the project's code, which may be slow, and for reading sessions.
 None of them is Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
@@ -56,9 +56,26 @@ class WorkerThreads:
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
 
 
+class AliasThreads(dict[str, WorkerThreads]):
+    """A thread pool for each database alias, made at its first use.
+
+    Args:
+        name: the prefix of the threads' names.
+        count: the largest number of threads for an alias.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self.name = name
+        self.count = count
+
+    def __missing__(self, alias: str) -> WorkerThreads:
+        return self.setdefault(alias, WorkerThreads(f"{self.name}-{alias}", self.count))
+
+
 # Four keep a disk or a database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
-# While one waits for a database that is away, the other continues.
-RELAY_THREADS = WorkerThreads("realtime-relay", 2)
+# While one searches for stale rows or waits for a lock, the other relays what was committed now.
+RELAY_THREADS = AliasThreads("realtime-relay", 2)
 # Sessions and authorisers use the database too, so this bounds its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

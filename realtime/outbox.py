@@ -8,10 +8,14 @@ If the process dies before that, another process relays the row.
 Two relays must not append the same row.
 If the log is in the same database, deletion and append are one transaction, and the lock of the
 topic's row excludes other relays.
-For another store, a relay leases the topic's oldest row and deletes the rows after the append.
+For another store, a relay leases the topic's oldest rows and deletes them after the append.
 If it dies, or works longer than its lease, the next relay appends the rows again, and the store
 ignores the ids that it has seen.
-A lease on the oldest row is enough, and keeps the order, because every relay starts there.
+Every relay starts at the oldest row, so the leases keep the order too.
+
+Two aliases can be one database: a direct one and one through a pooler, or a primary and its
+replica. Then both kinds of relay meet the same rows. So the first kind leaves leased rows alone,
+and has the store look up the ids of rows that were ever leased.
 
 Each database alias is searched for stale rows in threads of its own, so that one whose server hangs
 delays no other, and only if it can have rows.
@@ -210,10 +214,30 @@ def _draft(row: OutboxEntry) -> Draft:
 
 
 def _take(alias: str, topic: str) -> list[Draft]:
-    """Delete a topic's oldest rows, in the transaction of the append; return their drafts."""
+    """Delete a topic's oldest rows, in the transaction of the append; return their drafts.
+
+    If some are leased, because a relay uses another alias of this database, return [] instead; the
+    caller then rolls the transaction back.
+    """
     rows = list(_rows(alias).filter(topic=topic).order_by("id")[:BATCH])
-    _rows(alias).filter(id__in=[row.id for row in rows]).delete()
-    return [_draft(row) for row in rows]
+    mine = _rows(alias).filter(id__in=[row.id for row in rows])
+    if all(row.leased_until is None for row in rows):
+        # No other relay can have appended them: without ids, the store looks up none.
+        drafts = [Draft(row.name, row.json, row.origin) for row in rows]
+        mine = mine.filter(leased_until=None)
+    else:
+        drafts = [_draft(row) for row in rows]
+        mine = mine.filter(_is_free())
+    return drafts if mine.delete()[0] == len(rows) else []
+
+
+def _is_free() -> models.Q:
+    return (
+        models.Q(leased_until=None)
+        | models.Q(leased_until__lt=DatabaseClock())
+        # Later than any lease can end, so the clock was set back.
+        | models.Q(leased_until__gt=DatabaseClock() + LEASE_SECONDS)
+    )
 
 
 def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
@@ -221,32 +245,30 @@ def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
     rows = access.write(lambda _: _lease(alias, topic))
     if not rows:
         return None
+    done = _rows(alias).filter(id__in=[row.id for row in rows])
     try:
         appended = store.append(topic, [_draft(row) for row in rows])
     except BaseException:
-        oldest = _rows(alias).filter(id=rows[0].id)
-        access.write(lambda _: oldest.update(leased_until=None))
+        # Not None: the events may have been appended nevertheless.
+        access.write(lambda _: done.update(leased_until=0.0))
         raise
-    done = _rows(alias).filter(id__in=[row.id for row in rows])
     access.write(lambda _: done.delete())
     return appended
 
 
 def _lease(alias: str, topic: str) -> list[OutboxEntry]:
-    """Lease a topic's oldest row; return it and the following ones, or [] if it is leased."""
+    """Lease a topic's oldest rows and return them, or [] if the oldest is leased."""
     rows = _rows(alias).filter(topic=topic).order_by("id")
     oldest = rows.values_list("id", flat=True).first()
     if oldest is None:
         return []
-    free = (
-        models.Q(leased_until=None)
-        | models.Q(leased_until__lt=DatabaseClock())
-        # Later than any lease can end, so the clock was set back.
-        | models.Q(leased_until__gt=DatabaseClock() + LEASE_SECONDS)
-    )
-    if not rows.filter(free, id=oldest).update(leased_until=DatabaseClock() + LEASE_SECONDS):
+    until = DatabaseClock() + LEASE_SECONDS
+    if not rows.filter(_is_free(), id=oldest).update(leased_until=until):
         return []
-    return list(rows.filter(id__gte=oldest)[:BATCH])
+    leased = list(rows.filter(id__gte=oldest)[:BATCH])
+    if len(leased) > 1:
+        _rows(alias).filter(id__in=[row.id for row in leased[1:]]).update(leased_until=until)
+    return leased
 
 
 def relay_stale(older_than: float = STALE_SECONDS) -> int:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -109,15 +110,11 @@ def test_more_rows_than_a_batch_are_relayed(alias: str, monkeypatch: pytest.Monk
     assert names() == [f"e{number}" for number in range(10)]
 
 
-def test_concurrent_relays_append_each_row_once_and_in_order(
-    alias: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox, "BATCH", 2)
-    leave_behind(40, alias)
-    together = threading.Barrier(4)
+def relay_together(aliases: Sequence[str]) -> None:
+    together = threading.Barrier(len(aliases))
     failed: list[BaseException] = []
 
-    def work() -> None:
+    def work(alias: str) -> None:
         try:
             together.wait(10)
             outbox.relay(alias, TOPIC)
@@ -126,12 +123,20 @@ def test_concurrent_relays_append_each_row_once_and_in_order(
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work, args=[alias]) for alias in aliases]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def test_concurrent_relays_append_each_row_once_and_in_order(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    leave_behind(40, alias)
+    relay_together([alias] * 4)
     assert names() == [f"e{number}" for number in range(40)]
     assert waiting(alias) == 0
 
@@ -153,26 +158,11 @@ def test_a_store_that_fails_leaves_the_rows_and_no_lease(
     assert names() == ["e0", "e1"]
 
 
-def test_rows_of_a_relay_that_died_after_the_append_are_not_repeated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rows_of_a_relay_that_died_after_the_append_are_not_repeated() -> None:
     """The log is in another database, so append and deletion are two steps."""
     leave_behind(3, "other")
 
-    class Died(BaseException):
-        pass
-
-    real = outbox.DatabaseAccess.write
-
-    def die_at_the_deletion(self: Any, operation: Any) -> Any:
-        if self.store == "the outbox" and names():
-            raise Died
-        return real(self, operation)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(outbox.DatabaseAccess, "write", die_at_the_deletion)
-        with pytest.raises(Died):
-            outbox.relay("other", TOPIC)
+    die_after_the_append("other")
     assert waiting("other") == 3
     assert outbox.relay_stale(older_than=-1) == 0, "the lease of the dead relay is still running"
     leave_behind(1, "other")
@@ -180,6 +170,91 @@ def test_rows_of_a_relay_that_died_after_the_append_are_not_repeated(
     assert outbox.relay_stale(older_than=-1) == 1, "only the event that was not appended"
     assert names() == ["e0", "e1", "e2", "e0"]
     assert waiting("other") == 0
+
+
+@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL"])
+def same(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Make "direct" and "pooled" aliases of one database, before the test may use them."""
+    name = "default" if request.param == "SQLite" else request.getfixturevalue("postgres_alias")
+    for alias in ("direct", "pooled"):
+        connections.settings[alias] = connections.settings[name]
+    yield
+    for alias in ("direct", "pooled"):
+        del connections[alias], connections.settings[alias]
+
+
+@pytest.fixture
+def one_database(same: None, transactional_db: None) -> Iterator[None]:
+    """Keep the log on the alias "direct"; "pooled" is the same database."""
+    store = {"BACKEND": "realtime.stores.database.DatabaseStore", "OPTIONS": {"using": "direct"}}
+    with override_settings(REALTIME={"STORE": store}):
+        yield
+        get_store().close()
+
+
+of_one_database = pytest.mark.django_db(transaction=True, databases=["direct", "pooled"])
+
+
+class Died(BaseException):
+    pass
+
+
+def die_after_the_append(alias: str) -> None:
+    """Relay as a process does that dies between the append and the deletion of the rows."""
+    real = outbox.DatabaseAccess.write
+
+    def die_at_the_deletion(self: Any, operation: Any) -> Any:
+        if self.store == "the outbox" and names():
+            raise Died
+        return real(self, operation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox.DatabaseAccess, "write", die_at_the_deletion)
+        with pytest.raises(Died):
+            outbox.relay(alias, TOPIC)
+
+
+@of_one_database
+def test_two_aliases_of_one_database_publish_rows_of_a_dead_relay_once(one_database: None) -> None:
+    leave_behind(3, "pooled")
+    die_after_the_append("pooled")
+    assert outbox.relay("direct", TOPIC) == 0, "the lease of the dead relay is still running"
+    leave_behind(1, "direct")
+    assert outbox.relay("direct", TOPIC) == 0, "the new row comes after those that are leased"
+    OutboxEntry.objects.using("direct").update(leased_until=F("leased_until") - 60)
+    assert outbox.relay("direct", TOPIC) == 1
+    assert names() == ["e0", "e1", "e2", "e0"]
+    assert waiting("direct") == 0
+
+
+@of_one_database
+def test_two_aliases_of_one_database_publish_once_after_an_append_of_unknown_outcome(
+    one_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = get_store().append
+
+    def append_and_fail(*args: Any) -> None:
+        real(*args)
+        raise StoreUnavailable("the store", "the answer was lost")
+
+    leave_behind(2, "pooled")
+    with monkeypatch.context() as patch:
+        patch.setattr(get_store(), "append", append_and_fail)
+        with pytest.raises(StoreUnavailable):
+            outbox.relay("pooled", TOPIC)
+    assert outbox.relay("direct", TOPIC) == 0
+    assert (names(), waiting("direct")) == (["e0", "e1"], 0)
+
+
+@of_one_database
+def test_two_aliases_of_one_database_relay_each_row_once_and_in_order(
+    one_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "BATCH", 2)
+    leave_behind(60, "pooled")
+    relay_together(["pooled", "direct"] * 2)
+    assert outbox.relay("direct", TOPIC) == 0
+    assert (names(), waiting("direct")) == ([f"e{number}" for number in range(60)], 0)
 
 
 def test_a_database_without_the_tables_is_skipped(caplog: pytest.LogCaptureFixture) -> None:

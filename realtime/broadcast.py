@@ -37,6 +37,7 @@ from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
+from realtime.threads import refuse_green_threads
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -294,6 +295,7 @@ class _Publisher:
 
 
 def _start_loop_thread() -> asyncio.AbstractEventLoop:
+    refuse_green_threads()
     loop = asyncio.new_event_loop()
     started = threading.Event()
     loop.call_soon(started.set)
@@ -343,7 +345,10 @@ def broadcast(wakeups: Sequence[Wakeup]) -> None:
         futures = _start(wakeups)
         if not _on_loop():
             concurrent.futures.wait(futures, WAIT_SECONDS)
-    except Exception:
+    except Exception as error:
+        if not threading.main_thread().is_alive():  # Python exits, and can start no thread
+            logger.debug("events were not announced; the next head check finds them: %s", error)
+            return
         logger.exception("events could not be announced; they arrive with the next head check")
 
 

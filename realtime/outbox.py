@@ -129,7 +129,7 @@ class _Relays:
 
     def reset(self) -> None:
         """Forget the queue; in a forked child no thread runs it, and the lock may be held."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # while Python exits, start() calls run() in this thread
         self.waiting: dict[tuple[str, str], concurrent.futures.Future[int]] = {}
         self.overdue: set[concurrent.futures.Future[int]] = set()
 
@@ -139,7 +139,8 @@ class _Relays:
             future = self.waiting.get((alias, topic))
             if future is None:
                 future = RELAY_THREADS[alias].submit(self.run, alias, topic)
-                self.waiting[alias, topic] = future
+                if not future.done():
+                    self.waiting[alias, topic] = future
             return future
 
     def wait(self, relays: Sequence[concurrent.futures.Future[int]]) -> None:
@@ -397,8 +398,8 @@ class _Outboxes(dict[str, _Outbox]):
     def start_if_due(self) -> None:
         now = time.monotonic()
         with self.lock:
-            if now - self.last < STALE_CHECK_SECONDS:
-                return
+            if now - self.last < STALE_CHECK_SECONDS or not threading.main_thread().is_alive():
+                return  # too early, or Python exits and has no threads for it
             self.last = now
             for alias in _aliases():
                 self[alias].start_if_due(now)

@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads"]
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = [
+    "RELAY_THREADS",
+    "STORE_THREADS",
+    "USER_THREADS",
+    "WorkerThreads",
+    "refuse_green_threads",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,13 +57,51 @@ class WorkerThreads:
         return self._executor
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function in one of the threads; any thread can wait for the returned future."""
+        """Run a function in one of the threads; any thread can wait for the returned future.
+
+        While Python exits there are no new threads, so the calling thread runs it.
+        """
+        if not threading.main_thread().is_alive():
+            return _run_here(partial(function, *args, **kwargs))
         return self.executor.submit(function, *args, **kwargs)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in one of the threads and await its result."""
+        if not threading.main_thread().is_alive():
+            return function(*args, **kwargs)  # as in submit()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
+
+
+def _run_here(function: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def refuse_green_threads() -> None:
+    """Raise if gevent or eventlet has replaced the threads of this process.
+
+    The event loop that sends wake-ups would then run in the one real thread, and Django would
+    refuse all synchronous database access there, as in asynchronous code.
+
+    Raises:
+        ImproperlyConfigured: it has; the error says which workers to use.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        name = "gevent"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        name = "eventlet"
+    else:
+        return
+    raise ImproperlyConfigured(
+        f"realtime cannot publish from a {name} worker, because {name} replaces threads; use "
+        "threads or processes: celery worker --pool threads, or gunicorn --worker-class gthread"
+    )
 
 
 class AliasThreads(dict[str, WorkerThreads]):

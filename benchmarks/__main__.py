@@ -41,7 +41,7 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
     try:
         process.wait()
     except BaseException:
-        # The benchmark stops what it started. After Ctrl-C it has a SIGINT of its own already.
+        # The benchmark stops the processes that it started. Ctrl-C has sent it a SIGINT already.
         process.send_signal(signal.SIGTERM)
         process.wait()
         raise

@@ -44,7 +44,7 @@ document.querySelector("#content-main form")
 
 
 def wait_for(page: Any, expression: str) -> Any:
-    """Wait until an expression is true; Playwright's own way needs 'unsafe-eval' in the policy."""
+    """Wait until an expression is true; Playwright's own wait needs a policy with 'unsafe-eval'."""
     return wait_until(lambda: page.evaluate(expression), expression, timeout=30)
 
 
@@ -86,7 +86,7 @@ def run(browser: Any, port: int) -> list[float]:
     page.fill("#id_password", "secret")
     page.press("#id_password", "Enter")
     page.wait_for_selector("#content")
-    measure(page, followers, 0)  # the first one compiles templates
+    measure(page, followers, 0)  # the first publish compiles templates
     return [measure(page, followers, number) for number in range(1, PUBLISHES + 1)]
 
 

@@ -26,7 +26,7 @@ WAYS = {"at once": True, "one after the other": False}
 
 
 def burst(trial: Trial, at_once: bool) -> tuple[float, float]:
-    """Publish a burst; return the CPU seconds per delivery, and the seconds until all have it."""
+    """Publish a burst; return CPU seconds per delivery, and seconds until the last delivery."""
     trial.load.reset()
     before, began = trial.server.usage.cpu(), time.monotonic()
     trial.publish(EVENTS, at_once=at_once)
@@ -43,7 +43,9 @@ def run(trial: Trial, report: Report, what: str, rounds: int, has_target: bool) 
     single = trial.measure(1)
     if (expected := EVENTS * single.p50) > TOO_LONG:
         report.figure(
-            f"{what}, CPU per delivery at once", title, f"about {expected:.0f} s per burst"
+            f"{what}, CPU per delivery, events published at once",
+            title,
+            f"about {expected:.0f} s per burst",
         )
         return
     singles: list[float] = []
@@ -57,7 +59,8 @@ def run(trial: Trial, report: Report, what: str, rounds: int, has_target: bool) 
     for way, bursts in found.items():
         cpu, took = (statistics.median(column) for column in zip(*bursts, strict=True))
         shown = f"{_us(cpu)}, all after {took * 1e3:.0f} ms"
-        report.figure(f"{what}, CPU per delivery {way}", title, shown, cpu=cpu, seconds=took)
+        label = f"{what}, CPU per delivery, events published {way}"
+        report.figure(label, title, shown, cpu=cpu, seconds=took)
         if has_target:
             report.target(
                 f"{what}, {way}: CPU per delivery compared with single events", cpu / alone, 0.5

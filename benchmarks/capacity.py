@@ -2,10 +2,11 @@
 
     python -m benchmarks.capacity [clients]     # 1,000 by default, on SQLite
 
-One client, and then that many more, follow one topic, idle for two heartbeats, and receive 100
-events each.
-CPU time is that of the server process alone (from /proc, so on Linux), which other load on the
-machine affects little; Daphne's options are those of deploy/systemd.
+First one client, and then that many more, follow one topic, are idle for two heartbeats, and
+receive 100 events each.
+CPU time is that of the server process alone, which other load on the machine hardly affects; it is
+read from /proc, so this needs Linux.
+Daphne's options are those of deploy/systemd.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class Process:
         self.folder = Path(f"/proc/{pid}")
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used."""
+        """Return the CPU seconds that the process has used."""
         fields = (self.folder / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -78,7 +79,7 @@ async def stream(port: int) -> Next:
         sought = f'"type":"{kind}"'.encode()
         while sought not in (line := await reader.readline()):
             assert line, "the stream ended"
-        assert writer  # keeps a reference; without one the connection would be closed
+        assert writer  # keeps a reference; without it the connection would be closed
 
     await until("subscribed")
     return lambda: until("event")
@@ -122,7 +123,7 @@ async def idle(server: Process) -> float:
 
 
 async def events(port: int, server: Process, clients: list[Next]) -> float:
-    """Return the CPU seconds that one event takes which all these clients receive."""
+    """Return the CPU seconds of publishing one event and delivering it to all these clients."""
     cpu = server.cpu()
     for _ in range(EVENTS):
         await request(port, "publish")
@@ -147,7 +148,7 @@ def run(name: str, follow: Callable[[int], Awaitable[Next]], count: int, folder:
 
 
 async def warm_up(port: int) -> None:
-    """Deliver one event, so that the process loads what it loads only once."""
+    """Deliver one event, so that imports and first-time caching are not measured."""
     event = await websocket(port)
     await request(port, "publish")
     await event()

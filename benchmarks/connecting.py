@@ -1,7 +1,8 @@
-"""How fast signed-in clients connect after a start: connection, session, permission, first frame.
+"""How fast signed-in clients connect to a new server, up to the first frame.
 
     python -m benchmarks.connecting --clients 4000 --transport ws,sse
 
+A connect includes the handshake, the session and the permission.
 With this package, a client is ready when it is subscribed to a topic for signed-in users; with
 plain Channels, when a consumer behind ``AuthMiddlewareStack`` has greeted it.
 Each round uses a fresh server process, warmed up by 20 clients; the servers take turns, and the

@@ -27,8 +27,8 @@ class Engine:
         name: shown in the output.
         env: environment of the processes that import ``benchmarks.site``.
         is_shared: whether several processes can use it.
-        has_channels_layer: whether the layer is one of Channels' own, so that plain Channels can
-            be measured too.
+        has_channels_layer: whether the channel layer is one of Channels' own, so that plain
+            Channels can be measured too.
     """
 
     name: str

@@ -23,8 +23,8 @@ from benchmarks.publishers import DELIVERY_TIMEOUT_SECONDS, Publisher, PublishFa
 from benchmarks.report import Report, numbers, options
 
 EVENTS = 20  # per round
-ROUND_SECONDS = 3.0  # a round has fewer events if they would take longer
-ONE_IS_ENOUGH = 10.0  # seconds; a peer that needs more for one event is measured by that one
+ROUND_SECONDS = 3.0  # a round has fewer events if EVENTS would take longer
+ONE_IS_ENOUGH = 10.0  # seconds; a peer that needs longer for one event is measured only once
 SETTLE_SECONDS = 0.05  # for the work that a server does after the last write
 TRANSPORTS = {"ws": "WebSocket", "sse": "event stream"}
 
@@ -52,7 +52,7 @@ class Trial:
 
     Attributes:
         rounds: the rounds measured so far.
-        problem: why no more rounds are measured; empty if they are.
+        problem: why the server failed, so that no more rounds are measured; empty if it did not.
         is_slow: one event took so long that no more rounds are measured.
     """
 
@@ -77,7 +77,7 @@ class Trial:
         self.events = max(1, min(EVENTS, int(ROUND_SECONDS / (time.monotonic() - began))))
 
     def measure(self, events: int) -> Round:
-        """Publish events one after the other."""
+        """Publish events one after the other, and measure their deliveries."""
         self.load.reset()
         before, client_before = self.server.usage.cpu(), self.load.report().work
         for number in range(1, events + 1):
@@ -97,7 +97,7 @@ class Trial:
 
     @contextmanager
     def noting_problems(self) -> Iterator[None]:
-        """Record it if this server fails, so that the others can continue."""
+        """Record a failure of this server, so that the other servers can continue."""
         try:
             yield
         except (LoadError, PublishFailed) as error:
@@ -129,7 +129,7 @@ class Trial:
 
 @contextmanager
 def start_trial(workspace: Workspace, peer: Peer, transport: str, count: int) -> Iterator[Trial]:
-    """Run a peer with so many subscribed clients.
+    """Run a peer with ``count`` subscribed clients.
 
     Raises:
         LoadError: some clients could not connect or subscribe.
@@ -154,7 +154,7 @@ def compare(
     transport: str,
     rounds: int,
 ) -> Mapping[tuple[str, int], Trial]:
-    """Measure peers with so many clients each, in turns; return those that could be measured."""
+    """Measure peers in turns, each with its number of clients; return those that did not fail."""
     trials: list[Trial] = []
     with ExitStack() as stack:
         for peer, count in pairs:

@@ -84,7 +84,7 @@ def main() -> None:
         "holding",
         clients=4_000,
         idle=10_000,
-        seconds=190,  # each client gets a ping, every 180 s, and nine heartbeats
+        seconds=190,  # each client gets one ping, sent every 180 s, and about nine heartbeats
         transport="ws,sse",
         peers="ours,uvicorn,nchan,plain-redis,node",
     )

@@ -62,11 +62,11 @@ class Ledger:
         }
         self.each: Mapping[str, Step] = {
             "socket.send() alone": self.bare,
-            "a write pass: is the client ready, send(), did it take all?": self.write_pass,
+            "a write pass: is the client ready, send(), was everything sent?": self.write_pass,
             "queues: queue for all, then flush each": self.queues,
             "of that, the queueing": self.queueing,
-            "not taken: the transport's write()": self.transport,
-            "not taken: Daphne's send()": self.asgi,
+            "for comparison: the transport's write()": self.transport,
+            "for comparison: Daphne's send()": self.asgi,
         }
 
     def bare(self) -> None:

@@ -35,8 +35,9 @@ class Client:
             cursor and @TOPIC@ by the topic.
         header: an additional header line, such as a cookie.
         frame: sent once the client is connected.
-        marker: a text from the server that makes the client ready; empty for the handshake alone.
-        is_stalled: it never reads once it is ready.
+        marker: the client is ready when the server has sent this text; if empty, after the
+            handshake.
+        is_stalled: whether the client stops reading once it is ready.
     """
 
     kind: str
@@ -154,8 +155,8 @@ class Load:
 
         Args:
             first, count: which clients; without a count, all from the first on.
-            sends: each client sends its frame and is ready when its marker arrives; otherwise it
-                is ready after its handshake.
+            sends: whether each client sends its frame and is ready when its marker arrives;
+                otherwise it is ready after its handshake.
             seconds: the time limit.
 
         Raises:
@@ -177,10 +178,10 @@ class Load:
         return self._ready(len(self.clients), f"send 0 {len(self.clients)} {seconds} {marker}")
 
     def wait(self, events: int, seconds: float = EVENT_SECONDS) -> None:
-        """Wait until every reading client has received so many events since the last reset.
+        """Wait until every reading client has received ``events`` events since the last reset.
 
         Raises:
-            LoadError: some clients had not, after so many seconds.
+            LoadError: some clients had not received them after ``seconds``.
         """
         count = len(self.clients)
         missing = self._ask(f"wait 0 {count} {events} {seconds}")["missing"]

@@ -39,7 +39,7 @@ def raise_file_limit() -> None:
 
 
 def has_files_for(clients: int) -> bool:
-    """Tell whether a process can open so many connections."""
+    """Tell whether a process can open a connection for each of these clients."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard == resource.RLIM_INFINITY or clients + SPARE_FILES <= hard
 
@@ -98,7 +98,7 @@ class Usage:
     """The CPU time and memory of a process and its children.
 
     Args:
-        pid: of the process; its children are looked up at each call.
+        pid: the ID of the process; its children are looked up at each call.
     """
 
     def __init__(self, pid: int) -> None:

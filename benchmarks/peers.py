@@ -129,7 +129,7 @@ class Peer:
         name: on the command line.
         title: in the table.
         start: creates its server.
-        clients: what a client of each transport does.
+        clients: for each transport, what a client does.
         publish: arguments of its publisher; ``{port}`` is the server's port, and ``{topic}`` the
             topic of its clients.
         memory: whether it keeps everything in the server's process.
@@ -147,18 +147,18 @@ class Peer:
     missing: Callable[[], str] = field(default=lambda: "")
 
     def make_clients(self, transport: str, count: int) -> list[Client]:
-        """Return so many clients that follow the same topic."""
+        """Return ``count`` clients that follow the same topic."""
         client, topic = self.clients[transport], self.topic(count)
         path, frame = (text.replace("@TOPIC@", topic) for text in (client.path, client.frame))
         return [replace(client, path=path, frame=frame)] * count
 
     def topic(self, count: int) -> str:
-        """Return a topic for so many clients of this peer alone; all servers share one Redis."""
+        """Return a topic for this peer and count alone, because all servers share one Redis."""
         return f"bench.{self.name}-{count}"
 
     @contextmanager
     def publisher(self, workspace: Workspace, server: Server, count: int) -> Iterator[Publisher]:
-        """Run the publisher for so many clients."""
+        """Run the publisher for the topic of ``count`` clients."""
         topic = self.topic(count)
         arguments = [part.format(port=server.port, topic=topic) for part in self.publish]
         with publisher(arguments, workspace.env(memory=self.memory)) as publish:

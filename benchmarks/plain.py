@@ -1,4 +1,4 @@
-"""The same with plain Channels: consumers that join a group."""
+"""The part of the benchmark site that uses plain Channels: consumers that join a group."""
 
 import json
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ class StreamConsumer(AsyncHttpConsumer):
         await self.send_body(b": hello\n\n", more_body=True)
 
     async def http_request(self, message: dict[str, Any]) -> None:
-        # The stock method ends the request as soon as handle() has returned.
+        # The inherited method ends the request as soon as handle() has returned.
         await self.handle(b"")
 
     async def disconnect(self) -> None:
@@ -59,7 +59,7 @@ class StreamConsumer(AsyncHttpConsumer):
 
 
 class SignedStreamConsumer(StreamConsumer):
-    """An event stream for signed-in users alone."""
+    """An event stream for signed-in users only."""
 
     async def handle(self, body: bytes) -> None:
         if self.scope["user"].is_authenticated:

@@ -3,7 +3,7 @@
     python -m benchmarks.publishers realtime TOPIC | channels | http PORT PATH
 
 They read commands from stdin: ``one NUMBER COUNT SIZE`` publishes events one after the other,
-``many NUMBER COUNT SIZE`` publishes them together if possible; ``done`` answers each command.
+``many NUMBER COUNT SIZE`` publishes them together if possible; they answer each with ``done``.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Send = Callable[[list[dict[str, Any]]], None]
 
 
 def event_data(number: int, size: int = SIZE) -> dict[str, Any]:
-    """Return data of so many bytes, which say when the event was published."""
+    """Return event data of ``size`` bytes with the current time, to measure the latency."""
     data: dict[str, Any] = {"at": 0.0, "n": number, "filler": ""}
     data["at"] = round(time.time(), 6)
     text = json.dumps(data, separators=(",", ":"))
@@ -51,7 +51,7 @@ class Publisher:
         self._answered()
 
     def __call__(self, count: int = 1, *, at_once: bool = False, size: int = SIZE) -> None:
-        """Publish so many events, and return when that is done."""
+        """Publish ``count`` events, and return when that is done."""
         assert self._process.stdin is not None
         way = "many" if at_once else "one"
         self._process.stdin.write(f"{way} {self.number} {count} {size}\n")

@@ -1,11 +1,12 @@
-"""How many events per second a process publishes that has no clients.
+"""How many events per second a process without clients publishes.
 
     python -m benchmarks.publishing         # every installed engine
 
 Events are published one after the other with publish() and with apublish(), each broadcast before
 the call returns, and at once with publish_many().
 For comparison, plain Channels calls ``group_send()``, if the engine has one of Channels' own
-layers: from synchronous code, as its documentation says, and from a coroutine. It stores nothing.
+layers: from synchronous code, as its documentation says, and from a coroutine.
+Plain Channels stores nothing.
 """
 
 import subprocess

@@ -2,7 +2,7 @@
 
 A benchmark has targets, and reports whether it met them.
 A target is a ratio between figures of one run, because absolute figures depend on the machine;
-the few absolute targets say that they are.
+the few absolute targets are labelled as such.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Figure:
         what: its row.
         peer: its column.
         shown: its text.
-        values: the numbers in the text: seconds, bytes and counts. Empty if there are none.
+        values: the numbers in the text, such as seconds, bytes and counts; empty if it has none.
     """
 
     what: str
@@ -128,8 +128,8 @@ def table(reports: Iterable[Mapping[str, Any]], command: str, words: Sequence[st
     """Return a Markdown table of the figures, and the command that made it.
 
     Args:
-        reports: of the benchmarks.
-        command: ran them.
+        reports: the reports of the benchmarks.
+        command: the command line that ran them.
         words: a row must contain one of these; by default all rows do.
     """
     figures = [

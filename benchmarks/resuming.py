@@ -1,11 +1,11 @@
-"""How fast clients receive what they missed after their server was killed and restarted.
+"""How fast clients receive the events that they missed while their server was down.
 
     python -m benchmarks.resuming --clients 4000 --transport ws,sse
 
 Clients follow a topic, their server is killed, 100 events are published, the server starts, and
 all clients reconnect with their last cursor.
-For comparison, as many separate reads of the log are measured on the same core, each with its
-frames encoded: the work of a server that reads the log for each client.
+For comparison, one read of the log per client is measured on the same core, including the encoding
+of its frames: the work of a server that reads the log for each client.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ BACK = {
 
 
 def resume(workspace: Workspace, transport: str, count: int, *, at_once: bool) -> tuple[float, str]:
-    """Disconnect clients and resume them; return the seconds taken, and a cursor from before.
+    """Disconnect clients and resume them; return the seconds taken, and the cursor before the gap.
 
     Args:
         workspace: where the server keeps its log.

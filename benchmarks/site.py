@@ -1,10 +1,10 @@
 """A whole Django project in one file, which the benchmarks serve with Daphne.
 
-BENCHMARK_DB chooses the database: a SQLite file or PostgreSQL.
+BENCHMARK_DB is the database: the path of a SQLite file, or the URL of a PostgreSQL.
 With BENCHMARK_REDIS, a URL, the logs and the wake-ups are in Redis; with BENCHMARK_MEMORY they are
 in the process.
 
-``benchmarks.plain`` has the same with plain Channels.
+``benchmarks.plain`` has the counterparts of plain Channels, which this site serves too.
 """
 
 import os
@@ -62,7 +62,7 @@ from realtime.asgi import with_realtime  # noqa: E402
 
 @register("bench.<slug:name>")
 class BenchTopic(Topic):
-    """A topic that everybody may follow."""
+    """A topic that everybody can follow."""
 
     name: str
     anonymous = True
@@ -73,7 +73,7 @@ class BenchTopic(Topic):
 
 @register("signed.<slug:name>")
 class SignedTopic(Topic):
-    """A topic that every signed-in user may follow."""
+    """A topic that every signed-in user can follow."""
 
     name: str
 
@@ -87,7 +87,7 @@ def publish_now() -> None:
 
 
 def send_now() -> None:
-    """Send the same to the group of plain Channels."""
+    """Send the same data to the group of plain Channels."""
     message = {"type": "deliver", "data": {"at": time.time(), "filler": "x" * 100}}
     async_to_sync(get_channel_layer().group_send)("plain", message)
 
@@ -107,7 +107,7 @@ urlpatterns = [
     path("send/", send_view),
     path("plain/post/", plain.post),
 ]
-pages: Any = get_asgi_application()  # Channels' routes may end in any application
+pages: Any = get_asgi_application()  # Channels' routes can end in any application
 application = with_realtime(
     ProtocolTypeRouter(
         {

@@ -6,7 +6,7 @@ Events of 12 KB are published, at most 50 per second, first without the stalled 
 it, then without it again.
 The kernel buffers some megabytes for that client, the server buffers ``LIMITS["buffer_bytes"]``,
 and after 10 more seconds it closes the connection.
-In the end the client reads: either it was closed, or it catches up.
+In the end the client reads: either its connection was closed, or it catches up.
 """
 
 import statistics
@@ -41,7 +41,7 @@ class Phase:
 
 
 def phase(server: Server, load: Load, publish: Publisher, events: int) -> Phase:
-    """Publish events one after the other has been received; the latencies are medians."""
+    """Publish each event when the previous one has been received; return the median latencies."""
     before = most = server.usage.memory()
     seen = []
     for _ in range(events // PART):
@@ -65,7 +65,7 @@ def outcome_of(load: Load, publish: Publisher, number: int) -> str:
     while True:
         one: dict[str, Any] = load.client(number)
         if one["state"] == 0:
-            return f"closed with {one['code']}" if one["code"] else "closed while it did not read"
+            return f"closed with {one['code']}" if one["code"] else "closed by the server"
         if one["last"] == publish.number - 1:
             return f"caught up with all {EVENTS} events"
         if time.monotonic() > deadline:

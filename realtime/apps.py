@@ -10,6 +10,10 @@ from django.apps.registry import Apps
 from django.db import router
 from django.db.models.signals import post_migrate
 
+from realtime.import_name import check_files
+
+check_files()  # Django imports this module before all others of the app
+
 
 class RealtimeConfig(AppConfig):
     """Discovers the topics of all apps and registers the system checks when Django is ready."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-__all__ = ["with_realtime"]
+__all__ = ["is_mounted", "with_realtime"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -14,8 +15,11 @@ Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
 class _WithRealtime:
     """Serves our endpoints and passes everything else to an application."""
 
+    in_use = False  # for the system check
+
     def __init__(self, application: Application) -> None:
         self.application = application
+        _WithRealtime.in_use = True
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -24,7 +28,7 @@ class _WithRealtime:
         if scope["type"] not in ("websocket", "http"):
             await self.application(scope, receive, send)
             return
-        # Imported at the first call, so that asgi.py may import this module before django.setup().
+        # Imported at the first call: asgi.py can import this module before django.setup().
         from realtime import routing
         from realtime.consumers.not_found import serve_unmatched
 
@@ -39,7 +43,7 @@ class _WithRealtime:
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
-            # Django would raise on a WebSocket. Closed before it was accepted, it is a 403.
+            # Django would raise an error for a WebSocket. A close before the accept sends a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})
 
@@ -77,11 +81,24 @@ async def _serve_lifespan(application: Application, scope: Scope, receive: Any, 
 def with_realtime(application: Application) -> Application:
     """Return an ASGI application that serves realtime's paths and passes on everything else.
 
-    It checks origins and authenticates by session.
-    The project's own pages below the prefix are served as usual; a path below it that does not
-    exist is answered in JSON, with the paths that do.
+    It checks origins and authenticates clients by token or session.
+    The project's own pages below the prefix are served as usual. A request for any other path below
+    it gets a JSON error that names realtime's paths.
 
     Args:
         application: any ASGI application: ``get_asgi_application()``, a ``ProtocolTypeRouter``, …
     """
     return _WithRealtime(application)
+
+
+def is_mounted(application: object) -> bool:
+    """Return False if an application certainly does not serve realtime's paths.
+
+    Middleware can hide the application, so this looks at what the process has imported, too:
+    ``with_realtime()`` was called, or ``realtime.routing`` is part of a routing of the project.
+    """
+    from django.core.handlers.asgi import ASGIHandler
+
+    if isinstance(application, ASGIHandler):
+        return False
+    return _WithRealtime.in_use or "realtime.routing" in sys.modules

@@ -1,13 +1,13 @@
-"""Announce appended events to every process, by wake-ups over the channel layer.
+"""Announce appended events to every process, with wake-ups over the channel layer.
 
-The channel layer may lose, repeat, delay or reorder a wake-up.
-That costs latency but never an event, because hubs compare sequence numbers and read what is
-missing from the log.
+The channel layer can lose, repeat, delay or reorder a wake-up.
+That costs latency but never an event, because hubs compare sequence numbers and read missing events
+from the log.
 So nothing here raises: a failure is logged, and the next head check of each hub finds the events.
 
-A process uses the layer on one loop.
-That is the hub's if there is a hub, and otherwise that of a daemon thread, which starts with the
-first publish and again after a fork.
+A process uses the layer on one event loop: the hub's loop if there is a hub, and otherwise the loop
+of a daemon thread, which starts with the first publish, and again with the first publish after a
+fork.
 Layers such as channels_redis keep a connection per loop, and ``async_to_sync`` would create a loop,
 and so a connection, for every call.
 """
@@ -19,7 +19,6 @@ import atexit
 import concurrent.futures
 import hashlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -37,7 +36,8 @@ from realtime.outage import Outage
 from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
-from realtime.threads import refuse_green_threads
+from realtime.stores.database.dropping import before_drop
+from realtime.threads import after_fork, refuse_green_threads
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -52,11 +52,13 @@ __all__ = [
 logger = logging.getLogger("realtime")
 
 WAKEUP_TYPE = "realtime.wakeup"
-WAIT_SECONDS = 0.1  # that a publisher waits for its wake-up; the event is in the log already
-EXIT_SECONDS = 1.0  # that a process waits at exit for unsent wake-ups
-SEND_SECONDS = 5.0  # the timeout of a send; by then hubs have checked their heads
-MESSAGE_BYTES = 256 * 1024  # of JSON in one wake-up; large messages slow down most layers
-WAITING_WAKEUPS = 10_000  # in this process; beyond that, new ones are dropped for head checks
+# How long a publisher waits until its wake-up is sent; the event is already in the log.
+WAIT_SECONDS = 0.1
+EXIT_SECONDS = 1.0  # how long a process that exits waits until its wake-ups are sent
+SEND_SECONDS = 5.0  # timeout of a send; by then, head checks have found the events
+MESSAGE_BYTES = 256 * 1024  # maximum JSON in one wake-up; large messages slow down most layers
+# Maximum number of unsent wake-ups; further ones are dropped, and head checks find their events.
+WAITING_WAKEUPS = 10_000
 CONCURRENT_TOPICS = 16  # topics that send at the same time; each sends one message at a time
 
 
@@ -75,7 +77,8 @@ class Wakeup:
     Attributes:
         topic: the topic's name.
         previous: the tag of the event before the first stored one; None if all are ephemeral.
-        events: the stored ones are contiguous in the log; there may be ephemeral ones between them.
+        events: the new events. The stored ones are contiguous in the log; ephemeral ones can be
+            between them.
     """
 
     topic: str
@@ -111,21 +114,24 @@ class Wakeup:
 
     @property
     def size(self) -> int:
-        """The number of characters of its events' JSON."""
+        """The number of characters in the JSON of the events."""
         return sum(len(event.json) for event in self.events)
 
     @property
     def last(self) -> int | None:
-        """The tag of its last stored event; None if all are ephemeral."""
+        """The tag of the last stored event; None if all are ephemeral."""
         cursors = (event.cursor for event in reversed(self.events))
         return next((cursor.tag for cursor in cursors if cursor is not None), None)
 
     def follows(self, last: int | None) -> bool:
-        """Tell whether it can follow a stored event with this tag in one message."""
+        """Return whether these events can be appended to a message.
+
+        ``last`` is the tag of the last stored event in that message; None if it has none.
+        """
         return last is None or self.previous is None or self.previous == last
 
     def split(self, max_bytes: int = MESSAGE_BYTES) -> list[Wakeup]:
-        """Return the events as wake-ups of at most ``max_bytes`` of JSON each, or of one event."""
+        """Split into wake-ups of at most ``max_bytes`` of JSON each, or of one larger event."""
         parts: list[Wakeup] = []
         previous, size, events = self.previous, 0, list[Event]()
         for event in self.events:
@@ -158,7 +164,7 @@ def get_layer() -> BaseChannelLayer:
         if _layer is None:
             from realtime.layers.database import DatabaseChannelLayer
 
-            # A log outside of the databases has no alias; then the wake-ups use the default.
+            # A store outside Django's databases has no alias; its wake-ups use the default one.
             _layer = DatabaseChannelLayer(using=get_store().alias or "default")
     return _layer
 
@@ -176,15 +182,15 @@ _Queued = tuple[Wakeup, concurrent.futures.Future[None]]
 class _Sender:
     """Sends the wake-ups of this process on one loop.
 
-    A topic sends one message at a time, and all its waiting wake-ups become the next one, so a
-    burst arrives in order and costs few sends.
+    It sends one message at a time for each topic. Wake-ups that arrive during a send are combined
+    into the next message, so a burst arrives in order and costs few sends.
 
     Attributes:
         slots: limits the number of topics that send at the same time.
         waiting: the queued wake-ups of each topic that has a task.
-        tasks: the tasks that send; the loop holds only weak references.
+        tasks: the sending tasks, referenced here because the loop holds only weak references.
         count: the number of wake-ups that are queued or being sent.
-        outage: whether the layer fails.
+        outage: tracks and logs the failures of the layer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -200,7 +206,10 @@ class _Sender:
         )
 
     def put(self, wakeup: Wakeup, done: concurrent.futures.Future[None]) -> None:
-        """Queue a wake-up, on the loop; ``done`` is resolved when it was sent or dropped."""
+        """Queue a wake-up; ``done`` is resolved when the wake-up was sent or dropped.
+
+        Call this on the loop.
+        """
         self.count += 1
         if self.count > WAITING_WAKEUPS:
             self.finish([(wakeup, done)])
@@ -262,19 +271,23 @@ class _Sender:
 
 
 class _Publisher:
-    """The sender of this process, which changes with its loop.
+    """Holds the sender of this process, and replaces it when the loop changes.
 
     Attributes:
         sender: the current sender.
-        pending: the futures of wake-ups that are neither sent nor dropped.
+        pending: the futures of wake-ups that have been neither sent nor dropped yet.
     """
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
-        """Forget the sender; in a forked child its thread is gone, and the locks may be held."""
+        """Forget the sender and create new locks.
+
+        In a forked child, the sender's thread does not exist, and another thread of the parent can
+        have held a lock.
+        """
         global _layer_lock
         _layer_lock = threading.Lock()
         self.lock = threading.Lock()
@@ -315,7 +328,7 @@ _publisher = _Publisher()
 
 
 def adopt_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Send on this loop from now on; the hub calls it, because it uses the layer on its loop."""
+    """Send wake-ups on this loop from now on; the hub calls this with the loop it runs on."""
     _publisher.adopt(loop)
 
 
@@ -327,7 +340,7 @@ def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
             if not part.events:
                 continue
             done: concurrent.futures.Future[None] = concurrent.futures.Future()
-            # A new context, or the layer could find the publisher's transaction in it.
+            # Use a new context: in the publisher's, the layer could find its open transaction.
             sender.loop.call_soon_threadsafe(sender.put, part, done, context=Context())
             _publisher.pending.add(done)
             done.add_done_callback(_publisher.pending.discard)
@@ -336,7 +349,7 @@ def _start(wakeups: Sequence[Wakeup]) -> list[concurrent.futures.Future[None]]:
 
 
 def broadcast(wakeups: Sequence[Wakeup]) -> None:
-    """Announce events from synchronous code; return when they are sent, or after 100 ms.
+    """Announce events from synchronous code; return when they are announced, or after 100 ms.
 
     It never raises, because hubs find unannounced events in the log.
     In a thread with a running event loop it does not wait.
@@ -371,13 +384,21 @@ def _on_loop() -> bool:
 
 
 def _flush_before_the_layer_closes() -> None:
-    """Register the flush at exit after the layer's own exit function, so that it runs before it."""
+    """Register the flush at exit, so that it runs before the layer's own exit function.
+
+    Exit functions run in reverse order, so the layer is created first.
+    """
     try:
         get_layer()
     except Exception:
         logger.debug("the channel layer cannot be created yet", exc_info=True)
     atexit.unregister(_flush_at_exit)
     atexit.register(_flush_at_exit)
+
+
+@receiver(before_drop)
+def _flush_before_drop(**_: object) -> None:
+    _flush_at_exit()
 
 
 def _flush_at_exit() -> None:

@@ -7,41 +7,56 @@ realtime.E003  two topic patterns have the same shape
 realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
+realtime.E007  a database has one schema per tenant
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
-realtime.W002  ``ASGI_APPLICATION`` is not set
+realtime.W002  ``ASGI_APPLICATION`` is not set, or cannot be imported
 realtime.W003  a SQLite database is not set up for several writers
 realtime.W004  the store is not shared by processes
 realtime.W005  the channel layer is not shared by the processes that share the store
+realtime.W006  a connection pool is too small for this app
+realtime.W008  ``ASGI_APPLICATION`` does not serve realtime's paths
+realtime.W009  a topic class has no ``can_subscribe()``
 =============  ==================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.management import get_commands, load_command_class
+from django.db import connections
+from django.utils.module_loading import import_string
 
 from realtime import conf, topics
+from realtime.asgi import is_mounted
 from realtime.broadcast import get_layer
+from realtime.import_name import find_others, remedy
+from realtime.layers import DatabaseChannelLayer
 from realtime.stores import get_store
+from realtime.stores.pool_checks import check_pool
 from realtime.stores.sqlite_checks import check_database, is_sqlite
+from realtime.tenants import explain_tenants
+from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 
 __all__ = [
     "check_asgi_application",
     "check_import_name",
     "check_layer",
     "check_patterns",
+    "check_permissions",
+    "check_pools",
     "check_runserver",
     "check_settings",
     "check_shared_layer",
     "check_shared_store",
     "check_sqlite",
     "check_store",
+    "check_tenants",
 ]
 
 
@@ -78,6 +93,22 @@ def check_patterns(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
                 )
             )
     return messages
+
+
+@register("realtime")
+def check_permissions(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report topic classes that say nowhere who is allowed to subscribe."""
+    return [
+        Warning(
+            f"The topic {pattern.text!r} ({cls.__module__}.{cls.__qualname__}) has no "
+            "can_subscribe(), so nobody is allowed to subscribe to it.",
+            hint="Write def can_subscribe(self, user), which returns whether the user is allowed "
+            "to; if nobody is, let it return False.",
+            id="realtime.W009",
+        )
+        for pattern, cls in topics.patterns()
+        if cls.can_subscribe is topics.Topic.can_subscribe
+    ]
 
 
 @register("realtime")
@@ -192,25 +223,21 @@ def _unshared(layer: BaseChannelLayer) -> str:
 
 @register("realtime")
 def check_import_name(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the distribution ``realtime``, which installs its files into this package's folder."""
-    try:
-        other = version("realtime")
-    except PackageNotFoundError:
-        return []
+    """Report other distributions that install their files into this package's folder."""
     return [
         Error(
-            f"The package realtime {other} is installed next to django-channels-realtime. Both "
-            "have the import name 'realtime', and each overwrites files of the other.",
-            hint="Keep it in another environment: pip uninstall realtime, then "
-            "pip install --force-reinstall --no-deps django-channels-realtime.",
+            f"{other} is installed next to django-channels-realtime. Both have the import name "
+            "'realtime', and each overwrites files of the other.",
+            hint=remedy(),
             id="realtime.E005",
         )
+        for other in find_others()
     ]
 
 
 @register("realtime")
 def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a ``runserver`` that serves WSGI, where no client can connect."""
+    """Report a ``runserver`` that serves WSGI, where clients can at most poll."""
     app = get_commands().get("runserver", "django.core")
     if app == "realtime":
         return []
@@ -220,7 +247,8 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
         return []
     return [
         Warning(
-            f"manage.py runserver comes from {app!r}, which does not serve ASGI.",
+            f"manage.py runserver comes from {app!r}, which does not serve ASGI: no "
+            "WebSocket or event stream can connect.",
             hint='Put "realtime" first in INSTALLED_APPS; runserver then runs Daphne.',
             id="realtime.W001",
         )
@@ -229,24 +257,100 @@ def check_runserver(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage
 
 @register("realtime")
 def check_asgi_application(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report a missing ``ASGI_APPLICATION``, without which ``runserver`` does not start."""
-    if conf.asgi_application():
+    """Report an ``ASGI_APPLICATION`` that is missing or does not serve realtime's paths.
+
+    Without one, ``runserver`` does not start.
+    """
+    path = conf.asgi_application()
+    if not path:
+        return [
+            Warning(
+                "ASGI_APPLICATION is not set, and runserver needs it.",
+                hint='Name the application in your asgi.py: "mysite.asgi.application".',
+                id="realtime.W002",
+            )
+        ]
+    try:
+        application = import_string(path)
+    except Exception as error:  # the module is the project's, and can raise anything
+        return [
+            Warning(
+                f"ASGI_APPLICATION is {path!r}, which cannot be imported: "
+                f"{type(error).__name__}: {error}",
+                hint='Name the application in your asgi.py: "mysite.asgi.application".',
+                id="realtime.W002",
+            )
+        ]
+    if is_mounted(application):
         return []
     return [
         Warning(
-            "ASGI_APPLICATION is not set, and runserver needs it.",
-            hint='Name the application in your asgi.py: "mysite.asgi.application".',
-            id="realtime.W002",
+            f"The ASGI application {path!r} does not serve realtime: all paths below "
+            f"/{conf.get().prefix} are answered by Django, so no client can connect.",
+            hint="In its module: from realtime.asgi import with_realtime, then "
+            "application = with_realtime(get_asgi_application()). If clients only poll, through "
+            'realtime.urls, put "realtime.W008" into SILENCED_SYSTEM_CHECKS.',
+            id="realtime.W008",
         )
     ]
 
 
 @register("realtime")
-def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report the SQLite database ``default``, if readers and writers block each other there.
+def check_tenants(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report databases with one schema per tenant, whose tenants would share topics."""
+    return [
+        Error(
+            f"{reason[0].upper()}{reason[1:]}.",
+            hint="Run processes per tenant, with django.db.backends.postgresql and the tenant's "
+            "schema as search_path.",
+            id="realtime.E007",
+        )
+        for reason in map(explain_tenants, connections)
+        if reason
+    ]
 
-    It holds the outbox and the fallback layer, whatever the store is. A store on the same alias
-    reports it in its own ``check()``.
+
+@register("realtime")
+def check_sqlite(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report SQLite databases in which readers and writers block each other.
+
+    They are ``default``, which holds the outbox and the fallback layer whatever the store is, and
+    those of the database layers. A store on the same alias reports it in its own ``check()``.
     """
     reported = check_store()
-    return [message for message in check_database("default") if message not in reported]
+    aliases = {"default": None, **dict.fromkeys(_aliases_of_layers())}
+    messages = [message for alias in aliases for message in check_database(alias)]
+    return [message for message in messages if message not in reported]
+
+
+@register("realtime")
+def check_pools(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report a connection pool with fewer connections than this app and one view can use."""
+    try:
+        store = get_store()
+    except Exception:
+        return []  # check_store reports it
+    layers = _aliases_of_layers()
+    messages: list[CheckMessage] = []
+    for alias in dict.fromkeys(["default", *filter(None, [store.alias]), *layers]):
+        needed = {"the outbox": RELAY_THREADS.count}
+        if alias == store.alias:
+            needed["the logs"] = STORE_THREADS.count
+        if alias == "default":
+            needed["sessions and can_subscribe"] = USER_THREADS.count
+        if alias in layers:
+            needed["the channel layer"] = layers.count(alias)
+        messages += check_pool(alias, needed)
+    return messages
+
+
+def _aliases_of_layers() -> list[str]:
+    """Return the database alias of each ``DatabaseChannelLayer`` of this process."""
+    layers: list[Any] = []
+    with suppress(Exception):  # check_layer reports it
+        layers.append(get_layer())
+    for name in conf.channel_layer_names():
+        if name != "default":
+            with suppress(Exception):  # not used by this app
+                layers.append(channel_layers[name])
+    return [layer.using for layer in layers if isinstance(layer, DatabaseChannelLayer)]

@@ -1,8 +1,8 @@
 """The settings: ``settings.REALTIME``, and the few of Django's that this app uses.
 
 No other module reads ``django.conf``.
-Settings are read at their first use, so that this module can be imported before they exist, and
-again after ``override_settings``.
+Settings are read on first use, so this module can be imported before they are configured.
+They are read again after ``override_settings``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "allowed_hosts",
     "asgi_application",
     "authentication_backends",
+    "channel_layer_names",
     "check",
     "csrf_trusted_origins",
     "debug",
@@ -47,7 +48,7 @@ UNIX = "unix"  # in TRUSTED_PROXIES: a proxy on a Unix socket, which has no addr
 _KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "TRUSTED_PROXIES", "AUTHENTICATE", "LIMITS")
 _STORE_KEYS = ("BACKEND", "LOCATION", "OPTIONS")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-# Characters that need no escaping in a URL, and that routes and regexes take literally.
+# Characters that need no escaping in a URL and have no special meaning in a Django route.
 _PREFIX = re.compile(r"(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
@@ -59,20 +60,21 @@ class Limits:
     """The limits of a client and of an event: ``REALTIME["LIMITS"]``.
 
     Attributes:
-        event_bytes: the JSON of one event's data.
-        frame_bytes: one frame from a client.
-        topics: topics that one connection follows.
+        event_bytes: size of one event's data as JSON.
+        frame_bytes: size of one frame from a client.
+        topics: number of topics that one connection follows.
         commands_per_second: the rate of a connection's commands. Over HTTP, the rate of the
             commands of a user, or of an address if the client is not signed in, and the rate of
             its polls and streams.
-        commands_burst: commands at once, as when a page subscribes to all its topics.
-        pending: commands of a connection that run at the same time.
-        buffer_bytes: unsent bytes of a connection; with more, it is slow.
+        commands_burst: commands in a burst, as when a page subscribes to all its topics.
+        pending: unanswered commands of a connection, other than subscribe and unsubscribe.
+        buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
+            from the log later.
     """
 
-    event_bytes: int = 65_536  # an event is a notification, not a file; clients have the same limit
+    event_bytes: int = 65_536  # an event is a notification, not a file
     frame_bytes: int = 65_536
-    topics: int = 100  # so the composite cursor of a stream is below 4 KB, which proxies accept
+    topics: int = 100  # keeps a stream's composite cursor below 4 KB, which proxies accept
     commands_per_second: int = 50
     commands_burst: int = 200  # two reconnects with 100 topics each
     pending: int = 64
@@ -81,18 +83,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``settings.REALTIME``, checked and complete.
+    """``settings.REALTIME``, checked and completed with defaults.
 
     Attributes:
         store_backend: dotted path of the store's class.
-        store_location: where the store is, such as a URL; the store defines its form.
+        store_location: where the store is, such as a URL; the store defines the format.
         store_options: the store's other options.
         prefix: the URL path under which ``ws``, ``sse``, ``poll`` and ``send`` are mounted, without
             a slash at the start and with one at the end.
         allowed_origins: origins in addition to the site's own and ``CSRF_TRUSTED_ORIGINS``.
-        trusted_proxies: addresses whose ``X-Forwarded-For`` is trusted, and ``UNIX``.
+        trusted_proxies: addresses whose ``X-Forwarded-For`` is trusted; can contain ``UNIX``.
         authenticate: dotted path of a sync or async function ``(scope, token) -> user | Identity |
-            None`` that identifies a client; None uses our tokens and the session.
+            None`` that identifies a client; None uses this package's tokens and the session.
         limits: see ``Limits``.
     """
 
@@ -114,7 +116,7 @@ class Problem:
         where: the setting, such as ``REALTIME["LIMITS"]["topics"]``.
         message: what is wrong, as a sentence that begins with ``where``.
         hint: what to do.
-        unknown: True if there is no such setting.
+        unknown: True if no setting has this name.
     """
 
     where: str
@@ -295,7 +297,7 @@ def get() -> Config:
     """Return ``settings.REALTIME``, checked and with defaults.
 
     Raises:
-        ImproperlyConfigured: it has errors; the text lists all of them, with hints.
+        ImproperlyConfigured: the setting has errors; the text lists all of them, with hints.
     """
     global _config
     config = _config
@@ -345,7 +347,7 @@ def debug() -> bool:
 
 
 def allowed_hosts() -> list[str]:
-    """Return ``ALLOWED_HOSTS``, or the hosts that Django allows with ``DEBUG`` if it is empty."""
+    """Return ``ALLOWED_HOSTS``; if it is empty and ``DEBUG`` is on, return Django's local hosts."""
     if settings.DEBUG and not settings.ALLOWED_HOSTS:
         return [".localhost", "127.0.0.1", "[::1]"]
     return list(settings.ALLOWED_HOSTS)
@@ -357,7 +359,7 @@ def csrf_trusted_origins() -> list[str]:
 
 
 def secure_proxy_ssl_header() -> tuple[str, str] | None:
-    """Return ``SECURE_PROXY_SSL_HEADER``: a name as in ``request.META`` and the secure value."""
+    """Return ``SECURE_PROXY_SSL_HEADER``: a key of ``request.META`` and its value for HTTPS."""
     header = settings.SECURE_PROXY_SSL_HEADER
     return None if header is None else (header[0], header[1])
 
@@ -370,6 +372,11 @@ def use_x_forwarded_host() -> bool:
 def has_channel_layers() -> bool:
     """Tell whether ``CHANNEL_LAYERS`` has a default layer."""
     return "default" in (getattr(settings, "CHANNEL_LAYERS", None) or {})
+
+
+def channel_layer_names() -> list[str]:
+    """Return the names in ``CHANNEL_LAYERS``."""
+    return list(getattr(settings, "CHANNEL_LAYERS", None) or {})
 
 
 def session_cookie_name() -> str:
@@ -385,6 +392,11 @@ def session_engine() -> str:
 def authentication_backends() -> list[str]:
     """Return ``AUTHENTICATION_BACKENDS``."""
     return list(settings.AUTHENTICATION_BACKENDS)
+
+
+def middleware() -> list[str]:
+    """Return the paths in the project's ``MIDDLEWARE``."""
+    return list(settings.MIDDLEWARE)
 
 
 def asgi_application() -> str | None:

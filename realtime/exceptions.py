@@ -273,12 +273,13 @@ class InvalidCursor(RealtimeError, ValueError):
 class CursorExpired(RealtimeError):
     """The log cannot be read from a cursor, because events after it may be missing.
 
-    Fetch the current state and continue from ``head``; a client that resumes is reset to it.
-    The cursors of a hub are never forged, so a hub treats ``contradicts`` as a rewound log.
+    Fetch the current state and continue from ``head``; a client that resumes receives a ``reset``
+    to it. A hub's own cursors are never forged, so for a hub ``contradicts`` means that the log was
+    rewound.
 
     Attributes:
         topic: the topic's name.
-        cursor: the cursor from which the log was to be read.
+        cursor: the cursor from which the log could not be read.
         head: the cursor of the log's newest event.
         contradicts: True if the cursor contradicts the log (its seq is ahead of the head, or its
             tag differs); False if its event was trimmed or belongs to another epoch.
@@ -399,11 +400,11 @@ class AnswerLost(RealtimeError):
 
 
 class EventsLost(RealtimeError):
-    """Events of a topic were missed, and the log no longer has them; fetch the state again.
+    """Events of a topic were missed, and the log no longer has them; fetch the topic's state again.
 
     Attributes:
         topic: the topic's name.
-        cursor: the events that arrive next come after this cursor.
+        cursor: the next events to arrive come after this cursor.
         reason: ``trimmed``, ``restarted``, or "" if the server did not give a reason.
     """
 
@@ -423,7 +424,7 @@ class ConnectionEnded(RealtimeError):
 
     Attributes:
         code: the WebSocket close code; after 4400 to 4499, do not connect again.
-        reason: the reason that was given, or "".
+        reason: the reason that came with the close code, or "".
     """
 
     def __init__(self, code: int, reason: str = "") -> None:

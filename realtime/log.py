@@ -33,7 +33,8 @@ def _name(topic: Topic | str) -> str:
 def head(topic: Topic | str) -> Cursor:
     """Return the cursor of a topic's newest event.
 
-    A page that gets it before reading its data, and follows the topic from there, misses no event.
+    A page that gets the head before it reads its data, and then subscribes from the head, misses
+    no event.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -62,7 +63,7 @@ async def aheads(topics: Iterable[Topic | str]) -> list[Cursor]:
 
 
 def history(topic: Topic | str, last: int = 100) -> Sequence[Event]:
-    """Return up to ``last`` of the newest events that a topic keeps, oldest first.
+    """Return the newest events in a topic's log, at most ``last``, oldest first.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -95,7 +96,9 @@ async def ahistory(topic: Topic | str, last: int = 100) -> Sequence[Event]:
 
 
 def delete(topic: Topic | str) -> Cursor:
-    """Delete all events of a topic; its followers are reset once, within seconds.
+    """Delete all events of a topic and return the new head.
+
+    Each client that follows the topic receives one ``reset``, within seconds.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -110,8 +113,9 @@ async def adelete(topic: Topic | str) -> Cursor:
 
 
 def new_epoch(topic: Topic | str) -> Cursor:
-    """Start a new epoch of a topic's log; its events stay, and its followers are reset once.
+    """Start a new epoch of a topic's log and return the new head; the events stay.
 
-    Use it after restoring a backup, instead of waiting until a hub notices.
+    Each client that follows the topic receives one ``reset``. Call this after restoring a backup,
+    instead of waiting until a hub notices.
     """
     return get_store().renew(_name(topic), head(topic).epoch)

@@ -1,14 +1,14 @@
-"""The server processes: each writes a heartbeat, and declares silent ones dead.
+"""Nodes, the server processes: each writes a heartbeat and declares silent nodes dead.
 
-A node writes one row every ten seconds, whatever the number of its members.
+A node writes one row every ten seconds, however many members it has.
 Ages are measured by the store's clock, so the clocks of the machines do not matter.
 A row older than ``EXPIRY_SECONDS`` is removed, and the node's members leave.
 After an outage or a restored backup of the store, every row is old, and the first node to come back
 must not declare the others dead.
-So a node judges others only after several heartbeats of its own without a break, and only if it
-found the row old twice.
-A node whose row is gone was declared dead, perhaps wrongly; it registers again under another id,
-with all its members.
+So a node declares another one dead only after several uninterrupted heartbeats of its own, and only
+if it found the other's row old in two checks in a row.
+A node that finds its own row removed was declared dead, perhaps wrongly; it registers again under a
+new id, with all its members.
 A process that stops removes its own row. Its members stay a little longer, because their clients
 reconnect to another process; those that do not come back are removed by the other nodes.
 """
@@ -44,19 +44,21 @@ __all__ = [
 logger = logging.getLogger("realtime")
 
 BEAT_SECONDS = 10.0
-EXPIRY_SECONDS = 35.0  # three heartbeats may fail
-STEADY_BEATS = 3  # successful ones in a row, the last two of which lie between any two of another
-ORPHAN_BEATS = 6  # between looks for members of nodes that are no more: a minute
+EXPIRY_SECONDS = 35.0  # so three heartbeats in a row can fail
+# Successful heartbeats in a row before a node checks others; they take 20 seconds, in which every
+# living node writes a heartbeat too.
+STEADY_BEATS = 3
+ORPHAN_BEATS = 6  # heartbeats between searches for members of removed nodes: one minute
 SIGN_OFF_SECONDS = 2.0  # that a process which stops waits for a store that does not answer
-FOLLOWERS_LISTED = 1_000  # topics whose followers a heartbeat counts: the most followed ones
+FOLLOWERS_LISTED = 1_000  # topics that a heartbeat lists: those with the most followers
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a node is doing.
+    """The load of a node.
 
     Attributes:
-        connections: how many clients are connected to it.
+        connections: how many clients are connected to the node.
         followers: how many connections follow each topic.
         writes: how many writes to clients took each path; see ``Node``.
     """
@@ -71,12 +73,12 @@ class ThisNode:
 
     Args:
         store: where nodes and members are stored.
-        load: returns what the process is doing.
-        reborn: called when the node gets a new id: the store has none of its members under that id.
-        announce: broadcasts what was appended to a presence log.
+        load: returns the load of this process.
+        reborn: called after the node got a new id, under which the store has no members yet.
+        announce: broadcasts the events that were appended to a presence log.
 
     Attributes:
-        id: the name of this node; a new one after it was declared dead.
+        id: the id of this node; it changes if the node was declared dead.
         is_registered: whether the store has a row under this id.
     """
 
@@ -94,12 +96,12 @@ class ThisNode:
         self.id = _new_id()
         self.is_registered = False
         self._lock = asyncio.Lock()
-        self._steady = 0
-        self._beats = 0
-        self._last = 0.0
-        self._suspects: set[str] = set()
-        self._seen: set[str] = set()
-        self._orphans_due = 0
+        self._steady = 0  # heartbeats since the last break
+        self._beats = 0  # heartbeats in all
+        self._last = 0.0  # the time of the last heartbeat, on the loop's clock
+        self._suspects: set[str] = set()  # nodes whose row was old at the last check
+        self._seen: set[str] = set()  # all nodes at the last check
+        self._orphans_due = 0  # the value of _beats at which orphans are searched next
         self._signed_off = False
         self._pid = 0  # a forked child inherits the function that runs at exit, but not the node
         self._heartbeat_outage = Outage(
@@ -109,10 +111,12 @@ class ThisNode:
         self._check_outage = Outage("the other processes could not be checked: %s")
 
     async def register(self) -> None:
-        """Write the row unless it exists: members of a node without a row are removed as orphans.
+        """Write the row unless it exists.
+
+        Await this before adding members: members of a node without a row are removed as orphans.
 
         Raises:
-            StoreError: it could not be written.
+            StoreError: the row could not be written.
         """
         async with self._lock:
             if not self.is_registered:
@@ -166,27 +170,29 @@ class ThisNode:
             atexit.register(self._sign_off_at_exit)
         if not await self._store.abeat(self._describe(), is_known=self.is_registered):
             logger.warning("the other processes declared this one dead; it registers again")
-            # In this order: if a step fails, nothing has been written under the new id before its
-            # row.
+            # In this order, so that even if a step fails, nothing is written under the new id
+            # before its row.
             self.id, self.is_registered, self._steady = _new_id(), False, 0
             self._reborn()
             await self._store.abeat(self._describe(), is_known=False)
         self.is_registered = True
         now = asyncio.get_running_loop().time()
-        # A process that was suspended does not know what the others did in the meantime.
+        # After a gap, start counting again: a process that was suspended does not know what the
+        # other nodes did in the meantime.
         self._steady = self._steady + 1 if now - self._last < 2 * BEAT_SECONDS else 1
         self._last = now
         self._beats += 1
 
     @property
     def is_steady(self) -> bool:
-        """Can this node judge others? Its own last heartbeats were written without a break."""
+        """Whether the last heartbeats were uninterrupted, so that this node can check others."""
         return self._steady >= STEADY_BEATS
 
     async def look_after_others(self) -> None:
         """Declare nodes without a heartbeat dead, and remove their members.
 
-        A row must be found old twice: in a restored dump of the store, every row is old.
+        A row must be old in two checks in a row, because after a backup of the store was restored,
+        every row is old at first.
         """
         try:
             if not self.is_steady:
@@ -203,7 +209,9 @@ class ThisNode:
                 silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
             ]
             for node in expired:
-                logger.warning("process %s on %s sends no heartbeat any more", node.pid, node.host)
+                logger.warning(
+                    "process %s on %s has stopped sending heartbeats", node.pid, node.host
+                )
             if expired or self._beats >= self._orphans_due:
                 self._orphans_due = self._beats + ORPHAN_BEATS
                 await self._remove_orphans()
@@ -214,7 +222,8 @@ class ThisNode:
 
     async def _remove_orphans(self) -> None:
         """Remove the members of nodes that have no row."""
-        # In this order, because a node writes its row before its members.
+        # Read the members before the rows: a node writes its row first, so a node that registers
+        # between the two reads is not taken for a removed one.
         named = await self._store.anodes_of_members()
         known = {node.id for node in await self._store.anodes()}
         for node in set(named) - known:
@@ -259,12 +268,12 @@ def living() -> list[Node]:
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """How many connections follow a topic, by the last heartbeat of each node.
+    """How many connections follow a topic, according to the last heartbeat of each node.
 
     Attributes:
-        count: the connections that are known.
-        is_exact: False if some node follows more topics than its heartbeat lists, and this topic is
-            not among them.
+        count: the number of connections that the heartbeats report.
+        is_exact: False if a node has more topics than its heartbeat lists, and this topic is not
+            among the listed ones.
     """
 
     count: int
@@ -278,5 +287,5 @@ def followers_of(topic: str) -> Followers:
         StoreUnavailable: the store cannot be read now.
     """
     nodes = living()
-    unlisted = [o for o in nodes if topic not in o.followers and o.topics > len(o.followers)]
+    unlisted = [n for n in nodes if topic not in n.followers and n.topics > len(n.followers)]
     return Followers(sum(node.followers.get(topic, 0) for node in nodes), not unlisted)

@@ -1,4 +1,4 @@
-"""One ``on_commit()`` callback for all the work that a savepoint adds to it."""
+"""Collect the work of a savepoint in one ``on_commit()`` callback."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 class CommitHook(ABC, Generic[T]):
     """An ``on_commit()`` callback that collects items, runs once and never raises.
 
-    A subclass says in ``run()`` what to do with the items.
+    A subclass processes the items in ``run()``.
 
     Attributes:
-        items: what one savepoint of one transaction added, in order.
-        keys: what the items are about; see ``on_commit_once()``.
-        done: the callback has run, so nothing may be added.
+        items: the items that one savepoint added, in order.
+        keys: the keys of the items, such as their topics; see ``on_commit_once()``.
+        done: True once the callback has run; from then on, nothing can be added.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class CommitHook(ABC, Generic[T]):
         self.done = False
 
     def __call__(self) -> None:
-        """Run once; log an error instead of raising it, because the commit has happened."""
+        """Run once; log an error instead of raising it, because the transaction is committed."""
         if self.done:
             return
         self.done = True
@@ -55,19 +55,20 @@ class CommitHook(ABC, Generic[T]):
 def on_commit_once(
     kind: type[CommitHook[T]], items: Iterable[T], *, using: str, keys: Iterable[str] = ()
 ) -> None:
-    """Have a hook process items after the commit, or at once if no transaction is open.
+    """Process items in a hook after the commit, or at once if no transaction is open.
 
-    Consecutive calls in one savepoint share a hook, so that a loop of a thousand calls costs one
+    Consecutive calls in one savepoint share a hook, so a loop of a thousand calls registers one
     callback.
     Each savepoint has its own hook, because Django drops the callbacks of a savepoint that rolls
     back.
 
     Args:
         kind: the class of the hook.
-        items: what to add to ``items`` of the hook.
+        items: the items to process.
         using: the database alias.
-        keys: if a hook of this class already has one of these keys, the items are processed by it
-            or right after it, and so before any other callback that was registered since.
+        keys: items that share a key are processed together. If a pending hook of this class has
+            one of the keys, the items are added to it, or to a new hook that runs directly after
+            it, before the callbacks that were registered in between.
     """
     connection = connections[using]
     callbacks: list[Any] = connection.run_on_commit
@@ -86,7 +87,7 @@ def on_commit_once(
 def _last_hook(callbacks: list[Any], kind: type[CommitHook[Any]], keys: set[str]) -> int | None:
     """Return the index of the last pending hook that shares a key.
 
-    If there is none, return the index of the last callback if it is a pending hook.
+    If there is none, return the index of the last callback if it is a pending hook, else None.
     """
 
     def is_pending(hook: object) -> bool:

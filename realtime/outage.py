@@ -1,7 +1,7 @@
-"""An operation that fails for a while: logged once when that begins and once when it ends.
+"""Log an outage of an operation once when it begins and once when it ends.
 
-A database or a channel layer that is away fails many calls a second.
-The log gets one line, and each retry waits longer than the one before.
+While a database or a channel layer is unreachable, many calls a second fail.
+Only the first failure is logged, and each retry waits longer than the one before.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ class Outage:
     """The failures of one operation since its last success.
 
     Args:
-        begins: logged at the first failure; ``%s`` stands for the error.
-        ends: logged at the next success, or "" for nothing.
-        backoff: seconds before the first retry, and at most; each wait is twice the one before.
-        level: the level of the first line.
-        ends_level: the level of the last line.
-        expected: the errors whose text says everything; any other is logged with its traceback.
+        begins: the message logged at the first failure; ``%s`` stands for the error.
+        ends: the message logged at the next success; "" logs nothing.
+        backoff: the first and the longest delay before a retry, in seconds; each delay is twice the
+            one before.
+        level: the log level of ``begins``.
+        ends_level: the log level of ``ends``.
+        expected: the type of errors that need no traceback; other errors are logged with one.
         logger: where to log; by default ``realtime``.
 
     Attributes:
@@ -70,7 +71,7 @@ class Outage:
         return self.failures > 0
 
     def failed(self, error: BaseException) -> float:
-        """Note a failure, log it if it is the first, and return the seconds until the next try."""
+        """Record a failure, log the first one, and return the seconds to wait before a retry."""
         if not self.failures:
             unexpected = None if isinstance(error, self._expected) else error
             self._logger.log(self._level, self._begins, error, exc_info=unexpected)
@@ -79,7 +80,7 @@ class Outage:
         return delay
 
     def over(self) -> None:
-        """Note a success; log it if the operation failed before."""
+        """Record a success; log it if it ends an outage."""
         if self.failures:
             self.failures = 0
             self._delay = self._backoff[0]

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import os
 import secrets
 import threading
 import time
@@ -47,7 +46,8 @@ from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
 from realtime.stores.database.access import DatabaseAccess, ReadOnly, TablesMissing
 from realtime.stores.database.clock import DatabaseClock
-from realtime.threads import RELAY_THREADS
+from realtime.tenants import explain_tenants
+from realtime.threads import RELAY_THREADS, after_fork
 from realtime.topics import resolve
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
     model: Any = apps.get_model("realtime", "OutboxEntry")
     if not router.allow_migrate_model(alias, model):
         raise PublishError(
-            f"the database {alias!r} has no outbox table, because a database router excludes the "
-            f"app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
+            explain_tenants(alias)
+            or f"the database {alias!r} has no outbox table, because a database router excludes "
+            f"the app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
         )
     _rows(alias).bulk_create(
         model(
@@ -116,8 +117,11 @@ class _AfterCommit(CommitHook[tuple[str, str]]):
         log's alias.
         A relay that takes longer continues there; one that fails leaves its rows to a later one.
         """
-        relays = [_relays.start(alias, topic) for alias, topic in sorted(set(self.items))]
-        _relays.wait(relays)
+        started: dict[str, list[concurrent.futures.Future[int]]] = {}
+        for alias, topic in sorted(set(self.items)):
+            started.setdefault(alias, []).append(_relays.start(alias, topic))
+        for alias, relays in started.items():
+            _relays.wait(alias, relays)
 
 
 class _Relays:
@@ -125,13 +129,13 @@ class _Relays:
 
     def __init__(self) -> None:
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def reset(self) -> None:
         """Forget the queue; in a forked child no thread runs it, and the lock may be held."""
         self.lock = threading.RLock()  # while Python exits, start() calls run() in this thread
         self.waiting: dict[tuple[str, str], concurrent.futures.Future[int]] = {}
-        self.overdue: set[concurrent.futures.Future[int]] = set()
+        self.overdue: dict[str, set[concurrent.futures.Future[int]]] = {}  # by alias
 
     def start(self, alias: str, topic: str) -> concurrent.futures.Future[int]:
         """Relay the rows of a topic that are committed now; return a future of their number."""
@@ -143,14 +147,14 @@ class _Relays:
                     self.waiting[alias, topic] = future
             return future
 
-    def wait(self, relays: Sequence[concurrent.futures.Future[int]]) -> None:
-        """Wait for relays, for up to a second; not at all while a relay takes longer than that.
+    def wait(self, alias: str, relays: Sequence[concurrent.futures.Future[int]]) -> None:
+        """Wait for relays of an alias, for up to a second; not at all while one takes longer.
 
         Otherwise each request that publishes would wait a second while the store hangs.
         """
-        overdue = {future for future in self.overdue if not future.done()}
+        overdue = {future for future in self.overdue.get(alias, ()) if not future.done()}
         patience = 0.0 if overdue else COMMIT_WAIT_SECONDS
-        self.overdue = overdue | concurrent.futures.wait(relays, patience).not_done
+        self.overdue[alias] = overdue | concurrent.futures.wait(relays, patience).not_done
 
     def run(self, alias: str, topic: str) -> int:
         with self.lock:
@@ -385,7 +389,7 @@ class _Outboxes(dict[str, _Outbox]):
         super().__init__()
         self.last = time.monotonic()
         self.reset()
-        os.register_at_fork(after_in_child=self.reset)
+        after_fork(self.reset)
 
     def __missing__(self, alias: str) -> _Outbox:
         return self.setdefault(alias, _Outbox(alias))

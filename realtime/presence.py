@@ -1,4 +1,4 @@
-"""The members of a topic: one for each user, over all tabs, devices and nodes.
+"""The members of a topic: one per user, whatever the number of tabs, devices and nodes.
 
 ::
 
@@ -7,14 +7,14 @@
     presence.members("orders.42")  # [Member(id="user.7", user="7", info={"name": "Ada"})]
 
 A topic class turns presence on with ``presence = True``.
-For visitors who are not signed in, each connection is a member.
+A visitor who is not signed in is one member per connection.
 ``Topic.member_info(user)`` returns what others see of a user.
 
 A user is a member from the first subscription until a few seconds after the last one ended, so that
-reloading a page causes no leave. The members of a process that was killed leave when the other
-nodes declare it dead (``nodes``).
-Joins and leaves are events of an internal log; the ``seq`` of that log is the ``version`` of the
-list.
+reloading a page causes no leave. The members of a process that was killed leave when another node
+declares it dead; see ``realtime.nodes``.
+Joins and leaves are events in an internal log; the ``version`` of a member list is the ``seq`` of
+the newest event in that log.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_te
 
 logger = logging.getLogger("realtime")
 
-INFO_BYTES = 1_024  # of one member's info, so that a list of 1,000 members is about 1 MB
+INFO_BYTES = 1_024  # maximum size of a member's info; a list of 1,000 members is then about 1 MB
 
 
 def log_of(topic: Topic | str) -> str:
@@ -45,7 +45,7 @@ def log_of(topic: Topic | str) -> str:
 
     Raises:
         UnknownTopic: no registered pattern matches.
-        PresenceDisabled: the topic has no presence; set ``presence = True`` on its class.
+        PresenceDisabled: the topic does not track presence; set ``presence = True`` on its class.
     """
     found = topic if isinstance(topic, Topic) else resolve(topic)
     if not found.presence:
@@ -58,7 +58,7 @@ def members(topic: Topic | str) -> list[Member]:
 
     Raises:
         UnknownTopic: no registered pattern matches.
-        PresenceDisabled: the topic has no presence; set ``presence = True`` on its class.
+        PresenceDisabled: the topic does not track presence; set ``presence = True`` on its class.
         StoreUnavailable: the store cannot be reached; try again.
     """
     return _read(get_store().members(log_of(topic)))
@@ -74,7 +74,7 @@ def _read(stored: MemberList) -> list[Member]:
 
 
 def member_id(user: Any, connection: str) -> str:
-    """Return the member id of a connection: that of its user, or of the connection if anonymous."""
+    """Return a member id: the user's topic, or one made from the connection's id if anonymous."""
     if user is not None and user.is_authenticated:
         return str(user_topic(user))
     return f"connection.{connection}"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core import mail
 from django.core.exceptions import SynchronousOnlyOperation
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
@@ -53,10 +55,14 @@ def encode(data: Any) -> str:
     """Return data as the JSON text that clients receive.
 
     Raises:
-        DataNotSerializable: a value has no JSON form; the error names its path.
+        DataNotSerializable: a value has no JSON form; with ``DEBUG`` and in tests also an integer
+            above 2**53, which JavaScript reads as another number. The error names its path.
         DataTooLarge: the text is larger than ``REALTIME["LIMITS"]["event_bytes"]``.
     """
-    return encode_data(data, DjangoJSONEncoder().default, conf.get().limits.event_bytes)
+    # Django's test environment adds the outbox. In production, a wrong number is better than a 500.
+    is_development = settings.DEBUG or hasattr(mail, "outbox")
+    limit = conf.get().limits.event_bytes
+    return encode_data(data, DjangoJSONEncoder().default, limit, exact=is_development)
 
 
 def origin_hash(secret: str) -> str:
@@ -114,7 +120,8 @@ def publish(
         topic: a ``Topic`` instance or a topic's name.
         name: what happened, such as ``"shipped"``; 1 to 100 of ``A-Z a-z 0-9 _ ~ @ + : . -``.
         data: anything that ``DjangoJSONEncoder`` encodes, without NaN and infinities; encoded at
-            the call, so later changes to it have no effect.
+            the call, so later changes to it have no effect. Send integers above 2**53 as strings:
+            JavaScript reads them as other numbers. With ``DEBUG`` and in tests they are refused.
         using: the database alias whose transaction the event belongs to; ``"default"`` if None.
         exclude: a request; the page that sent it ignores the event, because it made the change.
         ephemeral: broadcast without a log: no cursor, no replay, at most once.

@@ -1,9 +1,9 @@
-"""When a request began, by the store's clock.
+"""Determine when a request began, by the store's clock.
 
 A page can lack the events that were published after its request began, so it subscribes from that
-time on.
+time.
 Events carry the store's time. The start of a request is read from this machine's monotonic clock,
-which cannot be set. The offset between the two clocks is measured once a minute.
+which nobody can change. The offset between the two clocks is measured once a minute.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["ameasure", "began", "connect", "store_time"]
 
 logger = logging.getLogger("realtime")
 
-MEASURE_SECONDS = 60.0  # between measurements; clocks drift a few ms in that time, or are set
+MEASURE_SECONDS = 60.0  # between measurements; in that time, clocks drift by a few ms
 UNKNOWN_SECONDS = 5.0  # subtracted if the store's clock is unknown; NTP keeps clocks closer
-MARGIN_SECONDS = 1.0  # subtracted otherwise: an event's time is a few ms before its commit
+MARGIN_SECONDS = 1.0  # subtracted if it is known: an event's time is a few ms before its commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class _Measured:
 
     Attributes:
         store: the store.
-        time: its time in seconds since 1970; None if the call failed, which is not retried before
-            ``MEASURE_SECONDS`` have passed.
-        at: ``time.monotonic()`` after the call returned, which is slightly later than ``time``.
+        time: the store's time in seconds since 1970; None if the call failed. A failed call is not
+            retried before ``MEASURE_SECONDS`` have passed.
+        at: ``time.monotonic()`` after the call returned, so slightly later than ``time``.
     """
 
     store: Store
@@ -53,18 +53,19 @@ _measured: _Measured | None = None
 _lock = threading.Lock()
 
 
-def store_time(moment: float) -> float:
-    """Convert a time of this machine to the store's clock; the result is never too late.
+def store_time(monotonic: float) -> float:
+    """Convert a monotonic time to the store's clock; the result is early, never late.
 
-    Asks the store once a minute. It does not ask if an event loop runs in this thread (the hub asks
-    then), or if the thread is in a transaction that can hold the lock which the store needs.
+    It asks the store once a minute. It does not ask if an event loop runs in this thread, because
+    the hub asks then, nor in a transaction on the store's database, which can hold a lock that
+    the store needs.
 
     Args:
-        moment: a value of ``time.monotonic()``.
+        monotonic: a value of ``time.monotonic()``.
 
     Returns:
-        Seconds since 1970 by the store's clock: one second early, or five if the store's clock is
-        not known.
+        Seconds since 1970 by the store's clock: one second early, or five seconds if the store's
+        clock is not known.
     """
     store = get_store()
     if _is_due(store) and _can_ask(store) and _lock.acquire(blocking=False):
@@ -74,8 +75,8 @@ def store_time(moment: float) -> float:
             _lock.release()
     measured = _measured
     if measured is None or measured.store is not store or measured.time is None:
-        return time.time() - (time.monotonic() - moment) - UNKNOWN_SECONDS
-    return measured.time + (moment - measured.at) - MARGIN_SECONDS
+        return time.time() - (time.monotonic() - monotonic) - UNKNOWN_SECONDS
+    return measured.time + (monotonic - measured.at) - MARGIN_SECONDS
 
 
 async def ameasure(store: Store) -> None:
@@ -131,19 +132,22 @@ def _stamp(
     environ: dict[str, Any] | None = None,
     **kwargs: object,
 ) -> None:
-    """Store the time at which a request began: before any of its queries, without a middleware."""
+    """Record when a request began; the signal needs no middleware and comes before any query."""
     request = scope if scope is not None else environ
     if request is not None:
         request[KEY] = time.monotonic()
 
 
 def began(request: HttpRequest) -> float | None:
-    """Return the ``time.monotonic()`` at which a request began; None if no handler received it."""
+    """Return the ``time.monotonic()`` at which a request began.
+
+    Return None for a request that did not come through a handler, such as ``RequestFactory``'s.
+    """
     attributes = getattr(request, "scope", None) or getattr(request, "environ", None) or {}
-    moment: float | None = attributes.get(KEY)
-    return moment
+    started: float | None = attributes.get(KEY)
+    return started
 
 
 def connect() -> None:
-    """Connect to the signal of a request's start; the app calls this when it is ready."""
+    """Connect to ``request_started``; the app's ``ready()`` calls this."""
     request_started.connect(_stamp, dispatch_uid="realtime.request_time.stamp")

@@ -17,7 +17,7 @@ __all__ = ["INTERNAL_RETENTION", "retention_of", "trim_after", "trim_all", "trim
 
 logger = logging.getLogger("realtime")
 
-# Of internal logs; a client that was away longer gets the whole list anyway.
+# For internal logs; a client that needs older events gets the whole member list instead.
 INTERNAL_RETENTION = Retention(max_events=500, max_age=86_400.0)
 
 _waiting: set[str] = set()  # topics whose trim is queued
@@ -32,8 +32,8 @@ def retention_of(topic: Topic) -> Retention:
 def trim_after(topic: Topic, appended: Appended) -> None:
     """Trim a topic in a store thread if an append made its log too long.
 
-    A log may exceed ``max_events`` by a tenth, so that a busy topic is not trimmed at every append.
-    A process queues one trim per topic.
+    A log can exceed ``max_events`` by a tenth, so that a busy topic is not trimmed at every append.
+    A process queues at most one trim per topic at a time.
     """
     trim_log_after(str(topic), retention_of(topic), appended)
 
@@ -51,7 +51,7 @@ def trim_log_after(name: str, retention: Retention, appended: Appended) -> None:
 
 def _trim(store: Store, name: str, retention: Retention) -> None:
     with _lock:
-        # Before the work, so that an append during it queues another trim.
+        # Do this before trimming, so that an append during the trim queues another one.
         _waiting.discard(name)
     try:
         store.trim(name, retention)
@@ -60,9 +60,10 @@ def _trim(store: Store, name: str, retention: Retention) -> None:
 
 
 def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
-    """Trim topics, by default all; return the number of removed events of each.
+    """Trim topics, by default all; return the number of removed events by topic.
 
-    Topics that are no longer registered are skipped, because their retention is unknown.
+    Internal logs are trimmed too, but are not in the result. Topics that are no longer registered
+    are skipped, because their retention is unknown.
     """
     store = get_store()
     removed: dict[str, int] = {}

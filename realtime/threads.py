@@ -1,9 +1,9 @@
 """Thread pools in which synchronous code runs for the event loop and after commits.
 
-They are separate, so that none waits for another: ``STORE_THREADS`` for stores, ``RELAY_THREADS``
-for the outboxes, with a pool for each database alias because one may hang, and ``USER_THREADS`` for
-the project's code, which may be slow, and for reading sessions.
-None of them is Django's thread-sensitive thread, which a slow view can block for seconds.
+There are several pools, so that none of them waits for another: ``STORE_THREADS`` for stores,
+``RELAY_THREADS`` for the outboxes, one pool for each database alias because one can hang, and
+``USER_THREADS`` for the project's code, which can be slow, and for reading sessions.
+None of them uses Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -24,15 +25,24 @@ __all__ = [
     "STORE_THREADS",
     "USER_THREADS",
     "WorkerThreads",
+    "after_fork",
     "refuse_green_threads",
 ]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+BUSY_SECONDS = 5.0  # that run_in_each() waits for threads that are busy
+
+
+def after_fork(function: Callable[[], object]) -> None:
+    """Call a function in every child that this process forks; Windows has no fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+
 
 class WorkerThreads:
-    """A thread pool that starts at its first use, and again after a fork.
+    """A thread pool that starts on first use, and again on first use after a fork.
 
     Args:
         name: the prefix of the threads' names.
@@ -43,10 +53,10 @@ class WorkerThreads:
         self.name = name
         self.count = count
         self._executor: ThreadPoolExecutor | None = None
-        os.register_at_fork(after_in_child=self._forget)
+        after_fork(self._forget)
 
     def _forget(self) -> None:
-        # The threads exist only in the parent, but the executor counts them.
+        # The child's copy of the executor counts threads that exist only in the parent.
         self._executor = None
 
     @property
@@ -64,6 +74,27 @@ class WorkerThreads:
         if not threading.main_thread().is_alive():
             return _run_here(partial(function, *args, **kwargs))
         return self.executor.submit(function, *args, **kwargs)
+
+    def has_current_thread(self) -> bool:
+        """Tell whether the calling thread is one of these."""
+        return threading.current_thread().name.startswith(self.name)
+
+    def run_in_each(self, function: Callable[[], object]) -> None:
+        """Run a function once in each thread, after the work that is queued; wait for it.
+
+        If some threads are busy for longer than five seconds, it is not run in all of them.
+        """
+        if self._executor is None:
+            return
+        # The barrier makes every thread run exactly one of the tasks.
+        barrier = threading.Barrier(self.count)
+
+        def run() -> None:
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(BUSY_SECONDS)
+            function()
+
+        wait([self.submit(run) for _ in range(self.count)], 2 * BUSY_SECONDS)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in one of the threads and await its result."""
@@ -120,10 +151,19 @@ class AliasThreads(dict[str, WorkerThreads]):
     def __missing__(self, alias: str) -> WorkerThreads:
         return self.setdefault(alias, WorkerThreads(f"{self.name}-{alias}", self.count))
 
+    def has_current_thread(self) -> bool:
+        """Tell whether the calling thread is one of these."""
+        return threading.current_thread().name.startswith(self.name)
 
-# Four keep a disk or a database busy; each keeps a database connection open.
+    def run_in_each(self, function: Callable[[], object]) -> None:
+        """Run a function once in each thread, as ``WorkerThreads.run_in_each()`` does."""
+        for threads in list(self.values()):
+            threads.run_in_each(function)
+
+
+# Four threads keep a disk or a database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
-# While one searches for stale rows or waits for a lock, the other relays what was committed now.
+# While one thread searches for stale rows or waits for a lock, the other relays new events.
 RELAY_THREADS = AliasThreads("realtime-relay", 2)
-# Sessions and authorisers use the database too, so this bounds its connections.
+# Sessions and permission methods use the database, so this also limits its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

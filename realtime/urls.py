@@ -1,8 +1,8 @@
 """The URLs for a project that a WSGI server serves, which supports polling only.
 
-Include them at the prefix of ``REALTIME["PREFIX"]``:
+Include them at the prefix that ``REALTIME["PREFIX"]`` sets:
 ``path("realtime/", include("realtime.urls"))``.
-Behind ``with_realtime`` the requests are answered before they reach Django.
+With ``with_realtime``, these requests are answered before they reach Django's URLs.
 """
 
 from __future__ import annotations

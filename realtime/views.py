@@ -1,8 +1,8 @@
 """Polling under WSGI: ``GET poll`` as a Django view.
 
-The answers are those of ``realtime.consumers.poll``, but they come at once, whatever ``wait`` says:
-a thread that waits cannot serve other requests.
-There is no hub; the view reads the log, with a single query while nothing is new.
+The answers are those of ``realtime.consumers.poll``, but they are sent at once, whatever ``wait``
+says: a thread that waits cannot serve other requests.
+There is no hub; the view reads the log, with a single query if nothing is new.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = ["poll"]
 logger = logging.getLogger("realtime")
 
 
-@csrf_exempt  # it changes nothing, and another method than GET is refused in JSON
+@csrf_exempt  # a GET changes nothing; other methods get our JSON error instead of Django's page
 def poll(request: HttpRequest) -> HttpResponse:
     """Answer one poll, for ``request.user``."""
     own = _request_of(request)
@@ -73,10 +73,10 @@ def poll(request: HttpRequest) -> HttpResponse:
 
 
 def _request_of(request: HttpRequest) -> Request:
-    """Return a Django request as a ``Request`` of the transports."""
+    """Convert a Django request into a ``Request`` of the transports."""
     meta = request.META
     headers = {name.lower(): value for name, value in request.headers.items()}
-    # A client of HTTP/1.0 need not send a Host header; Django then uses the server's name too.
+    # An HTTP/1.0 client need not send a Host header; like Django, use the server's name then.
     headers.setdefault("host", f"{meta['SERVER_NAME']}:{meta['SERVER_PORT']}")
     return Request(
         {
@@ -97,13 +97,13 @@ def _answer(request: Request, user: Any) -> Response:
     request.check(("GET", "HEAD"))
     request.check_origin(None)
     query = read_query(request, conf.get().limits.topics)
-    read_wait(request)  # only to refuse what is not a number
+    read_wait(request)  # only to refuse a value that is not a number
     limit = read_limit(request)
     identity = _identify(request, user)
     user = identity.user
     limit_request(request.scope, user, max_delay=0.0)  # refuse at once; do not block a thread
     topics, refused = async_to_sync(permitted_topics)(identity, list(query.starts))
-    relay_stale_if_due()  # relays the events of a crashed process; there may be no server to do it
+    relay_stale_if_due()  # the events of a crashed process; there may be no ASGI server to do it
     store = get_store()
     names = [str(topic) for topic in topics]
     names += [presence_log(str(topic)) for topic in topics if topic.presence]
@@ -139,15 +139,15 @@ def _identify(request: Request, user: Any) -> Identity:
 
 @dataclass
 class _Answer:
-    """An answer while it is collected, topic by topic.
+    """An answer that is collected topic by topic.
 
     Attributes:
         store: where the logs are.
-        events_left: events that still fit.
-        bytes_left: bytes of events that still fit.
+        events_left: how many more events fit.
+        bytes_left: how many more bytes of events fit.
         frames: the frames so far.
         cursors: by log: where the client resumes with the next poll.
-        lists_left: bytes of lists of members that still fit.
+        lists_left: how many more bytes of member lists fit.
         more: whether a topic has events that did not fit.
     """
 
@@ -181,25 +181,25 @@ class _Answer:
         self.more = self.more or end != page.head
 
     def add_members(self, name: str, known: Cursor | None) -> None:
-        """Add the list of a topic's members, unless it has not changed since a cursor.
+        """Add the list of a topic's members if it has changed since a cursor.
 
-        The list is always complete, because nothing here keeps recent changes.
-        A list that does not fit comes with a later answer.
+        The list is always complete, because recent changes are not kept in memory without a hub.
+        A list that does not fit is sent with a later answer.
 
         Args:
-            name: the topic's.
+            name: the topic's name.
             known: the cursor in the presence log up to which the client knows the members.
         """
         if self.lists_left <= 0:
             return
         log = presence_log(name)
-        roster = self.store.members(log)
-        if known != roster.cursor:
-            texts = list(roster.members.values())
-            frames = list(map(Frame, members_frames(name, texts, roster.cursor.seq)))
+        member_list = self.store.members(log)
+        if known != member_list.cursor:
+            texts = list(member_list.members.values())
+            frames = list(map(Frame, members_frames(name, texts, member_list.cursor.seq)))
             self.frames += frames
             self.lists_left -= sum(frame.size for frame in frames)
-        self.cursors[log] = roster.cursor
+        self.cursors[log] = member_list.cursor
 
     @property
     def _has_room(self) -> bool:
@@ -217,6 +217,6 @@ class _Answer:
             if not topic.history:
                 since = since_without_history(str(topic), since, self.store.clock(), head)
             begin = self.store.locate(str(topic), last=last, since=since)
-        # Read even if nothing fits any more: it shows whether the log still has the cursor.
+        # Read even if nothing more fits: the read shows whether the log still has the cursor.
         limits = (self.events_left, self.bytes_left) if self._has_room else (1, 1)
         return begin, self.store.read(str(topic), begin, *limits)

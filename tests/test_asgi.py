@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from channels.routing import URLRouter
+from channels.testing import WebsocketCommunicator
 from django.core.asgi import get_asgi_application
 from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
@@ -207,3 +208,16 @@ async def test_the_url_patterns_work_in_a_router_of_the_project() -> None:
 def test_it_can_be_imported_before_django_is_set_up() -> None:
     code = "from realtime.asgi import with_realtime; with_realtime(None)"
     subprocess.run([sys.executable, "-c", code], check=True, env={})
+
+
+async def test_a_communicator_of_channels_is_told_to_use_our_client() -> None:
+    application = with_realtime(get_asgi_application())
+    with pytest.raises(RuntimeError, match=r"realtime\.testing\.RealtimeClient"):
+        await WebsocketCommunicator(application, "/realtime/ws").connect()
+
+
+async def test_a_real_handshake_from_a_foreign_page_is_closed_and_raises_nothing() -> None:
+    headers = [(b"host", b"127.0.0.1"), (b"origin", b"https://evil.example")]
+    application = with_realtime(get_asgi_application())
+    communicator = WebsocketCommunicator(application, "/realtime/ws", headers)
+    assert await communicator.connect() == (False, 4403)

@@ -1,5 +1,8 @@
 """The system checks: each problem has its id, and a hint that solves it."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,30 @@ def test_a_more_specific_pattern_is_no_problem() -> None:
         pass
 
     assert checks.check_patterns() == []
+
+
+def test_a_topic_that_says_nowhere_who_is_allowed_to_subscribe_is_reported() -> None:
+    @register("bills.<int:pk>")
+    class BillTopic(Topic):
+        pk: int
+
+    (message,) = checks.check_permissions()
+    assert message.id == "realtime.W009"
+    assert "'bills.<int:pk>'" in message.msg
+    assert "BillTopic) has no can_subscribe()" in message.msg
+    assert "def can_subscribe(self, user)" in (message.hint or "")
+
+
+def test_a_topic_that_inherits_its_can_subscribe_is_no_problem() -> None:
+    class Closed(Topic):
+        def can_subscribe(self, user: Any) -> bool:
+            return False
+
+    @register("bills.<int:pk>")
+    class BillTopic(Closed):
+        pk: int
+
+    assert checks.check_permissions() == []
 
 
 # Store
@@ -207,22 +234,6 @@ def test_no_layer_and_a_layer_that_can_be_created_are_no_problem() -> None:
             assert checks.check_layer() == []
 
 
-# The other package with this import name
-
-
-def test_the_other_package_with_this_import_name_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    metadata = tmp_path / "realtime-2.4.0.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: realtime\nVersion: 2.4.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    (message,) = checks.check_import_name()
-    assert message.id == "realtime.E005"
-    assert "realtime 2.4.0" in message.msg
-    assert "pip uninstall realtime" in (message.hint or "")
-
-
 # runserver
 
 
@@ -258,6 +269,61 @@ def test_a_missing_asgi_application_is_reported(value: str | None) -> None:
         (message,) = checks.check_asgi_application()
     assert message.id == "realtime.W002"
     assert "mysite.asgi.application" in (message.hint or "")
+
+
+START = (
+    "from django.core.asgi import get_asgi_application\n"
+    "from channels.routing import ProtocolTypeRouter, URLRouter\n"
+    "inner = get_asgi_application()\n"
+)
+WITH = "from realtime.asgi import with_realtime\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "reported"),
+    [
+        (WITH + "application = with_realtime(inner)", []),
+        (WITH + "application = print, with_realtime(inner)", []),  # within a middleware
+        (
+            "from realtime.routing import websocket_urlpatterns\n"
+            "routes = URLRouter(websocket_urlpatterns)\n"
+            "application = ProtocolTypeRouter({'http': inner, 'websocket': routes})",
+            [],
+        ),
+        ("application = inner", ["realtime.W008"]),
+        ("application = ProtocolTypeRouter({'http': inner})", ["realtime.W008"]),
+        (WITH + "served = with_realtime(inner)\napplication = inner", ["realtime.W008"]),
+        ("1 / 0", ["realtime.W002"]),
+    ],
+    ids=["plain", "middleware", "routing", "forgotten", "router", "another-name", "fails"],
+)
+def test_an_asgi_application_that_does_not_serve_realtime_is_reported(
+    tmp_path: Path, module: str, reported: list[str]
+) -> None:
+    (tmp_path / "mysite_asgi.py").write_text(START + module)
+    script = (
+        "import django\n"
+        "from django.conf import settings\n"
+        "settings.configure(ASGI_APPLICATION='mysite_asgi.application', SECRET_KEY='x',\n"
+        "    INSTALLED_APPS=['realtime', 'django.contrib.contenttypes'])\n"
+        "django.setup()\n"
+        "from realtime.checks import check_asgi_application\n"
+        "for message in check_asgi_application(): print(message.id, message.msg, message.hint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == reported
+    if reported == ["realtime.W008"]:
+        assert "application = with_realtime(get_asgi_application())" in done.stdout
+    if reported == ["realtime.W002"]:
+        assert "ZeroDivisionError: division by zero" in done.stdout
 
 
 # SQLite
@@ -346,3 +412,55 @@ def test_the_stores_database_is_checked_too(
     with override_settings(REALTIME={"STORE": {"OPTIONS": {"using": "other"}}}):
         messages = sqlite_messages()
     assert ["'default'" in messages[0].msg, "'other'" in messages[1].msg] == [True, True]
+
+
+def test_the_database_of_each_channel_layer_is_checked_too(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**database, "NAME": database["NAME"].with_name("other.sqlite3")}
+    database["OPTIONS"] = {"transaction_mode": "IMMEDIATE", "init_command": WAL}
+    monkeypatch.setitem(connections.settings, "other", other)
+    layer = {"BACKEND": "realtime.layers.DatabaseChannelLayer", "CONFIG": {"using": "other"}}
+    for name in ("default", "chat"):
+        with override_settings(CHANNEL_LAYERS={name: layer}):
+            (message,) = sqlite_messages()
+        assert "'other'" in message.msg
+
+
+# Connection pools
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [
+        (True, 4),
+        ({"min_size": 2}, 2),
+        ({"min_size": 2, "max_size": 15}, 15),
+        ({"max_size": 16}, None),
+        ({"min_size": 20}, None),
+        (False, None),
+        (None, None),
+    ],
+)
+def test_a_pool_that_is_too_small_is_reported_with_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, pool: object, size: int | None
+) -> None:
+    entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "OPTIONS": {"pool": pool}}
+    monkeypatch.setitem(connections.settings, "default", entry)
+    messages = [m for m in run_checks(tags=["realtime"]) if m.id == "realtime.W006"]
+    assert len(messages) == (size is not None)
+    for message in messages:
+        assert f"at most {size} connections" in message.msg
+        assert "up to 15 of them" in message.msg
+        assert "to 15 plus the number of requests" in (message.hint or "")
+
+
+def test_an_app_that_uses_redis_needs_fewer_connections_of_a_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}
+    monkeypatch.setitem(connections.settings, "default", entry)
+    with override_settings(REALTIME=REDIS_STORE, CHANNEL_LAYERS=REDIS_LAYER):
+        for size, ids in ((10, ["realtime.W006"]), (11, [])):
+            monkeypatch.setitem(entry, "OPTIONS", {"pool": {"max_size": size}})
+            assert found() == ids

@@ -3,10 +3,11 @@
 ::
 
     realtime/
+        import_name         the clash with other packages named `realtime`
         exceptions          the errors, which everything else can raise
         protocol/           names, events, cursors, frames, commands: no Django, no I/O
         client/             the Python client, on top of protocol/ alone
-        conf, threads, outage
+        conf, threads, tenants, outage, on_commit
         topics/             the topic classes that a project defines, and their registry
         models
         stores/             where logs live: memory, database/, redis/
@@ -36,11 +37,13 @@ PACKAGE = ROOT / "realtime"
 
 # A file imports only from entries above its own. Within a folder, any import is allowed.
 ORDER = [
+    "import_name",
     "exceptions",
     "protocol",
     "client",
     "conf",
     "threads",
+    "tenants",
     "outage",
     "on_commit",
     "topics",
@@ -75,7 +78,7 @@ ORDER = [
 UNORDERED = {"migrations"}  # they import only Django
 TYPES_ONLY = {("exceptions", "protocol")}  # imports that are allowed under TYPE_CHECKING
 # These must work without Django: the Python client is used in programs that do not have it.
-PURE = {"exceptions", "protocol", "client"}
+PURE = {"import_name", "exceptions", "protocol", "client"}
 FRAMEWORKS = {"asgiref", "autobahn", "channels", "channels_redis", "daphne", "django", "twisted"}
 FILE_LINES = 700
 FUNCTION_LINES = 50  # without the docstring

@@ -57,7 +57,7 @@ class LoopStore(MemoryStore):
 
 
 class Process:
-    """A node and what it was told and told others."""
+    """A node, and what it received and announced."""
 
     def __init__(self, store: Store) -> None:
         self.load = Load(0, {})
@@ -77,7 +77,7 @@ class Process:
         return [event.data["id"] for event in events]
 
 
-class Town:
+class Cluster:
     def __init__(self) -> None:
         self.loop = VirtualTimeLoop()
         self.store = LoopStore(self.loop)
@@ -100,159 +100,159 @@ class Town:
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
-    town = Town()
-    yield town
-    town.loop.close()
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    cluster.loop.close()
 
 
-def test_a_node_is_registered_once_before_its_members(town: Town) -> None:
-    process = Process(town.store)
+def test_a_node_is_registered_once_before_its_members(cluster: Cluster) -> None:
+    process = Process(cluster.store)
     assert not process.node.is_registered
-    town.run(process.node.register())
-    (row,) = town.store.nodes()
-    town.loop.advance(5)
-    town.run(process.node.register())
-    assert town.store.nodes() == [replace(row, age=5.0)]
+    cluster.run(process.node.register())
+    (row,) = cluster.store.nodes()
+    cluster.loop.advance(5)
+    cluster.run(process.node.register())
+    assert cluster.store.nodes() == [replace(row, age=5.0)]
     assert process.node.is_registered
 
 
-def test_a_heartbeat_says_what_the_process_is_and_does(town: Town) -> None:
-    process = Process(town.store)
+def test_a_heartbeat_says_what_the_process_is_and_does(cluster: Cluster) -> None:
+    process = Process(cluster.store)
     process.load = Load(3, {"orders.1": 2, "orders.2": 1}, {"direct": 7, "portable": 1})
-    town.beat(process)
-    (row,) = town.store.nodes()
+    cluster.beat(process)
+    (row,) = cluster.store.nodes()
     assert (row.id, row.host, row.pid) == (process.node.id, socket.gethostname(), os.getpid())
     assert (row.connections, row.topics) == (3, 2)
     assert row.followers == {"orders.1": 2, "orders.2": 1}
     assert row.writes == {"direct": 7, "portable": 1}
     assert row.version
     process.load = Load(0, {})
-    town.beat(process)
-    assert town.store.nodes()[0].followers == {}
+    cluster.beat(process)
+    assert cluster.store.nodes()[0].followers == {}
 
 
-def test_a_heartbeat_lists_the_most_followed_topics_and_counts_all(town: Town) -> None:
-    process = Process(town.store)
+def test_a_heartbeat_lists_the_most_followed_topics_and_counts_all(cluster: Cluster) -> None:
+    process = Process(cluster.store)
     rare = {f"rare.{number}": 1 for number in range(FOLLOWERS_LISTED)}
     process.load = Load(9, {**rare, "famous": 9, "known": 2})
-    town.beat(process)
-    (row,) = town.store.nodes()
+    cluster.beat(process)
+    (row,) = cluster.store.nodes()
     assert row.topics == FOLLOWERS_LISTED + 2
     assert len(row.followers) == FOLLOWERS_LISTED
     assert (row.followers["famous"], row.followers["known"]) == (9, 2)
 
 
 def test_a_dead_node_is_given_up_and_its_members_leave(
-    town: Town, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = Process(town.store)
-    town.store.beat(OTHER, is_known=False)
-    town.enter(OTHER.id, "user.1", "user.2")
-    town.enter(process.node.id, "user.2", "user.3")
-    town.beat(process, int(EXPIRY_SECONDS // BEAT_SECONDS))
-    town.beat(process)
-    assert OTHER.id in town.ids, "its row was found old once"
-    town.beat(process)
-    assert town.ids == [process.node.id]
+    process = Process(cluster.store)
+    cluster.store.beat(OTHER, is_known=False)
+    cluster.enter(OTHER.id, "user.1", "user.2")
+    cluster.enter(process.node.id, "user.2", "user.3")
+    cluster.beat(process, int(EXPIRY_SECONDS // BEAT_SECONDS))
+    cluster.beat(process)
+    assert OTHER.id in cluster.ids, "its row was found old once"
+    cluster.beat(process)
+    assert cluster.ids == [process.node.id]
     assert process.left() == ["user.1"], "the other one is there through this process too"
-    assert list(town.store.members(LOG).members) == ["user.2", "user.3"]
-    assert "process 8 on elsewhere sends no heartbeat any more" in caplog.text
+    assert list(cluster.store.members(LOG).members) == ["user.2", "user.3"]
+    assert "process 8 on elsewhere has stopped sending heartbeats" in caplog.text
 
 
-def test_a_node_that_is_not_steady_gives_nobody_up(town: Town) -> None:
-    process = Process(town.store)
-    town.beat(process, STEADY_BEATS)
-    town.store.beat(OTHER, is_known=False)
-    town.store.failing = True
-    town.beat(process, 5)
-    town.store.failing = False
-    town.beat(process, STEADY_BEATS - 1)
-    assert OTHER.id in town.ids, "the other one may be the next that comes back"
-    town.beat(process, 2)
-    assert OTHER.id not in town.ids
+def test_a_node_that_is_not_steady_declares_no_other_dead(cluster: Cluster) -> None:
+    process = Process(cluster.store)
+    cluster.beat(process, STEADY_BEATS)
+    cluster.store.beat(OTHER, is_known=False)
+    cluster.store.failing = True
+    cluster.beat(process, 5)
+    cluster.store.failing = False
+    cluster.beat(process, STEADY_BEATS - 1)
+    assert OTHER.id in cluster.ids, "the other one may be the next that comes back"
+    cluster.beat(process, 2)
+    assert OTHER.id not in cluster.ids
 
 
-def test_a_process_that_stood_still_is_not_steady(town: Town) -> None:
-    process = Process(town.store)
-    town.beat(process, STEADY_BEATS)
-    town.store.beat(OTHER, is_known=False)
-    town.loop.advance(5 * BEAT_SECONDS)
-    town.beat(process)
-    assert OTHER.id in town.ids
-    town.beat(process, STEADY_BEATS)
-    assert OTHER.id not in town.ids
+def test_a_process_that_was_suspended_is_not_steady(cluster: Cluster) -> None:
+    process = Process(cluster.store)
+    cluster.beat(process, STEADY_BEATS)
+    cluster.store.beat(OTHER, is_known=False)
+    cluster.loop.advance(5 * BEAT_SECONDS)
+    cluster.beat(process)
+    assert OTHER.id in cluster.ids
+    cluster.beat(process, STEADY_BEATS)
+    assert OTHER.id not in cluster.ids
 
 
 def test_a_node_that_was_given_up_comes_back_under_another_id(
-    town: Town, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = Process(town.store)
-    town.beat(process, STEADY_BEATS)
+    process = Process(cluster.store)
+    cluster.beat(process, STEADY_BEATS)
     before = process.node.id
-    assert town.store.expire_node(before, 0.0)
-    town.store.beat(OTHER, is_known=False)
-    town.loop.advance(EXPIRY_SECONDS)
-    town.run(process.node.beat())
+    assert cluster.store.expire_node(before, 0.0)
+    cluster.store.beat(OTHER, is_known=False)
+    cluster.loop.advance(EXPIRY_SECONDS)
+    cluster.run(process.node.beat())
     assert process.node.id != before
     assert process.rebirths == 1
-    assert set(town.ids) == {OTHER.id, process.node.id}, "it must be steady again"
+    assert set(cluster.ids) == {OTHER.id, process.node.id}, "it must be steady again"
     assert "registers again" in caplog.text
-    town.beat(process)
+    cluster.beat(process)
     assert process.rebirths == 1
 
 
-def test_members_of_a_node_without_a_row_leave_within_a_minute(town: Town) -> None:
-    process = Process(town.store)
-    town.enter("gone", "user.1")
-    town.beat(process, ORPHAN_BEATS)
+def test_members_of_a_node_without_a_row_leave_within_a_minute(cluster: Cluster) -> None:
+    process = Process(cluster.store)
+    cluster.enter("gone", "user.1")
+    cluster.beat(process, ORPHAN_BEATS)
     assert process.left() == ["user.1"]
-    assert town.store.members(LOG).members == {}
+    assert cluster.store.members(LOG).members == {}
     ((log, appended),) = process.announced
     assert Wakeup.of(log, appended).topic == LOG
 
 
 def test_a_node_that_stops_signs_off_and_its_members_have_time_to_come_back(
-    town: Town, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stays, stops = Process(town.store), Process(town.store)
+    stays, stops = Process(cluster.store), Process(cluster.store)
     for _ in range(ORPHAN_BEATS):
-        town.beat(stays)
-        town.run(stops.node.beat())
-    town.enter(stops.node.id, "user.1", "user.2")
-    town.run(stops.node.sign_off())
-    assert town.ids == [stays.node.id]
-    town.beat(stays)
+        cluster.beat(stays)
+        cluster.run(stops.node.beat())
+    cluster.enter(stops.node.id, "user.1", "user.2")
+    cluster.run(stops.node.sign_off())
+    assert cluster.ids == [stays.node.id]
+    cluster.beat(stays)
     assert stays.left() == []
-    town.enter(stays.node.id, "user.2")
-    town.beat(stays)
+    cluster.enter(stays.node.id, "user.2")
+    cluster.beat(stays)
     assert stays.left() == ["user.1"]
-    town.run(stops.node.beat())
-    assert town.ids == [stays.node.id], "a late heartbeat does not register it again"
+    cluster.run(stops.node.beat())
+    assert cluster.ids == [stays.node.id], "a late heartbeat does not register it again"
     assert caplog.records == []
 
 
-def test_a_node_signs_off_from_a_store_that_fails(town: Town) -> None:
-    process = Process(town.store)
-    town.run(process.node.beat())
+def test_a_node_signs_off_from_a_store_that_fails(cluster: Cluster) -> None:
+    process = Process(cluster.store)
+    cluster.run(process.node.beat())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(town.store, "expire_node", lambda *args: 1 / 0)
-        town.run(process.node.sign_off())
-    town.run(process.node.sign_off())
-    assert town.ids == [process.node.id], "the other nodes declare it dead"
+        patch.setattr(cluster.store, "expire_node", lambda *args: 1 / 0)
+        cluster.run(process.node.sign_off())
+    cluster.run(process.node.sign_off())
+    assert cluster.ids == [process.node.id], "the other nodes declare it dead"
 
 
 def test_an_outage_of_the_store_is_logged_once_and_so_is_its_end(
-    town: Town, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = Process(town.store)
-    town.store.failing = True
-    assert [town.run(process.node.beat()) for _ in range(3)] == [False] * 3
+    process = Process(cluster.store)
+    cluster.store.failing = True
+    assert [cluster.run(process.node.beat()) for _ in range(3)] == [False] * 3
     with pytest.raises(StoreUnavailable):
-        town.run(process.node.register())
-    town.store.failing = False
-    assert town.run(process.node.beat())
-    assert town.run(process.node.beat())
+        cluster.run(process.node.register())
+    cluster.store.failing = False
+    assert cluster.run(process.node.beat())
+    assert cluster.run(process.node.beat())
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert process.node.is_registered
 
@@ -326,11 +326,11 @@ async def test_a_node_beats_over_the_database(no_rows: None) -> None:
 
 
 def test_a_checkout_without_a_distribution_says_that_its_version_is_unknown(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(name: str) -> str:
         raise nodes.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(nodes.metadata, "version", version)
-    town.beat(Process(town.store))
-    assert town.store.nodes()[0].version == "unknown"
+    cluster.beat(Process(cluster.store))
+    assert cluster.store.nodes()[0].version == "unknown"

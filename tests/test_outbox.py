@@ -394,13 +394,15 @@ def test_a_request_does_not_wait_while_relays_take_longer_than_a_second(
     monkeypatch.setattr(outbox.concurrent.futures, "wait", wait)
     relays = outbox._Relays()
     slow = relays.start("default", TOPIC)
-    relays.wait([slow])
-    relays.wait([relays.start("default", "public.other")])
+    relays.wait("default", [slow])
+    relays.wait("default", [relays.start("default", "public.other")])
     assert waited == [outbox.COMMIT_WAIT_SECONDS, 0.0]
-    for future in list(relays.overdue):
+    relays.wait("other", [relays.start("other", TOPIC)])
+    assert waited[-1] == outbox.COMMIT_WAIT_SECONDS, "an alias does not speak for another"
+    for future in relays.overdue["default"]:
         future.set_result(1)
-    relays.wait([slow])
-    assert waited[-1] == outbox.COMMIT_WAIT_SECONDS
+    relays.wait("default", [slow])
+    assert waited[-1] == outbox.COMMIT_WAIT_SECONDS, "it is over"
 
 
 def test_a_topic_has_at_most_one_queued_relay(threads: dict[str, Queue]) -> None:

@@ -118,6 +118,20 @@ def test_the_error_names_the_path_of_a_value_that_cannot_be_sent() -> None:
     assert caught.value.path == "data['lines'][0]['price']"
 
 
+def test_a_number_that_javascript_cannot_read_is_refused_in_tests_and_in_debug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = 2**53 + 1
+    with pytest.raises(DataNotSerializable, match=r"data\['id'\].* send a string"):
+        publish("public.news", "tick", {"id": number})
+    monkeypatch.delattr("django.core.mail.outbox")  # only Django's test environment has it
+    with override_settings(DEBUG=True), pytest.raises(DataNotSerializable):
+        publish("public.news", "tick", {"id": number})
+    event = publish("public.news", "tick", {"id": number})
+    assert event is not None
+    assert event.data == {"id": number}
+
+
 def test_publish_in_an_event_loop_names_its_async_version() -> None:
     async def wrong() -> None:
         publish(TOPIC, "x")

@@ -21,7 +21,7 @@ from tools.following import PASSWORD, USERNAME, Failure, Site, Step, run, steps
 from tools.windows import two_windows
 
 DOCUMENTS = ("README.md", "docs/tutorial.md")
-NEEDED = {  # even if git does not list them
+NEEDED = {  # in the wheel, even if git does not list them
     "realtime/py.typed",
     "realtime/static/realtime/realtime.js",
     # Django's ManifestStaticFilesStorage fails without the source map that the bundle names.

@@ -12,7 +12,7 @@ from pathlib import Path
 from tools.environment import ROOT
 from tools.serving import daphne
 
-START_SECONDS = 30  # a slow machine needs several to import Django and Twisted
+START_SECONDS = 30  # a slow machine needs several seconds to import Django and Twisted
 
 
 class DemoServer:
@@ -20,7 +20,7 @@ class DemoServer:
 
     Args:
         folder: an empty folder for its database and its log.
-        like: a server that was never started, whose database is copied; saves three seconds.
+        like: a server that was never started; copying its database saves three seconds.
         environ: environment variables in addition to this process's, such as DEMO_DEBUG.
     """
 
@@ -90,7 +90,7 @@ class DemoServer:
         raise RuntimeError(f"Daphne did not start:\n{self.log.read_text()}")
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, like a crash; clients get no close frame."""
+        """Kill the server with SIGKILL, like a crash; clients get no close frame."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

@@ -58,7 +58,7 @@ def ensure(
 
 
 def requirements(groups: Iterable[str]) -> list[str]:
-    """Return the requirements of dependency groups, which pip itself reads only from 25.1 on."""
+    """Return the requirements of dependency groups, which pip can read only since 25.1."""
     table = tomllib.loads(PYPROJECT.read_text())["dependency-groups"]
     found: list[str] = []
     for group in groups:
@@ -95,7 +95,7 @@ def _install(python: Path, arguments: list[str]) -> None:
 
 
 def _pip(python: Path, arguments: list[str]) -> str | None:
-    """Return None, or the output of a pip that failed."""
+    """Run pip; return None, or its output if it failed."""
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     return f"{done.stdout}{done.stderr}".rstrip() or "no output" if done.returncode else None

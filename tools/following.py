@@ -41,7 +41,7 @@ ACTIONS = {
 IN_THE_BROWSER = {"click", "fill"}  # these change the site, and later steps rely on that
 USERNAME, PASSWORD = "ada", "only for this check"
 START_SECONDS = 30  # for a server to listen
-COMMAND_SECONDS = 300  # for any command, including building and installing; more means it hangs
+COMMAND_SECONDS = 300  # for any command, even an installation; one that takes longer hangs
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Site:
         """Run each line of a block as a command."""
         for line in filter(str.strip, step.text.splitlines()):
             say(f"   $ {line}")
-            # Its answers come from the DJANGO_SUPERUSER_* variables.
+            # createsuperuser takes its answers from the DJANGO_SUPERUSER_* variables.
             self.run(f"{line} --noinput" if " createsuperuser" in line else line)
 
     def run(self, line: str) -> str:
@@ -159,7 +159,7 @@ class Site:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a" if step.action == "append" else "w") as file:
             file.write(f"\n{step.text}" if step.action == "append" else step.text)
-        # Two versions of a file with the same size and second would share their bytecode.
+        # Python would run stale bytecode if the new file has the same size and modification second.
         shutil.rmtree(target.parent / "__pycache__", ignore_errors=True)
 
     def serve(self, command: list[str]) -> None:
@@ -192,7 +192,7 @@ class Site:
         raise Failure(f"the server did not listen within {START_SECONDS} s")
 
     def stop(self) -> None:
-        """Kill the server, if one is running; nothing may depend on a clean shutdown."""
+        """Kill the server, if one is running; no step needs a clean shutdown."""
         if self._server is not None:
             self._server.kill()
             self._server.wait()

@@ -87,7 +87,7 @@ def announce(page: Page, image: Path) -> None:
 
 
 def take(browser: Browser, scratch: Path, folder: Path) -> None:
-    """Take one screenshot per view, each of a demo that has been used a little."""
+    """Take the screenshots of each view, from a demo that has been used a little."""
     fresh = DemoServer(scratch)
     for name, view in VIEWS.items():
         (scratch / name).mkdir()

@@ -47,7 +47,7 @@ def _provide(name: str, package: str, tests: str) -> None:
 
 
 def _apt_get(*arguments: str) -> str | None:
-    """Return None, or the last lines of an apt-get that failed."""
+    """Run apt-get; return None, or its last lines if it failed."""
     try:
         done = subprocess.run(
             ["apt-get", "-q", *arguments],

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 GET_THEM = "Chromium on PATH (Debian: apt install chromium) and Playwright (pip install playwright)"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-SECONDS = 30  # for anything to appear; more means that something hangs
+SECONDS = 30  # for anything to appear; if it takes longer, something hangs
 # The browser logs this while it cannot connect.
 BREAK = re.compile(r"WebSocket connection to '[^']+/realtime/ws\?v=1' failed")
-
-
-# The other transports. They are blocked, because only a WebSocket's frames can be read here.
+# The other transports. They are blocked, because Playwright shows only a WebSocket's frames.
 OTHER_WAYS = re.compile(r"/realtime/(sse|poll|send)\b")
 
 
@@ -179,7 +177,7 @@ class Windows:
             self._problems.append(f"{kind}: {text}")
 
     def _failed(self, request: "Request") -> None:
-        # A form that gets 204 leaves the page unchanged, which is an aborted navigation.
+        # If a form's response is 204, the page stays; the browser reports an aborted navigation.
         aborted = request.is_navigation_request() and request.failure == "net::ERR_ABORTED"
         if not aborted and not OTHER_WAYS.search(request.url):
             self._problems.append(f"{request.failure}: {request.url}")

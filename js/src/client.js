@@ -1,3 +1,4 @@
+import { bindMembers } from "./bound.js";
 import { clock as realClock } from "./clock.js";
 import { Commands } from "./commands.js";
 import { Connector } from "./connector.js";
@@ -18,10 +19,11 @@ import { Topic } from "./topic.js";
  * @typedef {object} Options
  * @property {string | URL} url Where the app is mounted, such as `/realtime/`.
  * @property {string | null} [user] The key of the user that the page was rendered for, or null.
- * @property {string | null} [since] When the page's request began, as `@` and seconds since 1970.
+ * @property {string | null} [since] When the page's request began: `@` followed by seconds since
+ *   1970.
  * @property {string} [transport] The only transport to use, or `auto`.
- * @property {Token} [token] For a page without a session; a function is called again when the
- *   server refuses its token.
+ * @property {Token} [token] Identifies the user of a page without a session. If it is a function,
+ *   it is called again when the server refuses the token.
  * @property {Clock} [clock]
  * @property {Pick<Storage, "getItem" | "setItem"> | null} [storage]
  */
@@ -37,7 +39,7 @@ export class StateChange extends Event {
   }
 }
 
-/** The event for a connection that belongs to another user than before. */
+/** The event for a connection that belongs to a different user than the previous one. */
 export class UserChange extends Event {
   /** @param {string | null} userId @param {string | null} previous */
   constructor(userId, previous) {
@@ -47,7 +49,7 @@ export class UserChange extends Event {
   }
 }
 
-/** The event for a connection over another transport than before. */
+/** The event for a connection over a different transport than the previous one. */
 export class TransportChange extends Event {
   /** @param {Name} transport @param {Name} previous */
   constructor(transport, previous) {
@@ -89,6 +91,7 @@ export class Client extends EventTarget {
     const { url, user, since, transport = "auto", token } = options;
     const { clock = realClock, storage = tabStorage() } = options;
     super();
+    bindMembers(this);
     const secret = makeSecret();
     this.since = since ?? null;
     this.userId = user;
@@ -146,8 +149,8 @@ export class Client extends EventTarget {
    * Follow a topic.
    *
    * @param {string} name
-   * @param {Start} [start] `last` is a number of newest events; `since` asks for the events after a
-   *   cursor, or after a moment, as `@` and seconds since 1970.
+   * @param {Start} [start] `last` asks for that many of the newest events; `since` asks for the
+   *   events after a cursor, or after a time: `@` followed by seconds since 1970.
    * @returns {Topic}
    */
   subscribe(name, start = {}) {
@@ -189,7 +192,7 @@ export class Client extends EventTarget {
   #follow(name) {
     const subscription = new SharedSubscription(this.#context, name);
     this.#subscriptions.add(subscription);
-    // Deferred, so that the caller can add listeners and other parts can subscribe.
+    // Deferred, so that the caller can add listeners, and other parts of the page can subscribe.
     queueMicrotask(() => {
       if (!this.#subscriptions.has(subscription)) return;
       if (this.#isUp) subscription.up();
@@ -256,7 +259,11 @@ export class Client extends EventTarget {
   }
 }
 
-/** Return a URL with a slash at the end, so that paths are added to it. @param {string | URL} url */
+/**
+ * Return a URL with a slash at the end, so that relative paths are appended to it.
+ *
+ * @param {string | URL} url
+ */
 function directory(url) {
   const base = new URL(url, globalThis.document?.baseURI);
   if (!base.pathname.endsWith("/")) base.pathname += "/";

@@ -5,7 +5,7 @@ import { RealtimeError } from "./errors.js";
 /** @import {Frame} from "./transport.js" */
 
 const TIMEOUT = 10_000; // ms that a command waits for a connection
-const ATTEMPTS = 5; // for a command that the server had no room for
+const ATTEMPTS = 5; // to send a command that the server is too busy to run
 
 /** Sends frames that need an answer, and matches the answers to them. */
 export class Commands {
@@ -15,9 +15,9 @@ export class Commands {
   #id = 0;
   /** @type {string | null} Why there will be no connection. */
   #closed = null;
-  /** @type {Map<number, (answer: Frame | null) => void>} Callbacks of the frames without an answer. */
+  /** @type {Map<number, (answer: Frame | null) => void>} Callbacks of the unanswered frames. */
   #pending = new Map();
-  /** @type {Set<{go: () => void, fail: (code: string) => void}>} Commands without a connection. */
+  /** @type {Set<{go: () => void, fail: (code: string) => void}>} They wait for a connection. */
   #queue = new Set();
 
   /** @param {Clock} clock */
@@ -61,12 +61,12 @@ export class Commands {
       // The id comes first, so that the server finds it even in a frame that is too large or deep.
       this.#send({ id, ...frame });
     } catch (error) {
-      this.#pending.delete(id); // not serialisable, such as a BigInt
+      this.#pending.delete(id); // the frame is not serialisable: it has a BigInt, for example
       throw error;
     }
   }
 
-  /** @param {Frame} frame @returns {boolean} whether it was the answer to a request. */
+  /** @param {Frame} frame @returns {boolean} whether the frame answers a request. */
   answer(frame) {
     const done = this.#pending.get(frame.id);
     if (!done) return false;
@@ -76,9 +76,9 @@ export class Commands {
   }
 
   /**
-   * Send a command once, as soon as there is a connection.
+   * Send a command as soon as there is a connection.
    *
-   * It is sent again only if the server says that it had no room to run it.
+   * The command is sent again only if the server answers that it was too busy to run it.
    *
    * @param {() => Frame} makeFrame Called just before sending; an error in it rejects the promise.
    * @returns {Promise<any>} the answer's data.

@@ -9,18 +9,18 @@ import { Backoff } from "./backoff.js";
  * @typedef {object} ConnectorHandlers What a connector calls.
  * @property {(state: State, code: number | null, reason: string | null) => void} state
  * @property {(welcome: Frame) => void} up The connection is open.
- * @property {(keepsAnswering?: boolean) => void} down The connection ended or is about to; can be
- *   called twice. If `keepsAnswering` is true, answers to commands can still arrive.
+ * @property {(keepsAnswering?: boolean) => void} down The connection ended or is about to
+ *   end; can be called twice. If `keepsAnswering` is true, answers to commands can still arrive.
  * @property {(frame: Frame) => void} frame
  */
 
-const CONNECT = 15_000; // ms from the attempt to the welcome if there is no other transport
-const GRACE = 10_000; // ms that a heartbeat can be late; with its 25 s the 35 s of the protocol
-const HEARTBEAT = 25; // seconds, if the welcome has no value
-const PROBE = 5_000; // ms for any frame after a ping
-const LATE = 5_000; // ms; a timer is this late after a sleep, or in a hidden tab
-const STABLE = 10_000; // ms of a connection after which the backoff starts again
-const CLOSING = 5_000; // ms from the announcement of a close to the close
+const CONNECT = 15_000; // ms to wait for the welcome if there is no other transport
+const GRACE = 10_000; // ms that a heartbeat can be late: the protocol allows 35 s, 25 s plus this
+const HEARTBEAT = 25; // seconds between heartbeats, if the welcome does not say
+const PROBE = 5_000; // ms to wait for any frame after a ping
+const LATE = 5_000; // ms; a sleep or a hidden tab delayed a timer that is later than this
+const STABLE = 10_000; // ms that a connection must last to reset the backoff
+const CLOSING = 5_000; // ms to wait for the close that the server announced
 const RETRY_AFTER = 300; // seconds; the longest wait that the server can ask for
 
 /** Keeps one connection to the server open and reports its state. */
@@ -39,7 +39,7 @@ export class Connector {
   #cancelTimer = () => {}; // stops the one timer: a retry, a connect timeout or the silence timeout
   #receivedAt = 0; // when the last frame arrived; NaN while a probe waits for one
   #connectedAt = 0;
-  #silence = HEARTBEAT * 1000 + GRACE; // ms without a frame that end the connection
+  #silence = HEARTBEAT * 1000 + GRACE; // ms without a frame after which the connection is ended
   #isIdle = true; // nothing needs a connection yet
   #paused = false;
   /** @type {Frame | null} */
@@ -85,7 +85,15 @@ export class Connector {
     this.#change("waiting", null, null);
   }
 
-  /** Connect again after `pause()`. */
+  /** Close a connection that keeps a request open; answers to commands still arrive. */
+  hide() {
+    if (this.state !== "connected" || !this.#fallback.current.holdsRequest) return;
+    this.#paused = true;
+    this.#drop(true);
+    this.#change("waiting", null, null);
+  }
+
+  /** Connect again after `pause()` or `hide()`. */
   resume() {
     if (!this.#paused) return;
     this.#paused = false;
@@ -114,7 +122,8 @@ export class Connector {
     this.#hasRetryAfter = false;
     this.#closing = null;
     this.#change("connecting", null, null);
-    if (this.state !== "connecting" || this.#connection) return; // a listener closed or reconnected
+    // A listener of the state can have closed the client or connected it.
+    if (this.state !== "connecting" || this.#connection) return;
     const { current, hasAlternative } = this.#fallback;
     const fault = current.isStream ? undefined : "unreachable"; // proxies do not hold back a poll
     const timeout = hasAlternative ? current.timeout : CONNECT;
@@ -146,7 +155,7 @@ export class Connector {
   }
 
   /**
-   * Open a connection of another transport as well, and switch to it when its welcome arrives.
+   * Open a second connection, over another transport, and switch to it when its welcome arrives.
    *
    * @param {Transport} transport
    * @param {() => void} [failed]
@@ -182,7 +191,7 @@ export class Connector {
     this.#cancelUpgrade = end;
   }
 
-  /** Replace the connection. @param {Transport} transport @param {Connection} connection */
+  /** Switch to a new connection. @param {Transport} transport @param {Connection} connection */
   #adopt(transport, connection) {
     const old = this.#connection;
     this.#connection = connection;
@@ -221,7 +230,11 @@ export class Connector {
     if (this.#connection === connection) this.#handlers.up(welcome);
   }
 
-  /** The server will close, and reads nothing more: treat it as the end. @param {Frame} frame */
+  /**
+   * Treat the connection as ended: the server will close it, and reads no more from it.
+   *
+   * @param {Frame} frame
+   */
   #closeAnnounced(frame) {
     this.#closing = frame;
     this.#cancelTimer();
@@ -231,7 +244,7 @@ export class Connector {
 
   // Silence
 
-  /** @param {number} ms Until the silence has lasted too long. */
+  /** @param {number} ms The time left until the silence has lasted too long. */
   #watch(ms) {
     this.#cancelTimer();
     const due = this.#clock.now() + ms;
@@ -285,15 +298,16 @@ export class Connector {
     this.#change("waiting", code, reason);
   }
 
-  #drop() {
+  #drop(keepsAnswering = false) {
     this.#cancelTimer();
     this.#cancelUpgrade();
     const [connection, wasUp] = [this.#connection, this.state === "connected"];
     this.#connection = null;
-    connection?.close();
+    if (keepsAnswering && connection?.drain) connection.drain();
+    else connection?.close();
     if (wasUp) {
       this.#fallback.lasted(this.#clock.now() - this.#connectedAt);
-      this.#handlers.down();
+      this.#handlers.down(keepsAnswering);
     }
     this.#closing = null;
   }

@@ -5,7 +5,7 @@ export class Credentials {
   #source;
   /** @type {Promise<string> | null} */
   #token = null;
-  #isRenewed = false; // since the server last accepted a token
+  #isRenewed = false; // whether a new token was requested since the server last accepted one
 
   /** @param {Token | undefined} source */
   constructor(source) {
@@ -17,7 +17,7 @@ export class Credentials {
     return this.#source !== undefined;
   }
 
-  /** @returns {Promise<string | null>} null without a token; rejects if the page's function does. */
+  /** @returns {Promise<string | null>} null without a token; rejects if the function fails. */
   async get() {
     const source = this.#source;
     if (source === undefined) return null;

@@ -9,10 +9,14 @@ const ATTRIBUTES = ["name", "since", "last"]; // a change of one of them subscri
 // Node, which runs the tests, has no HTMLElement.
 const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? class {});
 
-/** Define `<realtime-topic>`, once a page however often this file is loaded. */
+let isLoading = false; // whether elements that are found now are part of the page as it was rendered
+
+/** Define `<realtime-topic>`, once per page even if this file is loaded several times. */
 export function defineElement() {
   if (!globalThis.customElements || customElements.get(TAG)) return;
+  isLoading = true; // even if this file was loaded late
   customElements.define(TAG, RealtimeTopic);
+  isLoading = false;
 }
 
 /** Follows a topic while it is in the document, and dispatches its events as DOM events. */
@@ -20,11 +24,13 @@ class RealtimeTopic extends Base {
   static observedAttributes = ATTRIBUTES;
   /** @type {Topic | null} */
   #topic = null;
-  /** @type {string | null} The attributes that it follows, as JSON; null outside the document. */
+  /** @type {string | null} The attributes of `#topic` as JSON; null outside the document. */
   #followed = null;
+  #isRendered = false; // whether the element was part of the page as it was rendered
 
   connectedCallback() {
     this.hidden = true; // it has no content
+    this.#isRendered = isLoading || document.readyState !== "complete";
     this.#updateSoon();
   }
 
@@ -38,7 +44,10 @@ class RealtimeTopic extends Base {
     this.#updateSoon();
   }
 
-  /** Deferred, so that a moved element stays subscribed and several attributes count as one change. */
+  /**
+   * Update later, so that a moved element stays subscribed, and changes of several attributes cause
+   * one update.
+   */
   #updateSoon() {
     queueMicrotask(() => this.#update());
   }
@@ -55,14 +64,15 @@ class RealtimeTopic extends Base {
     return ATTRIBUTES.map((attribute) => this.getAttribute(attribute));
   }
 
-  /** @returns {Topic | null} null after an error in the console. */
+  /** @returns {Topic | null} null if that is impossible; the console then has an error. */
   #follow() {
     const [name, since, last] = this.#read();
     const problem = problemOf(name, since, last);
     if (problem) console.error(`<${TAG}>: ${problem}`, this);
     const client = pageClient();
     if (problem || !client) return null;
-    const start = last === null ? { since } : { last: Number(last) };
+    const begin = since ?? (this.#isRendered ? client.since : null);
+    const start = last === null ? { since: begin } : { last: Number(last) };
     const topic = name === USER ? client.subscribeUser(start) : client.subscribe(String(name), start);
     topic.on("*", (_, event) => this.#onEvent(event));
     topic.onReset(() => this.#notify("reset", {}, "events were missed; fetch the state again"));
@@ -117,7 +127,7 @@ function problemOf(name, since, last) {
 
 let hasWarned = false;
 
-/** @returns {Client | null} null without a client; the first call then logs what to add. */
+/** @returns {Client | null} null if the page has no client; the first call logs what to add. */
 function pageClient() {
   const client = /** @type {unknown} */ (window.realtime);
   if (client) return /** @type {Client} */ (client);

@@ -8,10 +8,14 @@ import { websocket } from "./websocket.js";
 export const transports = [websocket, sse, longpoll, poll]; // best first
 
 const KEY = "realtime:transport";
-const FAILURES = 3; // in a row of the preferred transport; usually the server is down, not the transport
-const SHORT = 10_000; // ms; a connection that ends sooner counts as cut
-const SHORT_CONNECTIONS = 3; // in a row: the network accepts the transport and then cuts it
-const TRIAL = 60_000; // ms before a better transport is preferred: longer than the 35 s silence timeout
+// Failures in a row of the preferred transport before another one is tried. Usually the server is
+// down, and no transport works.
+const FAILURES = 3;
+const SHORT = 10_000; // ms; a connection that ends sooner counts as short
+const SHORT_CONNECTIONS = 3; // in a row: the network lets the transport connect, then cuts it
+// Milliseconds that a better transport must last to become preferred: longer than the silence
+// timeout of 35 s.
+const TRIAL = 60_000;
 const FIRST_UPGRADE = 30_000; // ms before the first attempt to return to a better transport
 const LAST_UPGRADE = 600_000; // ms
 
@@ -21,11 +25,12 @@ const LAST_UPGRADE = 600_000; // ms
  * Attempts start with the preferred transport: the best one, the one that worked on the previous
  * page, or the one that works on this page. If the network blocks it, the next ones are tried at
  * once, and the first that works becomes the preferred one. A better transport that the client
- * switches to later is on trial until it has lasted; if it ends earlier, the ones below it are
- * tried, down to the preferred one.
+ * switches to later is on trial for a minute; if its connection ends earlier, the transports below
+ * it are tried, down to the preferred one.
  *
- * When the server is down, every transport fails. That costs one attempt each time, and one more
- * at every third failure: if an HTTP transport gets no answer either, the network is not the cause.
+ * When the server is down, every transport fails. Then each attempt tries only the preferred
+ * transport, and every third attempt one more. If that one uses HTTP and gets no answer either, the
+ * network is not the cause, and the others are not tried.
  */
 export class Fallback {
   #all;
@@ -79,7 +84,7 @@ export class Fallback {
     return delay * (0.5 + this.#clock.random());
   }
 
-  /** Record that the better transports are being tried; the delay doubles until one has lasted. */
+  /** Record that better transports are being tried; the delay doubles until one of them lasts. */
   upgradeStarted() {
     this.#upgradeAttempts += 1;
   }
@@ -93,7 +98,7 @@ export class Fallback {
     this.#proven.add(transport);
   }
 
-  /** Record how long the transport in use has worked; it may have ended. @param {number} ms */
+  /** Record how long the connection in use has lasted; it can have ended. @param {number} ms */
   lasted(ms) {
     if (ms < TRIAL || this.#index >= this.#preferred) return;
     this.#prefer();

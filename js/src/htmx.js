@@ -12,7 +12,7 @@ export function watchHtmx(headers, document = globalThis.document) {
     if (!isSameOrigin(path)) return;
     for (const [name, value] of Object.entries(headers)) request[name] ??= value;
   };
-  // The first event is of htmx 1 and 2, the second of htmx 4.
+  // htmx 1 and 2 dispatch the first of these events, htmx 4 the second.
   document?.addEventListener("htmx:configRequest", (event) => {
     const { detail } = /** @type {CustomEvent} */ (event);
     add(detail.path, detail.headers);

@@ -12,26 +12,27 @@ import { VERSION } from "./transport.js";
  */
 
 /**
- * Pass frames to a connection's `receive()` until the signal aborts; throws in the end.
+ * Pass frames to a connection's `receive()` until the signal aborts; always ends with an error.
  *
  * @typedef {(connection: HttpConnection, signal: AbortSignal) => Promise<never>} Run
  */
 
-const GAP = 50; // ms between two requests, so that topics that are added together share one
-const LONG = 8_000; // characters of a URL that proxies accept: nginx takes 8 KB with method and version
+const GAP = 50; // ms between two requests, so that topics that are added together share a request
+// Characters of a URL that proxies accept: nginx accepts 8 KB, including the method and version.
+const LONG = 8_000;
 const MOMENT = /^@\d{1,12}(\.\d{1,9})?$/;
 
 // Send cookies to other origins too, as a WebSocket does. Bypass the browser's cache, which would
-// answer a 304 itself.
+// handle a 304 itself.
 /** @type {RequestInit} */
 const FETCH = { cache: "no-store", credentials: "include" };
 
 /** WebSocket close codes for the `closing` reasons of a stream. @type {Record<string, number>} */
 const CODES = { bad: 4400, signed_out: 4401, forbidden: 4403, version: 4406, limit: 4429 };
 
-/** A response that is not the requested one. */
+/** The response is an error, or something other than what was requested. */
 export class HttpError extends Error {
-  /** @param {number} status @param {any} error Our server's error frame; null from anything else. */
+  /** @param {number} status @param {any} error Our server's error frame; null if it sent none. */
   constructor(status, error = null) {
     super(`HTTP ${status}`);
     this.status = status;
@@ -84,7 +85,7 @@ export class HttpConnection {
     this.#start();
   }
 
-  /** Whether answers to subscribes are missing, so that the next poll must not wait for events. */
+  /** Whether subscribe commands are unanswered; the next poll must not wait for events then. */
   get isSubscribing() {
     if (this.#user === undefined || this.#planned) return true;
     return [...this.#requested.values()].some(({ isLive }) => !isLive);
@@ -94,7 +95,7 @@ export class HttpConnection {
     return this.#tools.clock;
   }
 
-  /** The page's header; for another origin it would need a CORS permission. */
+  /** The page's header; a server of another origin would have to allow it by CORS. */
   get pageHeaders() {
     return this.#tools.headers;
   }
@@ -182,8 +183,8 @@ export class HttpConnection {
   }
 
   /**
-   * Return the values of a field for the URL: a single one if it holds for all topics without a
-   * cursor in the header.
+   * Return the values of a field for the URL: a single value if it applies to every topic whose
+   * cursor is not in the header.
    *
    * @param {"since" | "last"} field @returns {string[]}
    */
@@ -208,6 +209,8 @@ export class HttpConnection {
       this.#tools.credentials.accepted(); // the next token that expires is renewed too
       return response;
     }
+    // The polls are the last transport, and the only one that works without ASGI.
+    if (response.status === 404 && url.pathname.endsWith("/poll")) reportNotFound(this.#base);
     throw new HttpError(response.status, await errorFrame(response));
   }
 
@@ -246,7 +249,7 @@ export class HttpConnection {
    * If a topic's cursor did not reach the server, which then started at the newest event, request
    * all topics again with their cursors in the URL.
    *
-   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether it does so.
+   * @param {Entry} entry @param {Frame} subscribed @returns {boolean} whether the cursor was lost.
    */
   #retryStripped(entry, { topic, recovered }) {
     if (this.#isHeaderStripped || !isCursor(entry.position.since) || typeof recovered === "boolean") {
@@ -270,7 +273,7 @@ export class HttpConnection {
     this.#handlers.frame(welcome);
   }
 
-  // The end
+  // The end of the connection
 
   /** @param {unknown} error */
   #failed(error) {
@@ -281,7 +284,7 @@ export class HttpConnection {
     this.#end(1006, faultOf(error.status));
   }
 
-  /** @param {number} status Of a proxy, or of a server that did not read the whole request. */
+  /** @param {number} status From a proxy, or from a server that did not read the whole request. */
   #isTooLong(status) {
     const isStatus = [414, 431].includes(status) || (status === 400 && this.#length > LONG);
     return isStatus && this.#requested.size > 0;
@@ -332,7 +335,11 @@ export class HttpConnection {
 
   // Commands
 
-  /** Run a command. It has no timeout: only the end of the connection ends it. @param {Frame} frame */
+  /**
+   * Run a command. There is no timeout: only the end of the connection cancels the command.
+   *
+   * @param {Frame} frame
+   */
   async #command(frame) {
     const { id } = frame;
     /** @type {Frame} */
@@ -360,6 +367,18 @@ export class HttpConnection {
   }
 }
 
+let isNotFoundReported = false;
+
+/** Say what is wrong if there is no transport at this URL, once per page. @param {URL} base */
+function reportNotFound({ href }) {
+  if (isNotFoundReported) return;
+  isNotFoundReported = true;
+  console.error(
+    `realtime: there is nothing at ${href} (404). Is with_realtime() missing in asgi.py, does the ` +
+      'server run another application, or is the app mounted elsewhere (REALTIME["PREFIX"])?',
+  );
+}
+
 const LOST = "the connection broke before the answer came; the command may have been run";
 const UNSENT = "a proxy between the page and the server refused the command";
 const TOO_LONG =
@@ -375,7 +394,7 @@ function faultOf(status) {
   return isTemporary ? "unreachable" : "blocked";
 }
 
-/** @param {Response} response @returns {Promise<any>} our server's error; null from anything else. */
+/** @param {Response} response @returns {Promise<any>} our server's error frame, or null. */
 async function errorFrame(response) {
   try {
     const error = await response.json();

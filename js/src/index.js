@@ -10,24 +10,24 @@ export { RealtimeError } from "./errors.js";
 export { realtime };
 
 /**
- * Make a client. Most pages use `realtime` instead, which their script element makes.
+ * Make a client. Most pages use `realtime` instead, which is made from their script element.
  *
  * @param {PublicOptions} options
  * @returns {PublicClient}
  */
 export function createClient(options) {
   const client = new Client(options);
-  watchPage(client.connector);
+  watchPage(client);
   watchHtmx(client.headers);
   return /** @type {PublicClient} */ (/** @type {EventTarget} */ (client));
 }
 
-/** @returns {PublicClient | undefined} the same client however often this file is loaded. */
+/** @returns {PublicClient | undefined} the page's one client, even if this file is loaded twice. */
 function pageClient() {
   const script = globalThis.document?.querySelector("script[data-realtime-url]");
   if (!(script instanceof HTMLElement)) return undefined;
   const { realtimeUrl = "", realtimeUser, realtimeSince, realtimeTransport } = script.dataset;
-  // An empty attribute means that nobody is signed in; a missing one, that it is not known.
+  // An empty attribute means that nobody is signed in; a missing one, that the user is unknown.
   const user = realtimeUser === undefined ? undefined : realtimeUser || null;
   const transport = /** @type {PublicOptions["transport"]} */ (realtimeTransport || "auto");
   window.realtime ??= createClient({ url: realtimeUrl, user, since: realtimeSince, transport });
@@ -35,4 +35,4 @@ function pageClient() {
 }
 
 const realtime = pageClient();
-defineElement(); // after the client exists: elements in the page start to follow now
+defineElement(); // after the client exists, because elements in the page subscribe immediately

@@ -1,3 +1,5 @@
+import { makeRemover } from "./alpine.js";
+
 /**
  * An ordered list of callbacks; if one throws, the others still run.
  *
@@ -12,7 +14,7 @@ export class Listeners {
   }
 
   /**
-   * Add a function. One that is added twice is called twice.
+   * Add a function. A function that is added twice is called twice.
    *
    * @param {(...values: A) => unknown} run
    * @returns {() => void} a function that removes it.
@@ -21,9 +23,9 @@ export class Listeners {
     if (typeof run !== "function") throw new TypeError("a listener must be a function");
     const entry = { run };
     this.#all = [...this.#all, entry];
-    return () => {
+    return makeRemover(() => {
       this.#all = this.#all.filter((one) => one !== entry);
-    };
+    });
   }
 
   /** @param {A} values */

@@ -37,7 +37,7 @@ export class Members {
     this.#partial = this.#version = null;
   }
 
-  /** The connection ended: the server will send a partial list again. */
+  /** The connection ended: the server will send an incomplete list again, from its start. */
   down() {
     this.#partial = null;
   }
@@ -60,7 +60,7 @@ export class Members {
 
   /** @param {Frame} frame */
   #list(frame) {
-    // Another version: the connection ended before the rest of the earlier list arrived.
+    // A frame of another list: the connection ended before the rest of the earlier list arrived.
     if (frame.version !== this.#partialVersion) this.#partial = null;
     this.#partialVersion = frame.version;
     this.#partial ??= new Map();

@@ -10,7 +10,8 @@ export function makeSecret() {
 }
 
 /**
- * Return the hash of a page's secret that events carry; `realtime.publishing.origin_hash` in Python.
+ * Return the hash of a page's secret, which events carry. `realtime.publishing.origin_hash()` is
+ * its counterpart in Python.
  *
  * @param {string} secret
  */

@@ -2,8 +2,8 @@ import { HttpConnection, HttpError } from "./http.js";
 
 /** @import {Frame, Name, Transport} from "./transport.js" */
 
-const WAIT = 25; // seconds that the server can hold a long poll; proxies cut at 30 or 60
-const PAUSE = 3_000; // ms between polls, give or take a third
+const WAIT = 25; // seconds that the server can hold a long poll; proxies allow 30 or 60
+const PAUSE = 3_000; // ms between polls; varies by up to a third
 const TIMEOUT = 10_000; // ms for the first answer
 
 /** @type {Transport} */
@@ -18,6 +18,7 @@ function makeTransport(name, wait) {
     name,
     timeout: TIMEOUT,
     isStream: false,
+    holdsRequest: wait > 0,
     open: (base, handlers, tools) =>
       new HttpConnection((one, signal) => runPolls(one, signal, wait), base, handlers, tools),
   };
@@ -88,8 +89,8 @@ function isEmpty({ events, frames }) {
 /**
  * Return the frames of an answer in the order in which a stream would bring them.
  *
- * Of a topic with a reset, the events are left out: they can be from before or after it. The next
- * poll brings all events after it.
+ * The events of a topic with a reset are left out, because they can be from before or after the
+ * reset. The next poll brings all events after it.
  *
  * @param {Answer} answer @returns {Frame[]}
  */

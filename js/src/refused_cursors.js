@@ -2,12 +2,12 @@
 
 const KEY = "realtime:reset:";
 const KEEP = 300_000; // ms: long enough to reload the page and connect again
-const MOST = 50; // a topic, so that a page that stays open for weeks does not fill the storage
+const MOST = 50; // cursors per topic: a page that stays open for weeks must not fill the storage
 
 /**
  * Remembers across reloads which cursors the server refused lately.
  *
- * A page that reloads in `onReset` may come from a cache, with the cursor that was just refused.
+ * A page that reloads in `onReset` can come from a cache, with the cursor that was just refused.
  * Without this memory it would be reset again, and reload for ever.
  */
 export class RefusedCursors {
@@ -16,7 +16,7 @@ export class RefusedCursors {
 
   /**
    * @param {Clock} clock
-   * @param {Pick<Storage, "getItem" | "setItem"> | null} storage The tab's; null if it has none.
+   * @param {Pick<Storage, "getItem" | "setItem"> | null} storage The tab's; null without a storage.
    */
   constructor(clock, storage) {
     this.#clock = clock;
@@ -26,7 +26,7 @@ export class RefusedCursors {
   /**
    * @param {string} topic
    * @param {(string | null | undefined)[]} cursors The refused cursors, and those that the page's
-   *   HTML has for the same parts; what is not a text is ignored.
+   *   HTML has for the same parts; values other than strings are ignored.
    */
   add(topic, cursors) {
     const at = this.#clock.now();

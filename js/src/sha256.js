@@ -1,5 +1,5 @@
-// Browsers offer SHA-256 only in secure contexts and only asynchronously. A page on plain http in a
-// company's network needs it too, and the hash must be known before the first event.
+// Browsers offer SHA-256 only in secure contexts and only asynchronously. But a page that a company
+// serves over plain HTTP in its own network needs it too, and needs it before the first event.
 
 /** @param {number} count @returns {number[]} */
 function primes(count) {

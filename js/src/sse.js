@@ -6,8 +6,9 @@ import { parse } from "./transport.js";
 /** @type {Transport} */
 export const sse = {
   name: "sse",
-  timeout: 4_000, // a proxy that buffers the stream until it ends delivers nothing
+  timeout: 4_000, // short, because a proxy that buffers the stream until it ends delivers nothing
   isStream: true,
+  holdsRequest: true,
   canStall: true,
   open: (base, handlers, tools) => new HttpConnection(readStream, base, handlers, tools),
 };

@@ -12,7 +12,7 @@ import { Members } from "./members.js";
 
 /**
  * @typedef {object} Group Parts of the page that have the same position in the topic.
- * @property {Start} position They need the events after it; without a field, only new events.
+ * @property {Start} position Where their events begin; if it is empty, they need only new events.
  * @property {number | null} seq The number of the last event before the position, if known.
  * @property {Set<Topic>} topics
  */
@@ -101,7 +101,7 @@ export class SharedSubscription {
     });
   }
 
-  /** The members of the topic; null until the first list arrived. */
+  /** The members of the topic; null until the first list has arrived. */
   get members() {
     return this.#members.isKnown ? this.#members.list : null;
   }
@@ -137,7 +137,11 @@ export class SharedSubscription {
     this.#members.down();
   }
 
-  /** Change the topic: another user has another one, with other positions. @param {string | null} name */
+  /**
+   * Change the topic's name: another user has another topic, with other positions.
+   *
+   * @param {string | null} name
+   */
   rename(name) {
     if (name === this.name) return;
     if (this.name !== null) {
@@ -179,7 +183,7 @@ export class SharedSubscription {
     }
   }
 
-  /** Join the groups that can; once the replay has ended, subscribe for those that still wait. */
+  /** Join the groups that can join; after the replay, subscribe again for those that still wait. */
   #advance() {
     this.#join();
     if (!this.#isLive || this.#replayLeft || !this.#waiting.size) return;
@@ -244,7 +248,7 @@ export class SharedSubscription {
 
   /** Handle a frame about this topic that answers no command. @param {Frame} frame */
   receive(frame) {
-    if (!this.#isLive) return; // of an earlier subscription
+    if (!this.#isLive) return; // the frame belongs to an earlier subscription
     if (frame.type === "event") this.#event(frame);
     else if (frame.type === "reset") this.#reset(frame);
     else if (frame.type === "unsubscribed") {

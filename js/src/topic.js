@@ -1,3 +1,5 @@
+import { makeRemover } from "./alpine.js";
+import { bindMembers } from "./bound.js";
 import { Listeners } from "./listeners.js";
 
 /** @import {Change, Member} from "./members.js" */
@@ -9,7 +11,7 @@ import { Listeners } from "./listeners.js";
  * @property {string} event The event's name.
  * @property {any} data
  * @property {string} [cursor] An ephemeral event has none.
- * @property {number} [seq] The number in the topic; an ephemeral event has none.
+ * @property {number} [seq] The event's number in the topic; an ephemeral event has none.
  * @property {number} [time] Seconds since 1970 on the clock of the log.
  */
 
@@ -32,6 +34,7 @@ export class Topic {
     this.#subscription = subscription;
     /** @internal */
     this.since = start.since;
+    bindMembers(this);
     subscription.add(this, start);
   }
 
@@ -59,7 +62,7 @@ export class Topic {
   }
 
   /**
-   * Call a function when events were missed for good: fetch the state again.
+   * Call a function when events were missed for good; it should fetch the state again.
    *
    * @param {() => unknown} run
    * @returns {() => void} a function that removes it.
@@ -94,13 +97,13 @@ export class Topic {
       const members = this.members;
       if (members && !isRemoved && this.isFollowed) run(members, null);
     });
-    return () => {
+    return makeRemover(() => {
       isRemoved = true;
       remove();
-    };
+    });
   }
 
-  /** The members in the order in which they joined; null until the first list arrived. */
+  /** The members in the order in which they joined; null until the first list has arrived. */
   get members() {
     return this.#subscription.members;
   }

@@ -43,6 +43,7 @@
  * @property {number} timeout Milliseconds to wait for the welcome if there is another transport.
  * @property {boolean} isStream Whether the welcome is part of an endless response, which a proxy
  *   can hold back.
+ * @property {boolean} [holdsRequest] Whether a request stays open while nothing happens.
  * @property {boolean} [canStall] Whether a proxy can hold back what follows the welcome.
  * @property {(base: URL, handlers: ConnectionHandlers, tools: Tools) => Connection} open Connect;
  *   returns at once.

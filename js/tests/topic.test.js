@@ -279,3 +279,16 @@ test("a part that follows again gets no event of the earlier subscription", asyn
   FakeWebSocket.last.event(7);
   assert.deepEqual(got, [7]);
 });
+
+test("a topic and a client work behind a proxy", async () => {
+  const { client, topic } = await makeLive();
+  const [topicProxy, clientProxy] = [new Proxy(topic, {}), new Proxy(client, {})];
+  /** @type {any[]} */
+  const got = [];
+  topicProxy.on("tick", (data) => got.push(data));
+  clientProxy.addEventListener("statechange", ({ type }) => got.push(type));
+  FakeWebSocket.last.event(1);
+  clientProxy.close();
+  assert.deepEqual(got, [1, "statechange"]);
+  assert.deepEqual([topicProxy.name, clientProxy.state], [topic.name, "closed"]);
+});

@@ -15,7 +15,7 @@ class DeskConfig(AppConfig):
         """Refuse to start a public site that signs in visitors without a password.
 
         Raises:
-            ImproperlyConfigured: DEMO_PERSONAS is on, and ALLOWED_HOSTS has other hosts than this
+            ImproperlyConfigured: DEMO_PERSONAS is on, and ALLOWED_HOSTS has hosts other than this
                 machine.
         """
         other_hosts = set(settings.ALLOWED_HOSTS) - LOCAL_HOSTS

@@ -12,7 +12,7 @@ SESSION_KEY = "demo_persona"  # stores the choice, so that a visitor is not sign
 
 @dataclass(frozen=True)
 class Persona:
-    """A person whom a browser of the demo can be.
+    """One of the people who can use a browser of the demo.
 
     Attributes:
         key: the username, or `visitor` for the persona that is not signed in.

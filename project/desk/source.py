@@ -1,4 +1,4 @@
-"""Read the source lines that the page shows from the functions that run them."""
+"""Read the code samples that the page shows from the source of the demo's functions."""
 
 import inspect
 import re

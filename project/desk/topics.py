@@ -33,14 +33,14 @@ class OrderTopic(Topic):
 
 @register("desk")
 class DeskTopic(Topic):
-    """News for the whole desk, such as new orders, whose topics no page follows yet."""
+    """News for the whole desk, such as new orders: no page follows their own topics yet."""
 
     def can_subscribe(self, user: Any) -> bool:
         return bool(user.is_staff)
 
 
 class AnnouncementForm(forms.Form):
-    """The admin's form for an announcement, instead of JSON."""
+    """The form that the admin shows for an announcement, instead of a field for JSON."""
 
     text = forms.CharField(max_length=200, help_text="All visitors of the shop see this text.")
 

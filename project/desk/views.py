@@ -28,7 +28,7 @@ TRANSPORTS = {
 
 
 def require_signed_in(request: HttpRequest) -> None:
-    """Answer 403 to anonymous users; the page's JavaScript takes a redirect for success."""
+    """Answer 403 to anonymous users; the page's JavaScript treats a redirect as success."""
     if not request.user.is_authenticated:
         raise PermissionDenied
 

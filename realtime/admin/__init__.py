@@ -1,6 +1,6 @@
 """Admin pages that publish and show events, and an action for any ``ModelAdmin``.
 
-Only ``django.contrib.admin`` imports this package, so projects without the admin do not need it.
+Only ``django.contrib.admin`` imports this package, so a project can do without the admin.
 """
 
 from django.apps import apps

@@ -9,13 +9,19 @@ from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from realtime.admin import pages
-from realtime.admin.entries import EVERYONE, label, missing_entries_warning
+from realtime.admin.entries import (
+    ENTRY_ERRORS,
+    EVERYONE,
+    entry_label,
+    entry_savepoint,
+    label,
+    missing_entries_warning,
+)
 from realtime.admin.forms import explain
 from realtime.admin.jsontext import escape_surrogates, pretty
 from realtime.exceptions import InvalidData, PublishError, RealtimeError
@@ -173,14 +179,13 @@ class PublishAdminMixin(_Base):
     ) -> None:
         """Add an entry to the history of each object."""
         try:
-            for number, (obj, (topic, name, _data)) in enumerate(published):
-                text = gettext("Published: %(event)s") % {"event": label(topic, name)}
-                if events is not None:
-                    text += f" ({events[number].cursor})"
-                self.log_change(request, obj, text)
-        except DatabaseError:
-            if events is None:
-                raise  # the error broke the transaction, so the events are not published either
+            with entry_savepoint():
+                for number, (obj, (topic, name, _data)) in enumerate(published):
+                    text = gettext("Published: %(event)s") % {"event": entry_label(topic, name)}
+                    if events is not None:
+                        text += f" ({events[number].cursor})"
+                    self.log_change(request, obj, text)
+        except ENTRY_ERRORS:
             labels = [label(topic, name) for _, (topic, name, _data) in published]
             self.message_user(request, missing_entries_warning(labels), messages.WARNING)
 

@@ -47,8 +47,8 @@ __all__ = ["EventAdmin"]
 
 TOPICS_LISTED = 100
 EVENTS_LISTED = 100
-FOLDED_LENGTH = 300  # a list folds longer data; in characters
-SHOWN_LENGTH = 4_000  # a list cuts longer data, and the event's own page shows all of it
+FOLDED_LENGTH = 300  # characters; a list folds longer data
+SHOWN_LENGTH = 4_000  # characters; a list cuts longer data, the event's own page shows all
 VIEW_PERMISSION = "realtime.view_logevent"
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -66,7 +66,7 @@ class EventAdmin(_Base):
         return request.user.has_perm(PERMISSION)
 
     def has_view_permission(self, request: HttpRequest, obj: LogEvent | None = None) -> bool:
-        """Return whether the user can see stored events, as every user who can publish does."""
+        """Return whether the user can see stored events; every user who can publish can."""
         return request.user.has_perm(PERMISSION) or request.user.has_perm(VIEW_PERMISSION)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -194,7 +194,7 @@ class EventAdmin(_Base):
         return pages.render(self, request, template, full_context, breadcrumbs, page_name)
 
     def suggestions(self) -> dict[str, Any]:
-        """Return context: the patterns, and suggestions for topics and event names."""
+        """Return template context: the patterns, and suggested topics and event names."""
         recent, names = recently_used()
         known = [pattern.text for pattern, _ in patterns()]
         # A suggestion inserts the text of a pattern up to its first <value>.
@@ -231,7 +231,7 @@ class EventAdmin(_Base):
         return context
 
     def _event(self, event: Event, length: int | None = None) -> dict[str, Any]:
-        """Return what a template shows of an event; ``length`` limits its data in a list."""
+        """Return the template context of an event; ``length`` limits its data in a list."""
         data = pretty(event.data)
         again = {"topic": event.topic, "event": event.name, "again": event.cursor}
         return {

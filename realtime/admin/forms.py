@@ -39,7 +39,7 @@ __all__ = [
 
 logger = logging.getLogger("realtime")
 
-DATA_PREFIX = "data"  # keeps the fields of a topic's form apart from the page's own
+DATA_PREFIX = "data"  # separates the fields of a topic's form from those of the page
 
 _PLAIN_INPUT = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
@@ -209,7 +209,7 @@ def _with_keys(value: Any, levels: int) -> Any:
     if isinstance(value, Model):
         return value.pk
     if not levels:
-        return value  # a JSONField can be nested too deep; encode() rejects that
+        return value  # a JSONField's value can be nested too deeply; encode() rejects that
     if isinstance(value, Mapping):
         return {key: _with_keys(each, levels - 1) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset | QuerySet):
@@ -272,7 +272,7 @@ def prefill(make_form: FormFactory, data: Any) -> tuple[forms.BaseForm, bool]:
 
 
 def _initial(field: forms.Field, value: Any) -> Any:
-    """Return the initial value for a field, with JSON's date and time text parsed."""
+    """Return the initial value for a field; parse a date and time, which is text in JSON."""
     if isinstance(field, forms.MultiValueField | forms.DateTimeField) and isinstance(value, str):
         try:
             return parse_datetime(value) or value
@@ -285,6 +285,6 @@ def _can_render(form: forms.BaseForm, name: str) -> bool:
     try:
         str(form[name])
     except Exception:
-        logger.debug("field %s cannot show its value of a stored event", name, exc_info=True)
+        logger.debug("field %s cannot show the value in a stored event", name, exc_info=True)
         return False
     return True

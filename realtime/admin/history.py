@@ -18,8 +18,8 @@ from realtime.topics import find as find_topic
 
 __all__ = ["Window", "find", "newest", "topic_names", "unreadable", "window"]
 
-# Events that may be appended between two reads of a page. If more are, the page is shorter, but
-# never wrong.
+# Number of events that can be appended while a page is read. If there are more, the page has fewer
+# events, but no wrong ones.
 _SLACK = 50
 _ATTEMPTS = 10
 
@@ -85,7 +85,7 @@ def newest(topic: str, count: int) -> Sequence[Event]:
 
 
 def find(topic: str, cursor: Cursor) -> Event | None:
-    """Return the event with this cursor, or None if it is not stored or no longer stored.
+    """Return the event with this cursor, or None if the log does not have it.
 
     Raises:
         StoreUnavailable: the store cannot be read.

@@ -15,8 +15,8 @@ from realtime.protocol.frames import MAX_NESTING, nesting
 __all__ = ["InvalidJson", "escape_surrogates", "parse", "pretty"]
 
 _WIDTH = 72  # characters of the line that an excerpt shows: three lines on a phone
-_BEFORE = 48  # of those, before the error: its cause is usually there
-_STRING = r'"(?:[^"\\]|\\.)*+"?'  # also matches an unclosed string, so that it takes linear time
+_BEFORE = 48  # of these, characters before the error, whose cause is usually there
+_STRING = r'"(?:[^"\\]|\\.)*+"?'  # matches an unclosed string too, which keeps the search linear
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 _VALUES = re.compile(rf"{_STRING}|(-?Infinity|NaN|{_NUMBER})", re.DOTALL)
 _SIGNS = re.compile(rf"{_STRING}|[\[\]{{}}:]", re.DOTALL)
@@ -144,7 +144,7 @@ def _float(token: str) -> float:
 def _integer(token: str) -> int:
     try:
         return int(token)
-    except ValueError as error:  # Source: sys.set_int_max_str_digits(), 4300 by default
+    except ValueError as error:  # the limit is sys.get_int_max_str_digits(): 4,300 by default
         raise _InvalidNumber(gettext("this number has too many digits"), token) from error
 
 
@@ -178,7 +178,7 @@ def _find_excess_nesting(text: str) -> int:
 
 def _find_duplicate_name(text: str) -> tuple[str, int]:
     """Return the first duplicate name, as it was typed, and its position."""
-    names: list[set[str]] = []  # of each open object or list
+    names: list[set[str]] = []  # a set for each open object or list
     last = None
     for match in _SIGNS.finditer(text):
         sign = match[0]
@@ -205,6 +205,6 @@ def _excerpt(line: str, column: int, prefix: str) -> str:
         prefix += "…"
     if start + _WIDTH < len(line):
         shown += "…"
-    # Tabs stay tabs, so that the caret is below its character.
+    # Tabs stay tabs, so that the caret is below the wrong character.
     indent = "".join("\t" if character == "\t" else " " for character in prefix + before)
     return f"{prefix}{shown}\n{indent}^"

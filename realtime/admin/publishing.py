@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import messages
-from django.db import DatabaseError
 from django.http import HttpResponseRedirect
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 
 from realtime.admin import history
-from realtime.admin.entries import EVERYONE, label, missing_entries_warning, write_entry
+from realtime.admin.entries import (
+    ENTRY_ERRORS,
+    EVERYONE,
+    label,
+    missing_entries_warning,
+    write_entry,
+)
 from realtime.admin.forms import (
     DATA_PREFIX,
     JsonForm,
@@ -61,7 +66,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{16,64}")
 class TargetPage:
     """The first step: the audience and the name of the event.
 
-    The query has the form's values, so that a link can prefill them. With ``edit`` in the query,
+    The query has the form's values, so a link can prefill the form. With ``edit`` in the query,
     the page shows the form even if the values are valid.
     """
 
@@ -163,7 +168,7 @@ class DataPage:
         return form, source if is_prefilled else ""
 
     def _source_event(self) -> tuple[Event | None, str]:
-        """Return the stored event to prefill the form from, if any, and a text that says which."""
+        """Return the stored event to prefill the form from, if any, and a text that names it."""
         again = self.request.GET.get("again")
         if again:
             event = self._event_to_repeat(again)
@@ -253,7 +258,7 @@ class DataPage:
             self._add_message(messages.SUCCESS, message, url, gettext("Show the event"))
         try:
             write_entry(self.request, str(self.topic), self.name, event)
-        except DatabaseError:
+        except ENTRY_ERRORS:
             messages.warning(self.request, missing_entries_warning([self.label]))
 
 
@@ -309,14 +314,14 @@ def new_token() -> str:
 def publish_once(topic: Topic, name: str, text: str, token: str) -> Event | None:
     """Publish an event, unless the same form has already published the same data.
 
-    The store remembers the event's id, so concurrent requests publish once too: a double click, or
-    a POST that the browser repeats after a lost response.
+    The store remembers the event's id. So the event is published once, even after a double click,
+    or if the browser repeats a POST after a lost response.
 
     Args:
-        topic: to publish to.
-        name: of the event.
-        text: its data as JSON.
-        token: identifies the form; see ``new_token()``.
+        topic: the topic to publish to.
+        name: the event's name.
+        text: the event's data as JSON.
+        token: the token that identifies the form; see ``new_token()``.
 
     Returns:
         The event, or None if it waits for the caller's transaction to commit.

@@ -1,7 +1,7 @@
 """The address of a client behind the proxies that the project trusts.
 
 A client can send any ``X-Forwarded-For``, and each proxy appends the address that it saw.
-So the header is read from the right, for as long as the proxy that wrote an entry is trusted.
+So the header is read from the right, and an entry counts only if a trusted proxy wrote it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from realtime import conf
 
 __all__ = ["Source", "source_of"]
 
-CLIENT_BITS = 64  # of an IPv6 address; one household or host has the whole /64 network
+CLIENT_BITS = 64  # leading bits of an IPv6 address; a household or a host has a whole /64 network
 FORWARDED = b"x-forwarded-for"
-NAME_LENGTH = 100  # of a peer that is not an address; thousands of names are kept in memory
+NAME_LENGTH = 100  # characters of a peer's name that is not an address; memory holds thousands
 
-# None is the peer of a Unix socket, which has no address.
+# None stands for the peer of a Unix socket, which has no address.
 _Hop: TypeAlias = IPv4Address | IPv6Address | None
 
 
@@ -39,16 +39,16 @@ class Source:
 def source_of(scope: Mapping[str, Any]) -> Source:
     """Return the source of a request.
 
-    With ``REALTIME["TRUSTED_PROXIES"]``, that is the rightmost address in ``X-Forwarded-For`` that
-    is not a trusted proxy's, if the peer is a trusted proxy; else it is the peer.
-    Without the setting it is the peer, which counts as shared if it can be a proxy: if its address
-    is not public, or if it sends the header.
+    With ``REALTIME["TRUSTED_PROXIES"]``, the source is the peer, unless that is a trusted proxy.
+    Then it is the rightmost address in ``X-Forwarded-For`` that is not a trusted proxy's.
+    Without the setting, the source is the peer. It counts as shared if it can be a proxy: if its
+    address is not public, or if it sends the header.
     """
     client = scope.get("client")
     peer = str(client[0]) if client and client[0] else conf.UNIX
     try:
         hop = _read(peer)
-    except ValueError:  # not an address, such as a header's text under --proxy-headers
+    except ValueError:  # such as header text that Daphne's --proxy-headers passes on
         return Source(peer[:NAME_LENGTH], is_shared=True)
     forwarded = _forwarded(scope)
     if not conf.get().trusted_proxies:
@@ -89,7 +89,7 @@ def _is_trusted(hop: _Hop) -> bool:
     trusted = conf.get().trusted_proxies
     if hop is None:
         return conf.UNIX in trusted
-    return any(not isinstance(one, str) and hop in one for one in trusted)
+    return any(not isinstance(entry, str) and hop in entry for entry in trusted)
 
 
 def _name(hop: _Hop) -> str:

@@ -17,11 +17,11 @@ from django.utils.http import is_same_domain
 
 from realtime import conf
 
-__all__ = ["has_one_host", "has_origin", "is_allowed"]
+__all__ = ["has_one_host", "has_origin", "is_allowed", "is_handshake"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB_SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
-# Source: RFC 6454, section 6.2; a leading dot of the host is a wildcard of the settings.
+# Source: RFC 6454, section 6.2. A leading dot in the host stands for a wildcard in the settings.
 # urlsplit() is too lenient: it drops control characters and spaces, which no browser sends.
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
@@ -55,7 +55,7 @@ def is_allowed(scope: Mapping[str, Any], secure: bool | None = None) -> bool:
         return False
     host = hosts[0]
     if conf.use_x_forwarded_host() and (forwarded := _values(headers, b"x-forwarded-host")):
-        host = ",".join(forwarded)  # as in Django; two headers make no valid host
+        host = ",".join(forwarded)  # as in Django; two joined headers are not a valid host
     domain, _ = split_domain_port(host)
     if not domain or not validate_host(domain, conf.allowed_hosts()):
         return False
@@ -76,8 +76,14 @@ def has_one_host(scope: Mapping[str, Any]) -> bool:
 
 
 def has_origin(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a request has an ``Origin`` header, as every POST of a browser has."""
+    """Tell whether a request has an ``Origin`` header; a browser sends one with every POST."""
     return bool(_values(scope["headers"], b"origin"))
+
+
+def is_handshake(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a WebSocket has headers that every client sends; those of tests have none."""
+    names = {name.lower() for name, _ in scope["headers"]}
+    return b"host" in names or b"sec-websocket-key" in names
 
 
 def _values(headers: Iterable[Sequence[bytes]], name: bytes) -> list[str]:
@@ -102,7 +108,7 @@ def _scheme(scope: Mapping[str, Any], secure: bool | None) -> str:
         key = name.removeprefix("HTTP_").replace("_", "-").lower().encode("latin-1")
         sent = _values(scope["headers"], key)
         if sent:
-            # As in Django: in a list, the proxy nearest to the client wrote the first.
+            # As in Django: in a list, the proxy nearest to the client wrote the first entry.
             return "https" if sent[0].split(",")[0].strip() == value else "http"
     if "scheme" in scope:
         return _WEB_SCHEMES.get(scope["scheme"], "http")

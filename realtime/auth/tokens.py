@@ -2,8 +2,8 @@
 
 The project issues a token, for example to its mobile app or another of its services; the client
 sends it in an ``Authorization: Bearer`` header or an ``auth`` frame.
-It is signed with ``SECRET_KEY`` and needs no database row. It is valid until it expires, the user's
-password changes, or the user is deleted or deactivated.
+A token is signed with ``SECRET_KEY`` and needs no database row. It is valid until it expires, the
+user's password changes, or the user is deleted or deactivated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Grant", "make_token", "read_token"]
 
 SALT = "realtime.auth.token"
-LIFETIME = timedelta(hours=1)  # a page or an app gets a new token before it expires
+LIFETIME = timedelta(hours=1)  # a client needs a new token before the old one expires
 MAX_LENGTH = 8_192  # characters; a token for 100 topics has about 3,000
 
 
@@ -37,8 +37,9 @@ class Grant:
 
     Attributes:
         user: whom the client acts as.
-        topics: names of the only topics that it may use; None for all that the user may use.
-        expires: seconds since 1970.
+        topics: names of the only topics that the client may use; None for all that the user may
+            use.
+        expires: when the token expires, in seconds since 1970.
     """
 
     user: AbstractBaseUser
@@ -79,7 +80,7 @@ def make_token(
 def read_token(text: str) -> Grant | None:
     """Return the content of a token; None if it is not valid.
 
-    It looks up the user in the database, so do not call it on an event loop.
+    This looks up the user in the database, so do not call it on an event loop.
     """
     if len(text) > MAX_LENGTH:
         return None
@@ -92,7 +93,7 @@ def read_token(text: str) -> Grant | None:
         return None
     user = _user(payload["u"])
     if user is None or not any(
-        constant_time_compare(payload["h"], one) for one in _fingerprints(user)
+        constant_time_compare(payload["h"], known) for known in _fingerprints(user)
     ):
         return None
     topics = payload.get("t")
@@ -116,5 +117,5 @@ def _fingerprints(user: AbstractBaseUser) -> list[str]:
     if not hasattr(user, "get_session_auth_hash"):
         return [""]
     hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    # They are keyed already; a part of their digest does not reveal them.
-    return [hashlib.sha256(one.encode()).hexdigest()[:16] for one in hashes]
+    # These hashes are keyed already; a part of their digest does not reveal them.
+    return [hashlib.sha256(text.encode()).hexdigest()[:16] for text in hashes]

@@ -1,10 +1,10 @@
 """Identify a client: by its token if it sends one, else by its session.
 
-Channels' ``AuthMiddlewareStack`` is not used: it waits three times for the thread that synchronous
-views share, and both it and Django's ``get_user()`` write to the session if its hash is of an old
-secret or password.
-A connection cannot send the cookie that belongs to such a change, so the user would be signed out.
-This module only reads, with one call to a thread of our own.
+Channels' ``AuthMiddlewareStack`` is not used, for two reasons. It waits three times for the thread
+that synchronous views share. And like Django's ``get_user()``, it changes the session if the
+session's hash was made with an old secret or password. Such a change needs a new cookie, which a
+connection cannot send, so the user would be signed out.
+This module only reads the session, with one call to a thread of our own.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Identity:
             ``django.contrib.auth``.
         topics: names of the only topics that the client may use; None for all that the user may
             use.
-        expires: seconds since 1970, as in the ``exp`` of a JSON Web Token; the connection is closed
-            then. None for no end.
+        expires: when the connection is closed, in seconds since 1970 (like the ``exp`` of a JSON
+            Web Token); None for never.
 
     Raises:
-        TypeError: ``topics`` is one text, or ``expires`` is not a finite number.
+        TypeError: ``topics`` is a string, or ``expires`` is not a finite number.
     """
 
     user: Any
@@ -63,7 +63,7 @@ class Identity:
 
     def __post_init__(self) -> None:
         if isinstance(self.topics, str):
-            raise TypeError(f"topics={self.topics!r} is one text; pass a list of topic names")
+            raise TypeError(f"topics={self.topics!r} is a string; pass a list of topic names")
         if self.topics is not None:
             object.__setattr__(self, "topics", frozenset(map(str, self.topics)))
         end: object = self.expires
@@ -71,7 +71,7 @@ class Identity:
             raise TypeError(f"expires={end!r} is not a number; pass seconds since 1970")
 
     def allows(self, topic: str) -> bool:
-        """Tell whether the identity is for a topic; the topic checks the user in addition."""
+        """Tell whether ``topics`` permits a topic; the topic also checks the user's permission."""
         return self.topics is None or topic in self.topics
 
 
@@ -92,7 +92,7 @@ class Expiry:
             self._timer = asyncio.get_running_loop().call_later(left, expired)
 
     def cancel(self) -> None:
-        """Do not call the function any more."""
+        """Stop the timer; the function is no longer called."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -122,7 +122,7 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
     except Exception as error:
         logger.exception("a client could not be authenticated")
         reason = "the server cannot authenticate you now; try again in a few seconds"
-        # The client reconnects: its token can be valid once the failure is over.
+        # This close code lets the client reconnect: its token may be valid after the failure.
         raise ProtocolError(ErrorCode.UNAVAILABLE, reason, close_code=CloseCode.FAILED) from error
 
 
@@ -145,10 +145,10 @@ async def _identify(scope: Mapping[str, Any], token: str | None) -> Identity:
 
 
 async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -> Identity | None:
-    """Return the identity from the project's function; None if it returns none.
+    """Return the identity from the project's function; None if it returns no user.
 
     Raises:
-        ProtocolError: the function denies, or the identity has expired.
+        ProtocolError: the function raised ``PermissionDenied``, or the identity has expired.
         TypeError: the function returned something else.
         Exception: any other error of the function.
     """
@@ -184,8 +184,8 @@ async def user_of(scope: Mapping[str, Any]) -> AbstractBaseUser | AnonymousUser 
     ``django.contrib.auth``.
 
     Raises:
-        Exception: any error of the session engine or the authentication backend, for example a
-            database that cannot be reached; it does not make the client anonymous.
+        Exception: any error of the session engine or the authentication backend, for example
+            because the database cannot be reached. An error does not make the client anonymous.
     """
     if not apps.is_installed("django.contrib.auth"):
         return None
@@ -230,7 +230,7 @@ def _user_of_session(key: str) -> AbstractBaseUser | None:
     try:
         pk = cast("Any", get_user_model()._meta.pk).to_python(session[SESSION_KEY])
     except ValidationError:
-        return None  # the session is from before the user model had another type of key
+        return None  # the session is older than a change of the key's type in the user model
     user: AbstractBaseUser | None = load_backend(path).get_user(pk)
     if user is None or not hasattr(user, "get_session_auth_hash"):
         return user

@@ -1,10 +1,12 @@
 """The Python client: ``async for event in client.subscribe("orders.42")``.
 
-It needs neither Django nor settings; of this package it imports only the protocol and the errors.
+It needs neither Django nor settings; from ``realtime`` it imports only the protocol and the errors.
 See ``docs/python-client.md``.
 """
 
 from __future__ import annotations
+
+from realtime.import_name import check_files
 
 try:
     import httpx
@@ -14,6 +16,7 @@ except ImportError as error:
         f"realtime.client needs {error.name}: pip install 'django-channels-realtime[client]'"
     ) from error
 else:
+    check_files()
     del httpx, websockets
 
 from realtime.client.client import Client

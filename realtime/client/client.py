@@ -14,6 +14,7 @@ from realtime.client.connector import Connector, Transport
 from realtime.client.links import Address, Frame, Link
 from realtime.client.stream import StreamLink
 from realtime.client.subscription import OnMembers, OnReset, Subscription
+from realtime.client.token import TokenSource
 from realtime.client.topic import SharedSubscription, read_member
 from realtime.client.websocket import WebSocketLink
 from realtime.exceptions import CommandRefused, ConnectionEnded
@@ -24,8 +25,8 @@ from realtime.protocol.names import check_topic_name
 
 __all__ = ["Client"]
 
-MAX_QUEUE = 500  # unread events of a topic; above this the client unsubscribes for a while
-COMMAND_BYTES = 2**24  # maximum size of a command's data; the server has a lower limit of its own
+MAX_QUEUE = 500  # default for max_queue of subscribe()
+COMMAND_BYTES = 2**24  # maximum size of a command's data; the server's own limit is lower
 
 logger = logging.getLogger("realtime.client")
 
@@ -38,11 +39,13 @@ class Client:
 
     Args:
         url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
-        token: sent in the header ``Authorization: Bearer``, never in a URL.
+        token: sent in the header ``Authorization: Bearer``, never in a URL. If it is a function or
+            coroutine function, it is called again when the server refuses the token, for example
+            because it expired.
         headers: additional headers of each request.
         cookies: cookies of each request, such as ``{"sessionid": "…"}``.
-        transport: ``websocket`` or ``sse`` to use only that; ``auto`` to use a WebSocket, or an
-            event stream while WebSockets are blocked.
+        transport: ``websocket`` or ``sse`` to use only that transport; ``auto`` to use a WebSocket,
+            or an event stream while WebSockets are blocked.
         ssl: an SSL context, for certificates of a private authority.
 
     Attributes:
@@ -58,7 +61,7 @@ class Client:
         self,
         url: str,
         *,
-        token: str | None = None,
+        token: TokenSource | None = None,
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
         transport: Transport = "auto",
@@ -102,7 +105,10 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection; iterations end, and unanswered commands raise ConnectionEnded."""
+        """Close the connection, and end all iterations.
+
+        A command without an answer raises AnswerLost if it was sent, otherwise ConnectionEnded.
+        """
         if self._task is None:
             return
         self._end_error = self._end_error or ConnectionEnded(1000, "this client was closed")
@@ -155,23 +161,28 @@ class Client:
         Args:
             topic: the topic's name.
             since: resume after this cursor (a composite cursor must contain the topic), or after a
-                time: ``@`` and seconds since 1970.
+                time: ``@`` and seconds since 1970. An empty text counts as None.
             last: start with this many of the newest events.
             on_reset: a function or coroutine function. The iteration calls it with an
-                ``EventsLost`` where events were missed that are no longer in the log. Without it,
-                the iteration raises the error instead, and can then be continued.
-            on_members: a function or coroutine function. The iteration calls it with the list of
-                members at first and after each change; a slow reader receives the newest list only.
-            max_queue: maximum number of unread events. When it is reached, the client unsubscribes
-                until half of them were read, and then resumes from the log.
+                ``EventsLost`` at each point where events are missing that the log no longer has.
+                Without ``on_reset``, the iteration raises the ``EventsLost``; it can be continued
+                after that.
+            on_members: a function or coroutine function. The iteration calls it with the first
+                list of members, and again after each change; a slow reader receives only the
+                newest list.
+            max_queue: maximum number of unread events. If more arrive, the client unsubscribes
+                until half of them have been read, and then resumes from the log.
 
         Raises:
             InvalidTopicName, InvalidCursor: the topic or the cursor is not valid.
             CommandRefused: this client already follows the topic.
-            ConnectionEnded: the client was closed, by itself or by the server.
+            ConnectionEnded: the client was closed, or the server told it not to reconnect.
+            ValueError: both ``since`` and ``last`` were given, or ``last`` or ``max_queue``
+                is too small.
         """
         self._check_open()
         name = check_topic_name(str(topic))
+        since = since or None  # an empty file or variable
         if since is not None and last is not None:
             raise ValueError("give since or last, not both")
         if max_queue < 1 or (last is not None and last < 0):
@@ -179,7 +190,7 @@ class Client:
         start: Frame = {}
         if since is not None:
             parsed = parse_since(str(since), name)
-            # Of a composite cursor, only the topic's own cursor is sent.
+            # Only the topic's own part of a composite cursor is sent.
             start = {"since": str(parsed) if isinstance(parsed, Cursor) else str(since)}
         elif last is not None:
             start = {"last": last}
@@ -243,12 +254,13 @@ class Client:
     def up(self, link: Link) -> None:
         """Start to use a new connection; called by the connector."""
         self._link = link
+        self._address.token.accepted()
         self._commands.up(link.send)
         for shared in list(self._subscriptions.values()):
             shared.up()
 
     def down(self) -> None:
-        """Stop using the connection, which broke or is about to; called by the connector."""
+        """Stop using the connection, which is closed or closing; called by the connector."""
         self._link = None
         for shared in self._subscriptions.values():
             shared.down()
@@ -262,6 +274,10 @@ class Client:
             shared = self._subscriptions.get(str(frame.get("topic")))
             if shared is not None:
                 shared.receive(frame)
+
+    def renew_token(self) -> bool:
+        """Ask for a new token, and return whether to reconnect; called by the connector."""
+        return self._address.token.refused()
 
     def _forget(self, shared: SharedSubscription) -> None:
         if self._subscriptions.get(shared.topic) is shared:

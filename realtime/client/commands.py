@@ -18,7 +18,7 @@ __all__ = ["Commands"]
 
 CONNECT_WAIT_SECONDS = 10.0  # maximum time for which a command waits for a connection
 ATTEMPTS = 5  # maximum number of times that a command is sent
-RETRIED_CODES = ("rate_limited", "busy", UNREACHED)  # errors after which the command has not run
+RETRIED_CODES = ("rate_limited", "busy", UNREACHED)  # such commands have not run
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Commands:
         self._send: Callable[[Frame], None] | None = None
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
-        self._ready = asyncio.Event()  # set while connected, and when the client has ended
+        self._ready = asyncio.Event()  # set while connected, and after close()
         self._end_error: Exception | None = None
 
     def up(self, send: Callable[[Frame], None]) -> None:
@@ -64,7 +64,7 @@ class Commands:
             command.done(None)
 
     def close(self, error: Exception) -> None:
-        """End for good: all commands, from now on too, raise the error."""
+        """End for good: sent commands get no answer; waiting and later ones raise the error."""
         self._end_error = error
         self._ready.set()
         self.down()
@@ -92,7 +92,7 @@ class Commands:
         """Process a frame if it is an answer; return whether it is one."""
         id = frame.get("id")
         if id is None and frame["type"] == "error" and frame.get("code") == "too_large":
-            # The server did not parse the frame, so it does not know its id. It is the largest one.
+            # The server did not parse the frame, so the error has no id. Assume the largest frame.
             id = max(self._pending, key=lambda id: self._pending[id].size, default=None)
         command = None if id is None else self._pending.get(id)
         if id is None or command is None:
@@ -109,7 +109,7 @@ class Commands:
     async def ask(self, frame: Frame) -> Frame:
         """Send a command as soon as there is a connection, and return the answer.
 
-        The command is sent again only after an error which says that it has not run.
+        A command is sent again only after an error that means it has not run.
 
         Raises:
             CommandRefused: the server refused the command.
@@ -133,7 +133,9 @@ class Commands:
     async def _until_ready(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_WAIT_SECONDS):
-                await self._ready.wait()
+                # The connection can be gone again by the time that this task runs.
+                while self._send is None and self._end_error is None:
+                    await self._ready.wait()
         except TimeoutError:
             reason = (
                 f"there was no connection for {CONNECT_WAIT_SECONDS:g} s; the command was not sent"

@@ -62,6 +62,9 @@ class Owner(Protocol):
     def receive(self, frame: Frame) -> None:
         """Called with each frame that arrives."""
 
+    def renew_token(self) -> bool:
+        """Called when the server refused the token; return whether to try again with a new one."""
+
 
 class Connector:
     """Keeps one connection open.
@@ -229,16 +232,19 @@ class Connector:
         Raises:
             ConnectionEnded: the client must not reconnect.
         """
+        now = asyncio.get_running_loop().time()
+        if self._up_at and now - self._up_at > STABLE_SECONDS:
+            self._backoff.reset()
+        self._up_at = 0.0
+        is_unauthorized = closed.code == CloseCode.SIGNED_OUT or closed.status == 401
+        if is_unauthorized and self._owner.renew_token():
+            return self._backoff.next()
         if 4400 <= closed.code <= 4499:
             raise ConnectionEnded(closed.code, closed.reason) from closed
         if not self._was_up and closed.status in DENIALS:
             raise ConnectionEnded(DENIALS[closed.status], closed.reason) from closed
         if not self._was_up and closed.status in (404, 410):
             raise ConnectionEnded(4404, f"{closed.reason}; check the URL") from closed
-        now = asyncio.get_running_loop().time()
-        if self._up_at and now - self._up_at > STABLE_SECONDS:
-            self._backoff.reset()
-        self._up_at = 0.0
         if closed.retry_after is not None:
             return min(closed.retry_after, RETRY_AFTER_SECONDS)
         return self._backoff.next()

@@ -1,6 +1,6 @@
 """Links: a link is one connection over one transport, which carries frames in both directions.
 
-``WebSocketLink`` and ``StreamLink`` implement ``Link``; the connector opens one after the other.
+``WebSocketLink`` and ``StreamLink`` implement ``Link``; the connector opens and uses them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ssl import SSLContext, create_default_context
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from realtime.client.token import Token, TokenSource, TokenUnavailable
 from realtime.protocol.frames import HEARTBEAT_SECONDS, SILENCE_SECONDS, VERSION
 
 __all__ = [
@@ -32,12 +33,11 @@ OnFrame: TypeAlias = Callable[[Frame], None]
 
 OPEN_SECONDS = 10.0  # timeout from opening a link to the first frame of the server
 CLOSING_SECONDS = 5.0  # timeout from the ``closing`` frame to the close
-GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # by which a heartbeat can be late
+GRACE_SECONDS = SILENCE_SECONDS - HEARTBEAT_SECONDS  # how late a heartbeat can be
 
 DENIALS = {401: 4401, 403: 4403}  # HTTP statuses that deny access, and the equivalent close codes
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_TOKEN = re.compile(r"[\x21-\x7e]+")
 _COOKIE = re.compile(r"[\x21-\x3a\x3c-\x7e]*")  # no space and no semicolon
 
 
@@ -47,7 +47,7 @@ class LinkClosed(Exception):
     Attributes:
         code: a WebSocket close code; after 4400 to 4499, do not reconnect.
         reason: the reason, for logs and error messages.
-        retry_after: the delay in seconds that the server asked for, or None.
+        retry_after: the delay in seconds that the server asked for, with jitter; or None.
         blocked: True if something blocks this transport; another transport can still work.
         status: the HTTP status with which opening the link was refused, or None.
     """
@@ -78,8 +78,8 @@ def closed_by_status(
         status: the HTTP status.
         url: the URL that was requested.
         headers: the headers of the response.
-        explanation: the error message of our own server. Empty if the response may come from a
-            proxy; that is not the server's decision, so another transport can still work.
+        explanation: the error message of our own server. Empty if the response might come from a
+            proxy: then the server has decided nothing, and another transport can still work.
     """
     reason = f"{url} answered with HTTP {status}" + (f": {explanation}" if explanation else "")
     if status in DENIALS:
@@ -96,23 +96,26 @@ def closed_by_status(
 
 @dataclass(frozen=True)
 class Address:
-    """The URL of the app, and the headers and SSL context of each request.
+    """The URL of the app, and the headers, token and SSL context of each request.
 
     Attributes:
         url: the URL at which the app is mounted, such as ``https://shop.example/realtime/``.
-        headers: the headers of each request; they contain secrets and are left out of ``repr()``.
+        headers: the headers of each request without the token; they contain secrets and are left
+            out of ``repr()``.
+        token: sent with each request, in the header ``Authorization``.
         ssl: the SSL context, created once because loading the certificates is slow.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
+    token: Token = field(repr=False)
     ssl: SSLContext = field(repr=False)
 
     @classmethod
     def build(
         cls,
         url: str,
-        token: str | None,
+        token: TokenSource | None,
         headers: Mapping[str, str] | None,
         cookies: Mapping[str, str] | None,
         ssl: SSLContext | None,
@@ -128,7 +131,7 @@ class Address:
                 f"the URL {parts.scheme}:… is not valid: use one such as https://host/realtime/"
             )
         if parts.query or parts.fragment or parts.username or parts.password:
-            # The text does not contain the URL, because that can contain a secret.
+            # The message does not quote the URL, which can contain a secret.
             raise ValueError(
                 "the URL must not have a query, a fragment, a user or a password; pass a token as "
                 "token="
@@ -143,12 +146,6 @@ class Address:
                     f"the header {name} is given twice: remove it from headers=, or remove the "
                     "argument that sets it"
                 )
-        if token is not None:
-            if not _TOKEN.fullmatch(token):
-                raise ValueError(
-                    "the token is empty or has characters other than visible ASCII characters"
-                )
-            combined["Authorization"] = f"Bearer {token}"
         if cookies:
             if not all(map(_COOKIE.fullmatch, (*cookies, *cookies.values()))):
                 raise ValueError(
@@ -159,7 +156,20 @@ class Address:
             if _CONTROL.search(name + value):
                 raise ValueError(f"the header {name!r} has a control character; remove it")
         base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
-        return cls(base, combined, ssl or create_default_context())
+        return cls(base, combined, Token(token), ssl or create_default_context())
+
+    async def authorization(self) -> dict[str, str]:
+        """Return the header with the token; empty without a token.
+
+        Raises:
+            LinkClosed: the function that returns the token failed.
+            ValueError: the function returned something that is not a token.
+        """
+        try:
+            token = await self.token.get()
+        except TokenUnavailable as error:
+            raise LinkClosed(1006, str(error)) from error
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property
     def origin(self) -> str:
@@ -173,7 +183,7 @@ class Address:
 
 
 def decode(text: str | bytes) -> Frame | None:
-    """Parse a frame; return None if the text is not a frame, which clients ignore."""
+    """Parse a frame; return None for any other text, which clients ignore."""
     try:
         frame = json.loads(text)
     except (ValueError, RecursionError):
@@ -215,13 +225,14 @@ class Link(Protocol):
 
         Raises:
             LinkClosed: the link could not be opened.
+            ValueError: the function that returns the token returned something else.
         """
 
     async def run(self) -> None:
         """Receive frames until the link is closed.
 
         Raises:
-            LinkClosed: the link was closed; only a cancellation ends this method in another way.
+            LinkClosed: the link was closed. The method ends in no other way, except if cancelled.
         """
 
     def send(self, frame: Frame) -> None:

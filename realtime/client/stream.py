@@ -1,8 +1,8 @@
 """The link over an event stream; each command is sent with a separate request.
 
 It behaves like the WebSocket link: the same commands have the same answers.
-The URL of a stream contains its topics. So when the topics change, the stream is reopened and
-resumes from their cursors.
+The URL of a stream contains its topics, so a change of topics reopens the stream, which
+resumes from the topics' cursors.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from realtime.protocol.frames import CloseCode
 
 __all__ = ["UNREACHED", "EventStream", "StreamLink"]
 
-BATCH_SECONDS = 0.05  # for which a change of topics waits, to be combined with further changes
-HEAD_SECONDS = 60.0  # timeout for the response; after that, the silence timeout applies
-MAX_BYTES = 2**24  # maximum size of a line, as of a WebSocket frame
-PROXY_BYTES = 8_000  # of a URL or header that proxies accept: nginx limits the whole line to 8 KB
-DAPHNE_BYTES = 16_384 - len("GET  HTTP/1.1")  # of a URL; Daphne drops the connection for a longer
+BATCH_SECONDS = 0.05  # delay before reopening, which combines changes of topics
+HEAD_SECONDS = 60.0  # timeout for the response's start; after it, the silence timeout applies
+MAX_BYTES = 2**24  # maximum size of a line; the same as for a WebSocket frame
+PROXY_BYTES = 8_000  # longest URL or header for proxies: nginx limits the whole line to 8 KB
+DAPHNE_BYTES = 16_384 - len("GET  HTTP/1.1")  # longest URL; Daphne disconnects at longer ones
 TOO_LONG = (
     "the topics of this client do not fit into a URL that the server or a proxy accepts: follow "
     "fewer, give them shorter names, or raise the limit (nginx: large_client_header_buffers)"
@@ -49,7 +49,7 @@ _REASONS = {code.reason: int(code) for code in CloseCode}
 
 
 class EventStream:
-    """Parses an event stream: returns the data of its entries, each of which is one line.
+    """Parses an event stream whose entries each have one line of data.
 
     ``httpx`` cannot split the lines, because it also splits at characters that are allowed inside
     JSON strings.
@@ -101,23 +101,25 @@ class StreamLink:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._topics: dict[str, _FollowedTopic] = {}
-        # The topics of the open stream. After an unsubscribe and a subscribe, the topic is another
-        # object, so that events of the old subscription are not delivered to the new one.
+        # The topics of the open stream. Each subscribe makes a new object, so events of an earlier
+        # subscription to the same topic are not delivered to the new one.
         self._requested: dict[str, _FollowedTopic] = {}
-        self._length = 0  # of the stream's URL or of its Last-Event-ID header: the larger one
+        self._length = 0  # of the stream's URL or Last-Event-ID header, whichever is longer
         self._cursors_in_url = False  # True if a proxy removes the Last-Event-ID header
         self._changed = asyncio.Event()  # the topics have changed
         self._welcomed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._posts: set[asyncio.Task[None]] = set()
         self._closing = ""  # the reason of the ``closing`` frame
+        self._has_expired = False  # whether a command was refused because of the token
         self._http: httpx.AsyncClient | None = None
 
     async def open(self, on_frame: OnFrame) -> None:
         """Open a stream without topics and wait for the welcome frame; see ``Link``."""
         self._on_frame = on_frame
+        authorization = await self._address.authorization()
         self._http = httpx.AsyncClient(
-            headers={**self._address.headers, "Accept-Encoding": "identity"},
+            headers={**self._address.headers, **authorization, "Accept-Encoding": "identity"},
             verify=self._address.ssl,
             timeout=httpx.Timeout(OPEN_SECONDS, read=HEAD_SECONDS),
         )
@@ -135,12 +137,14 @@ class StreamLink:
         while True:
             assert self._reading is not None
             await _wait_first(self._changed.wait(), self._reading)
+            if self._has_expired:
+                raise LinkClosed(CloseCode.SIGNED_OUT, "the server refused the token of a command")
             if not self._reading.done():
                 await asyncio.sleep(BATCH_SECONDS)
                 self._reading.cancel()
                 await asyncio.wait([self._reading])
             if not self._reading.cancelled():
-                self._reading.result()  # raises, unless the stream ended because of its topics
+                self._reading.result()  # raises, unless _read() dropped topics
             self._changed.clear()
             self._reading = asyncio.create_task(self._read())
 
@@ -168,10 +172,12 @@ class StreamLink:
         return url, headers
 
     async def _read(self) -> None:
-        """Read one stream to its end; return if some of its topics were refused or did not fit.
+        """Read one stream to its end; return only if it had to drop topics.
+
+        Topics are dropped if the server refuses them, or if they do not fit into the request.
 
         Raises:
-            LinkClosed: the stream ended for any other reason.
+            LinkClosed: the stream ended for another reason.
         """
         assert self._http is not None
         full, headers = self._request()
@@ -215,10 +221,10 @@ class StreamLink:
                     self._process(frame)
 
     def _refuse(self, response: httpx.Response) -> None:
-        """Drop the topics because of which the server refused a stream.
+        """Drop the topics that made the server refuse the stream.
 
         Raises:
-            LinkClosed: the stream was not refused because of its topics.
+            LinkClosed: the server refused the stream for another reason.
         """
         error = _error_of(response)
         code, status = error.get("code"), response.status_code
@@ -256,7 +262,7 @@ class StreamLink:
                 break
 
     def _current(self, name: str) -> _FollowedTopic | None:
-        """Return a topic's subscription if it is the one that the open stream carries."""
+        """Return the topic if the open stream carries its newest subscription, otherwise None."""
         followed = self._requested.get(name)
         return followed if followed is not None and followed is self._topics.get(name) else None
 
@@ -295,13 +301,13 @@ class StreamLink:
     def _has_lost_cursor(self, followed: _FollowedTopic, frame: Frame) -> bool:
         """Return whether a proxy has removed the header with the cursor of a topic.
 
-        The server then starts with new events, as it knows of no cursor.
+        Without the cursor, the server sends new events only.
         """
         was_sent = followed.cursor is not None and not self._cursors_in_url
         return was_sent and not isinstance(frame.get("recovered"), bool)
 
     def _resend_cursors(self) -> None:
-        """Reopen the stream with the cursors in the URL, and ignore its frames until then."""
+        """Reopen the stream with the cursors in the URL, and ignore frames until then."""
         self._cursors_in_url = True
         for name in filter(self._current, self._requested):
             self._topics[name] = replace(self._topics[name])
@@ -319,7 +325,7 @@ class StreamLink:
     # Commands
 
     def send(self, frame: Frame) -> None:
-        """Change the topics, or send the command with a request of its own; see ``Link``."""
+        """Change the topics, or send the command in a separate request; see ``Link``."""
         name = frame.get("topic", "")
         if frame["type"] == "subscribe":
             since, cursor = frame.get("since", ""), None
@@ -346,7 +352,7 @@ class StreamLink:
                 content=json.dumps(frame),
                 # The server requires an allowed origin for requests with cookies.
                 headers={"Content-Type": "application/json", "Origin": self._address.origin},
-                # An action can run for any time; the stream notices a broken network.
+                # An action can take any time; the stream detects a broken network.
                 timeout=httpx.Timeout(OPEN_SECONDS, read=None),
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -355,6 +361,11 @@ class StreamLink:
             answer = {"type": "lost"}
         else:
             answer = _answer_of(response)
+            if response.status_code == 401 and self._address.token.is_renewable:
+                # The stream can outlive its token; the next link has a new one.
+                self._has_expired = True
+                self._changed.set()
+                answer = {"type": "error", "code": UNREACHED, "message": "the token has expired"}
         self._on_frame({**answer, "id": frame["id"]})
 
     async def close(self) -> None:

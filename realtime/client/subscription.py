@@ -20,7 +20,7 @@ OnMembers: TypeAlias = Callable[[list[Member]], Any]
 
 
 class Subscription:
-    """The events of a topic: in order, each once, with no hole, across reconnects.
+    """The events of a topic: in order, without gaps or duplicates, even across reconnects.
 
     Iterate over it with ``async for``, in one task.
 
@@ -56,8 +56,8 @@ class Subscription:
     def members(self) -> list[Member] | None:
         """The current members of the topic, in the order in which they joined.
 
-        None until the list arrives, which is right after the subscription is confirmed. It stays
-        None if the topic does not track presence.
+        None until the list arrives, shortly after the subscription is confirmed. Always None if
+        the topic does not track presence.
         """
         return self._shared.members.list
 

@@ -2,7 +2,7 @@
 
 A full queue does not block the connection, which is shared with other topics and commands.
 Instead, the client unsubscribes, and resumes from its cursor when half of the queue has been read.
-So memory is bounded, and no event is lost that the log still has.
+This bounds memory, and loses no event that the log still has.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Members:
 
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
-        self._version: int | None = None  # of the newest change in the list; None before the list
-        self._partial: dict[str, Member] = {}  # a new list, of which some frames have not arrived
+        self._version: int | None = None  # of the list; None before the first list arrives
+        self._partial: dict[str, Member] = {}  # a new list, still without its last frames
         self._partial_version: int | None = None
 
     @property
@@ -82,19 +82,19 @@ Item: TypeAlias = Event | EventsLost | Members
 
 
 class SharedSubscription:
-    """The subscription to a topic on the connection, which survives reconnects.
+    """The subscription to a topic; it survives reconnects.
 
-    The connection and the reader share it: the connection adds events to its queue, and the
-    reader's ``Subscription`` takes them from there.
+    The connection and the reader share this object: the connection adds events to the queue, and
+    the reader's ``Subscription`` takes them from there.
     It belongs to one event loop.
 
     Args:
         topic: the topic's name.
-        start: the field ``since`` or ``last``, or neither to receive new events only.
+        start: the field ``since`` or ``last`` of the first subscribe; empty for new events only.
         max_queue: maximum number of queued events.
         wants_members: whether the reader wants to receive changed member lists.
         commands: sends the commands to the server.
-        forget: called once, when this is closed.
+        forget: called once, when the subscription is closed.
 
     Attributes:
         topic: the topic's name.
@@ -139,7 +139,7 @@ class SharedSubscription:
         """Wait until the server has confirmed the subscription.
 
         Raises:
-            Exception: the error that closed it.
+            Exception: the error that closed the subscription.
         """
         while self._queued_cursor is None and not self._closed:
             await self._wait_for_change()
@@ -152,7 +152,7 @@ class SharedSubscription:
         A cancelled call loses no item.
 
         Raises:
-            Exception: the error that closed it, once the queue is empty.
+            Exception: the error that closed the subscription, once the queue is empty.
         """
         while not self._items:
             if self._error is not None:
@@ -184,7 +184,7 @@ class SharedSubscription:
         self.close(None)
 
     def close(self, error: Exception | None) -> None:
-        """Close it: once the queue is empty, the reader gets the error, or the iteration ends."""
+        """Close the subscription; once the queue is empty, the reader gets the error, if any."""
         if self._closed:
             return
         self._send_unsubscribe()
@@ -255,7 +255,7 @@ class SharedSubscription:
         self._changed.set()
 
     def _check_presence(self) -> None:
-        """Close it if the topic does not track presence, as no member list would ever arrive."""
+        """Close the subscription if the topic tracks no presence: no member list would arrive."""
 
         def answered(frame: Frame | None) -> None:
             if frame is not None and frame.get("code") == "unsupported":
@@ -305,7 +305,7 @@ class SharedSubscription:
             if cursor is not None:
                 self._send_unsubscribe()
                 self._is_paused = True
-            return  # an ephemeral event is lost
+            return  # an ephemeral event, which has no cursor, is lost
         if cursor is not None:
             self._queued_cursor = cursor
             self._retries.reset()
@@ -316,19 +316,19 @@ class SharedSubscription:
 
     def _presence(self, frame: Frame) -> None:
         if not self.members.is_contiguous(frame):
-            self._repair()  # the answer to a new subscribe is followed by the list
+            self._repair()  # after a new subscribe, the server sends the whole list
         elif self.members.receive(frame) and self._wants_members:
             if self.members not in self._items:
                 self._items.append(self.members)
             self._changed.set()
 
     def _repair(self) -> None:
-        """Resume from the newest queued event, because an event is missing."""
+        """Unsubscribe, and soon subscribe again from the newest queued event."""
         self._send_unsubscribe()
         self._subscribe_later()
 
     def _queue_loss(self, reason: str) -> None:
-        """Queue an ``EventsLost``; it replaces one that would directly precede it."""
+        """Queue an ``EventsLost``; it replaces an ``EventsLost`` at the end of the queue."""
         assert self._queued_cursor is not None
         if self._items and isinstance(self._items[-1], EventsLost):
             self._items.pop()

@@ -29,7 +29,7 @@ CLOSE_SECONDS = 1.0  # timeout for the server's part of the closing handshake
 
 class _Connect(websockets.asyncio.client.connect):
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Follow no redirect, which would send our headers to another address."""
+        """Do not follow redirects: they would send our headers to another address."""
         return exc
 
 
@@ -48,6 +48,7 @@ class WebSocketLink:
         """Connect and wait for the welcome frame; see ``Link``."""
         self._on_frame = on_frame
         url = self._address.of("ws")
+        authorization = await self._address.authorization()
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 tls: dict[str, Any] = {}
@@ -55,9 +56,9 @@ class WebSocketLink:
                     tls["ssl"] = self._address.ssl
                 self._socket = await _Connect(
                     url.replace("http", "ws", 1),
-                    additional_headers=self._address.headers,
+                    additional_headers={**self._address.headers, **authorization},
                     open_timeout=None,
-                    ping_interval=None,  # heartbeats prove more: that frames arrive
+                    ping_interval=None,  # heartbeats also prove that frames arrive
                     close_timeout=CLOSE_SECONDS,
                     max_size=MAX_BYTES,
                     **tls,

@@ -1,4 +1,4 @@
-"""The welcome frame and the commands, alike on every transport.
+"""The welcome frame and the commands, which are the same on every transport.
 
 Each handler checks what its topic allows; the transport writes the answer.
 """

@@ -21,8 +21,9 @@ from django.db import DatabaseError, InterfaceError
 from realtime import conf
 from realtime.auth import origins
 from realtime.auth.users import Identity, identify
+from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
-from realtime.protocol.frames import ErrorCode, check_version
+from realtime.protocol.frames import ErrorCode, check_version, escape_html
 from realtime.writers.asgi import Send
 
 __all__ = [
@@ -43,12 +44,12 @@ logger = logging.getLogger("realtime")
 
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
-ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID"
+ALLOWED_HEADERS = "Authorization, Content-Type, If-None-Match, Last-Event-ID, X-Realtime-Origin"
 FIELDS_PER_TOPIC = 3  # of a query: topic, since and last
-OTHER_FIELDS = 1_000  # of a query; enough to parse too many topics and name the first one too many
+OTHER_FIELDS = 1_000  # more are parsed, so that an error can name the first topic over the limit
 BODY_SECONDS = 30.0  # for a command's body to arrive: 64 KB over the slowest mobile networks
-LENGTH_DIGITS = 18  # of a Content-Length that are read; int() refuses thousands of them
-RETRY_SECONDS = 5  # in Retry-After while the log cannot be reached: about as long as a restart
+LENGTH_DIGITS = 18  # of a Content-Length that are read; int() fails on thousands of digits
+RETRY_SECONDS = 5  # in Retry-After while the log cannot be reached; a restart takes about as long
 
 STATUS = {
     ErrorCode.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
@@ -67,7 +68,7 @@ class HttpError(RealtimeError):
 
     Attributes:
         status: the HTTP status.
-        code: a word for programs; a code of the wire protocol if one fits.
+        code: a word for programs; a code of the wire protocol if there is one for the error.
         reason: what was wrong.
         hint: what to do.
         headers: additional headers of the answer.
@@ -100,7 +101,9 @@ def http_error(error: ProtocolError) -> HttpError:
     """Return the HTTP error for an error of the wire protocol."""
     code = ErrorCode(error.code)
     status = STATUS.get(code, HTTPStatus.BAD_REQUEST)
-    reason, _, hint = error.reason.partition("; ")
+    reason, hint = error.reason, ""
+    if code != ErrorCode.INVALID:  # those are the project's messages, which are for people
+        reason, _, hint = reason.partition("; ")
     headers = {"Retry-After": str(RETRY_SECONDS)} if code.retry else {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
@@ -132,7 +135,8 @@ class Response:
     def of_json(cls, text: str, status: int = 200, **headers: str) -> Response:
         """Return an answer with JSON text as its body."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return cls(status, text.encode(), {"Content-Type": "application/json", **named})
+        body = escape_html(text).encode()
+        return cls(status, body, {"Content-Type": "application/json", **named})
 
     @classmethod
     def of_error(cls, error: HttpError) -> Response:
@@ -147,8 +151,7 @@ class Response:
         if error.topic is not None:
             fields["topic"] = error.topic
         text = json.dumps(fields, separators=(",", ":"))
-        headers = {"Content-Type": "application/json", **error.headers}
-        return cls(error.status, text.encode(), headers)
+        return cls.of_json(text, error.status, **error.headers)
 
     @property
     def all_headers(self) -> dict[str, str]:
@@ -194,12 +197,11 @@ class Request:
             raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint) from None
 
     def value(self, name: str) -> str | None:
-        """Return the last value of a field of the query; None if there is none."""
-        values = self.query.get(name)
-        return values[-1] if values else None
+        """Return the last value of a field of the query; None if there is none, or an empty one."""
+        return self.query.get(name, [""])[-1] or None
 
     def number(self, name: str, default: int, minimum: int, maximum: int) -> int:
-        """Return a whole number of the query, at most ``maximum``.
+        """Return a whole number from the query, capped at ``maximum``.
 
         Raises:
             HttpError: the value is not a whole number, or is below the minimum.
@@ -234,7 +236,7 @@ class Request:
             secure: whether the server's transport speaks TLS; None if that is not known.
 
         Raises:
-            HttpError: it does not.
+            HttpError: the origin or the host is not allowed, or there is not exactly one host.
         """
         if not origins.has_one_host(self.scope):
             reason = "the request does not say which host it is for, or names several"
@@ -284,7 +286,7 @@ class Request:
 
 
 def whole_number(name: str, text: str, minimum: int, maximum: int) -> int:
-    """Return the whole number in a field of the query, at most ``maximum``.
+    """Return the whole number in a field of the query, capped at ``maximum``.
 
     Raises:
         HttpError: the text is not a whole number, or is below the minimum.
@@ -305,10 +307,11 @@ async def answer(
 
     Args:
         request: the request to answer.
-        send: the server's.
+        send: the server's ``send``.
         secure: whether the server's transport speaks TLS; None if that is not known.
         work: returns the response, or None if the client has left or was answered already.
     """
+    activate_language(request.scope)
     cors = request.cors(secure)
     if request.is_preflight and cors:
         work.close()
@@ -333,7 +336,7 @@ def error_response(error: Exception) -> Response:
     logger.error("a request could not be answered", exc_info=error)
     if isinstance(error, DatabaseError | InterfaceError):
         return Response.of_error(store_unavailable())
-    reason, hint = "the server failed to answer this", "its log says why"
+    reason, hint = "the server failed to answer this request", "its log says why"
     failure = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.FAILED, reason, hint)
     return Response.of_error(failure)
 
@@ -361,9 +364,9 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes | N
     """Return the body of a request; None if the client left before it was complete.
 
     Args:
-        request: whose ``Content-Length`` is checked first.
-        receive: the server's.
-        limit: bytes that are allowed.
+        request: the request; its ``Content-Length`` is checked first.
+        receive: the server's ``receive``.
+        limit: the most bytes that are allowed.
 
     Raises:
         HttpError: the body is longer than the limit, or takes more than ``BODY_SECONDS``.

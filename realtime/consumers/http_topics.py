@@ -1,4 +1,4 @@
-"""Following the topics of one HTTP request, as its URL asks for them.
+"""Follow the topics that the URL of an HTTP request asks for.
 
 ``TopicQuery`` holds what the URL asks for; ``FollowedTopics`` joins the topics in the hub and
 subscribes the request's connection to them.
@@ -39,7 +39,7 @@ __all__ = [
 
 Start: TypeAlias = Cursor | float | None
 
-# No log has this epoch, so resuming from it is a reset, as from every cursor that is not kept.
+# No log has this epoch, so this cursor causes a reset, like a cursor that has expired.
 LOST = Cursor("lost", 0, 0)
 
 
@@ -68,16 +68,16 @@ class TopicQuery:
         """Tell whether every cursor that the client sent is the head of its log.
 
         Args:
-            heads: by the name of the log.
+            heads: the head of each log, by the log's name.
         """
         logs = {presence_log(name): cursor for name, cursor in self.presence_cursors.items()}
         return all(heads.get(name, at) == at for name, at in {**self.cursors, **logs}.items())
 
 
 def read_query(request: Request, max_topics: int) -> TopicQuery:
-    """Read ``topic``, ``since`` and ``last`` of a URL, and the ``Last-Event-ID`` header.
+    """Read ``topic``, ``since`` and ``last`` of a URL, and the client's last event id.
 
-    ``Last-Event-ID`` takes precedence over ``since``.
+    The last event id takes precedence over ``since``.
     A single empty ``topic`` asks for no topic; the client then receives the welcome and heartbeats.
 
     Raises:
@@ -86,11 +86,12 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
     asked = request.query.get("topic", [])
     names = [] if asked == [""] else list(dict.fromkeys(asked))
     if not asked:
-        reason, hint = "no topic was asked for", "add ?topic=orders.42, once a topic"
+        reason, hint = "no topic was asked for", "add ?topic=orders.42, once per topic"
         raise HttpError(400, ErrorCode.BAD_TOPIC, reason, hint)
     if len(names) > max_topics:
         reason = f"{len(names)} topics were asked for and {max_topics} are allowed"
-        hint, first_refused = "open another stream for the rest", names[max_topics]
+        hint = "follow one topic for the whole list of objects, or open another stream for the rest"
+        first_refused = names[max_topics]
         raise HttpError(400, ErrorCode.TOO_MANY_TOPICS, reason, hint, topic=first_refused)
     for name in names:
         try:
@@ -98,6 +99,7 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
         except InvalidTopicName as error:
             hint = "send each topic's name as it is, percent-encoded"
             raise HttpError(400, ErrorCode.BAD_TOPIC, str(error), hint, topic=name) from None
+    last_id = _last_event_id(request)
     last = _read_last(request, names, asked)
     sinces = _by_topic(request, "since", asked)
     if isinstance(sinces, str):
@@ -107,17 +109,45 @@ def read_query(request: Request, max_topics: int) -> TopicQuery:
     # EventSource keeps sending the last id and the page cannot clear it, so an id that cannot be
     # read counts as a lost cursor. Refusing it would end the stream for good.
     try:
-        resume = _parse_last_event_id(request.headers.get("last-event-id", ""), names)
+        resume = _parse_last_event_id(last_id, names)
     except HttpError:
         return TopicQuery(dict.fromkeys(names, LOST), {})
     starts = {name: resume(name) if resume(name) is not None else since(name) for name in names}
-    return TopicQuery(starts, last, _presence_cursors(request, names))
+    return TopicQuery(starts, last, _presence_cursors(request, last_id, names))
 
 
-def _presence_cursors(request: Request, names: Sequence[str]) -> dict[str, Cursor]:
+def _last_event_id(request: Request) -> str:
+    """Return the ``Last-Event-ID`` header, or what the URL has instead of it.
+
+    Polyfills of ``EventSource`` that cannot send the header append ``lastEventId`` or a similar
+    field to the URL.
+
+    Raises:
+        HttpError: a field of another name has a cursor. Ignoring it would lose events silently.
+    """
+    in_url = ""
+    for name, values in request.query.items():
+        if name.lower().replace("-", "").replace("_", "").endswith("lasteventid"):
+            in_url = values[-1]
+        elif name not in ("since", "topic") and any(map(_is_resume_point, values)):
+            reason = f"the field {name!r} of the query has a cursor"
+            hint = "send it as Last-Event-ID, lastEventId or since"
+            raise HttpError(400, ErrorCode.BAD_CURSOR, reason, hint)
+    return request.headers.get("last-event-id") or in_url
+
+
+def _is_resume_point(text: str) -> bool:
+    try:
+        CompositeCursor(text) if is_composite(text) else Cursor.parse(text)
+    except InvalidCursor:
+        return False
+    return True
+
+
+def _presence_cursors(request: Request, last_id: str, names: Sequence[str]) -> dict[str, Cursor]:
     """Return the cursors in presence logs; only a composite cursor has them."""
     found: dict[str, Cursor] = {}
-    for text in (request.value("since"), request.headers.get("last-event-id")):
+    for text in (request.value("since"), last_id):
         if text and is_composite(text):
             composite = CompositeCursor(text)
             cursors = {name: composite.get(presence_log(name)) for name in names}
@@ -136,7 +166,7 @@ def _by_topic(request: Request, field: str, asked: Sequence[str]) -> dict[str, s
         return "".join(values)
     if len(values) != len(asked):
         reason = f"{len(asked)} topics came with {len(values)} values of {field}"
-        hint = f"send {field} once, or once a topic in their order, empty for none"
+        hint = f"send {field} once, or once per topic in the same order, empty for none"
         raise HttpError(400, ErrorCode.BAD_FRAME, reason, hint)
     return dict(zip(asked, values, strict=True))
 
@@ -160,8 +190,8 @@ def _parse_one(text: str, name: str) -> Start:
 def _parse_last_event_id(text: str, names: Sequence[str]) -> Callable[[str], Start]:
     """Return a function from a topic's name to its start.
 
-    A topic that a composite id lacks has no start, even if it is the only topic: a browser sends
-    the id also after the page has changed its URL.
+    A topic that a composite id lacks has no start, even if it is the only topic: the id can come
+    from an earlier URL, which asked for other topics.
     """
     if not is_composite(text):
         return _parse_since(text, names)
@@ -189,7 +219,7 @@ def _parse_since(text: str, names: Sequence[str]) -> Callable[[str], Start]:
         raise HttpError(400, ErrorCode.BAD_CURSOR, str(error), hint, topic=topic) from None
     if isinstance(start, Cursor) and len(names) > 1:
         reason = "a cursor of one topic was given for several"
-        hint = "send the composite cursor, or one since a topic"
+        hint = "send the composite cursor, or one since per topic"
         raise HttpError(400, ErrorCode.BAD_CURSOR, reason, hint)
     return lambda name: start
 
@@ -199,7 +229,7 @@ class FollowedTopic:
     """A permitted topic, which counts this request among its followers in the hub.
 
     Attributes:
-        topic: the project's object.
+        topic: the project's topic object.
         live: the topic in the hub.
         presence: its presence in the hub; None for a topic without presence.
     """
@@ -240,7 +270,7 @@ class FollowedTopics:
                 presences[str(topic)] = await hub.follow_presence(topic)
 
         try:
-            # Wait for all joins even if one fails: a later one would never be released.
+            # Wait for all joins even if one fails: one that ends later would never be released.
             results = await asyncio.gather(*map(join, permitted), return_exceptions=True)
             if failed := next(filter(None, results), None):
                 raise failed
@@ -284,13 +314,15 @@ class FollowedTopics:
         visitor_id: str | None,
         at_once: bool = False,
     ) -> list[Subscription]:
-        """Subscribe a connection to the topics and answer for each, also for the refused ones.
+        """Subscribe a connection to the topics, and send an answer for each, even a refused one.
 
         Args:
-            connection: the request's.
+            connection: the request's connection.
             query: where each topic starts.
-            hold: seconds for which a member stays after the connection's end; None to be no member.
-            visitor_id: what identifies a visitor who is not signed in; None for no member.
+            hold: seconds for which the client stays a member after its connection ends; None if it
+                does not become a member.
+            visitor_id: identifies a visitor who is not signed in; None if such a visitor does not
+                become a member.
             at_once: whether the client receives everything as one answer, as from a poll.
 
         Raises:
@@ -354,10 +386,10 @@ def refusal_frame(name: str) -> Frame:
 
 
 def subscribed_frame(name: str, cursor: Cursor, recovered: bool | None, replayed: int) -> Frame:
-    """Return the frame that begins a topic.
+    """Return the frame that answers a subscription, sent before the topic's events.
 
     Args:
-        name: the topic's.
+        name: the topic's name.
         cursor: where the replay begins.
         recovered: whether no event is missing; None if the client does not resume.
         replayed: how many events follow that are older than the subscription.

@@ -1,8 +1,8 @@
 """Requests below our prefix that match no endpoint.
 
 The project can have pages of its own there, so it answers first.
-If it has none, its answer would be an HTML page: clients of the endpoints expect JSON, and the page
-would not say which paths exist.
+If no page of the project matches, a JSON error replaces its 404 page: clients of the endpoints
+expect JSON, and the error names the paths that exist.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ async def serve_unmatched(
     send: Send,
     path: str,
 ) -> None:
-    """Serve a request by the project; if the project has no such path, answer with our paths.
+    """Pass a request to the project; if it has no such path, send an error that names ours.
 
     Args:
-        application: the project's.
-        scope: of an HTTP request.
-        receive: the server's.
-        send: the server's.
-        path: without the root path, and without the leading slash.
+        application: the project's ASGI application.
+        scope: the scope of an HTTP request.
+        receive: the server's ``receive``.
+        send: the server's ``send``.
+        path: the requested path, without the root path, and without the leading slash.
     """
     is_replaced = False
 

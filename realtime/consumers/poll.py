@@ -54,11 +54,11 @@ __all__ = [
     "read_wait",
 ]
 
-MAX_WAIT_SECONDS = 50  # many proxies cut a request after 60
+MAX_WAIT_SECONDS = 50  # many proxies cut a request after 60 seconds
 MAX_EVENTS = 500  # in one answer; `limit` can ask for fewer
 MAX_BYTES = 256 * 1024  # in one answer, as in a replay
-BATCH_SECONDS = 0.01  # after the first event of a long poll, so that a burst is one answer
-CATCH_UP_SECONDS = 15.0  # for reading the logs; then the answer is what was read
+BATCH_SECONDS = 0.01  # after a long poll's first event, so that a burst is one answer
+CATCH_UP_SECONDS = 15.0  # for reading the logs; after that, the answer has the events read so far
 
 
 async def poll(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -73,12 +73,13 @@ class _Poll:
 
     Attributes:
         request: the request to answer.
-        receive: the server's, to notice that the client leaves.
-        failed: the hub closed the connection, which means that a log could not be read.
+        receive: the server's ``receive``, which tells when the client disconnects.
+        failed: whether the hub closed the connection because a log could not be read.
         writer: collects the frames of the answer.
         connection: follows the topics until the answer is complete.
-        visitor_id: what identifies a visitor who is not signed in; None for no member.
-        hold: seconds for which the client stays a member; None for no member.
+        visitor_id: identifies a visitor who is not signed in; None if such a visitor does not
+            become a member.
+        hold: seconds for which the client stays a member; None if it does not become one.
     """
 
     def __init__(self, request: Request, receive: Receive) -> None:
@@ -132,18 +133,18 @@ class _Poll:
         except StoreError:
             raise store_unavailable() from None
         presences = [one.presence for one in subscriptions if one.presence is not None]
-        # The frames that are no reason to answer: the welcome, one answer per topic, and lists of
-        # members without news. A replay can have added others by now.
+        # Count the frames that are no reason to answer: the welcome, one answer per topic, and
+        # member lists without news. Any other frame, such as a replayed event, is a reason.
         expected = 1 + len(topics.refused) + len(subscriptions)
         expected += sum(one.list_frames for one in presences if not _is_news(one, query))
         await self._catch_up(subscriptions, presences)
-        # Without a start the client waits for its first cursor, so it is answered at once.
+        # A client without a start needs its first cursor, so it is answered at once.
         is_first = any(query.starts[one.live.name] is None for one in topics.topics)
         if wait and not is_first and len(writer.frames) == expected and not _resets(writer.frames):
             if not await self._wait(min(wait, left), expected):
                 return None
-            if left <= wait and len(writer.frames) == expected:
-                raise http_error(unauthorized())  # the token has expired meanwhile
+            if left <= wait and not self.failed and len(writer.frames) == expected:
+                raise http_error(unauthorized())  # the token has expired in the meantime
             if not writer.full and len(writer.frames) > expected:
                 await asyncio.sleep(BATCH_SECONDS)
             await self._catch_up(subscriptions, presences)
@@ -164,7 +165,7 @@ class _Poll:
     async def _catch_up(
         self, subscriptions: Sequence[Subscription], presences: Sequence[PresenceSubscription]
     ) -> None:
-        """Wait until all are live, the answer is full, or ``CATCH_UP_SECONDS`` have passed."""
+        """Wait until all are caught up, the answer is full, or ``CATCH_UP_SECONDS`` passed."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CATCH_UP_SECONDS
         while not self.writer.full and not self.failed and (left := deadline - loop.time()) > 0:
@@ -178,7 +179,7 @@ class _Poll:
             changed.cancel()
 
     async def _wait(self, seconds: float, expected: int) -> bool:
-        """Wait for more frames than expected or the end of the time; False if the client left."""
+        """Wait for a frame beyond the expected ones, or the timeout; False if the client left."""
         gone = asyncio.create_task(_disconnect(self.receive))
         deadline = asyncio.get_running_loop().time() + seconds
         try:
@@ -208,20 +209,23 @@ async def _disconnect(receive: Receive) -> None:
 def _is_news(presence: PresenceSubscription, query: TopicQuery) -> bool:
     """Tell whether a list of members is newer than what the client knows.
 
-    A list is no news for a client that sends no cursor of the presence log, which would otherwise
-    never wait; nor for one that comes from a node which is ahead of this one.
+    For a client that sends no cursor in the presence log, no list is news; otherwise each of its
+    polls would be answered at once. A list that is older than the client's cursor is no news
+    either: that cursor came from a node that is ahead of this one.
     """
     known, current = query.presence_cursors.get(presence.topic.topic), presence.topic.position
     return known is not None and (known.epoch != current.epoch or known.seq < current.seq)
 
 
 def _cursors(frames: Sequence[Frame]) -> list[tuple[str, Cursor]]:
-    return [frame.place for frame in frames if frame.place is not None]
+    return [frame.topic_cursor for frame in frames if frame.topic_cursor is not None]
 
 
 def _resets(frames: Sequence[Frame]) -> list[str]:
     """Return the topics that were reset: the client has to fetch their state again."""
-    resets = [frame.place[0] for frame in frames if frame.kind is Kind.RESET and frame.place]
+    resets = [
+        frame.topic_cursor[0] for frame in frames if frame.kind is Kind.RESET and frame.topic_cursor
+    ]
     return list(dict.fromkeys(resets))
 
 
@@ -231,7 +235,7 @@ def answer_text(
     """Return the JSON text of an answer, which contains the frames as they were encoded.
 
     Args:
-        frames: what a stream would have received, in its order.
+        frames: the frames that a stream would have received, in the same order.
         cursors: by log: where the client resumes with the next poll.
         more: whether the next poll will receive events at once.
     """
@@ -246,7 +250,7 @@ def answer_text(
 def etag_of(user: Any, refused: Sequence[str], cursors: Sequence[tuple[str, Cursor]]) -> str:
     """Return the ETag of an answer that ended at these cursors.
 
-    A client whose last answer ended at the heads of the logs has nothing to fetch.
+    If it equals the ETag that is made from the heads of the logs, there is nothing new to fetch.
     """
     who = "" if user is None else str(user.pk)
     text = json.dumps([who, sorted(refused), [[name, str(cursor)] for name, cursor in cursors]])
@@ -260,11 +264,11 @@ def etag_matches(request: Request, etag: str) -> bool:
     Source: RFC 9110, section 13.1.2.
     """
     known = parse_etags(request.headers.get("if-none-match", ""))
-    return "*" in known or etag.removeprefix("W/") in (one.removeprefix("W/") for one in known)
+    return "*" in known or etag.removeprefix("W/") in (tag.removeprefix("W/") for tag in known)
 
 
 def read_wait(request: Request) -> int:
-    """Return the seconds for which the client would wait for something new.
+    """Return how many seconds the answer can be delayed while there is nothing new.
 
     Raises:
         HttpError: the value is not a whole number.
@@ -273,7 +277,7 @@ def read_wait(request: Request) -> int:
 
 
 def read_limit(request: Request) -> int:
-    """Return how many events the answer can have.
+    """Return the maximum number of events in the answer.
 
     Raises:
         HttpError: the value is not a whole number.

@@ -1,7 +1,7 @@
 """Rate limits for clients without a persistent connection.
 
-A WebSocket counts its commands itself.
-A request counts for its user; if nobody is signed in, for the address that it came from.
+A WebSocket limits its own commands, in ``Dialogue``.
+An HTTP request counts for its user or, if nobody is signed in, for the address it came from.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from realtime.protocol.frames import ErrorCode
 
 __all__ = ["RateLimiter", "limit_command", "limit_request"]
 
-MAX_CLIENTS = 10_000  # users and addresses with a bucket; the one silent for longest is dropped
-MAX_DELAY_SECONDS = 1.0  # by which a poll or a stream is slowed down before it is refused
+MAX_CLIENTS = 10_000  # users and addresses with a bucket; the least recently used bucket is dropped
+MAX_DELAY_SECONDS = 1.0  # longest delay of a poll or a stream; it is refused if it would take more
 
 
 class RateLimiter:
-    """Token buckets by client, for the last ``MAX_CLIENTS`` of them; thread-safe."""
+    """Token buckets by client, for the most recent ``MAX_CLIENTS`` clients; thread-safe."""
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
@@ -37,7 +37,7 @@ class RateLimiter:
         """Reserve a token of a client's bucket and return the seconds until it is available.
 
         Raises:
-            HttpError: it would take more than ``max_delay`` seconds; no token is reserved.
+            HttpError: the token would take more than ``max_delay`` seconds; none is reserved.
         """
         limits = conf.get().limits
         with self._lock:
@@ -55,7 +55,7 @@ class RateLimiter:
             HTTPStatus.TOO_MANY_REQUESTS,
             ErrorCode.RATE_LIMITED,
             f"too many requests of this user or address; it may make {rate}",
-            "send it again later",
+            "send the request again later",
             {"Retry-After": str(math.ceil(delay))},
         )
 
@@ -76,11 +76,11 @@ def limit_request(
 
     A request is slowed down before it is refused, because a browser does not reopen an event stream
     that was refused.
-    An address that several clients may share is not limited: all visitors of a site share one
-    behind a proxy that is not in ``TRUSTED_PROXIES``.
+    An address that several clients can share is not limited: behind a proxy that is not in
+    ``TRUSTED_PROXIES``, all visitors of a site have the proxy's address.
 
     Raises:
-        HttpError: it would have to wait for more than ``max_delay`` seconds.
+        HttpError: the request would have to wait for more than ``max_delay`` seconds.
     """
     key = _user_key(user)
     if key is None:

@@ -78,7 +78,7 @@ def _check_type(text: str) -> None:
     """Check that the ``Content-Type`` says JSON in UTF-8.
 
     Raises:
-        HttpError: it says something else.
+        HttpError: the header names another type or charset, or is missing.
     """
     kind, *parameters = (part.strip().lower() for part in text.split(";"))
     if kind != "application/json":
@@ -101,8 +101,8 @@ async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
         case Call():
             return dialogue.result(command, await run_call(identity, command))
         case Members():
-            roster = await run_members(identity, command)
-            members, version = list(roster.members.values()), roster.cursor.seq
+            member_list = await run_members(identity, command)
+            members, version = list(member_list.members.values()), member_list.cursor.seq
             return dialogue.members(command, members, version, max_characters=math.inf)[0]
         case _:
             reason = "only publish, call and members can be sent; follow topics by sse, poll or ws"

@@ -1,4 +1,4 @@
-"""Server-sent events: ``GET sse?topic=a&topic=b``, an event stream whose data are our frames.
+"""Server-sent events: ``GET sse?topic=a&topic=b``, an event stream of our frames.
 
 A plain ``EventSource`` resumes without further code: each ``id:`` is a composite cursor of all
 topics, and the browser sends it back as ``Last-Event-ID``.
@@ -34,8 +34,8 @@ __all__ = ["event_stream"]
 
 logger = logging.getLogger("realtime")
 
-RETRY_MS = (1_000, 3_000)  # before a browser reconnects; random, so that not all come at once
-PADDING = b":" + b" " * 2_048 + b"\n"  # some proxies and antivirus programs buffer as much
+RETRY_MS = (1_000, 3_000)  # until a browser reconnects; random, so that reconnects are spread
+PADDING = b":" + b" " * 2_048 + b"\n"  # fills the buffers of some proxies and antivirus programs
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -52,7 +52,7 @@ async def event_stream(scope: Mapping[str, Any], receive: Receive, send: Send) -
     try:
         request = Request(scope)
         await answer(request, send, is_secure(send), stream.open(request))
-        # Free the request now: kept as long as the stream, it would be a third of its memory.
+        # Free the request now: it would otherwise be a third of the memory of an open stream.
         del scope, request
         if stream.connection is not None:
             await stream.wait_for_disconnect()
@@ -67,11 +67,12 @@ class _Stream:
     """One client's stream; an instance lives as long as its connection.
 
     Attributes:
-        connection: None until the request is answered, and if it is refused or a HEAD request.
+        connection: the client in the hub; None until the request is answered, and for a HEAD
+            request or a refused one.
         expiry: closes the stream when the client's token expires.
         closing: the task that closes the stream, once ``close()`` was called.
-        task: the one that serves the stream.
-        is_closed: the server closed the stream, and cancelled ``task``.
+        task: the task that serves the stream.
+        is_closed: whether the server closed the stream and cancelled ``task``.
     """
 
     __slots__ = ("closing", "connection", "expiry", "is_closed", "receive", "send", "task")

@@ -25,6 +25,7 @@ from realtime.consumers.handlers import (
     run_publish,
     welcome_for,
 )
+from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
@@ -52,6 +53,12 @@ __all__ = ["WebSocketConsumer"]
 
 logger = logging.getLogger("realtime")
 
+NO_HANDSHAKE = (
+    "this WebSocket has no headers of a handshake, not even Host, so it comes from a test: connect "
+    "with realtime.testing.RealtimeClient, which needs no headers, instead of "
+    "channels.testing.WebsocketCommunicator"
+)
+
 
 class WebSocketConsumer(AsyncConsumer):
     """Serves one WebSocket; an instance lives as long as its connection.
@@ -78,13 +85,16 @@ class WebSocketConsumer(AsyncConsumer):
         self.scope = scope
         await receive()  # websocket.connect
         if not self.is_allowed(send):
+            if not origins.is_handshake(scope):
+                raise RuntimeError(NO_HANDSHAKE)
             # Close before the accept, so that a foreign page learns nothing.
             await send({"type": "websocket.close", "code": int(CloseCode.FORBIDDEN)})
             return
+        activate_language(scope)
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()
-        except ProtocolError as error:  # sent after the accept; a client cannot read it before
+        except ProtocolError as error:  # sent after the accept, when a client can read it
             refused, self.identity = error, users.Identity(None)
         await send({"type": "websocket.accept"})
         self.tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +140,7 @@ class WebSocketConsumer(AsyncConsumer):
         return get_hub()
 
     def greet(self) -> bool:
-        """Send the welcome; return False if the client speaks another version."""
+        """Send the welcome; return False if the client uses another protocol version."""
         query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         try:
             check_version(query.get("v", [None])[0])
@@ -182,7 +192,7 @@ class WebSocketConsumer(AsyncConsumer):
             self._task.cancel()
 
     def begin_expiry(self, identity: users.Identity) -> None:
-        """Close when this token expires, instead of when the previous one does."""
+        """Close when this identity expires, instead of when the previous one does."""
         self.expiry.cancel()
         self.expiry = users.Expiry(identity, lambda: self.close(CloseCode.SIGNED_OUT))
 
@@ -202,7 +212,7 @@ class WebSocketConsumer(AsyncConsumer):
             case Ping():
                 self.answer(self.dialogue.pong(command))
             case Auth():
-                # Later commands run with its identity, and several of them run in order.
+                # Later commands run with the new identity; several `auth` commands run in order.
                 self.last_auth = self._spawn(self._run_after(self.last_auth, None, command))
             case Call() | Members():
                 self._spawn(self._run_after(self.last_auth, None, command))
@@ -220,7 +230,7 @@ class WebSocketConsumer(AsyncConsumer):
         return task
 
     def _forget(self, topic: str, task: asyncio.Task[None]) -> None:
-        """Forget the last command of a topic, unless another one followed."""
+        """Forget the last command of a topic, unless another command followed it."""
         if self.last_of_topic.get(topic) is task:
             del self.last_of_topic[topic]
 
@@ -236,7 +246,7 @@ class WebSocketConsumer(AsyncConsumer):
         await self.run(command)
 
     async def run(self, command: Command) -> None:
-        """Run a command and answer it, also if it fails."""
+        """Run a command and answer it, even if it fails."""
         try:
             match command:
                 case Subscribe():
@@ -262,9 +272,9 @@ class WebSocketConsumer(AsyncConsumer):
 
     async def _members(self, command: Members) -> None:
         """Send the members of a topic, which the client need not follow."""
-        roster = await run_members(self.identity, command)
-        members = list(roster.members.values())
-        for text in self.dialogue.members(command, members, roster.cursor.seq):
+        member_list = await run_members(self.identity, command)
+        members = list(member_list.members.values())
+        for text in self.dialogue.members(command, members, member_list.cursor.seq):
             self.answer(text)
 
     async def _subscribe(self, command: Subscribe) -> None:
@@ -275,14 +285,14 @@ class WebSocketConsumer(AsyncConsumer):
             raise forbidden()
         live = await self.connection.hub.follow(topic)
         subscription = Subscription(self.connection, live)
-        if self.identity is not identity:  # an `auth` came; check the new user's permission
+        if self.identity is not identity:  # an `auth` has run; check the new user's permission
             subscription.end()
             await self._subscribe(command)
             return
 
         is_announced = False
 
-        # `start()` cannot fail after it has called this, so the command gets one answer.
+        # `start()` cannot fail after it has called this, so the command gets exactly one answer.
         def announce(cursor: Cursor, recovered: bool | None, replayed: int) -> None:
             nonlocal is_announced
             is_announced = True
@@ -297,7 +307,7 @@ class WebSocketConsumer(AsyncConsumer):
             subscription.end()
             raise
         if not is_announced:
-            raise forbidden()  # an `auth` came, and the new user may not follow the topic
+            raise forbidden()  # an `auth` has run, and the new user may not follow the topic
         if self.identity is not identity:
             await self._restart_presence(subscription, topic)
         elif subscription.presence is not None:
@@ -307,14 +317,14 @@ class WebSocketConsumer(AsyncConsumer):
         """Change the identity, and unsubscribe from the topics that the new user may not follow.
 
         The old identity stays until all permissions are known; then everything changes in one turn
-        of the loop, so that no frame after the answer is one that the new user may not see.
+        of the loop. So the new user may see every frame that follows the answer.
         """
         try:
             identity = await self.identify(command.token)
         except ProtocolError as error:
             error.close_code = None  # the connection goes on with its old identity
             raise
-        self.begin_expiry(identity)  # now: the old token may expire while permissions are checked
+        self.begin_expiry(identity)  # now: the old token can expire while permissions are checked
         permitted = await self._check_permissions(identity)
         self.identity = identity
         self.connection.user = identity.user
@@ -336,7 +346,7 @@ class WebSocketConsumer(AsyncConsumer):
     ) -> dict[Subscription, Topic | None]:
         """Return the topic of each subscription; None if the identity may not follow it.
 
-        All are checked concurrently, then those that an earlier ``subscribe`` has added meanwhile.
+        All are checked concurrently, then those that an earlier ``subscribe`` has added since.
         """
         permitted: dict[Subscription, Topic | None] = {}
         subscriptions = self.connection.subscriptions
@@ -360,7 +370,7 @@ class WebSocketConsumer(AsyncConsumer):
         """Replace the presence of the previous user by that of the current one.
 
         The command is answered already, so a failure closes the connection: the client reconnects
-        and receives the members. If it stayed, it would miss changes without knowing.
+        and receives the members. If the client stayed connected, it would miss changes unnoticed.
         """
         try:
             presence = await self._prepare_presence(subscription, topic)
@@ -372,7 +382,7 @@ class WebSocketConsumer(AsyncConsumer):
             presence.start()  # does nothing if another `auth` has replaced it meanwhile
 
     def _unsubscribe(self, command: Unsubscribe) -> None:
-        """Unsubscribe from a topic; the command is answered even if it was not followed."""
+        """Unsubscribe from a topic; answer even if the client did not follow the topic."""
         subscription = self.connection.subscriptions.get(command.topic)
         if subscription is not None:
             subscription.end()

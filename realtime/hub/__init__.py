@@ -1,4 +1,4 @@
-"""The hub of this process: between the channel layer and the connections."""
+"""The hub of this process, which passes events from the channel layer to the connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
 def get_hub() -> Hub:
     """Return the hub of the running loop, started at the first call.
 
-    A server process has one loop and so one hub; tests may have a loop each.
+    A server process has one loop and so one hub; in tests, each test can have its own loop.
     """
     loop = asyncio.get_running_loop()
     hub = _hubs.get(loop)

@@ -1,7 +1,7 @@
 """Heartbeats: a client that receives nothing for a while gets one, so it knows the server is alive.
 
-One timer serves all connections. A connection is checked once in the silence after which it needs a
-heartbeat, not at each tick.
+One timer serves all connections. A connection is not checked at each tick: its next check is when
+it would need a heartbeat if nothing were written to it until then.
 Due times are jittered, so that clients that received the same event are not all due together.
 """
 
@@ -34,13 +34,13 @@ class Heartbeats:
 
     def __init__(self, flusher: Flusher) -> None:
         self._flusher = flusher
-        self._due: dict[int, set[Connection]] = {}  # by CHECK_SECONDS since the clock began
+        self._due: dict[int, set[Connection]] = {}  # by time on the loop's clock, in CHECK_SECONDS
 
     def add(self, connection: Connection, last_write: float) -> None:
-        """Check a connection once it can have been silent for too long.
+        """Schedule a check for when the connection can have been silent for too long.
 
         Args:
-            connection: one that waits for no check.
+            connection: a connection that has no scheduled check.
             last_write: when something was last written to it, on the loop's clock.
         """
         connection.due = int((last_write + random.uniform(*SILENT_SECONDS)) // CHECK_SECONDS) + 1

@@ -53,6 +53,9 @@ class Hub:
     """Connects the channel layer with this process's connections; used on one loop only.
 
     Attributes:
+        loop: the event loop that everything here runs on.
+        store: where the logs are.
+        layer: the channel layer that delivers the wake-ups.
         topics: the followed topics, also those that linger without followers, by name.
         connections: the clients of this process.
         member_writer: writes this process's members and its row in the list of nodes.
@@ -75,14 +78,14 @@ class Hub:
         self._beat = self.jobs.add(self._push_heartbeats, "no heartbeats were sent", TICK_SECONDS)
         self._join = self.jobs.add(self._join_waiting, "topics could not be joined")
         self._rejoin = self.jobs.add(self._rejoin_waiting, "groups could not be joined again")
-        self._channel = ""
+        self._channel = ""  # the layer's channel of this process; "" until it is made
         self._channel_lock = asyncio.Lock()
         self._closed = False
-        self._joining: list[LiveTopic] = []
-        self._adding: set[asyncio.Task[None]] = set()
-        self._leaving: dict[str, asyncio.Task[None]] = {}
-        self._rejoining: dict[str, LiveTopic] = {}
-        self._receiving: asyncio.Task[None] | None = None
+        self._joining: list[LiveTopic] = []  # topics that the next run of _join takes
+        self._adding: set[asyncio.Task[None]] = set()  # calls of group_add under way
+        self._leaving: dict[str, asyncio.Task[None]] = {}  # calls of group_discard, by topic name
+        self._rejoining: dict[str, LiveTopic] = {}  # topics that the next run of _rejoin takes
+        self._receiving: asyncio.Task[None] | None = None  # reads the channel
         self._groups_outage = _layer_outage()
         self._receive_outage = _layer_outage()
         self._heads_outage = Outage("heads could not be checked: %s", "heads are checked again")

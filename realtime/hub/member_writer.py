@@ -1,9 +1,9 @@
-"""Keeps the store's members of this node equal to the members that are connected here.
+"""Keep the members that the store has for this node equal to those that are connected here.
 
 The writer knows which members are on a topic through this process, and which of them the store has;
 it writes the difference, in batches, until there is none.
-That repairs the state after an outage of the store, a write whose answer was lost, and a new id of
-the node.
+That repairs the state after an outage of the store, after a write whose answer was lost, and after
+the node has received a new id.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["POLL_HOLD_SECONDS", "STREAM_HOLD_SECONDS", "MemberWriter"]
 
 BATCH_SECONDS = 0.05  # between a change and its write, so that many changes cost few writes
-STREAM_HOLD_SECONDS = 5.0  # a member stays so long without a connection: a reload is no leave
+STREAM_HOLD_SECONDS = 5.0  # of membership after the last connection: a page reload is no leave
 POLL_HOLD_SECONDS = 30.0  # the same after a poll; the page's client polls every few seconds
 LATE_SECONDS = 15.0  # longer than the longest timeout of a store
-CONCURRENT_LOGS = 4  # written at a time, as many as the store has threads
+CONCURRENT_LOGS = 4  # logs that are written at a time, as many as the store has threads
 
 
 class _LocalMember:
@@ -55,7 +55,7 @@ class MemberWriter:
     """The members of this process, and its row among the nodes; used on the hub's loop.
 
     Attributes:
-        node: the row of this process.
+        node: this process's row among the nodes.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -72,7 +72,7 @@ class MemberWriter:
 
     @property
     def is_dirty(self) -> bool:
-        """Is there anything to write or to read again?"""
+        """Whether there is anything to write or to read again."""
         return bool(self._dirty or self._unsure_of_all)
 
     def arrive(self, log: str, uid: str, text: str) -> None:
@@ -94,7 +94,7 @@ class MemberWriter:
             member.timer = None
 
     def leave(self, log: str, uid: str, hold: float) -> None:
-        """Count one connection less; the member leaves ``hold`` seconds after its last one."""
+        """Count one connection fewer; a member leaves ``hold`` seconds after its last one ended."""
         member = self._local[log][uid]
         now = self._hub.loop.time()
         member.connections -= 1
@@ -109,7 +109,7 @@ class MemberWriter:
         self._mark(log)
 
     def text_of(self, log: str, uid: str) -> str | None:
-        """Return a member that is connected here as JSON; None if it is not."""
+        """Return the JSON text of a member that is connected here; None if it is not."""
         member = self._local.get(log, {}).get(uid)
         return None if member is None else member.text
 
@@ -125,9 +125,9 @@ class MemberWriter:
         self._mark(log)
 
     def _check_all_later(self) -> None:
-        """Read everything again once no write that timed out can still be under way.
+        """Read everything again, when no write that timed out can still be in progress.
 
-        A store that hung may carry out such a write after later ones.
+        A store that hung can carry out such a write after later ones.
         """
         if self._recheck is not None:
             self._recheck.cancel()
@@ -161,7 +161,7 @@ class MemberWriter:
         self._hub.jobs.members.start()
 
     async def write(self) -> None:
-        """Write the differences to the store; what fails stays for the next call."""
+        """Write the differences to the store; the next call retries the logs that failed."""
         try:
             await self.node.register()
             await self._read_stored()
@@ -172,7 +172,7 @@ class MemberWriter:
                 results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)
                 failed = [result for result in results if result is not None]
                 if len(failed) == len(batch):
-                    self._dirty.update(logs)  # the store is away: it is not one log that fails
+                    self._dirty.update(logs)  # all of them fail: the store is unreachable
                     raise failed[0]
             if self._dirty:
                 self._write_soon()
@@ -182,7 +182,7 @@ class MemberWriter:
             self._outage.over()
 
     async def _read_stored(self) -> None:
-        """Read the stored members of all logs that are unsure, in one call."""
+        """Read the stored members again where they are uncertain, in one call."""
         if not self._unsure and not self._unsure_of_all:
             return
         node, unsure, everything = self.node.id, self._unsure, self._unsure_of_all
@@ -213,7 +213,7 @@ class MemberWriter:
         try:
             appended = await self._hub.store.achange_members(log, node, arrived, left)
         except BaseException:
-            # The store may have written it nevertheless.
+            # The store may have written the changes nevertheless.
             self._unsure.add(log)
             self._dirty.add(log)
             self._check_all_later()

@@ -2,9 +2,9 @@
 
 The presence log is a log like any other: wake-ups, repair, head checks and the ring buffer are
 those of ``LiveTopic``.
-Only what a client receives differs: first the member list, then joins and leaves. Where a client of
-another log would be reset, or has fallen behind further than the ring reaches, it receives the
-member list again.
+Only the frames for the clients differ: first the member list, then joins and leaves. A client that
+has fallen behind further than the ring buffer reaches, or that would be reset on another log,
+receives the member list again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MemberFrame(EventFrame):
             f'{{"type":{json.dumps(event.name)},"topic":{json.dumps(topic)},'
             f'"member":{event.json},"version":{cursor.seq}}}'
         )
-        Frame.__init__(self, text)  # without a cursor: it does not move the topic's own
+        Frame.__init__(self, text)  # without a cursor: a client's cursor in the topic stays
         self.cursor = cursor
         self.is_join = event.name == JOIN
         self.member = event.json
@@ -68,23 +68,23 @@ class LivePresence(LiveTopic):
         super().__init__(hub, presence_log(topic), RING_CHANGES)
         self.topic = topic
         self.members: dict[str, str] = {}
-        self._list_frames: Sequence[Frame] | None = None  # of these members, once made
+        self._list_frames: Sequence[Frame] | None = None  # of current members; None until made
 
     async def where_to_start(self, head: Cursor) -> Cursor:
         """Read the members, and return the position that the list belongs to."""
         return self._set_members(await self.hub.store.amembers(self.name))
 
-    def _set_members(self, roster: MemberList) -> Cursor:
-        self.members = dict(roster.members)
+    def _set_members(self, member_list: MemberList) -> Cursor:
+        self.members = dict(member_list.members)
         self._list_frames = None
-        return roster.cursor
+        return member_list.cursor
 
     def make_frame(self, event: Event, cursor: Cursor) -> EventFrame:
         """Encode a join or a leave."""
         return MemberFrame(self.topic, event, cursor)
 
     def list_frames(self) -> Sequence[Frame]:
-        """Return the frames of the member list, encoded once until it changes."""
+        """Return the frames of the member list, cached until the list changes."""
         if self._list_frames is None:
             texts = list(self.members.values())
             frames = members_frames(self.topic, texts, self.position.seq)
@@ -103,10 +103,10 @@ class LivePresence(LiveTopic):
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read the members again, and push the list to all live subscribers."""
         self.hub.member_writer.check(self.name)
-        roster = await self.hub.store.amembers(self.name)
+        member_list = await self.hub.store.amembers(self.name)
         self.push_batch()
         before = self.position
-        self._restart(self._set_members(roster))
+        self._restart(self._set_members(member_list))
         self.push_reset(bundle(self.list_frames()), before)
         self._deliver_early()
 
@@ -126,7 +126,7 @@ async def hold_member(
 async def _member_of(
     live: LivePresence, topic: Topic, user: Any, page: str | None
 ) -> tuple[str, str] | None:
-    """Return a member's id and JSON text; asks the project unless the member is here already."""
+    """Return a member's id and JSON text; ask the project unless the member is connected here."""
     if page is None and (user is None or not user.is_authenticated):
         return None
     uid = member_id(user, page or "")
@@ -136,7 +136,7 @@ async def _member_of(
 
 
 class PresenceSubscription(BaseSubscription):
-    """A client's subscription to the presence of a topic, of which it usually is a member too.
+    """A client's subscription to a topic's presence; usually the client is a member as well.
 
     Call ``prepare()``, then ``start()``.
 
@@ -156,7 +156,7 @@ class PresenceSubscription(BaseSubscription):
         hold: float | None,
         page: str | None,
     ) -> None:
-        """Take over one follower of the presence; ``end()`` releases it.
+        """Take over the follower that ``Hub.follow_presence()`` added; ``end()`` releases it.
 
         Args:
             connection: the client's.
@@ -187,13 +187,12 @@ class PresenceSubscription(BaseSubscription):
             self._member = await _member_of(self.topic, self._project_topic, user, self._page)
 
     def start(self, since: Cursor | None = None, *, at_once: bool = False) -> None:
-        """Join, then send the member list, or the changes since a cursor that the ring still has.
+        """Join, then send the member list, or the changes since a cursor that is still buffered.
 
         Args:
-            since: the cursor up to which the client has received the changes before; None for the
-                list.
-            at_once: write the list whole, for an answer that is read when it is complete. If the
-                answer has no room for it, nothing is sent, and ``cursor`` stays None.
+            since: the cursor up to which the client already has the changes; None to send the list.
+            at_once: write the whole list at once, as a poll's answer needs it. If the answer has no
+                room for the list, nothing is sent, and ``cursor`` stays None.
         """
         if self.ended:
             return
@@ -213,7 +212,7 @@ class PresenceSubscription(BaseSubscription):
         self._advance()
 
     def end(self) -> None:
-        """Unsubscribe, and count one connection less for the member. Idempotent."""
+        """Unsubscribe, and count one connection fewer for the member. Idempotent."""
         if self.ended:
             return
         self.position = self.cursor
@@ -225,6 +224,6 @@ class PresenceSubscription(BaseSubscription):
         recent = None if self.position is None else self.topic.recent(self.position)
         if recent is not None:
             return recent.singles
-        # Only the whole list moves the position.
+        # The position moves only when the whole list was sent.
         *first, last = self.topic.list_frames()
         return [*((frame, self.position) for frame in first), (last, self.topic.position)]

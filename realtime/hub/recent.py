@@ -1,7 +1,7 @@
 """The frames that a topic keeps in memory: encoded events, and a ring buffer of the recent ones.
 
-A client that resumes from a cursor in the ring costs the store nothing, and neither does a herd of
-clients that reconnect at once.
+A client that resumes from a cursor in the ring costs the store nothing, not even when all clients
+reconnect at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Frames:
 
     Attributes:
         frames: the frames of the events, in the order of the log.
-        head: the log's head when the range was read, as far as is known.
+        head: the newest known head of the log when the range was read.
     """
 
     __slots__ = ("_bundles", "frames", "head")
@@ -60,7 +60,7 @@ class Frames:
 
     @property
     def bundles(self) -> Pieces:
-        """The frames in bundles of ``BUNDLE_BYTES`` and one frame more; made once for a herd."""
+        """The frames in bundles of about ``BUNDLE_BYTES``; encoded once for all clients."""
         if self._bundles is None:
             self._bundles = []
             frames: list[EventFrame] = []
@@ -102,8 +102,8 @@ class RecentFrames:
     def after(self, cursor: Cursor) -> Frames | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it.
 
-        Consecutive calls with the same cursor, as a herd makes them after a restart, return the
-        same object.
+        Consecutive calls with the same cursor return the same object: after a restart, many
+        clients resume from the same cursor.
         """
         if self._last_answer is None or self._last_answer[0] != cursor:
             frames = self._after(cursor)

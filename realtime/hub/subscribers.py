@@ -2,8 +2,8 @@
 
 A subscription is either *live*, and the topic pushes to it, or it *catches up*, and a task of its
 own pushes to it from the log, as fast as the client reads.
-It goes live in the turn of the loop in which its position equals the topic's, so that no event can
-come in between.
+It goes live in the turn of the loop in which its position equals the topic's, so no event can be
+missed in between.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Subscriber(Recipient, Protocol):
         """The writer of its client."""
 
     def fall_behind(self, position: Cursor) -> None:
-        """Catch up from the log after this cursor; the topic has removed it from the live ones."""
+        """Catch up from the log after this cursor; the subscription is no longer live."""
 
 
 class Subscribers:
@@ -57,11 +57,11 @@ class Subscribers:
         self._before: Cursor | None = None  # the topic's position before the batch
 
     def push(self, frame: Frame, before: Cursor | None) -> None:
-        """Push a frame to all live subscribers; the frames of one turn leave as one batch.
+        """Push a frame to all live subscribers; the frames of one loop turn are sent as one batch.
 
         Args:
-            frame: what they receive.
-            before: the topic's position without it.
+            frame: the frame to push.
+            before: the topic's position before this frame.
         """
         if not self._batch:
             self._before = before
@@ -80,8 +80,8 @@ class Subscribers:
     def _on_full(
         self, frames: Sequence[Frame], before: Cursor | None, subscriber: Subscriber, accepted: int
     ) -> None:
-        """Make a subscriber fall behind that accepted only some frames of a batch."""
-        # An ephemeral event is lost: it is delivered at most once.
+        """Let a subscriber that accepted only some frames of a batch catch up from the log."""
+        # Ephemeral events are not in the log; those that were not accepted are lost.
         if any(isinstance(frame, EventFrame) for frame in frames[accepted:]):
             cursors = [frame.cursor for frame in frames[:accepted] if isinstance(frame, EventFrame)]
             self._fall_behind(cursors[-1] if cursors else before, subscriber)
@@ -92,7 +92,7 @@ class Subscribers:
         subscriber.fall_behind(position)
 
     def push_reset(self, piece: Piece, before: Cursor) -> None:
-        """Push what takes the live subscribers over a gap in the log.
+        """Push a reset or a member list to the live subscribers, after a gap in the log.
 
         Args:
             piece: a reset, or the member list.
@@ -108,7 +108,7 @@ class Subscribers:
 
     def add_live(self, subscriber: Subscriber) -> None:
         """Add a live subscriber, whose position equals the topic's."""
-        self.push_batch()  # of events that it has already
+        self.push_batch()  # the subscriber already has the events of this batch
         self.live[subscriber] = subscriber.writer
 
     def remove_live(self, subscriber: Subscriber) -> None:
@@ -122,17 +122,17 @@ class BaseSubscription:
     """A client's subscription to one topic's log: live, or catching up.
 
     Attributes:
-        connection: the client's.
-        writer: the connection's.
-        topic: the live topic that it follows.
+        connection: the client's connection.
+        writer: the connection's writer.
+        topic: the live topic that the client follows.
         position: the cursor up to which the client caught up; not updated while live.
-        ended: it is unsubscribed.
+        ended: whether it has been unsubscribed.
     """
 
     __slots__ = ("_task", "connection", "ended", "position", "topic", "writer")
 
     def __init__(self, connection: Connection, topic: LiveTopic) -> None:
-        """Take over one follower of the topic; ``end()`` releases it."""
+        """Take over the follower that ``Hub.follow()`` added; ``end()`` releases it."""
         self.connection = connection
         self.writer = connection.writer
         self.topic = topic
@@ -150,12 +150,12 @@ class BaseSubscription:
         return self.connection.push(frame)
 
     def fall_behind(self, position: Cursor) -> None:
-        """Catch up from the log after this cursor, as the client reads what is queued."""
+        """Catch up from the log after this cursor, as fast as the client reads."""
         self.position = position
         self._advance()
 
     def end(self) -> None:
-        """Unsubscribe; what is written already still arrives. Idempotent."""
+        """Unsubscribe; frames that are already written still arrive. Idempotent."""
         if self.ended:
             return
         self.ended = True
@@ -165,7 +165,7 @@ class BaseSubscription:
         self.topic.hub.release(self.topic)
 
     def _advance(self, pieces: Pieces = ()) -> None:
-        """Go live if nothing is missing, else catch up; ``pieces`` were read already."""
+        """Go live if nothing is missing, else catch up, first with ``pieces`` if there are any."""
         if self.ended:
             return
         if not pieces and self.position == self.topic.position:
@@ -183,12 +183,12 @@ class BaseSubscription:
             self.connection.close(CloseCode.FAILED)
 
     async def _catch_up(self, pieces: Pieces) -> None:
-        """Push what is missing until the position equals the topic's, and go live in that turn."""
+        """Push the missing events until the position equals the topic's, then go live at once."""
         while not self.writer.closed:
             for piece, cursor in pieces:
                 await self.connection.push_paced(piece)
                 self.position = cursor
-            # With a full buffer it would fall behind again at the next event.
+            # With a full buffer, the client would fall behind again at the next event.
             await self.connection.drain()
             if self.position == self.topic.position:
                 self.topic.add_live(self)
@@ -196,5 +196,5 @@ class BaseSubscription:
             pieces = await self._missing()
 
     async def _missing(self) -> Pieces:
-        """Return what the client is missing after its position."""
+        """Return the frames that the client is missing after its position."""
         raise NotImplementedError("of a subclass")

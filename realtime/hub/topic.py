@@ -357,8 +357,9 @@ class LiveTopic(Subscribers):
                 self._repair_again, self._head_seq = False, 0
                 held = tuple(self._early)
                 await self._repair_once()
-                # An event is in the log before its wake-up goes out: what is still early after
-                # a complete read is from a log that no longer exists.
+                # An event is in the log before its wake-up goes out. So an event that was held
+                # before a complete read, and is still early after it, is from a log that no
+                # longer exists.
                 self._prune_early(held)
                 if not self._repair_again:
                     return

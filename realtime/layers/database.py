@@ -42,10 +42,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import math
-import os
 import secrets
 import time
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, cast
 
@@ -53,6 +53,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.dispatch import receiver
 
 from realtime.exceptions import StoreUnavailable
 from realtime.layers.local import LocalChannels
@@ -62,7 +63,6 @@ from realtime.layers.messages import (
     Leave,
     Message,
     address_of,
-    is_inbox,
     new_inbox,
     pack,
     unpack,
@@ -70,7 +70,9 @@ from realtime.layers.messages import (
 from realtime.layers.storage import LayerStorage
 from realtime.layers.transactions import after_commit, in_thread_of_sender, is_in_transaction
 from realtime.layers.worker import DatabaseWorker, Operation
+from realtime.stores.database.dropping import before_drop
 from realtime.stores.sqlite_checks import is_in_memory
+from realtime.threads import after_fork
 
 __all__ = ["DatabaseChannelLayer"]
 
@@ -180,14 +182,15 @@ class DatabaseChannelLayer(BaseChannelLayer):
         """Return the channel's next message; wait for one if there is none.
 
         Raises:
-            ValueError: ``new_channel()`` made the channel in another process.
+            ValueError: ``new_channel()`` made the channel in another process, or of another layer.
         """
         self.require_valid_channel_name(channel)
         address = address_of(channel)
-        is_shared = not is_inbox(address, channel)
+        is_shared = "!" not in channel
         if not is_shared and address != self.inbox:
             raise ValueError(
-                f"{channel} belongs to another process, or to this one before a fork; receive from "
+                f"{channel} belongs to another process or layer, or to this one before a fork; "
+                "receive from "
                 "a channel that new_channel() made in this process, or a shared one like 'worker'"
             )
         if self._is_in_memory():
@@ -397,7 +400,7 @@ def _body(message: dict[str, Any]) -> bytes:
 _abandoned: list[DatabaseWorker] = []
 
 
-def _after_fork() -> None:
+def _reset_after_fork() -> None:
     for layer in list(_layers):
         layer._finalizer.detach()
         _abandoned.append(layer._worker)
@@ -406,12 +409,22 @@ def _after_fork() -> None:
 
 def _at_exit() -> None:
     """Remove the rows of this process, so that others do not write to it for another minute."""
-    threads = [layer._worker.stop() for layer in list(_layers)]
-    deadline = time.monotonic() + EXIT_SECONDS
+    _stop(list(_layers), EXIT_SECONDS)
+
+
+@receiver(before_drop)
+def _before_drop(*, alias: str, **_: object) -> None:
+    """Close the connections of the threads; a thread starts again when it is needed."""
+    _stop([layer for layer in list(_layers) if layer.using == alias], ANSWER_SECONDS)
+
+
+def _stop(layers: Sequence[DatabaseChannelLayer], seconds: float) -> None:
+    threads = [layer._worker.stop() for layer in layers]
+    deadline = time.monotonic() + seconds
     for thread in threads:
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_reset_after_fork)
 atexit.register(_at_exit)

@@ -126,6 +126,10 @@ class MessageWriter:
         """
         try:
             with transaction.atomic(using=connection.alias):
+                if connection.vendor == "sqlite":
+                    # Take the write lock before the reads: SQLite waits for it, but fails at once
+                    # if a transaction has read, and another connection has written since.
+                    self.rows.messages.filter(inbox="").update(inbox="")
                 [fits], rows = self._plan(connection, [message])
                 self._insert(connection, rows)
         except TransactionManagementError:

@@ -1,4 +1,4 @@
-"""Parse the arguments of the command, and format its help."""
+"""Parse the arguments of ``manage.py realtime``, and format its help."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 WRONG_CALL = 2  # the exit code of argparse for wrong usage; 1 is for other failures
-# Django adds these to the command itself, which would allow them only before the verb.
+# Django adds these options to the command's own parser, which allows them only before the verb.
 _DJANGO_FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
 
 
@@ -88,8 +88,8 @@ def read_data(text: str | None) -> Any:
             reason += f" Put text in double quotes, and protect them from the shell: '\"{text}\"'"
         raise CommandError(reason, returncode=WRONG_CALL) from error
     except RecursionError as error:
-        raise CommandError(f"{where} is nested too deep.", returncode=WRONG_CALL) from error
-    except ValueError as error:  # an integer of 5,000 digits
+        raise CommandError(f"{where} is nested too deeply.", returncode=WRONG_CALL) from error
+    except ValueError as error:  # such as for an integer of 5,000 digits
         raise CommandError(f"{where} cannot be sent: {error}.", returncode=WRONG_CALL) from error
 
 
@@ -98,7 +98,7 @@ def read_since(text: str) -> Cursor | float:
     try:
         return parse_since(text)
     except InvalidCursor as error:
-        raise ArgumentTypeError(f"{error}; or send @ and seconds since 1970") from error
+        raise ArgumentTypeError(f"{error}; or give @ and seconds since 1970") from error
 
 
 def whole(text: str) -> int:

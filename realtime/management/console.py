@@ -1,4 +1,4 @@
-"""Follow topics on a terminal: print frames, and a connection to the hub that prints them."""
+"""Follow topics on a terminal: ``Console`` prints frames; ``Listener`` gets them from a hub."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from realtime.writers.flusher import Flusher
 
 __all__ = ["Console", "Listener", "printable"]
 
-# JSON strings can contain these unescaped, but a terminal interprets some of them as commands
-# (U+009B begins one) or reverses the line. The data of an event must not do that.
+# JSON strings can contain these characters unescaped, but some of them are commands for a terminal
+# (U+009B begins a command) or reverse the direction of the line. Event data must do neither.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
 
 def printable(text: str, encoding: str | None) -> str:
-    """Escape what a terminal would interpret or the encoding lacks; the text stays valid JSON."""
+    """Escape characters that a terminal interprets or the encoding lacks; JSON stays valid."""
     text = _UNSAFE.sub(_escaped, text)
     try:
         text.encode(encoding or "utf-8")
@@ -49,8 +49,8 @@ def _escaped(match: re.Match[str]) -> str:
 class _Printer(AsgiWriter):
     """Writes frames to standard output.
 
-    A pipe whose reader does not read blocks the whole event loop; the hub then reads the events
-    that it missed from the log.
+    If the reader of a pipe stops reading, a write blocks the whole event loop; afterwards, the hub
+    reads the events that it missed from the log.
     """
 
     accepts_bundles = False
@@ -67,7 +67,7 @@ class _Printer(AsgiWriter):
         return True
 
     def write(self, frame: Piece) -> None:
-        assert isinstance(frame, Frame), "bundles are not taken"
+        assert isinstance(frame, Frame), "bundles are not accepted"
         if not self.closed:
             self._show(frame)
 
@@ -77,15 +77,15 @@ async def _nowhere(message: Any) -> None:
 
 
 class Console:
-    """Prints frames until Ctrl-C, until the reader of the pipe leaves, or until enough events came.
+    """Prints frames until Ctrl-C, until the reader of the pipe exits, or up to a number of events.
 
     Attributes:
         stdout: receives the frames.
         stderr: receives notices.
         as_json: whether to print frames as JSON instead of in words.
-        missing: how many events are still to come; None for no limit.
-        interrupted: whether Ctrl-C ended it.
-        ended: set when nothing more is to be printed.
+        missing: the number of events still to print; None for no limit.
+        interrupted: whether Ctrl-C ended the printing.
+        ended: set when the printing has ended.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Console:
         """Run a coroutine that calls ``begin()`` and shows frames until ``ended`` is set."""
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
-            # Not `runner.run()`: there the first Ctrl-C waits for the loop, which is blocked while
-            # the reader of the pipe does not read.
+            # Not `runner.run()`: with it, the first Ctrl-C has no effect while the loop is blocked
+            # by a pipe whose reader does not read.
             try:
                 loop.run_until_complete(listening)
             except KeyboardInterrupt:
                 self.interrupted = True
-                loop.set_exception_handler(lambda *_: None)  # ignore the task that it interrupted
+                loop.set_exception_handler(lambda *_: None)  # do not report the interrupted task
 
     def begin(self) -> None:
         """Prepare to print; call this on the loop."""
@@ -155,14 +155,14 @@ class Console:
             case "subscribed" if fields.get("recovered") is False:
                 self._print(f"{topic} was reset: events are missing; it goes on from {cursor}")
             case "subscribed":
-                # To stderr, so that the pipe of a script has only events.
+                # To stderr, so that a script that reads stdout receives no such notices.
                 self.stderr.write(f"Following {topic} from {cursor}", str)
                 self.stderr.flush()
 
     # The reader of the pipe
 
     def _watch_reader(self) -> None:
-        """Notice at once when the reader of a pipe leaves, instead of at the next event."""
+        """Notice at once when the reader of a pipe exits, instead of at the next event."""
         try:
             descriptor = self.stdout.fileno()
             if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
@@ -177,7 +177,7 @@ class Console:
             pass
         else:
             asyncio.get_running_loop().remove_reader(descriptor)
-            # Python flushes its buffer again at exit; let it write to nowhere.
+            # Python flushes its buffer again at exit; redirect that to the null device.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         self.end()
 

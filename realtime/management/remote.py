@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ __all__ = ["RemoteListener", "connect_to", "read_token"]
 TOKEN_VARIABLE = "REALTIME_TOKEN"  # noqa: S105 - a name, not a secret
 
 
-def read_token(path: str | None) -> str | None:
-    """Return the token from a file or from the environment; None if there is none.
+def read_token(path: str | None) -> str | Callable[[], str] | None:
+    """Return the token from the environment, or a function that reads it from a file; or None.
 
+    The file is read again whenever the site refuses the token.
     The token is not a command-line argument, because every user of the machine can read those.
 
     Raises:
@@ -36,13 +37,18 @@ def read_token(path: str | None) -> str | None:
     """
     if path is None:
         return os.environ.get(TOKEN_VARIABLE)
-    try:
+
+    def read() -> str:
         return Path(path).read_text().strip()
+
+    try:
+        read()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read: {error}.", returncode=WRONG_CALL) from error
+    return read
 
 
-def connect_to(url: str, token: str | None) -> Client:
+def connect_to(url: str, token: str | Callable[[], str] | None) -> Client:
     """Return a client for a site.
 
     Raises:
@@ -50,9 +56,11 @@ def connect_to(url: str, token: str | None) -> Client:
     """
     try:
         from realtime.client import Client
+        from realtime.client.token import Token
     except ImportError as error:
         raise CommandError(f"{error}.") from error
     try:
+        Token(token() if callable(token) else token)  # a bad file is reported before connecting
         return Client(url, token=token)
     except ValueError as error:
         raise CommandError(f"{error}.", returncode=WRONG_CALL) from error

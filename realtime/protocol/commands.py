@@ -189,7 +189,10 @@ def _leading_id(text: str) -> int | None:
 
 
 class _Fields:
-    """The fields of a frame; each method checks a field's type. A null counts as absent."""
+    """The fields of a frame; each method checks a field's type.
+
+    A null counts as absent; so does an empty string where it has no meaning, as in a URL.
+    """
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = fields
@@ -198,7 +201,7 @@ class _Fields:
 
     def integer(self, key: str, minimum: int) -> int | None:
         value = self._fields.get(key)
-        if value is None:
+        if value is None or value == "":
             return None
         if type(value) is not int or not minimum <= value <= MAX_INTEGER:
             raise _bad_frame(
@@ -234,7 +237,7 @@ class _Fields:
 
     def since(self, topic: str) -> Cursor | float | None:
         text = self.optional_text("since", "a cursor, or @ and seconds since 1970")
-        if text is None:
+        if not text:
             return None
         try:
             return parse_since(text, topic)

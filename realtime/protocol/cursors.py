@@ -3,8 +3,8 @@
 The format is ``<epoch>~<entry>.<entry>…``, with ``!`` between epochs.
 An entry consists of six characters for the hash of the topic's name, six for the event's tag, and
 the digits of its seq.
-At 12 characters plus digits for each topic, the cursors of 100 topics take about 2 KB and fit into
-the header size limits of proxies. With the names of the topics they would not fit.
+With 12 characters plus the digits for each topic, the cursors of 100 topics take about 2 KB and fit
+into the header size limits of proxies. With the topics' names instead of hashes they would not fit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from realtime.protocol.events import Cursor
 
 __all__ = ["CompositeCursor", "compose", "entry", "is_composite"]
 
-MAX_LENGTH = 16_384  # in characters; 100 topics with an epoch each take 8,000
+MAX_LENGTH = 16_384  # in characters; 100 topics, each with its own epoch, take at most 6,400
 
 _ENTRY = re.compile(r"([A-Za-z0-9_-]{6})([A-Za-z0-9_-]{6})(0|[1-9][0-9]{0,17})")
 _EPOCH = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -30,7 +30,7 @@ def _base64(number: int) -> str:
 
 
 def _key(topic: str) -> str:
-    # SHA-256 because every language has it: the JavaScript client builds composite cursors too.
+    # SHA-256, because every language has it; the JavaScript client builds composite cursors too.
     digest = hashlib.sha256(topic.encode()).digest()[:4]
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
@@ -49,15 +49,15 @@ def compose(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def is_composite(text: str) -> bool:
-    """Return whether a text can only be a composite cursor: a topic's own cursor has no ``~``."""
+    """Return whether a text looks like a composite cursor; a topic's own cursor has no ``~``."""
     return "~" in text
 
 
 class CompositeCursor:
     """The cursors of several topics, parsed from a text.
 
-    Two topics with the same hash (a chance of 1 in 10 million for 100 topics) share a cursor. It is
-    valid for one of them; the log of the other rejects it, as it does any foreign cursor.
+    Two topics with the same hash (a chance of 1 in a million for 100 topics) share a cursor. It is
+    valid for one of them; the log of the other rejects it, like any other foreign cursor.
 
     Raises:
         InvalidCursor: the text is not a composite cursor.

@@ -36,7 +36,9 @@ from realtime.protocol.frames import MEMBERS_CHARACTERS, CloseCode, ErrorCode, f
 
 __all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal"]
 
-BAD_FRAMES = 10  # in a row; leaves room for a person at a console, but not for a broken client
+# Bad frames in a row after which the connection is closed: a person who types frames at a console
+# stays below it, a broken client does not.
+BAD_FRAMES = 10
 
 
 class Limits(Protocol):
@@ -64,7 +66,7 @@ class Limits(Protocol):
 
 
 def forbidden(id: int | None = None) -> ProtocolError:
-    """Return the refusal for an unknown topic and for a forbidden one, which look the same."""
+    """Return the error for an unknown or forbidden topic; a client cannot tell which it is."""
     reason = "this topic does not exist, or you may not do this with it"
     return ProtocolError(ErrorCode.FORBIDDEN, reason, id=id)
 
@@ -128,11 +130,12 @@ class Bucket:
 class Dialogue:
     """The state of the conversation with one client; not thread-safe.
 
-    Answer every command that ``receive_text()`` returns exactly once: with ``subscribed()``,
-    ``unsubscribed()``, ``ok()``, ``result()``, ``members()`` or ``pong()``, or with ``refused()``.
+    Answer each command from ``receive_text()`` exactly once: with ``subscribed()``,
+    ``unsubscribed()``, ``ok()``, ``result()``, ``members()``, ``pong()`` or ``refused()``.
 
     Attributes:
-        is_closing: True once a close was announced or decided; further frames are ignored.
+        is_closing: True once the connection must be closed or the close was announced; further
+            frames are ignored.
         limits: the limits of this connection.
     """
 
@@ -153,19 +156,20 @@ class Dialogue:
         self.is_closing = False
         self._pending: dict[str, Subscribe] = {}
         self._subscribed: set[str] = set()
-        # These have a limit of their own, so that a page can subscribe to all its topics at once.
-        # It only stops a client that subscribes and unsubscribes in a loop.
-        self._unanswered_subscribes = 0  # and unsubscribes
+        # Subscribes and unsubscribes are counted separately, so that a page can subscribe to all
+        # its topics at once. Their limit only stops a client that sends them in a loop.
+        self._unanswered_subscribes = 0  # includes unsubscribes
         self._unanswered_others = 0
         self._bad_frames = 0
         self._commands = Bucket(limits.commands_per_second, limits.commands_burst)
-        # Refused commands have a bucket of the same size. A client that empties it too keeps
-        # sending at more than twice the rate and ignores the errors, so it is closed.
+        # Commands over the rate limit take tokens from a second bucket of the same size. A client
+        # that empties this one too sends at more than twice the rate and ignores the errors, so its
+        # connection is closed.
         self._refusals = Bucket(limits.commands_per_second, limits.commands_burst)
 
     @property
     def topics(self) -> frozenset[str]:
-        """The topics that are followed, or will be when their subscribe is answered."""
+        """The topics that the client follows, or will follow once its subscribe is answered."""
         return frozenset(self._subscribed.union(self._pending))
 
     def receive_text(self, text: str, now: float) -> Command | None:
@@ -189,10 +193,10 @@ class Dialogue:
         return command
 
     def receive_bytes(self, data: bytes) -> None:
-        """Refuse a binary frame, which is a reason to close the connection.
+        """Refuse a binary frame; do nothing if the connection is closing.
 
         Raises:
-            ProtocolError: handle it as one of ``receive_text()``.
+            ProtocolError: handle it like an error of ``receive_text()``; it has a ``close_code``.
         """
         if not self.is_closing:
             self.is_closing = True
@@ -223,7 +227,7 @@ class Dialogue:
 
     def _count_bad(self, error: ProtocolError) -> None:
         if error.id is not None:
-            return  # the error frame carries the id, and the rate limit bounds the number
+            return  # the client can match the error by its id, and the rate limit applies
         if error.code not in (ErrorCode.BAD_JSON, ErrorCode.BAD_FRAME, ErrorCode.TOO_LARGE):
             self._bad_frames = 0
             return
@@ -265,7 +269,7 @@ class Dialogue:
         if len(self._subscribed) + len(self._pending) >= self.limits.topics:
             reason = (
                 f"this connection already follows {self.limits.topics} topics, which is the limit; "
-                "unsubscribe from one first"
+                "unsubscribe from one first, or follow one topic for the whole list of objects"
             )
             raise ProtocolError(ErrorCode.TOO_MANY_TOPICS, reason, id=command.id)
         self._pending[topic] = command
@@ -294,7 +298,8 @@ class Dialogue:
         Args:
             command: the subscribe.
             cursor: the cursor at which the replay starts; with ``recovered=False``, the head.
-            recovered: True if no event after ``since`` is missing; ignored without ``since``.
+            recovered: True if no event after ``since`` is missing; ignored if the command has no
+                ``since``.
             replayed: number of events in the replay.
         """
         self._untrack(command)
@@ -366,7 +371,7 @@ class Dialogue:
         """Announce a close; further frames of the client are ignored.
 
         Args:
-            code: the close code that the connection is about to be closed with.
+            code: the code with which the connection will be closed.
             retry_after: seconds after which the client may reconnect, randomised per client.
         """
         self.is_closing = True

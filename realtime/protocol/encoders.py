@@ -15,7 +15,7 @@ from typing import Any
 from realtime.exceptions import DataNotSerializable, DataTooLarge
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor, Event
-from realtime.protocol.frames import MAX_NESTING, nesting
+from realtime.protocol.frames import MAX_INTEGER, MAX_NESTING, escape_html, nesting
 
 __all__ = [
     "Bundle",
@@ -37,7 +37,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PATH_LENGTH = 120  # characters of a path in an error; a longer path loses its beginning
 
 
-def encode_data(value: Any, default: Default, limit: int) -> str:
+def encode_data(value: Any, default: Default, limit: int, *, exact: bool = False) -> str:
     """Return the JSON text of an event's data.
 
     Characters outside ASCII are not escaped, which halves their size; only a lone surrogate is,
@@ -48,9 +48,11 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
         default: converts a value that JSON does not support into one that it supports; raises
             TypeError or ValueError for any other value.
         limit: maximum size in bytes of UTF-8.
+        exact: whether to refuse integers that JavaScript would read as other numbers.
 
     Raises:
-        DataNotSerializable: a value has no JSON form, or is nested deeper than ``MAX_NESTING``.
+        DataNotSerializable: a value has no JSON form, or is nested deeper than ``MAX_NESTING``, or
+            is refused because of ``exact``.
         DataTooLarge: the text is larger than the limit.
     """
     try:
@@ -62,13 +64,15 @@ def encode_data(value: Any, default: Default, limit: int) -> str:
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
-        # In JSON these characters occur only inside strings, where an escape is always valid.
+        # A lone surrogate occurs only inside a JSON string, where an escape is always valid.
         text = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
         size = len(text.encode())
     if size > limit:
         raise DataTooLarge(size, limit)
     if nesting(text) > MAX_NESTING:
-        raise _explain(value, default, RecursionError("it is nested too deep"))
+        raise _explain(value, default, RecursionError("it is nested too deeply"))
+    if exact:
+        _check_exact(json.loads(text), "data")
     return text
 
 
@@ -144,12 +148,12 @@ class Wire(StrEnum):
     LINE = "line"
     #: an event-stream entry without an id, as an HTTP chunk
     STREAM = "stream"
-    #: the same with an id, for a client that follows this topic only
+    #: the same with an id, for a client that follows only this topic
     STREAM_WITH_ID = "stream_with_id"
 
 
 class Kind(StrEnum):
-    """What the server has to know about a frame that it passes on."""
+    """The kinds of frames that the server treats differently."""
 
     #: an event, stored or ephemeral
     EVENT = "event"
@@ -163,22 +167,22 @@ class Frame:
     """A frame to send to clients, which is encoded once for each wire format.
 
     Attributes:
-        text: the frame as JSON text.
+        text: the frame as JSON text that is safe in HTML; see ``escape_html()``.
         size: size of the text in UTF-8, in bytes.
-        place: the topic and the cursor from which a client resumes once it has this frame; None if
-            the frame does not change the client's cursor.
-        kind: what the frame is, so that nothing has to parse the text.
+        topic_cursor: the topic, and the cursor from which a client that has this frame resumes;
+            None if the frame does not change the client's cursor.
+        kind: the kind of the frame, so that nothing has to parse the text.
         made: the wire formats that ``wire()`` has encoded so far.
     """
 
-    __slots__ = ("_entry", "kind", "made", "place", "size", "text")
+    __slots__ = ("_entry", "kind", "made", "size", "text", "topic_cursor")
 
     def __init__(
-        self, text: str, place: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
+        self, text: str, topic_cursor: tuple[str, Cursor] | None = None, kind: Kind = Kind.OTHER
     ) -> None:
-        self.text = text
+        self.text = text = escape_html(text)
         self.size = len(text) if text.isascii() else len(text.encode())
-        self.place = place
+        self.topic_cursor = topic_cursor
         self.kind = kind
         self.made: dict[Wire, bytes] = {}
         self._entry: tuple[str, str] | None = None
@@ -195,10 +199,10 @@ class Frame:
 
     @property
     def entry(self) -> tuple[str, str]:
-        """The entry of ``place`` in a composite cursor; only for a frame that has one."""
+        """The entry of ``topic_cursor`` in a composite cursor; only if there is one."""
         if self._entry is None:
-            assert self.place is not None
-            self._entry = entry(*self.place)
+            assert self.topic_cursor is not None
+            self._entry = entry(*self.topic_cursor)
         return self._entry
 
     def wire(self, form: Wire) -> bytes:
@@ -213,7 +217,7 @@ class Frame:
             return websocket_frame(self.text)
         if form is Wire.LINE:
             return sse_chunk(self.text)
-        if form is Wire.STREAM or self.place is None:
+        if form is Wire.STREAM or self.topic_cursor is None:
             return http_chunk(stream_entry(self.text))
         return http_chunk(stream_entry(self.text, compose([self.entry])))
 
@@ -243,12 +247,12 @@ class Bundle:
 
 
 def bundle(frames: Sequence[Frame]) -> Frame | Bundle:
-    """Return one object to write for one or more frames."""
+    """Return one object for one or more frames: the only frame itself, or a ``Bundle``."""
     return frames[0] if len(frames) == 1 else Bundle(frames)
 
 
 def _explain(value: Any, default: Default, error: Exception) -> DataNotSerializable:
-    """Return an error with the path to the value that ``json`` rejected without naming its path."""
+    """Return an error that names the path to the value that ``json`` rejected."""
     try:
         _check(value, default, "data", ())
     except DataNotSerializable as found:
@@ -287,14 +291,26 @@ def _check(value: Any, default: Default, path: str, parents: tuple[int, ...]) ->
         _check(_default(value, default, path), default, path, inside)
 
 
+def _check_exact(value: Any, path: str) -> None:
+    """Raise for the first integer, in decoded JSON, that JavaScript cannot represent."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_exact(item, f"{path}[{_key(key)}]")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_exact(item, f"{path}[{index}]")
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise _refuse(path, "JavaScript reads integers above 2**53 as other numbers; send a string")
+
+
 def _default(value: Any, default: Default, path: str) -> Any:
     try:
         return default(value)
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(value)
-        # This is json's own text for an unsupported type; ours says what to publish instead.
+        # Replace json's own text for an unsupported type: ours says what to publish instead.
         if str(error) == f"Object of type {kind.__name__} is not JSON serializable":
-            why = "publish what clients need of it, such as model_to_dict(…) or .values()"
+            why = "publish the fields that clients need, such as model_to_dict(…) or .values()"
             raise _refuse(path, f"it is of type {kind.__qualname__}; {why}") from error
         raise _refuse(path, f"it is of type {kind.__qualname__} ({error})") from error
 
@@ -303,7 +319,7 @@ def _check_integer(value: int, path: str) -> None:
     try:
         int.__repr__(value)
     except ValueError:
-        # Source: sys.set_int_max_str_digits(), 4300 digits unless a project changed it
+        # The limit is 4300 digits by default. Source: sys.set_int_max_str_digits()
         raise _refuse(path, "it has too many digits; send a string") from None
 
 

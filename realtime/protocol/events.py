@@ -18,7 +18,7 @@ _EVENT_NAME = re.compile(r"[A-Za-z0-9_~@+:.-]{1,100}")
 def check_event_name(name: object) -> str:
     """Return the name if it is a valid event name.
 
-    An event name is 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, which are those of a
+    An event name has 1 to 100 of the characters ``A-Z a-z 0-9 _ ~ @ + : . -``, the same as in a
     topic name. Such a name is safe in a line of an event stream and as the type of a DOM event.
 
     Raises:
@@ -41,8 +41,8 @@ class Cursor:
         epoch: identifies one life of the log, from its start to its next restart; 1 to 32
             URL-safe characters.
         seq: the event's number in the log, counted from 1; 0 is the start of the log.
-        tag: 32 random bits of the event. They tell it apart from another event with the same seq,
-            for a cursor that was forged or that is older than a restored backup.
+        tag: 32 random bits of the event. A cursor whose tag differs from the tag in the log was
+            forged, or its event was lost when a backup was restored.
     """
 
     epoch: str
@@ -72,9 +72,10 @@ class Draft:
     Attributes:
         name: the event's name.
         json: its data, encoded as JSON.
-        origin: hash of the page that caused the event and therefore ignores it, or None.
-        id: makes the append idempotent: a store that has seen the id does not append the event
-            again. None if the append is never retried.
+        origin: hash that identifies the page that caused the event, so that this page ignores the
+            event; or None.
+        id: makes the append idempotent: a store that has already appended this id does not append
+            it again. None if the append is never retried.
     """
 
     name: str
@@ -93,7 +94,8 @@ class Event:
         json: the data as the JSON text that every client receives.
         cursor: the event's cursor in the topic's log; None for an ephemeral event.
         time: seconds since 1970 on the store's clock; never decreases within a topic.
-        origin: hash of the page that caused the event and therefore ignores it, or None.
+        origin: hash that identifies the page that caused the event, so that this page ignores the
+            event; or None.
     """
 
     topic: str

@@ -29,6 +29,7 @@ __all__ = [
     "ErrorCode",
     "Reset",
     "check_version",
+    "escape_html",
     "frame",
     "members_frames",
     "nesting",
@@ -38,10 +39,10 @@ __all__ = [
 
 VERSION = 1
 HEARTBEAT_SECONDS = 25  # most proxies close a connection that is silent for 30 or 60 seconds
-SILENCE_SECONDS = 35  # after which a client reconnects: one heartbeat interval and 10 seconds
-MAX_NESTING = 100  # levels of an event's data; the shallowest common parsers (.NET) stop at 64-128
-MEMBERS_CHARACTERS = 131_072  # of a member list in one frame; Daphne limits a message to 1 MiB
-MAX_INTEGER = 2**53  # up to here, every JSON parser reads integers exactly, also JavaScript's
+SILENCE_SECONDS = 35  # silence after which a client reconnects: a heartbeat interval and 10 s
+MAX_NESTING = 100  # levels in an event's data; some parsers (.NET) stop at 64 to 128 by default
+MEMBERS_CHARACTERS = 131_072  # of members in one frame; Daphne limits a message to 1 MiB
+MAX_INTEGER = 2**53  # up to here, every JSON parser, even JavaScript's, reads integers exactly
 
 
 class CloseCode(IntEnum):
@@ -150,6 +151,16 @@ def nesting(text: str) -> int:
     return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
 
 
+def escape_html(text: str) -> str:
+    """Return a JSON text with ``<``, ``>`` and ``&`` as escapes, which decode to the same value.
+
+    Some scripts insert what they receive into the page as HTML, such as htmx's ``sse-swap`` and
+    Turbo's stream sources. A text without these characters cannot become an element there.
+    """
+    # In JSON these characters occur only inside strings, where an escape is always valid.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
 def frame(type: str, /, **fields: Any) -> str:
     """Return the text of a frame; fields that are None are left out.
 
@@ -180,14 +191,14 @@ def members_frames(
 ) -> list[str]:
     """Return the frames that list the members of a topic.
 
-    A list that is too large for one frame is split; all frames but the last have ``more``.
+    A list that is too large for one frame is split; all frames but the last have ``"more": true``.
 
     Args:
         topic: the topic's name.
         members: the members as JSON texts, in the order in which they joined.
-        version: the number of the last join or leave that the list contains.
+        version: the seq of the last join or leave that the list includes.
         id: the id of the command that this answers, if any.
-        max_characters: the size of the members in a frame, which one member can exceed.
+        max_characters: the members of a frame exceed this size by at most one member.
     """
     parts: list[list[str]] = [[]]
     size = 0
@@ -211,7 +222,7 @@ def welcome(connection: str, user: str | None, topics: Sequence[str]) -> str:
     Args:
         connection: the public id of the connection, which is no secret and grants no rights.
         user: the user's primary key; None for an anonymous user.
-        topics: the topics that this user can follow without further setup.
+        topics: suggested topics, which this user is allowed to follow.
     """
     return _encode(
         {
@@ -226,7 +237,7 @@ def welcome(connection: str, user: str | None, topics: Sequence[str]) -> str:
 
 
 def check_version(version: str | None) -> None:
-    """Check the ``v`` parameter of the URL; None accepts the version that the server prefers.
+    """Check the ``v`` parameter of the URL; None requests the server's preferred version.
 
     Raises:
         ProtocolError: the server does not support this version; close the connection with the

@@ -4,8 +4,8 @@ A topic name has 1 to 200 characters: segments of ``A-Z a-z 0-9 _ ~ @ + : -``, j
 
 A pattern is a name in which each segment can contain one converter, as in ``orders.<int:pk>`` or
 ``room-<slug:name>.chat``; ``<name>`` is short for ``<str:name>``.
-Each segment is matched separately. So a converter never matches a dot, and matching takes linear
-time for any name that a client sends, provided that the regexes of the project's own converters do.
+Each segment is matched separately, so a converter never matches a dot. Matching takes linear time
+for any name that a client sends, if the regexes of the project's own converters do.
 A name matches only if converting its values back to text gives the same name. So ``orders.007``
 does not match ``orders.<int:pk>``; otherwise one topic would have two names.
 
@@ -48,6 +48,7 @@ _CHARACTERS = "A-Za-z0-9_~@+:-"
 _NAME = re.compile(rf"[{_CHARACTERS}]+(?:\.[{_CHARACTERS}]+)*")
 _LITERAL = re.compile(rf"[{_CHARACTERS}]*")
 _OUTSIDE = re.compile(rf"[^.{_CHARACTERS}]")
+_OUTSIDE_SEGMENT = re.compile(rf"[^{_CHARACTERS}]")
 # One segment of a pattern; the text around the converter is checked later, for a clearer error.
 _SEGMENT = re.compile(r"([^<>]*)<(?:([^<>:]*):)?([^<>:]*)>([^<>]*)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_@+:-]")  # includes `~`, so that escaping is reversible
@@ -67,7 +68,7 @@ class Converter(Protocol):
         ...
 
     def to_url(self, value: Any) -> str:
-        """Return the text of a value."""
+        """Return the text of a value, as it appears in a name."""
         ...
 
 
@@ -94,7 +95,10 @@ def _fault(name: object) -> str | None:
         return f"it has {len(name)} characters and {MAX_LENGTH} are allowed"
     outside = _OUTSIDE.search(name)
     if outside is not None:
-        return f"{outside[0]!r} is not one of A-Z a-z 0-9 _ ~ @ + : - and the dot"
+        return (
+            f"{outside[0]!r} is not one of A-Z a-z 0-9 _ ~ @ + : - and the dot; escape a key with "
+            "realtime.escape_key()"
+        )
     return "it begins or ends with a dot, or has two dots in a row"
 
 
@@ -114,17 +118,25 @@ def presence_log(topic: str) -> str:
     return f"{INTERNAL}presence.{INTERNAL}{blake2b(topic.encode(), digest_size=20).hexdigest()}"
 
 
-def escape_key(text: str) -> str:
-    """Escape a text so that it can be used as one segment of a name.
+def escape_key(key: object) -> str:
+    """Escape a key, such as an e-mail address, so that it can be used as one segment of a name.
 
-    Characters outside ``A-Z a-z 0-9 _ @ + : -`` are replaced by their UTF-8 bytes, as ``~XX``.
+    Characters of its ``str()`` outside ``A-Z a-z 0-9 _ @ + : -`` are replaced by their UTF-8 bytes,
+    as ``~XX``: ``escape_key("ada@example.org")`` is ``ada@example~2Eorg``.
     Different texts have different results. The empty text stays empty and is not a valid segment.
+
+    Raises:
+        TypeError: the key is None, as that of an object that is not saved yet.
     """
-    return _UNSAFE.sub(lambda match: "".join(f"~{byte:02X}" for byte in match[0].encode()), text)
+    if key is None:
+        raise TypeError("None is not a key; save the object first")
+    return _UNSAFE.sub(
+        lambda match: "".join(f"~{byte:02X}" for byte in match[0].encode()), str(key)
+    )
 
 
 def unescape_key(segment: str) -> str:
-    """Reverse ``escape_key()``.
+    """Return the text whose ``escape_key()`` a segment is.
 
     Raises:
         ValueError: the segment is not a result of ``escape_key()``.
@@ -177,7 +189,7 @@ class Segment:
         if self.converter is None or self.regex is None:
             return text == self.prefix, None
         end = len(text) - len(self.suffix)
-        # Without the check of the length, `a<x>a` would match "a", as its prefix and its suffix.
+        # Without the length check, `a<x>a` would match "a", as both its prefix and its suffix.
         if end < len(self.prefix) or not text.startswith(self.prefix):
             return False, None
         if not text.endswith(self.suffix):
@@ -205,13 +217,14 @@ class Segment:
             raise ValueError(f"<{self.converter_name}:{self.param}> cannot convert it") from error
         if isinstance(text, str):
             return f"{self.prefix}{text}{self.suffix}"
-        # Formatting would turn a forgotten value into `user.None`.
+        # Formatting any type as text would turn a missing value into `user.None`.
         raise ValueError(
-            f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}"
+            f"<{self.converter_name}:{self.param}> takes text, not {type(text).__name__}; for the "
+            "key of an object, pass realtime.escape_key(key)"
         )
 
     def overlaps(self, other: Segment) -> bool:
-        """Return False if the literal texts rule out that a segment of a name matches both."""
+        """Return whether one segment of a name could match both, judging by the literal texts."""
         if self.param is None:
             return other.read(self.prefix)[0]
         if other.param is None:
@@ -298,7 +311,7 @@ class Pattern:
         if len(self._param_names) < len(self.params):
             raise InvalidPattern(text, "two values have the same name")
         self.shape = ".".join(part.shape for part in self.segments)
-        # `<>` counts as one character: a value has at least one.
+        # Each `<>` counts as one character, because a value has at least one.
         if len(self.shape) - len(self.params) > MAX_LENGTH:
             raise InvalidPattern(text, f"its names would have more than {MAX_LENGTH} characters")
         # The shape breaks ties, so the order does not depend on the order of registration.
@@ -345,9 +358,12 @@ class Pattern:
             given = fields[segment.param]
             try:
                 part = segment.write(given)
+                if unsafe := _OUTSIDE_SEGMENT.search(part):
+                    raise ValueError(
+                        f"{unsafe[0]!r} cannot be part of a value in a name; pass "
+                        f"{segment.param}=realtime.escape_key(…)"
+                    )
                 matches, value = segment.read(part)
-                if "." in part:
-                    raise ValueError("a dot separates segments; use escape_key() to escape it")
                 if not matches:
                     raise ValueError(f"it does not match the converter {segment.converter_name!r}")
             except ValueError as error:
@@ -370,7 +386,7 @@ class Pattern:
         return self.fill(fields)[0]
 
     def overlaps(self, other: Pattern) -> bool:
-        """Return False if the literal texts rule out that a name matches both patterns."""
+        """Return whether one name could match both patterns, judging by the literal texts."""
         return len(self.segments) == len(other.segments) and all(
             one.overlaps(two) for one, two in zip(self.segments, other.segments, strict=True)
         )
@@ -378,7 +394,7 @@ class Pattern:
 
 def nearest(name: str, patterns: Iterable[Pattern], count: int = 3) -> list[str]:
     """Return the texts of the patterns most similar to a name, best match first."""
-    # Cut the name: comparing takes quadratic time, and a client chooses its length.
+    # Cut the name: comparing takes quadratic time, and a client chooses the name's length.
     parts = name[:MAX_LENGTH].split(".")[:8]
     scores = sorted((-_similarity(parts, pattern), pattern.text) for pattern in patterns)
     return [text for _, text in scores[:count]]

@@ -43,7 +43,7 @@ __all__ = ["realtime_script", "realtime_subscribe", "register"]
 
 register = template.Library()
 
-MAX_LAST = 999_999_999  # the limit of the element; no log keeps as many
+MAX_LAST = 999_999_999  # the limit of <realtime-topic>; no log keeps that many events
 TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
 NOW = "now"  # the `since` of a page that needs no events from before it connects
 OWN = "user"  # the name in <realtime-topic> for the topic of the signed-in user
@@ -53,13 +53,13 @@ OWN = "user"  # the name in <realtime-topic> for the topic of the signed-in user
 def realtime_script(context: Context, *, transport: str | None = None) -> SafeString:
     """Load the client, which sets ``window.realtime``; use it once per page, in the head.
 
-    The tag writes the URL of this site's events and, if the template has the request, the user for
-    whom the page was made: a page from a cache then notices that another user is signed in.
+    The tag writes the URL at which the app is mounted and, if the context has the request, the user
+    for whom the page was rendered: a cached page then notices that another user is signed in.
     It adds a nonce if Django's content security policy or django-csp has one for the request.
 
     Args:
-        context: the template's; Django passes it.
-        transport: the only one of ``TRANSPORTS`` that the page uses; None to choose the best one.
+        context: the template context, which Django passes.
+        transport: the one of ``TRANSPORTS`` to use; None to let the client choose.
 
     Raises:
         ValueError: there is no such transport.
@@ -86,8 +86,8 @@ def realtime_script(context: Context, *, transport: str | None = None) -> SafeSt
 
 def _nonce(context: Context, request: HttpRequest | None) -> str | None:
     """Return the nonce of this request; reading it adds it to the policy."""
-    # From django-csp, Django or a context processor. A nonce is lazy, and false until it is used,
-    # so compare with None.
+    # The nonce comes from django-csp, Django or a context processor. It is lazy, and false until
+    # it is used, so compare it with None.
     nonce = getattr(request, "csp_nonce", None)
     if nonce is None and request is not None:
         nonce = get_nonce(request)
@@ -108,22 +108,22 @@ def realtime_subscribe(
     """Write an element that follows a topic for as long as it is on the page.
 
     Args:
-        context: the template's; Django passes it.
+        context: the template context, which Django passes.
         topic: a ``Topic``, a topic's name, or ``"user"`` for the topic of the signed-in user.
         on: names of events, separated by spaces; all events if empty.
         since: a cursor (``realtime.log.head()``) that the view took before it read what the page
             shows; or ``@`` and seconds since 1970; or ``"now"`` for the time at which the page
-            connects. Without ``since`` and ``last``, the page starts at the time at which its
-            request began: it misses no event, and can receive those of the second before again.
+            connects. Without ``since`` and ``last``, the page starts slightly before the time at
+            which its request began: it misses no event, and can receive some that it already shows.
         last: start with this many of the newest events.
 
     Raises:
-        UnknownTopic: no registered pattern matches; the error lists the nearest.
-        InvalidTopicName, InvalidEventName: a name breaks the grammar. An empty topic or None is
-            most often a variable that the template does not have.
+        UnknownTopic: no registered pattern matches; the error lists the nearest patterns.
+        InvalidTopicName, InvalidEventName: a name breaks the grammar. If the topic is empty or
+            None, the template most often lacks a variable.
         InvalidCursor: ``since`` is neither a cursor nor a time.
-        ValueError: both ``since`` and ``last`` were given; or ``since`` is empty, most often a
-            variable that the template does not have; or ``last`` is out of range.
+        ValueError: both ``since`` and ``last`` were given; or ``since`` is empty, most often
+            because the template lacks a variable; or ``last`` is out of range.
         TypeError: ``on`` is not text.
     """
     if since == "":

@@ -12,8 +12,8 @@
                 events.assert_published("orders.42", "shipped")
                 self.assertEqual(browser.receive_event().name, "shipped")
 
-Inside the ``with`` block, events are stored in memory instead of in the project's store. Nothing
-else of the project is replaced, and no other thread uses the database.
+Inside the ``with`` block, events are stored in memory; the project's own store and channel layer
+are not used. The rest of the project runs as usual, and no other thread uses the database.
 For pytest, there are the fixtures ``realtime_events`` and ``realtime_connect``.
 """
 
@@ -37,8 +37,6 @@ __all__ = ["CapturedEvents", "RealtimeClient", "capture_events"]
 
 # pytest imports this package before Django is configured, so the names are imported on first use.
 def __getattr__(name: str) -> Any:
-    try:
-        module = importlib.import_module(f"realtime.testing.{_MODULES[name]}")
-    except KeyError:
-        raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}") from None
-    return getattr(module, name)
+    if name not in _MODULES:
+        raise AttributeError(f"module 'realtime.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"realtime.testing.{_MODULES[name]}"), name)

@@ -62,7 +62,7 @@ class CapturedEvents(Sequence[Event]):
         except Exception:
             if error is None:
                 raise
-            # The test must see the exception of the code under test, so log only this one.
+            # The test must see the exception of the code under test, so only log the hook's.
             logger.exception("an on_commit() hook failed")
         finally:
             self._environment = None
@@ -88,13 +88,13 @@ class CapturedEvents(Sequence[Event]):
     def _run_hooks(self) -> None:
         environment = self._environment
         if environment is not None and environment.commits.has_waiting_hooks():
-            refuse_event_loop("await events.asettle() before you access them, and async with")
+            refuse_event_loop("async with, and await events.asettle() before each access")
             environment.commits.run_hooks()
 
     async def asettle(self) -> None:
-        """Run the hooks of committed transactions; await it in a coroutine before an access.
+        """Run the hooks of committed transactions; a coroutine awaits this before each access.
 
-        The end of ``async with capture_events()`` runs them, too.
+        The end of ``async with capture_events()`` runs the hooks, too.
         """
         await sync_to_async(self._run_hooks)()
 
@@ -123,7 +123,7 @@ class CapturedEvents(Sequence[Event]):
     # Assertions
 
     def of(self, topic: Topic | str | None = None, name: str | None = None) -> list[Event]:
-        """Return the events of a topic, with a name, or both.
+        """Return the events with this topic, with this name, or with both.
 
         Raises:
             UnknownTopic, InvalidEventName: no such event can exist; probably a typo.
@@ -207,13 +207,14 @@ def capture_events() -> CapturedEvents:
     channel layer are not used. ``publish()`` and ``realtime.log`` work as usual.
 
     Transactions behave as they do outside of a test, even in a ``TestCase``: an event that is
-    published inside ``atomic()`` appears with the commit, and is discarded by a rollback, also by
-    that of a savepoint.
+    published inside ``atomic()`` appears with the commit, and is discarded by a rollback, even one
+    to a savepoint.
 
     In a coroutine, use ``async with capture_events() as events``.
 
     Returns:
-        ``CapturedEvents``, which ``with`` returns too. It can be used inside and after the block.
+        A ``CapturedEvents``, which the ``with`` statement binds too; use it inside and after the
+        block.
     """
     return CapturedEvents()
 
@@ -224,12 +225,12 @@ def _is_same(data: Any, expected: Any) -> bool:
     try:
         received = json.loads(encode(expected))  # clients receive a date as text
     except InvalidData:
-        return bool(data == expected)  # it contains an object such as ANY
+        return bool(data == expected)  # expected contains an object such as ANY
     return _canonical(data) == _canonical(received)
 
 
 def _canonical(data: Any) -> str:
-    """Return a text to compare; unlike in Python, ``True`` differs from 1 in it."""
+    """Return a text to compare, in which ``True`` differs from 1, unlike in Python."""
     return json.dumps(data, sort_keys=True)
 
 

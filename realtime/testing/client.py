@@ -44,8 +44,8 @@ class RealtimeClient:
     """A client that follows topics as a user's browser does, through the real consumer and hub.
 
     It connects in a ``with`` block, or with ``TestCase.enterContext()``.
-    It needs neither a server nor a port, and tests need not wait: published events have already
-    been delivered when the test receives them.
+    It needs neither a server nor a port. Tests need no sleeps: each method waits for its answer or
+    its event.
     Permission methods and actions run in the thread of the test, inside its transaction.
     For coroutines, each method has an async version with the prefix ``a``; use ``async with``.
 
@@ -108,7 +108,7 @@ class RealtimeClient:
             "headers": [],
             "subprotocols": [],
         }
-        # Makes sync_to_async() run in the test's thread, in this task and in those that it starts.
+        # In this context, sync_to_async() runs its function in the test's thread.
         context = ThreadSensitiveContext()
         executors: MutableMapping[Any, Any] = SyncToAsync.context_to_thread_executor
         executors[context] = self._environment.executor
@@ -139,7 +139,7 @@ class RealtimeClient:
         self._environment.executor.wake()
 
     def _disconnect(self) -> None:
-        """Disconnect as a browser does; raises the exception of the consumer if it failed."""
+        """Disconnect as a browser does; if the consumer failed, raise its exception."""
         environment = self._environment
         if environment is None:
             return
@@ -154,7 +154,7 @@ class RealtimeClient:
             environment.release()
 
     # A context manager is the only way to connect: if a test forgot to disconnect, later tests
-    # would use the store in memory, too.
+    # would also use the store in memory.
 
     def __enter__(self) -> Self:
         return self._connect()
@@ -211,8 +211,8 @@ class RealtimeClient:
         """Call an action of a topic and return its result.
 
         Raises:
-            CommandRefused: the user is not allowed to, the action does not exist, or it rejected
-                the data.
+            CommandRefused: the action does not exist, the user is not allowed to call it, or it
+                rejected the data.
         """
         frame = {"type": "call", "topic": str(topic), "action": action, "data": data}
         return self._ask(frame)["data"]
@@ -273,12 +273,12 @@ class RealtimeClient:
         )
 
     def assert_no_event(self) -> None:
-        """Assert that no event has arrived, other than those that were received.
+        """Assert that no event has arrived that the test has not received yet.
 
         Raises:
-            AssertionError: another event has arrived; the message shows it.
+            AssertionError: such an event has arrived; the message shows it.
         """
-        self._ask({"type": "ping"})  # events that were published before arrive before the answer
+        self._ask({"type": "ping"})  # events published before the ping arrive before its answer
         if event := next((frame for frame in self._frames if frame["type"] == "event"), None):
             raise AssertionError(f"no event should have arrived, but this one did: {event}")
 
@@ -321,13 +321,13 @@ class RealtimeClient:
         return self._environment
 
     def _wait(self, poll: Callable[[], T | None], what: str) -> T:
-        """Run submitted calls of the project's code until ``poll()`` returns a result."""
+        """Run the calls that the consumer submits to this thread until ``poll()`` has a result."""
         environment = self._connected()
         refuse_event_loop("the method of the same name with the prefix a")
         environment.commits.run_hooks()
         deadline = time.monotonic() + self.timeout
         while True:
-            has_ended = self._served.done()  # before polling, so that no last frame is missed
+            has_ended = self._served.done()  # before polling, so that a last frame is not missed
             found = poll()
             if found is not None:
                 return found

@@ -1,8 +1,8 @@
 """Run ``on_commit()`` hooks inside a ``TestCase``, whose own transaction never commits.
 
 Django registers the hooks there, but never runs them.
-Here they run as soon as only the transactions of the test case itself are open, which is when the
-code would have been committed outside of a test. Django has then already removed the hooks of
+``Commits`` runs them when only the transactions of the test case itself are open: outside of a
+test, the code under test would then be committed. By then, Django has removed the hooks of
 transactions that were rolled back.
 """
 
@@ -47,7 +47,7 @@ class _Once:
 
 
 class Commits:
-    """Runs the hooks of transactions that are committed, except for the test case's own."""
+    """Runs the hooks of committed transactions, as if the test case's own did not exist."""
 
     def __init__(self) -> None:
         self._connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
@@ -88,15 +88,16 @@ class Commits:
     def has_waiting_hooks(self) -> bool:
         """Return whether a connection of any thread has hooks that ``run_hooks()`` would run."""
         return any(
-            only_test_transactions_are_open(one) and _waiting(one) for one in self._connections
+            only_test_transactions_are_open(connection) and _waiting(connection)
+            for connection in self._connections
         )
 
     def count_open_hooks(self) -> int:
-        """Return the number of hooks that wait for an open transaction."""
+        """Return the number of hooks that wait for an open transaction to commit."""
         return sum(
-            len(_waiting(one))
-            for one in self._connections
-            if not only_test_transactions_are_open(one)
+            len(_waiting(connection))
+            for connection in self._connections
+            if not only_test_transactions_are_open(connection)
         )
 
 

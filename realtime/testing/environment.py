@@ -64,7 +64,7 @@ class Environment:
 
     @classmethod
     def acquire(cls) -> Environment:
-        """Return the current environment; the first user sets it up. Call ``release()`` later."""
+        """Return the current environment, set up on first use. Call ``release()`` afterwards."""
         with cls._lock:
             environment = cls._current
             if environment is None:
@@ -75,7 +75,7 @@ class Environment:
             return environment
 
     def release(self) -> None:
-        """Restore the project's own store after the last user."""
+        """End one use; after the last, stop the server and restore the project's own store."""
         cls = type(self)
         with cls._lock:
             self._uses -= 1
@@ -95,11 +95,11 @@ class Environment:
 
         for owner, name, replacement in (
             (stores, "_store", self.store),
-            (stores, "_make_store", lambda: self.store),  # used if settings are overridden inside
+            (stores, "_make_store", lambda: self.store),  # called after a change of settings
             (BaseDatabaseWrapper, "on_commit", on_commit),
             (publishing, "_in_transaction", self._is_in_transaction),
             (broadcast, "_start", self._deliver),
-            (websocket, "STREAM_HOLD_SECONDS", 0.0),  # a leave need not wait for a page reload
+            (websocket, "STREAM_HOLD_SECONDS", 0.0),  # no wait for a page reload before a leave
             (base, "_run_in_thread", _run_in_the_tests_thread),
         ):
             self._patches.enter_context(patch.object(owner, name, replacement))
@@ -107,7 +107,7 @@ class Environment:
     def _is_in_transaction(self, alias: str) -> bool:
         """Return whether an event has to wait for a commit, as it would outside of a test."""
         if only_test_transactions_are_open(connections[alias]):
-            self.commits.run_hooks()  # events that were committed earlier come first
+            self.commits.run_hooks()  # so that events committed earlier come first
             return False
         return self._in_transaction(alias)
 
@@ -119,7 +119,7 @@ class Environment:
         return []
 
     def add_listener(self, listener: _Listener) -> None:
-        """Pass published events to a listener from now on."""
+        """Start to pass published events to a listener."""
         self._listeners.append(listener)
 
     def remove_listener(self, listener: _Listener) -> None:
@@ -185,7 +185,8 @@ class Server:
 
     async def _write_members(self) -> None:
         await self.hub.member_writer.write()
-        # A write that the hub had started ends in the next turn: this store never waits.
+        # A write that the hub had already started ends during this sleep: the memory store never
+        # waits.
         await asyncio.sleep(0)
 
     def stop(self) -> None:
@@ -206,7 +207,9 @@ def _copy_result(task: asyncio.Task[T], future: Future[T]) -> None:
 
 
 def refuse_event_loop(instead: str) -> None:
-    """Raise if this thread runs an event loop, which must not block and has no transaction.
+    """Raise an error if this thread runs an event loop.
+
+    A blocking call would stop the loop, and the test's transaction belongs to another thread.
 
     Args:
         instead: the code to write instead.

@@ -27,7 +27,7 @@ def realtime_events() -> Iterator[CapturedEvents]:
 def realtime_connect(
     realtime_events: CapturedEvents,
 ) -> Iterator[Callable[..., RealtimeClient]]:
-    """A function that connects a client, ``realtime_connect(user)``, until the end of the test.
+    """A function that connects a client until the end of the test: ``realtime_connect(user)``.
 
     It takes the arguments of ``RealtimeClient`` and works in synchronous tests only; in a
     coroutine, write ``async with RealtimeClient(user)``.

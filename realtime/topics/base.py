@@ -31,6 +31,7 @@ from django.core.exceptions import PermissionDenied
 from django.urls.converters import get_converters
 from django.utils.module_loading import autodiscover_modules
 
+from realtime import conf
 from realtime.exceptions import InvalidTopicName, UnknownTopic
 from realtime.protocol.names import Pattern, escape_key
 from realtime.threads import USER_THREADS
@@ -101,7 +102,7 @@ async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
         result = await _run_in_thread(function, *args)
     else:
         result = function(*args)
-    # A sync function can return an awaitable: a partial, or a decorated async method.
+    # A sync function can return an awaitable, for example a decorated async method.
     return await result if inspect.isawaitable(result) else result
 
 
@@ -119,17 +120,17 @@ class Topic:
     Register a subclass with a pattern, and annotate each value of the pattern.
     ``OrderTopic(pk=42)`` and ``resolve("orders.42")`` return equal topics: ``topic.pk`` is 42, and
     ``str(topic)`` is ``"orders.42"``.
-    Topics of the same name are equal.
+    Two topics with the same name are equal.
 
     Attributes:
         max_events: maximum number of events in the log; older ones are trimmed.
         max_age: maximum age of an event in the log; older ones are trimmed.
-        client_events: names of the events that clients can publish without storing them in the
+        client_events: names of the events that clients can publish and that are not stored in the
             log.
         stored_client_events: names of the events that clients can publish and that are stored.
-        anonymous: True asks the methods below about users who are not signed in, too; otherwise
-            such users are denied.
-        history: False allows subscribers to resume, but not to read much older events.
+        anonymous: False denies users who are not signed in. True lets ``can_subscribe()`` and
+            ``can_publish()`` decide about them, too.
+        history: False hides events older than five minutes from clients that do not resume.
         presence: True shows subscribers the members of the topic; see ``realtime.presence``.
         admin_forms: maps event names to the ``Form`` with which the admin asks for their data. The
             event's data is the form's ``cleaned_data``, with model objects replaced by their
@@ -142,7 +143,7 @@ class Topic:
     """
 
     max_events: ClassVar[int] = 1000
-    max_age: ClassVar[timedelta] = timedelta(days=1)  # a laptop closed overnight still resumes
+    max_age: ClassVar[timedelta] = timedelta(days=1)  # a laptop closed overnight can still resume
     client_events: ClassVar[AbstractSet[str]] = frozenset()
     stored_client_events: ClassVar[AbstractSet[str]] = frozenset()
     anonymous: ClassVar[bool] = False
@@ -229,19 +230,19 @@ class Topic:
     def member_info(self, user: Any) -> Any:
         """Return what the members of the topic see of a member; can be async. Default: None.
 
-        The result is limited to 1 KB of JSON. It is called whenever a connection of the user
-        subscribes; while the user is a member, the result for its first connection is shown.
+        The result is limited to 1 KB of JSON. The method is called whenever a connection of the
+        user subscribes; while the user is a member, others see the result of the first call.
         """
         return None
 
     async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
-        """Return the result of ``can_subscribe()``; an exception in it is logged and denies."""
+        """Return the result of ``can_subscribe()``; if it raises, log the error and deny."""
         return await self._allows(self.can_subscribe, user)
 
     async def may_publish(self, user: AbstractBaseUser | AnonymousUser, event: str) -> bool:
         """Return the result of ``can_publish()``; False if the event is not a client event.
 
-        An exception in it is logged and denies.
+        If it raises, log the error and deny.
         """
         if event not in self.client_events and event not in self.stored_client_events:
             return False
@@ -258,17 +259,25 @@ class Topic:
         try:
             if not self.anonymous and not getattr(user, "is_authenticated", False):
                 return False
-            return bool(await run_user_code(_returning_bool(method), user, *args))
+            result = await run_user_code(_returning_bool(method), user, *args)
         except PermissionDenied:
             return False  # denied on purpose, so it is not logged
         except Exception:
             name = getattr(method, "__name__", repr(method))
             logger.exception("%s() of %r failed, so permission is denied", name, self)
             return False
+        if result is None and conf.debug():
+            name = getattr(method, "__name__", repr(method))
+            logger.warning(
+                "%s() of %r returned None, so permission is denied; return True or False",
+                name,
+                self,
+            )
+        return bool(result)
 
 
 def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a sync method so that it returns a bool.
+    """Wrap a sync method so that it returns a bool, or None.
 
     The conversion then runs in the method's thread, where the ``bool()`` of a queryset is allowed
     to query the database.
@@ -278,7 +287,7 @@ def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
 
     def wrapper(*args: Any) -> Any:
         result = method(*args)
-        return result if inspect.isawaitable(result) else bool(result)
+        return result if result is None or inspect.isawaitable(result) else bool(result)
 
     return wrapper
 
@@ -369,7 +378,7 @@ class UserTopic(Topic):
 
     async def can_subscribe(self, user: Any) -> bool:
         """Allow the user with this primary key."""
-        return self.key == escape_key(str(user.pk))
+        return self.key == escape_key(user.pk)
 
 
 @register("everyone")
@@ -393,4 +402,4 @@ def user_topic(user: AbstractBaseUser) -> UserTopic:
         raise ValueError(
             f"{user!r} has no primary key, so it has no topic; use a user that is saved"
         )
-    return UserTopic(key=escape_key(str(user.pk)))
+    return UserTopic(key=escape_key(user.pk))

@@ -1,4 +1,4 @@
-"""Check a topic class when it is defined; otherwise a mistake in it would have no effect at all."""
+"""Check a topic class when it is defined, because a misspelt attribute would have no effect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from realtime.topics.registry import annotated_fields
 
 __all__ = ["check_annotations", "check_class"]
 
-# Names at least this similar count as a typo, such as `max_event`, `client_event`, `can_subcribe`.
+# A name this similar to a known one counts as a typo, such as `max_event` or `can_subcribe`.
 _SIMILARITY = 0.85
 # The arguments with which the library calls these methods, in addition to self.
 _METHOD_ARGUMENTS = {
@@ -29,14 +29,14 @@ _METHOD_ARGUMENTS = {
     "member_info": ("user",),
 }
 _ACTION_ARGUMENTS = ("user", "data")
-# Only exactly these classes are known; a subclass in the project can return any type.
+# Only these exact classes are checked; a subclass in the project can return any type.
 _CONVERTED_TYPES: dict[type, type] = {
     converters.IntConverter: int,
     converters.SlugConverter: str,
     converters.StringConverter: str,
     converters.UUIDConverter: uuid.UUID,
 }
-# The annotations that are checked; any other one may be correct.
+# The annotations that are checked; any other annotation is accepted.
 _CHECKED_TYPES = (bool, bytes, float, int, str, uuid.UUID)
 
 
@@ -74,13 +74,13 @@ def check_class(cls: type[_TopicClass], base: type, actions: AbstractSet[str]) -
 def check_annotations(cls: object, base: type, pattern: Pattern) -> None:
     """Check that the annotations agree with the types that the pattern's converters return.
 
-    Only certain contradictions are reported: those of Django's converters and common types.
+    Only contradictions between Django's own converters and common types are reported.
 
     Raises:
         TypeError: an annotation contradicts its converter.
     """
     if not inspect.isclass(cls) or not issubclass(cls, base):
-        return  # the registry raises for it
+        return  # the registry rejects the class
     annotated = annotated_fields(cls, base)
     for segment in pattern.segments:
         actual = _CONVERTED_TYPES.get(type(segment.converter))
@@ -111,7 +111,7 @@ def _checked_type(annotation: Any) -> type | None:
 
 
 def _check_names(cls: type, base: type, actions: Iterable[str]) -> None:
-    """Raise TypeError for a name that is probably a typo of one of the base class."""
+    """Raise TypeError for a name that is probably a typo of an attribute of the base class."""
     known = [name for name in vars(base) if not name.startswith("_")]
     where = cls.__qualname__
     for name in vars(cls):

@@ -1,6 +1,6 @@
 """The registry: maps patterns to topic classes, and names to the class whose pattern matches.
 
-A class annotates exactly the values of its pattern, and their only source is the name.
+A class must annotate exactly the values of its pattern; they always come from the name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from realtime.exceptions import shorten
-from realtime.protocol.names import Pattern, Segment, check_topic_name, nearest
+from realtime.protocol.names import Pattern, Segment, check_topic_name, escape_key, nearest
 
 __all__ = ["Registry", "annotated_fields"]
 
@@ -27,7 +27,8 @@ class Registry(Generic[Owner]):
     such pairs.
 
     Args:
-        base: the common base class of all classes; values cannot have the names of its attributes.
+        base: the base class of all classes; a pattern's value cannot be named like one of its
+            attributes.
     """
 
     def __init__(self, base: type[Owner]) -> None:
@@ -50,8 +51,8 @@ class Registry(Generic[Owner]):
                 "subclass for another pattern"
             )
         _check_fields(owner, self._base, pattern)
-        for other, its_pattern in list(self._patterns.items()):
-            if its_pattern.text == pattern.text and _path(other) == _path(owner):
+        for other, other_pattern in list(self._patterns.items()):
+            if other_pattern.text == pattern.text and _path(other) == _path(owner):
                 del self._patterns[other]  # its module was reloaded
         self._patterns[owner] = pattern
         self._index = None
@@ -91,7 +92,7 @@ class Registry(Generic[Owner]):
         return nearest(name, self._patterns.values())
 
     def explain_mismatch(self, name: str) -> str:
-        """Return which value in a name its pattern does not accept, as a clause.
+        """Return a clause that names the value that a pattern of the name's shape does not accept.
 
         Return "" if no pattern has the shape of the name.
         """
@@ -99,6 +100,11 @@ class Registry(Generic[Owner]):
         for key in ((len(parts), parts[0]), (len(parts), None)):
             for pattern, _ in self._get_index().candidates.get(key, ()):
                 reason = _explain_mismatch(parts, pattern)
+                if reason:
+                    return reason
+        for count in range(2, len(parts)):
+            for pattern, _ in self._get_index().candidates.get((count, parts[0]), ()):
+                reason = _explain_dot(parts, pattern)
                 if reason:
                     return reason
         return ""
@@ -125,7 +131,7 @@ class Registry(Generic[Owner]):
 
 
 class _Index(Generic[Owner]):
-    """The index in which names are looked up; rebuilt after each change of the registry.
+    """An index for looking up names; rebuilt after each change of the registry.
 
     Attributes:
         candidates: patterns and classes by number of segments and first segment (None if it is not
@@ -158,8 +164,21 @@ def _explain_mismatch(parts: Sequence[str], pattern: Pattern) -> str:
     return ""
 
 
+def _explain_dot(parts: Sequence[str], pattern: Pattern) -> str:
+    """Return that the last value has a dot, if it would match once it is escaped."""
+    count = len(pattern.segments) - 1
+    key, last = ".".join(parts[count:]), pattern.segments[-1]
+    escaped = [*parts[:count], escape_key(key)]
+    if last.param is None or pattern.match_parts(escaped) is None:
+        return ""
+    return (
+        f"{shorten(key)} has a dot, which separates segments; if it is the <{last.param}>, write "
+        f"{'.'.join(escaped)!r}, with realtime.escape_key()"
+    )
+
+
 def _canonical(segment: Segment, text: str) -> str:
-    """Return the canonical text of the value that a text has; "" if it has none."""
+    """Return the canonical form of a value's text, such as "7" for "007"; "" if it has none."""
     if segment.converter is None or segment.regex is None or not segment.regex.fullmatch(text):
         return ""
     try:

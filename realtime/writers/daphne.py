@@ -1,14 +1,14 @@
 """Everything that depends on the internals of Daphne, Twisted and autobahn.
 
-Daphne's ``send()`` takes 40 microseconds a client, never waits, and its buffer has no bound.
-So bytes that clients share are written to the socket directly while nothing waits before them,
-which takes 7 (``docs/performance.md``); the unsent bytes are counted in the transport.
+Daphne's ``send()`` takes 40 microseconds per client, never waits, and its buffer has no bound.
+So bytes that clients share are written directly to the socket while the transport's buffer is
+empty, which takes 7 microseconds (``docs/performance.md``); the buffer's bytes count as unsent.
 Each of the internals is checked before it is used. Where one is missing, and for each write whose
 preconditions do not hold, the writer goes through ``send()``, the portable path.
 
-A frame is one run of bytes: it is written whole, or its rest goes into the transport's buffer, and
-nothing is written past a buffer that is not empty. So no frame, of ours or of Daphne's (pings,
-closes), ends up inside another one.
+A frame always stays in one piece: it is written whole, or its rest goes into the transport's
+buffer, and nothing is written past a buffer that is not empty. So no frame, whether ours or
+Daphne's (a ping or a close), ends up inside another one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["DaphneWriter", "is_secure", "protocol_of", "send_empty", "writer_for
 
 logger = logging.getLogger("realtime")
 
-UNSHARED_FRAMES = 16  # in one flush of a client whose bytes are its own: about 0.2 ms
-WRAPPER_DEPTH = 4  # wrappers around Daphne's send() that are searched
+UNSHARED_FRAMES = 16  # encoded in one flush of a client whose bytes are its own: about 0.2 ms
+WRAPPER_DEPTH = 4  # nested wrappers in which Daphne's send() is searched for
 
 SocketSend: TypeAlias = Callable[[bytes], int]
 
@@ -115,7 +115,7 @@ def send_empty(send: Send, *, binary: bool) -> bool:
 def writer_for(send: Send, framing: Framing | None = None) -> AsgiWriter:
     """Return the fastest writer that the connection's server allows.
 
-    Call it for a WebSocket after the accept.
+    For a WebSocket, call it after the accept.
     """
     protocol = protocol_of(send)
     if protocol is None:
@@ -132,11 +132,11 @@ class DaphneWriter(AsgiWriter):
     """Writes to the socket past Daphne where that is safe, and counts what Daphne buffers.
 
     It is safe while the transport's buffers are empty and the protocol may send.
-    Whatever changes that begins with ``transport.startWriting()`` and ends with ``stopWriting()``,
-    even a ping, a close frame and ``loseConnection()``. So the writer hooks these two methods and
-    checks then, and not at each write, where it would take a seventh of the time.
+    Everything that changes this, even a ping, a close frame or ``loseConnection()``, begins with
+    ``transport.startWriting()`` and ends with ``stopWriting()``. So the writer hooks these two
+    methods and checks only then: a check at each write would take a seventh of the write's time.
 
-    What it writes itself is missing in Daphne's own statistics (the size in its access log).
+    Bytes that the writer writes itself are missing from Daphne's access log.
     """
 
     __slots__ = ("_protocol", "_safe_send", "_socket_send", "_transport")
@@ -149,7 +149,7 @@ class DaphneWriter(AsgiWriter):
         self._protocol = protocol
         self._transport: Any = None  # None where nothing is written past Daphne
         self._socket_send: SocketSend | None = None
-        self._safe_send: SocketSend | None = None  # the same while it is safe, else None
+        self._safe_send: SocketSend | None = None  # _socket_send while it is safe, else None
         if not self.required:
             return
         transport: Any = getattr(protocol, "transport", None)
@@ -164,7 +164,7 @@ class DaphneWriter(AsgiWriter):
             self._check_transport()
 
     def _is_shared(self) -> bool:
-        """Tell whether the bytes of a frame are the same for all such clients."""
+        """Tell whether a frame has the same bytes for all clients of this kind."""
         raise NotImplementedError("of a subclass")
 
     def _may_send(self) -> bool:
@@ -172,7 +172,7 @@ class DaphneWriter(AsgiWriter):
         raise NotImplementedError("of a subclass")
 
     def _hook_transport(self) -> None:
-        """Notice what others write to the transport."""
+        """Replace the transport's methods, to notice when others write to it."""
         self._transport.startWriting = self._on_start_writing
         self._transport.stopWriting = self._on_stop_writing
 
@@ -180,12 +180,12 @@ class DaphneWriter(AsgiWriter):
         mine = {"startWriting": self._on_start_writing, "stopWriting": self._on_stop_writing}
         current = vars(self._transport)
         for name, hook in mine.items():
-            if current.get(name) == hook:  # and not that of the connection's next stream
+            if current.get(name) == hook:  # else it is the hook of the connection's next stream
                 del current[name]
 
     def _on_start_writing(self) -> None:
         self._safe_send = self.send_direct = None
-        self.refresh_available()  # the transport has more than the texts of frames, such as ids
+        self.refresh_available()  # the transport's bytes are more than frames' texts
         type(self._transport).startWriting(self._transport)
 
     def _on_stop_writing(self) -> None:
@@ -209,18 +209,18 @@ class DaphneWriter(AsgiWriter):
         return not is_ending and self._may_send()
 
     def _buffered(self) -> int:
-        """Return the bytes in the transport's buffers; with TLS, also those of the socket below."""
+        """Return the size of the transport's buffers; with TLS, also of the socket's below it."""
         size = 0
         transport = getattr(self._protocol, "transport", None)
         while transport is not None:
             size += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
             size += getattr(transport, "_tempDataLen", 0)
-            # A TLS transport wraps that of the socket.
+            # A TLS transport wraps the socket's transport.
             transport = getattr(transport, "transport", None)
         return size
 
     def flush(self) -> WritePath | None:
-        """Write the queue by the best path that is safe now; return it, None without a write."""
+        """Write the queue by the fastest safe path; return it, None if nothing was written."""
         send, queue = self._safe_send, self.queue
         if not queue or self._task is not None:
             return None
@@ -245,7 +245,7 @@ class DaphneWriter(AsgiWriter):
         self._dequeued += len(data)
         self.last_flush = flusher.now
         if send is None:
-            # Behind what the buffer holds. The order is kept: only the transport empties it.
+            # Append to the buffer. Only the transport empties it, so the order is kept.
             self._transport.write(data)
             return "buffered"
         try:
@@ -311,7 +311,7 @@ class StreamWriter(DaphneWriter):
         request = self._protocol
         return (
             not request.finished
-            and request.chunked == 1  # set with the head, by HTTP/1.1 only
+            and request.chunked == 1  # set with the head, and only for HTTP/1.1
             and getattr(request, "channel", None) is not None  # Twisted deletes it at the end
             and request.method != b"HEAD"
         )
@@ -328,8 +328,8 @@ def _is_plain(transport: Any) -> bool:
 def _is_supported() -> bool:
     """Tell whether Twisted's transports keep their bytes where this module looks for them.
 
-    Tries a transport on a pair of sockets, once a process: what is written has to be in its buffers
-    until it is sent, and in none of them afterwards.
+    Tries a transport on a pair of sockets, once per process: written bytes must be in its buffers
+    until they are sent, and in none of them afterwards.
     """
     try:
         if _transport_works():
@@ -353,7 +353,7 @@ def _warn_unsupported(reason: str) -> None:
 
 
 class _NoReactor:
-    """A reactor that ignores what a transport asks of it."""
+    """A reactor that ignores the calls of a transport."""
 
     def addWriter(self, transport: Any) -> None:
         pass

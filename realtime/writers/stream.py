@@ -14,9 +14,9 @@ from realtime.writers.flusher import Flusher
 
 __all__ = ["MAX_LIST_BYTES", "CollectingWriter", "StreamFraming"]
 
-ID_BYTES = 30  # about, of an id without its topics; see realtime/protocol/cursors.py
-ENTRY_BYTES = 25  # about, of each topic in an id
-MAX_LIST_BYTES = 1024 * 1024  # of member lists in one answer, and one list more
+ID_BYTES = 30  # approximate size of an id without its topics; see realtime/protocol/cursors.py
+ENTRY_BYTES = 25  # approximate size of each topic in an id
+MAX_LIST_BYTES = 1024 * 1024  # of member lists in one answer; the last list can exceed it
 
 
 class StreamFraming:
@@ -24,7 +24,7 @@ class StreamFraming:
 
     The shared bytes end before the ``id:`` line. That line is the client's own: one composite
     cursor of all its topics, from which a bare ``EventSource`` resumes.
-    Clients that follow one topic, the same one, share that line as well.
+    Clients that follow the same single topic share that line as well.
 
     Args:
         cursors: the client's cursor in each topic; None for a client that wants no ``id:`` lines.
@@ -37,8 +37,8 @@ class StreamFraming:
     __slots__ = ("_entries", "wire_format")
 
     def __init__(self, cursors: Mapping[str, Cursor] | None, *, single_topic: bool = False) -> None:
-        # The first id has the cursors that the client came with: a stream that is cut between the
-        # first answers must not lose the topics that had none.
+        # Begin with the cursors of the request: if the stream is cut before all topics have an
+        # answer, the ids so far must contain the cursors of the others.
         self._entries: dict[str, tuple[str, str]] | None = None
         if cursors is None:
             self.wire_format: Wire | None = Wire.STREAM
@@ -51,15 +51,15 @@ class StreamFraming:
 
     @property
     def overhead(self) -> int:
-        """About how many bytes an id takes, if the client's ids are its own."""
+        """The approximate size of an id; 0 if the client has no ids of its own."""
         if self.wire_format is not None or self._entries is None:
             return 0
         return ID_BYTES + ENTRY_BYTES * len(self._entries)
 
     def _entry(self, frame: Frame) -> bytes:
         body = frame.wire(Wire.LINE)
-        if self._entries is not None and frame.place is not None:
-            self._entries[frame.place[0]] = frame.entry
+        if self._entries is not None and frame.topic_cursor is not None:
+            self._entries[frame.topic_cursor[0]] = frame.entry
             body += b"id: %b\n" % compose(self._entries.values()).encode()
         return body + b"\n"
 
@@ -68,7 +68,7 @@ class StreamFraming:
         return http_chunk(b"".join([self._entry(frame) for frame in frames]))
 
     def messages(self, frames: Sequence[Frame]) -> Iterable[tuple[Message, int]]:
-        """Return one part of the body, which carries all of them."""
+        """Return one part of the body, which contains all frames."""
         body = b"".join([self._entry(frame) for frame in frames])
         return [({"type": "http.response.body", "body": body, "more_body": True}, len(body))]
 
@@ -81,12 +81,12 @@ class CollectingWriter(AsgiWriter):
     """Collects frames for one answer, up to a number of events and of bytes.
 
     Args:
-        max_events: of one answer.
-        max_bytes: of one answer; equal to the limit of its connection.
+        max_events: the most events in one answer.
+        max_bytes: the most bytes in one answer; equal to the connection's buffer limit.
 
     Attributes:
-        frames: what was written.
-        full: no further event fits; later ones stay in the log.
+        frames: the frames that were written.
+        full: whether no further event fits; later events stay in the log.
     """
 
     accepts_bundles = False
@@ -134,7 +134,7 @@ class CollectingWriter(AsgiWriter):
 
         Returns:
             False, and nothing is collected, if the answer has ``MAX_LIST_BYTES`` of lists already.
-            The next answer has room for the missing ones.
+            The next answer has room for the missing lists.
         """
         if self.closed or self._list_bytes >= MAX_LIST_BYTES:
             return False

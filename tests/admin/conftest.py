@@ -1,10 +1,12 @@
 """Signed-in clients, and a parser for the admin pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 
 import pytest
+from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
 
 MakeClient = Callable[..., Client]
@@ -29,6 +31,18 @@ def staff() -> MakeClient:
 @pytest.fixture
 def publisher(staff: MakeClient) -> Client:
     return staff("publish_event")
+
+
+@pytest.fixture
+def refused_entries() -> Iterator[None]:
+    """Let the database refuse log entries of the users that a test has already created."""
+    for user in User.objects.all():
+        LogEntry.objects.create(user=user, action_flag=ADDITION)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE UNIQUE INDEX one_entry ON django_admin_log (user_id)")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX one_entry")
 
 
 class _Inputs(HTMLParser):

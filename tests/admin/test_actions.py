@@ -70,7 +70,7 @@ def test_each_object_publishes_its_event_and_gets_a_history_entry(editor: Client
     by_text = {event.data["text"]: event for event in published}
     for each in (one, two):
         history = editor.get(f"{NOTES}{each.pk}/history/").text
-        assert "noted → orders.1" in history
+        assert "noted -&gt; orders.1" in history
         assert str(by_text[each.text].cursor) in history
     assert LogEntry.objects.count() == 2
 
@@ -128,6 +128,16 @@ def test_a_warning_is_shown_if_the_history_cannot_be_written(
     messages = run(editor, note("one", "orders.1"))
     assert "the admin log entry could not be written" in messages[0]
     assert "Published: noted" in messages[1]
+
+
+def test_a_refused_history_entry_does_not_undo_the_publish_in_a_transaction(
+    editor: Client, refused_entries: None
+) -> None:
+    with transaction.atomic():  # as with ATOMIC_REQUESTS
+        messages = run(editor, note("one", "orders.1"))
+    assert "the admin log entry could not be written" in messages[0]
+    assert "will be published" in messages[1]
+    assert [event.data for event in log.history("orders.1")] == [{"text": "one"}]
 
 
 # Publishing to everyone

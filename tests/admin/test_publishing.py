@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from django.utils.html import escape
 
@@ -172,7 +172,7 @@ def test_the_admin_log_entry_links_to_the_event(publisher: Client) -> None:
     send(publisher, ORDER, **{"data-json": '"the data"'})
     [entry] = LogEntry.objects.all()
     assert entry.user.get_username() == "grace"
-    assert entry.object_repr == "shipped → orders.42"
+    assert entry.object_repr == "shipped -> orders.42"
     assert str(log.head("orders.42")) in entry.get_change_message()
     assert "the data" in publisher.get(entry.get_admin_url()).text
     assert entry.get_admin_url() in publisher.get("/admin/").text
@@ -307,6 +307,17 @@ def test_a_warning_is_shown_if_the_log_entry_cannot_be_written(
     assert response.status_code == 200
     assert "Published" in messages(response)[0]
     assert "Do not publish it again" in messages(response)[1]
+
+
+@pytest.mark.parametrize("url", [ORDER, EVERYONE])
+def test_a_refused_log_entry_does_not_undo_the_publish_in_a_transaction(
+    publisher: Client, refused_entries: None, url: str
+) -> None:
+    with transaction.atomic():  # as with ATOMIC_REQUESTS
+        response = send(publisher, url, **{"data-json": "1", "confirmed": "yes"})
+    assert response.status_code == 200
+    assert "Do not publish it again" in messages(response)[1]
+    assert [data for _, data in stored("orders.42") + stored("everyone")] == [1]
 
 
 # Publishing to everyone

@@ -8,7 +8,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.auth.origins import has_one_host, is_allowed
+from realtime.auth.origins import has_one_host, is_allowed, is_handshake
 
 PROXY = {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}
 
@@ -315,3 +315,10 @@ def test_no_spelling_of_a_foreign_origin_is_allowed(origin: bytes) -> None:
                 b"http://shop.example",
                 b"http://shop.example:80",
             )
+
+
+def test_a_websocket_of_a_test_has_no_headers_of_a_handshake() -> None:
+    assert not is_handshake(scope())
+    assert not is_handshake(scope(("cookie", "sessionid=x"), ("origin", "https://shop.example")))
+    assert is_handshake(scope(("Host", "shop.example")))
+    assert is_handshake(scope(("Sec-WebSocket-Key", "x")))

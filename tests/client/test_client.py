@@ -28,7 +28,7 @@ def test_the_client_needs_no_django() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     imported = {name.removeprefix("realtime.") for name in eval(done.stdout)}
-    assert imported <= {"client", "exceptions", "protocol"}
+    assert imported <= {"client", "exceptions", "import_name", "protocol"}
 
 
 @pytest.mark.parametrize("missing", ["websockets", "httpx"])

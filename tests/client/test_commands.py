@@ -83,6 +83,33 @@ def test_a_command_after_a_closing_frame_waits_for_the_next_connection() -> None
     play(story())
 
 
+def test_a_connection_that_breaks_in_the_turn_in_which_it_opened_delays_a_waiting_command() -> None:
+    server = FakeServer()
+
+    async def story() -> None:
+        async with FakeClient(server) as client:
+            await passing(1)
+            link = server.link
+            for is_last in (False, True):
+                client.down()
+                publishing = asyncio.create_task(client.publish(TOPIC, "typing"))
+                await asyncio.sleep(0)
+                client.up(link)  # the command can go on in the next turn of the loop
+                client.down()
+                await passing(1)
+                assert server.sent == [] if not is_last else len(server.sent) == 1
+                assert not publishing.done()
+                if is_last:
+                    await client.aclose()
+                    with pytest.raises(ConnectionEnded):
+                        await publishing
+                else:
+                    client.up(link)
+                    await publishing
+
+    play(story())
+
+
 def test_a_refused_command_is_not_sent_again() -> None:
     server = FakeServer()
     server.answer = lambda frame: {"type": "error", "code": "forbidden", "message": "no"}

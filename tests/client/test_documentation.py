@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import functools
 import inspect
 import re
 import subprocess
@@ -10,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from realtime.client import Client, EventsLost
 from tests.support.server import DEADLINE, Server
 
 TEXT = (Path(__file__).parents[2] / "docs" / "python-client.md").read_text()
-SCRIPT, FOLLOW, RESET, STORE, PRESENCE, COMMANDS = re.findall(
+SCRIPT, TOKEN, FOLLOW, RESET, STORE, PRESENCE, COMMANDS = re.findall(
     r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL
 )
 
@@ -157,3 +159,16 @@ async def test_the_commands_example_runs(site: Server, cookies: dict[str, str]) 
     async with Client(url(site), cookies=cookies) as client:
         names = await run(COMMANDS, client)
     assert names["result"]["name"] == {"to": "B"}
+
+
+async def test_the_token_example_fetches_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["Authorization"].startswith("Basic ")
+        return httpx.Response(200, json={"token": "fetched"})
+
+    transport = httpx.MockTransport(answer)
+    mocked = functools.partial(httpx.AsyncClient, transport=transport)
+    monkeypatch.setattr(httpx, "AsyncClient", mocked)
+    made = await run(TOKEN, None, httpx=httpx, Client=Client, PASSWORD="x")
+    headers = await made["client"]._address.authorization()
+    assert headers == {"Authorization": "Bearer fetched"}

@@ -49,7 +49,8 @@ def test_a_preflight_answers_what_an_allowed_page_may_send(client: httpx.Client,
     headers = {"Origin": ALLOWED, "Access-Control-Request-Method": "POST"}
     response = client.options(path, headers=headers)
     assert response.status_code == 204
-    assert "Authorization" in cors(response)["allow-headers"]
+    allowed = cors(response)["allow-headers"].split(", ")
+    assert {"Authorization", "X-Realtime-Origin"} <= set(allowed)
     assert "POST" in cors(response)["allow-methods"]
 
 

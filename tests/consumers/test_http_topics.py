@@ -61,6 +61,29 @@ def test_the_url_and_last_event_id_set_the_start_of_each_topic(
     assert list(query_of(query, last_id).starts) == list(starts)
 
 
+def test_an_empty_last_counts_as_none() -> None:
+    assert query_of("topic=public.a&last=&since=@5") == query_of("topic=public.a&since=@5")
+    assert query_of("topic=public.a&last=&v=&wait=").last == {}
+
+
+@pytest.mark.parametrize("field", ["lastEventId", "Last-Event-ID", "evs_last_event_id"])
+def test_a_last_event_id_in_the_url_counts_like_the_header_which_takes_precedence(
+    field: str,
+) -> None:
+    assert query_of(f"topic=public.a&since={B}&{field}={A}").starts == {"public.a": A}
+    assert query_of(f"topic=public.a&{field}={B}", str(A)).starts == {"public.a": A}
+    assert query_of(f"topic=public.a&{field}=nonsense").starts == {"public.a": LOST}
+    assert query_of(f"topic=public.a&{field}=").starts == {"public.a": None}
+
+
+@pytest.mark.parametrize("cursor", [str(A), BOTH])
+def test_a_cursor_in_an_unknown_field_is_refused_instead_of_ignored(cursor: str) -> None:
+    with pytest.raises(HttpError, match="the field 'resume' of the query has a cursor") as caught:
+        query_of(f"topic=public.a&resume={cursor}")
+    assert (caught.value.status, caught.value.code) == (400, "bad_cursor")
+    assert query_of("topic=public.a&_=1763801234.5&t=@5").starts == {"public.a": None}
+
+
 def test_cursors_are_the_starts_that_are_cursors() -> None:
     assert query_of("topic=public.a&topic=public.c&since=@5", BOTH).cursors == {"public.a": A}
 

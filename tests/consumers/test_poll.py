@@ -1,15 +1,20 @@
 """Long polling and polling on virtual time: the answers, and when they come."""
 
 import json
+import time
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 
+from realtime.auth.users import Identity
 from realtime.consumers import poll as module
+from realtime.consumers.http import Request
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
 from realtime.hub.presence import RING_CHANGES
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 from realtime.protocol.names import presence_log
 from realtime.publishing import origin_hash
 from realtime.stores.base import Page
@@ -565,6 +570,22 @@ def test_a_replay_that_fails_for_good_is_503(web: Web) -> None:
     for wait in (0, 25):
         answer = web.get(f"poll?topic={TOPIC}&since=@0&wait={wait}")
         assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_a_poll_that_fails_while_its_token_nears_its_end_is_503_and_not_401(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = cursor_of(web)
+
+    async def identify(self: Request) -> Identity:
+        return Identity(AnonymousUser(), expires=time.time() + 20)
+
+    monkeypatch.setattr(Request, "identify", identify)
+    waiting = web.open(f"poll?topic={TOPIC}&since={cursor}&wait=25")
+    [connection] = web.scene.hub.connections
+    web.scene.loop.call_soon(connection.close, CloseCode.FAILED)
+    web.scene.advance(0.1)
+    assert (waiting.status, waiting.json()["code"]) == (503, "unavailable")
 
 
 def test_an_error_of_the_server_is_json_without_details(

@@ -11,7 +11,7 @@ import pytest
 
 from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 from tests.support.http import Stream, get_poll, http_client, open_stream
-from tests.support.server import DEADLINE, Publisher, Server
+from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until, wait_until
 
 APPLICATION = "tests.consumers.application:application"
@@ -261,3 +261,32 @@ def test_a_server_that_is_stopped_signs_off(tmp_path: Path, uvicorn: bool) -> No
         wait_until(lambda: server.run(count) == "1\n", "it has registered", DEADLINE)
         server.stop()
         assert server.run(count) == "0\n"
+
+
+HTML = "<img src=x onerror=boom()> &amp;"
+
+
+async def test_text_of_an_event_cannot_become_html_on_any_transport(server: Server) -> None:
+    server.run(f"from realtime import publish; publish('public.html', 'said', {HTML!r})")
+    query = "topic=public.html&last=1"
+    received = []
+    async with connect(server) as client:
+        await client.send(type="subscribe", id=1, topic="public.html", last=1)
+        await client.send(type="<b>", id=2)
+        async with asyncio.timeout(DEADLINE):
+            received += [str(await client.socket.recv()) for _ in range(3)]
+    async with http_client() as http:
+        received.append((await http.get(f"{server.site}/realtime/poll?{query}")).text)
+        async with http.stream("GET", f"{server.site}/realtime/sse?{query}") as response:
+            async for text in response.aiter_text():
+                received.append(text)
+                if "said" in text:
+                    break
+        received.append((await http.get(f"{server.site}/realtime/poll?topic=<b>")).text)
+        command = {"type": "call", "topic": "public.html", "action": "<b>"}
+        received.append((await http.post(f"{server.site}/realtime/send", json=command)).text)
+    together = "\n".join(received)
+    assert not set(together) & set("<>&"), together
+    said = json.dumps(HTML).translate({ord(one): f"\\u{ord(one):04x}" for one in "<>&"})
+    assert together.count(f'"data":{said}') == 3
+    assert together.count("\\u003cb\\u003e") >= 2  # the errors repeat what was wrong

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from django.core.asgi import get_asgi_application
 from realtime.asgi import with_realtime
 application = with_realtime(get_asgi_application())
 """
-SHOWN = "ALLOWED_HOSTS", "DATABASES", "CHANNEL_LAYERS", "SECRET_KEY"
+SHOWN = "ALLOWED_HOSTS", "DATABASES", "CHANNEL_LAYERS", "SECRET_KEY", "REALTIME"
 SHOW = f"""
 import json
 from django.conf import settings
@@ -194,6 +195,42 @@ def test_the_services_define_every_variable_of_the_settings(
         assert settings["CHANNEL_LAYERS"] == layer_settings(PUBSUB, host)["CHANNEL_LAYERS"]
         assert host.split("/")[2].partition(":")[0] in compose["services"]
         run(project, ["python", "manage.py", "check", "--fail-level", "WARNING"], env)
+
+
+PROJECTS_OWN = """
+REALTIME = {"AUTHENTICATE": "mysite.tokens.authenticate", "TRUSTED_PROXIES": ["10.0.0.1"]}
+DATABASES["default"] |= {"ATOMIC_REQUESTS": True, "OPTIONS": {"timeout": 5, "cached_statements": 9}}
+DATABASES["legacy"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": "legacy.sqlite3"}
+CHANNEL_LAYERS = {"chat": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+"""
+
+
+@pytest.mark.parametrize("variables", [{}, {"POSTGRES_HOST": "db", "TRUSTED_PROXIES": "unix"}])
+def test_the_projects_own_settings_stay(
+    project: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    own = shutil.copytree(project, tmp_path / "project")
+    settings = own / "mysite" / "settings.py"
+    settings.write_text(settings.read_text() + PROJECTS_OWN)
+    required = ("SECRET_KEY", "ALLOWED_HOSTS", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD")
+    env = dict.fromkeys(required, "x") | {"REDIS_URL": "redis://cache"} | variables
+    shown = json.loads(run(own, ["python", "-c", SHOW], env))
+    proxies = ["unix"] if variables else ["10.0.0.1"]
+    assert shown["REALTIME"] == {
+        "AUTHENTICATE": "mysite.tokens.authenticate",
+        "TRUSTED_PROXIES": proxies,
+    }
+    assert set(shown["CHANNEL_LAYERS"]) == {"chat", "default"}
+    default, legacy = (shown["DATABASES"][name] for name in ("default", "legacy"))
+    assert legacy["NAME"] == "legacy.sqlite3"
+    assert default["ATOMIC_REQUESTS"] is True
+    kept = {name: default["OPTIONS"].get(name) for name in ("timeout", "cached_statements")}
+    if variables:
+        assert default["HOST"] == "db"
+        assert kept == {"timeout": None, "cached_statements": None}
+    else:
+        assert default["NAME"] == "/var/lib/realtime/db.sqlite3"
+        assert kept == {"timeout": 20, "cached_statements": 9}
 
 
 def test_a_missing_secret_is_named(project: Path) -> None:

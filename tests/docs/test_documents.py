@@ -18,7 +18,7 @@ QUOTED = {  # pages, and the code that their other blocks are quoted from
     "README.md": ROOT / "tests/docs/sample",
     "docs/channel-layer.md": ROOT / "tests/layers/sample",
     "docs/howto.md": ROOT / "tests/docs/sample",
-    "docs/testing.md": ROOT / "tests/testing/sample",
+    "docs/testing.md": ROOT / "tests/testing",
 }
 
 

@@ -54,4 +54,5 @@ def publish_event(server: Server, topic: str, event: str, data: object) -> str:
 def wait_for_heard(page: Any, *expected: list[object]) -> None:
     """Wait until a page of `tests.testapp.pages` has these events, and no others."""
     wait_for(page, f"heard.length >= {len(expected)}")
-    assert page.evaluate("heard") == list(expected)
+    heard = page.evaluate("heard")
+    assert heard == list(expected), heard

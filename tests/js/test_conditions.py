@@ -2,6 +2,8 @@
 
 from urllib.parse import quote
 
+import pytest
+
 from tests.js.support import ADD, now, publish_event, wait_for, wait_for_heard, wait_for_state
 from tests.js.tabs import Tab, start_browser
 from tests.support.server import Server
@@ -131,3 +133,26 @@ def test_signing_in_while_connected_brings_the_users_topic(
     assert "4" not in [data for _, _, data in heard]
     assert [type for type, _, _ in heard].count("realtime-denied") == 1
     assert page.evaluate("sessionStorage.resets") is None
+
+
+@pytest.mark.parametrize("transport", ["sse", "longpoll"])
+def test_eight_tabs_on_http_1_load_and_a_hidden_one_catches_up_when_it_is_shown(
+    chromium, shared_server, tmp_path, topic, transport
+) -> None:
+    name = f"{topic[:30]}-{transport}"
+    since = publish_event(shared_server, name, "tick", 0)
+    site = f"http://127.0.0.1:{shared_server.port}"
+    url = f"{site}/page/{name}/?since={since}&transport={transport}"
+    with start_browser(chromium, tmp_path) as browser:
+        tabs = []
+        for _ in range(8):
+            tabs.append(Tab(browser, url))
+            tabs[-1].wait_for("realtime.state === 'connected'")
+        first, last = tabs[0], tabs[-1]
+        first.wait_for("document.visibilityState === 'hidden' && realtime.state === 'waiting'")
+        shared_server.publish(name, 3)
+        last.wait_for("seen.length === 3")
+        assert first.evaluate("seen.length") == 0
+        first.show()
+        first.wait_for("seen.length === 3 && realtime.state === 'connected'")
+        last.wait_for("realtime.state === 'waiting'")

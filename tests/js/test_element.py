@@ -257,3 +257,30 @@ def test_elements_can_follow_user_and_everyone(open_page, shared_server) -> None
         ["realtime-denied", "all", "everyone"],
         ["realtime-denied", "own", "user"],
     ]
+
+
+@pytest.mark.parametrize("is_user", [True, False], ids=["user", "name"])
+def test_an_element_of_the_page_starts_at_the_time_of_the_request_and_a_later_one_from_now_on(
+    open_page, shared_server, topic, is_user
+) -> None:
+    page = open_page()
+    user = page.evaluate("fetch('/sign-in/ada/').then(answer => answer.text())")
+    followed = f"user.{user}" if is_user else topic
+    name = "user" if is_user else topic
+
+    def load(route) -> None:
+        publish_event(shared_server, followed, "shipped", "between")
+        route.continue_()
+
+    page.route("**/realtime.js", load)
+    page.goto(f"/elements/?html={quote(f'<realtime-topic id=one name={name}></realtime-topic>')}")
+    wait_for_heard(page, ["realtime:shipped", "one", "between"])
+    page.evaluate(ADD, {"name": followed, "id": "two"})
+    wait_for_frames(page, page.subscribed, 1)
+    publish_event(shared_server, followed, "shipped", "after")
+    wait_for_heard(
+        page,
+        ["realtime:shipped", "one", "between"],
+        ["realtime:shipped", "one", "after"],
+        ["realtime:shipped", "two", "after"],
+    )

@@ -314,3 +314,20 @@ def test_a_page_that_often_switches_transports_gets_each_event_once(
         used = page.evaluate("used")
         assert set(used) == set(TRANSPORTS)
         assert len(used) >= count // 25, f"{len(used)} changes"
+
+
+def test_a_client_without_a_server_at_its_url_says_what_is_missing(
+    open_page, expected_errors
+) -> None:
+    expected_errors += ["realtime: there is nothing at", "WebSocket connection", "Failed to load"]
+    page = open_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.evaluate("""import("/static/realtime/realtime.js").then(({createClient}) => {
+      window.lost = createClient({url: "/nowhere/"});
+      lost.subscribe("public.news");
+    })""")
+    wait_for(page, "lost.state === 'waiting'")
+    found = [text for text in said if text.startswith("realtime:")]
+    assert len(found) == 1, said
+    assert "/nowhere/ (404). Is with_realtime() missing in asgi.py" in found[0]

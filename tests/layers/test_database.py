@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
+from channels.layers import InMemoryChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
@@ -83,6 +84,15 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
         for call in (layer.send(name, {}), layer.group_add("a", name), layer.receive(name)):
             with pytest.raises(TypeError, match="must be a valid unicode string"):
                 await call
+
+    async def test_receive_refuses_a_channel_of_another_process_or_layer(
+        self, make_layer: MakeLayer
+    ) -> None:
+        layer, another = make_layer(), make_layer()
+        others = [await another.new_channel(), await InMemoryChannelLayer().new_channel()]
+        for name in (*others, "specific.abc!x", "worker!x"):
+            with pytest.raises(ValueError, match="belongs to another process or layer"):
+                await layer.receive(name)
 
     async def test_send_refuses_a_value_that_cannot_be_packed(self, make_layer: MakeLayer) -> None:
         layer = make_layer()

@@ -1,9 +1,11 @@
 """Messages that are sent inside atomic(): part of the transaction, delivered after its commit."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -423,3 +425,34 @@ class TestInsideATestCase(TestCase):
     async def test_a_coroutine_sends_at_once(self) -> None:
         await self.layer.send(self.channel, {"number": 1})
         assert (await receive(self.layer, self.channel))["number"] == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_with_djangos_default_options_for_sqlite_a_send_waits_for_another_writer(
+    layers: TwoLayers, database: Database, mode: str
+) -> None:
+    await layers.there.close()  # its memberships go too, and WAL needs a file that nobody reads
+    await layers.here.close()
+    connections.settings[layers.alias]["OPTIONS"].clear()
+    with closing(sqlite3.connect(database.url)) as other:
+        other.execute(f"PRAGMA journal_mode = {mode}")
+    await layers.join()
+
+    def send() -> None:
+        close(layers.alias)  # the next connection has the default options
+        with (
+            closing(
+                sqlite3.connect(database.url, isolation_level=None, check_same_thread=False)
+            ) as other,
+            transaction.atomic(using=layers.alias),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            release = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+            release.start()
+            layers.send(1)
+            release.join()
+
+    await layers.run(send)
+    for layer, channel in layers.readers:
+        await next_is(layer, channel, 1)

@@ -119,6 +119,34 @@ def test_a_refused_topic_and_an_invalid_token_end_with_exit_code_1(
     assert "s3cret" not in str(caught.value)
 
 
+def test_the_token_file_is_read_again_when_the_token_has_expired(
+    site: Server, token: str, tmp_path: Path
+) -> None:
+    short = site.run(
+        "from datetime import timedelta\n"
+        "from django.contrib.auth import get_user_model\n"
+        "from realtime.auth.tokens import make_token\n"
+        "tess = get_user_model().objects.get(username='tess')\n"
+        "print(make_token(tess, expires=timedelta(seconds=3)))"
+    )
+    path = tmp_path / "token.txt"
+    path.write_text(short)
+    notices, lines = io.StringIO(), []
+
+    def run() -> None:
+        words = ["orders.44", "--token-file", str(path), "--count", "1"]
+        lines.extend(listen(site, *words, stderr=notices).splitlines())
+
+    listening = threading.Thread(target=run)
+    listening.start()
+    wait_until(lambda: "Following" in notices.getvalue(), "it follows", DEADLINE)
+    path.write_text(token)  # as a cron job does
+    wait_until(lambda: "no connection" in notices.getvalue(), "the token expired", DEADLINE)
+    site.publish("orders.44", 1)
+    listening.join(DEADLINE)
+    assert "orders.44 #1 tick 0" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

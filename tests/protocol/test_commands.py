@@ -67,6 +67,16 @@ def test_unknown_fields_and_nulls_are_ignored_and_the_last_of_two_equal_keys_cou
     assert parse(text, LIMIT) == Subscribe(None, "a")
 
 
+@pytest.mark.parametrize("fields", ['"since":""', '"since":"","last":""', '"last":"","since":null'])
+def test_an_empty_string_counts_as_none_as_in_a_url(fields):
+    assert parse(f'{{"type":"subscribe","id":"","topic":"a",{fields}}}', LIMIT) == Subscribe(
+        None, "a"
+    )
+    since = f'{{"type":"subscribe","topic":"a","last":"","since":"{CURSOR}"}}'
+    assert parse(since, LIMIT) == Subscribe(None, "a", CURSOR)
+    assert parse('{"type":"subscribe","topic":"a","since":"","last":3}', LIMIT).last == 3
+
+
 def test_a_token_is_not_in_the_repr():
     assert "secret" not in repr(Auth(1, "secret"))
 
@@ -125,7 +135,6 @@ def test_a_valid_id_is_part_of_every_command_and_error(text):
         ('{"type":"subscribe","topic":"a","last":-1}', "bad_frame", "last must be a whole number"),
         ('{"type":"subscribe","topic":"a","last":"5"}', "bad_frame", "last must be a whole number"),
         ('{"type":"subscribe","topic":"a","since":5}', "bad_frame", "since must be a string"),
-        ('{"type":"subscribe","topic":"a","since":""}', "bad_cursor", "subscribe without since"),
         ('{"type":"subscribe","topic":"a","since":"@-1"}', "bad_cursor", "subscribe without since"),
         ('{"type":"subscribe","topic":"a","since":"@1e9"}', "bad_cursor", "without since"),
         ('{"type":"subscribe","topic":"a","since":"@\u0661"}', "bad_cursor", "without since"),

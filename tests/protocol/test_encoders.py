@@ -26,7 +26,7 @@ from realtime.protocol.encoders import (
     websocket_frame,
 )
 from realtime.protocol.events import Cursor, Event
-from realtime.protocol.frames import MAX_NESTING
+from realtime.protocol.frames import MAX_NESTING, escape_html
 
 LIMIT = 65_536
 default = DjangoJSONEncoder().default
@@ -88,11 +88,12 @@ def test_the_module_exports_its_public_names():
 
 @given(events)
 def test_a_frame_is_encoded_once_for_each_wire_format(event):
-    frame = Frame(event_frame(event), (event.topic, Cursor("e", 1, 2)), Kind.EVENT)
+    frame = Frame(event_frame(event), ("orders.1", Cursor("e", 1, 2)), Kind.EVENT)
     assert frame.is_event
     assert frame.size == len(frame.text.encode())
+    assert json.loads(frame.text) == json.loads(event_frame(event))
     text, line = frame.text, sse_chunk(frame.text)
-    id = f"id: {compose([entry(event.topic, Cursor('e', 1, 2))])}\n".encode()
+    id = f"id: {compose([entry('orders.1', Cursor('e', 1, 2))])}\n".encode()
     assert frame.wire(Wire.WEBSOCKET) == websocket_frame(text)
     assert frame.wire(Wire.LINE) == line
     assert frame.wire(Wire.STREAM) == http_chunk(line + b"\n")
@@ -111,6 +112,20 @@ def test_a_bundle_is_the_concatenation_of_its_frames(some):
         assert together.wire(form) == b"".join(frame.wire(form) for frame in frames)
         assert together.wire(form) is together.wire(form)
     assert isinstance(together, Frame if len(frames) == 1 else Bundle)
+
+
+@given(events)
+def test_a_frame_has_no_character_of_html_and_keeps_its_values(event):
+    text = event_frame(event)
+    frame = Frame(text, ("orders.1", Cursor("e", 1, 2)))
+    assert not set(frame.text) & set("<>&")
+    assert json.loads(frame.text) == json.loads(text)
+
+
+def test_html_is_escaped_in_keys_and_values():
+    data = encode({"<b>": "a & b", "path": "C:\\<x>"})
+    assert escape_html(data) == (r'{"\u003cb\u003e":"a \u0026 b","path":"C:\\\u003cx\u003e"}')
+    assert json.loads(escape_html(data)) == json.loads(data)
 
 
 def test_a_frame_that_changes_no_cursor_has_no_id():
@@ -178,6 +193,22 @@ def test_the_error_for_a_value_without_json_form_has_its_path(data, path, reason
     assert caught.value.path == path
     assert reason in caught.value.reason
     assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 10**300])
+def test_an_integer_that_javascript_cannot_read_is_refused_with_its_path_where_it_must_be_exact(
+    number,
+):
+    data = {"rows": [{"id": 1}, {"id": number}]}
+    assert json.loads(encode(data)) == data
+    with pytest.raises(DataNotSerializable, match=r"above 2\*\*53 .* send a string") as caught:
+        encode_data(data, default, LIMIT, exact=True)
+    assert caught.value.path == "data['rows'][1]['id']"
+
+
+def test_other_numbers_are_exact():
+    data = [2**53, -(2**53), 1e300, str(2**60), True, {2**60: None}]
+    assert encode_data(data, default, LIMIT, exact=True) == encode(data)
 
 
 def test_the_error_for_an_object_names_its_type_once_and_says_what_to_publish_instead():

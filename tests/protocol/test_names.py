@@ -198,7 +198,11 @@ def test_an_invalid_pattern_is_rejected_with_the_reason(text: str, reason: str) 
         ("orders.<int:pk>", {"pk": "007"}, "pk='007'"),
         ("notes.<str:name>", {"name": None}, "takes text, not NoneType"),
         ("notes.<str:name>", {"name": ""}, "name=''"),
-        ("notes.<str:name>", {"name": "a.b"}, "escape_key()"),
+        ("notes.<str:name>", {"name": "a.b"}, "'.' cannot be part of"),
+        ("notes.<str:name>", {"name": "Müller & Söhne"}, "pass name=realtime.escape_key(…)"),
+        ("notes.<str:name>", {"name": "a/b"}, "pass name=realtime.escape_key(…)"),
+        ("notes.<str:name>", {"name": uuid.UUID(int=7)}, "pass realtime.escape_key(key)"),
+        ("notes.<str:name>", {"name": (1, 2)}, "pass realtime.escape_key(key)"),
         ("notes.<str:name>", {"name": "a b"}, "' '"),
         ("notes.<str:name>", {"name": "a" * 300}, "306 characters"),
     ],
@@ -319,6 +323,22 @@ def test_an_escaped_key_is_one_segment_and_can_be_unescaped(text: str) -> None:
 )
 def test_a_key_is_escaped_byte_by_byte(text: str, segment: str) -> None:
     assert escape_key(text) == segment
+
+
+@pytest.mark.parametrize(
+    "key", ["ada@example.org", "Müller & Söhne", uuid.UUID(int=7), (1, "a.b"), 7]
+)
+def test_a_key_of_any_type_is_a_value_of_a_topic(key: object) -> None:
+    notes = pattern("notes.<str:key>")
+    name = notes.reverse({"key": escape_key(key)})
+    found = notes.match(check_topic_name(name))
+    assert found is not None
+    assert unescape_key(found["key"]) == str(key)
+
+
+def test_none_is_not_a_key() -> None:
+    with pytest.raises(TypeError, match="save the object first"):
+        escape_key(None)
 
 
 @pytest.mark.parametrize("segment", ["~", "~2", "~2e", "~41", "~C3", "a.b", "~GG", "ü"])

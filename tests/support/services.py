@@ -55,6 +55,12 @@ def require(thing: T | None, how_to_get_it: str) -> T:
     pytest.skip(f"needs {how_to_get_it}")
 
 
+def require_node_modules() -> Path:
+    """Return the folder of the packages in js/package.json."""
+    folder = Path(__file__).parents[2] / "js" / "node_modules"
+    return require(folder if folder.is_dir() else None, "the packages of js/: run `make js`")
+
+
 @functools.cache
 def chromium_path() -> str | None:
     """Return a Chromium that starts; on some systems the one on PATH is only a stub."""

@@ -16,6 +16,7 @@ from realtime.auth import make_token
 from realtime.publishing import publish
 
 HTMX = Path(django_htmx.__file__).parent / "static" / "django_htmx"
+NODE_MODULES = Path(__file__).parents[2] / "js" / "node_modules"
 
 PAGE = """<!doctype html>
 <title>A page with elements</title>
@@ -116,7 +117,7 @@ def fragment(request: HttpRequest, topic: str) -> HttpResponse:
 
 
 HTML = Template("""
-<realtime-topic id="first" name="$topic"></realtime-topic>
+<realtime-topic id="first" name="$topic" last="0"></realtime-topic>
 <div id="orders" hx-get="/fragment/$topic/" hx-trigger="realtime:shipped from:body"></div>
 <button id="own" hx-get="/tell/$topic/paid/?exclude&data=own" hx-swap="none">own</button>
 <button id="seen" hx-get="/seen/" hx-target="#answer">seen</button>
@@ -151,6 +152,40 @@ def token(request: HttpRequest, username: str) -> HttpResponse:
     return HttpResponse(make_token(user, expires=lifetime))
 
 
+FRAMEWORK = """<!doctype html>
+<title>A page with a framework</title>
+<link rel="icon" href="data:,">
+{% load realtime %}{% realtime_script %}
+<script type="module" nonce="{{ csp_nonce }}">
+  window.heard = [];
+  window.follow = () => realtime.subscribe("{{ topic }}", {since: "{{ since }}"});
+  document.addEventListener("alpine:init", () => {
+    Alpine.data("page", () => ({
+      order: follow(), client: realtime, stop: null, add: (data) => heard.push(data),
+    }));
+    Alpine.data("topic", follow);
+    Alpine.data("client", () => realtime);
+  });
+</script>
+<script defer src="/node_modules/{{ library }}" nonce="{{ csp_nonce }}"></script>
+<body>{{ html|safe }}</body>
+"""
+
+
+def framework(request: HttpRequest, topic: str) -> HttpResponse:
+    """Show the markup in ?html with a ?library of js/node_modules, which may evaluate strings."""
+    nonce = secrets.token_urlsafe()
+    values = {"csp_nonce": nonce, "topic": topic, "since": str(log.head(topic))}
+    values |= {name: request.GET[name] for name in ("html", "library")}
+    text = engines["django"].from_string(FRAMEWORK).render(values, request)
+    policy = f"default-src 'self'; script-src 'nonce-{nonce}' 'unsafe-eval'; img-src data:"
+    return HttpResponse(text, headers={"Content-Security-Policy": policy})
+
+
+def node_module(request: HttpRequest, name: str) -> FileResponse:
+    return FileResponse((NODE_MODULES / name).open("rb"), content_type="text/javascript")
+
+
 def script(request: HttpRequest, version: int) -> FileResponse:
     return FileResponse(
         (HTMX / f"htmx-{version}.min.js").open("rb"), content_type="text/javascript"
@@ -163,6 +198,8 @@ urlpatterns = [
     path("tell/<str:topic>/<str:event>/", publish_event),
     path("fragment/<str:topic>/", fragment),
     path("htmx/<int:version>/<str:topic>/", htmx),
+    path("framework/<str:topic>/", framework),
+    path("node_modules/<path:name>", node_module),
     path("seen/", seen),
     path("sign-in/<str:username>/", sign_in),
     path("token/<str:username>/", token),

@@ -5,6 +5,8 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from realtime import Topic, action, apublish, register
 from tests.testapp.models import Note
@@ -37,6 +39,8 @@ class OrderTopic(Topic):
                 raise PermissionDenied("not yours")
             case "invalid":
                 raise ValidationError("not a name")
+            case "invalid translated":
+                raise ValidationError([_("This field is required."), gettext("Monday")])
             case "invalid fields":
                 raise ValidationError({"name": ["too long", "too loud"]})
             case _:
@@ -71,9 +75,12 @@ class PublicTopic(Topic):
 
 @register("private.<int:pk>")
 class PrivateTopic(Topic):
-    """Nobody may follow, by default."""
+    """Nobody may follow."""
 
     pk: int
+
+    def can_subscribe(self, user: Any) -> bool:
+        return False
 
 
 @register("tiny.<slug:name>")

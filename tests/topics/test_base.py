@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied, SynchronousOnlyOperation
+from django.test import override_settings
 from django.urls import converters
 
 import realtime
@@ -203,6 +204,9 @@ class PermissionMethods:
     def nothing(self, user: Any, *event: str) -> None:
         return None
 
+    async def async_nothing(self, user: Any, *event: str) -> None:
+        return None
+
     def denied(self, user: Any, *event: str) -> bool:
         raise PermissionDenied
 
@@ -237,7 +241,7 @@ async def test_a_permission_method_can_allow(method: str, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize(
-    "method", ["sync_no", "async_no", "returned_coroutine_no", "nothing", "denied"]
+    "method", ["sync_no", "async_no", "returned_coroutine_no", "nothing", "async_nothing", "denied"]
 )
 async def test_a_permission_method_can_deny(method: str, caplog: pytest.LogCaptureFixture) -> None:
     topic = topic_with(method)
@@ -264,6 +268,22 @@ async def test_a_permission_method_without_a_name_that_fails_denies(
     topic = topic_with("sync_yes", can_subscribe=staticmethod(partial(int, "x")))
     assert not await topic.may_subscribe(ALICE)
     assert "so permission is denied" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["nothing", "async_nothing"])
+async def test_a_permission_method_that_returns_none_is_logged_with_debug(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = topic_with(method)
+    with override_settings(DEBUG=True):
+        assert await topic.may_subscribe(ALICE) is False
+        assert await topic.may_publish(ALICE, "typing") is False
+        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+        assert f"{method}() of AskedTopic() returned None, so permission is denied" in caplog.text
+        caplog.clear()
+        topics = topic_with("sync_no"), topic_with("async_no"), topic_with("denied")
+        assert not any([await topic.may_subscribe(ALICE) for topic in topics])
+        assert not caplog.records
 
 
 async def test_nothing_is_allowed_by_default() -> None:

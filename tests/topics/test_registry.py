@@ -61,6 +61,15 @@ def test_an_invalid_value_in_a_name_is_reported(name: str, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_the_error_for_a_key_with_dots_names_escape_key_and_the_escaped_name() -> None:
+    @register("customers.<str:email>")
+    class CustomerTopic(Topic):
+        email: str
+
+    with pytest.raises(UnknownTopic, match=r"'customers\.ada@shop~2Eexample', with .*escape_key"):
+        resolve("customers.ada@shop.example")
+
+
 @pytest.mark.parametrize("name", ["orders.007", "orders.x", "orders", "orders.1.2", "Orders.1"])
 def test_a_similar_name_is_unknown(name: str) -> None:
     assert find(name) is None

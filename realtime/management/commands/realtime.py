@@ -72,7 +72,8 @@ It reads the log itself and needs no running server process.
 It does not check permissions: a user who can run this command can read the database anyway.
 
 With --url it follows topics of a site that runs elsewhere, as any client does; the topics need not
-be registered here. The token is read from --token-file, else from the variable REALTIME_TOKEN.
+be registered here. The token is read from --token-file, again whenever the site refuses it, or else
+from the environment variable REALTIME_TOKEN.
 """
 LISTEN_EXAMPLES = f"""\
 examples:
@@ -95,8 +96,9 @@ A reset means that events are missing which the log no longer keeps.
 TRIM = """\
 Removes the events that exceed the limits of their topics (max_age, max_events).
 
-Servers trim each hour, and publishers trim a log that grows. Run this after a change of the limits,
-or in a project whose processes run for less than an hour.
+Publishing trims its own topic's log, and each server process trims all logs about once an hour.
+Run this once a day only where no server process runs for an hour: on a site that serves only WSGI,
+or whose processes live shorter. It also applies changed limits at once.
 """
 TRIM_EXAMPLES = f"""\
 examples:
@@ -125,7 +127,7 @@ class Command(BaseCommand):
     """The command; each verb is a method of the same name."""
 
     help = "Publishes and prints events, and maintains the logs of topics."
-    # They slow the command down, and wrong settings end it with an error anyway.
+    # System checks slow the command down, and wrong settings end it with an error anyway.
     requires_system_checks = []
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -217,7 +219,7 @@ class Command(BaseCommand):
             self.print(f"{topic}: {event.name} is #{event.seq}")
 
     def listen(self, options: dict[str, Any]) -> None:
-        names = list(dict.fromkeys(options["topics"]))  # a repeated name is one subscription
+        names = list(dict.fromkeys(options["topics"]))  # a repeated topic is followed once
         since = options["since"]
         if isinstance(since, Cursor) and len(names) > 1:
             raise CommandError(

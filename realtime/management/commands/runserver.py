@@ -10,8 +10,8 @@ __all__ = ["Command"]
 class Command(DaphneCommand):  # type: ignore[misc]
     """Daphne's runserver.
 
-    Django uses the first app that has a command, so ``realtime`` comes first in ``INSTALLED_APPS``;
-    ``daphne`` need not be listed at all.
+    If several apps have the same command, Django uses that of the first in ``INSTALLED_APPS``, so
+    list ``realtime`` first. ``daphne`` need not be listed at all.
     """
 
     help = "Starts Daphne for development: HTTP, WebSockets and event streams in one process."

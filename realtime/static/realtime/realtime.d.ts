@@ -10,7 +10,7 @@ export interface Event<Data = any> {
   data: Data;
   /** Resume with it as `since`; an ephemeral event has none. */
   cursor?: string;
-  /** The number in the topic: 1, 2, 3 …; an ephemeral event has none. */
+  /** The event's number in the topic: 1, 2, 3 …; an ephemeral event has none. */
   seq?: number;
   /** Seconds since 1970 on the clock of the log. */
   time?: number;
@@ -42,25 +42,29 @@ export interface Change {
 export interface Start {
   /** How many of the newest events to get first. */
   last?: number;
-  /** Get the events after a cursor, or after a moment, as `@` and seconds since 1970. */
+  /** Get the events after a cursor, or after a time: `@` followed by seconds since 1970. */
   since?: string | null;
 }
 
 export interface Topic {
   /** Null for `realtime.user` until the server has sent the user. */
   readonly name: string | null;
-  /** Call a function for each event of one name, or for all with `"*"`; returns a function that removes it. */
+  /**
+   * Call a function for each event of one name, or for all events with `"*"`; returns a function
+   * that removes it.
+   */
   on<Data = any>(event: string, run: (data: Data, event: Event<Data>) => unknown): () => void;
-  /** Call a function when events were missed for good: fetch the state again. */
+  /** Call a function when events were missed for good; it should fetch the state again. */
   onReset(run: () => unknown): () => void;
   /** Call a function when the server refuses the topic, or ends the subscription. */
   onDenied(run: (denial: Denial) => unknown): () => void;
   /**
-   * Call a function with the members, now and after each change; returns a function that removes it.
+   * Call a function with the members, now and after each change; returns a function that removes
+   * it.
    * The change is null for a new list. Never called for a topic without presence.
    */
   onMembers(run: (members: Member[], change: Change | null) => unknown): () => void;
-  /** The members in the order in which they joined; null until the first list arrived. */
+  /** The members in the order in which they joined; null until the first list has arrived. */
   readonly members: Member[] | null;
   /** Publish one of the topic's client events; rejects with a `RealtimeError`. */
   publish(event: string, data?: any): Promise<void>;
@@ -101,11 +105,11 @@ export interface Client extends EventTarget {
   readonly state: State;
   /** The name of the transport in use, or of the last one in use. */
   readonly transport: Transport;
-  /** When the page's request began, as `@` and seconds since 1970; null if not known. */
+  /** When the page's request began: `@` followed by seconds since 1970; null if not known. */
   readonly since: string | null;
-  /** Headers for the page's own requests, so that it ignores the events that they cause. */
+  /** Headers for the page's own requests: the page ignores the events that such requests cause. */
   readonly headers: Readonly<Record<string, string>>;
-  /** The key of the user; null if nobody is signed in, undefined until that is known. */
+  /** The key of the user; null if nobody is signed in, undefined until the user is known. */
   readonly userId: string | null | undefined;
   readonly user: Topic;
   readonly everyone: Topic;
@@ -140,11 +144,11 @@ export interface Options {
   url: string | URL;
   /** The key of the user that the page was rendered for; null if nobody was signed in. */
   user?: string | null;
-  /** Where `user` and `everyone` start: a moment, as `@` and seconds since 1970. */
+  /** The time from which `user` and `everyone` start: `@` followed by seconds since 1970. */
   since?: string | null;
   /** The only transport to use; with `auto`, the default, the first that works. */
   transport?: "auto" | Transport;
-  /** For a page without a session; a function is called again when the server refuses its token. */
+  /** For a page without a session. A function is called again when the server refuses its token. */
   token?: string | (() => string | Promise<string>);
 }
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import wait
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -20,7 +18,9 @@ from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 
 from realtime.exceptions import StoreError, StoreUnavailable
-from realtime.threads import STORE_THREADS
+from realtime.stores.database.dropping import before_drop
+from realtime.stores.pool_checks import is_pooled
+from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
@@ -79,22 +79,24 @@ class _Attempt(Generic[T]):
     def __init__(self, operation: Callable[[BaseDatabaseWrapper], T]) -> None:
         self.operation = operation
 
-    def run(self, connection: BaseDatabaseWrapper) -> T:
+    def run(self, connection: BaseDatabaseWrapper, seconds: float) -> T:
+        """Run it; a transaction waits at most these seconds for a lock."""
         return self.operation(connection)
 
 
 class _Transaction(_Attempt[T]):
     """An operation in a transaction; its outcome can be unknown once the commit has begun."""
 
-    def run(self, connection: BaseDatabaseWrapper) -> T:
+    def run(self, connection: BaseDatabaseWrapper, seconds: float) -> T:
         self.committing = False
-        _shorten_busy_timeout(connection)
-        try:
-            with transaction.atomic(using=connection.alias, durable=True):
-                result = self.operation(connection)
-                self.committing = True
-        finally:
-            restore_busy_timeout(connection)
+        with (
+            _limited_waits(connection, seconds),
+            transaction.atomic(using=connection.alias, durable=True),
+        ):
+            if connection.vendor == "postgresql":
+                _execute(connection, f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}")
+            result = self.operation(connection)
+            self.committing = True
         return result
 
 
@@ -110,11 +112,13 @@ class DatabaseAccess:
     An operation is never part of the caller's transaction: if the calling thread's connection is in
     a transaction, the operation runs in ``STORE_THREADS``, on another connection, while the caller
     waits.
-    An operation that meets a lock is retried for ``locked_seconds``. A broken connection is
+    An operation that meets a lock is retried for ``locked_seconds``; a transaction does not wait
+    for a lock for longer either. A broken connection is
     reopened and the operation retried once, unless the transaction may have been committed.
 
-    The connections of ``STORE_THREADS`` stay open, because no request ends in those threads, and
-    Django closes connections at the end of a request.
+    The connections of ``STORE_THREADS`` and ``RELAY_THREADS`` stay open, because no request ends in
+    those threads, and Django closes connections at the end of a request. Those of a pool are
+    returned after each operation.
 
     Args:
         alias: the database alias.
@@ -161,27 +165,26 @@ class DatabaseAccess:
 
     def close(self) -> None:
         """Close the connections of ``STORE_THREADS`` to this alias, each in its own thread."""
-        if _in_pool():
+        if STORE_THREADS.has_current_thread():
             connections[self.alias].close()
-            return
-        # A thread has to close its own connection. The barrier makes every thread of the pool run
-        # exactly one of the tasks. If the pool is busy for longer than the timeouts, its
-        # connections are still in use, and stay open.
-        barrier = threading.Barrier(STORE_THREADS.count)
-
-        def close_own() -> None:
-            with suppress(threading.BrokenBarrierError):
-                barrier.wait(timeout=5)
-            connections[self.alias].close()
-
-        wait([STORE_THREADS.submit(close_own) for _ in range(STORE_THREADS.count)], timeout=10)
+        else:
+            STORE_THREADS.run_in_each(lambda: connections[self.alias].close())
 
     def _dispatch(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
-        run_here = _in_pool() or (not connection.in_atomic_block and _autocommits(connection))
+        run_here = STORE_THREADS.has_current_thread() or (
+            not connection.in_atomic_block and _autocommits(connection)
+        )
         return self._run(attempt) if run_here else STORE_THREADS.submit(self._run, attempt).result()
 
     def _run(self, attempt: _Attempt[T]) -> T:
+        try:
+            return self._try(attempt)
+        finally:
+            if STORE_THREADS.has_current_thread() or RELAY_THREADS.has_current_thread():
+                _return_to_pool(connections[self.alias])
+
+    def _try(self, attempt: _Attempt[T]) -> T:
         connection = connections[self.alias]
         deadline = time.monotonic() + self.locked_seconds
         reconnected = False
@@ -190,11 +193,12 @@ class DatabaseAccess:
             try:
                 _open(connection)
                 opened = connection.connection
-                return attempt.run(connection)
+                return attempt.run(connection, deadline - time.monotonic())
             except Error as error:
                 if _is_locked(error):
                     if time.monotonic() >= deadline:
-                        raise StoreUnavailable(self.store, str(error)) from error
+                        reason = f"another transaction held a lock for {self.locked_seconds:g} s"
+                        raise StoreUnavailable(self.store, f"{reason} ({error})") from error
                     # Jitter, so that the waiting writers do not all retry at the same time.
                     time.sleep(random.uniform(0.001, 0.010))
                 elif _is_broken(connection, opened, error):
@@ -214,6 +218,37 @@ class DatabaseAccess:
                     raise StoreUnavailable(self.store, str(error)) from error
                 else:
                     raise StoreError(f"{self.store} failed: {error}") from error
+
+
+@contextmanager
+def _limited_waits(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
+    """Limit how long the next transaction waits for a lock, where that is set before it begins.
+
+    On MySQL the limit belongs to the session, which may be the caller's, so it is restored.
+    """
+    if connection.vendor != "mysql":
+        _shorten_busy_timeout(connection)
+        try:
+            yield
+        finally:
+            restore_busy_timeout(connection)
+        return
+    limit = max(1, int(seconds))
+    _execute(
+        connection,
+        "SET @realtime_lock_wait = @@innodb_lock_wait_timeout, "
+        f"SESSION innodb_lock_wait_timeout = {limit}",
+    )
+    try:
+        yield
+    finally:
+        with suppress(Error):  # the connection is broken, and the setting gone with it
+            _execute(connection, "SET SESSION innodb_lock_wait_timeout = @realtime_lock_wait")
+
+
+def _execute(connection: BaseDatabaseWrapper, sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
 
 
 def _shorten_busy_timeout(connection: BaseDatabaseWrapper) -> None:
@@ -239,8 +274,9 @@ def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
         connection.connection.execute(f"PRAGMA busy_timeout = {timeout}")
 
 
-def _in_pool() -> bool:
-    return threading.current_thread().name.startswith(STORE_THREADS.name)
+def _return_to_pool(connection: BaseDatabaseWrapper) -> None:
+    if is_pooled(connection.settings_dict):
+        connection.close()
 
 
 def _autocommits(connection: BaseDatabaseWrapper) -> bool:
@@ -287,6 +323,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+@receiver(before_drop)
+def _close_all(*, alias: str, **_: Any) -> None:
+    # The relays first: their wake-ups are sent before other receivers stop the channel layer.
+    for threads in (RELAY_THREADS, STORE_THREADS, USER_THREADS):
+        threads.run_in_each(lambda: connections[alias].close())
+
+
 @receiver(connection_created, dispatch_uid="realtime.stores.database.access")
 def _note_file(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
     path = _path(connection)
@@ -300,12 +343,14 @@ def _is_locked(error: Error) -> bool:
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_BUSY, _SQLITE_LOCKED)
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if isinstance(state, str):
-        # Class 40: the server has rolled the transaction back, after a deadlock or a serialisation
-        # failure.
-        return state.startswith("40") or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
     code = error.args[0] if error.args else None
-    return code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+    # Class 40: the server has rolled the transaction back, after a deadlock or a serialisation
+    # failure.
+    return (
+        str(state).startswith("40")
+        or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
+        or code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+    )
 
 
 def _is_missing_table(error: Error) -> bool:
@@ -330,6 +375,8 @@ def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) ->
     """Tell whether the connection that was open can no longer be used."""
     if not isinstance(error, OperationalError | InterfaceError):
         return False
+    if type(error.__cause__).__name__ == "PoolTimeout":
+        return False  # no connection was free; another attempt would wait as long again
     if getattr(error.__cause__, "sqlite_errorcode", 0) == _SQLITE_READONLY_DBMOVED:
         return True
     # atomic() may have noticed the break already and opened another connection.

@@ -32,7 +32,7 @@ function pretty(data) {
   return JSON.stringify(data, null, 1).replace(/([{[])\n +/g, "$1").replace(/\n *(?=[}\]])/g, "").replace(/\n +/g, " ");
 }
 
-// The feed. New lines go to the bottom, so that they move nothing.
+// The feed. New lines go to the bottom, so that the other lines do not move.
 
 function addToFeed(line) {
   const atEnd = feed.scrollHeight - feed.scrollTop - feed.clientHeight < 40;

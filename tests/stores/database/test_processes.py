@@ -34,7 +34,7 @@ class Database:
     @contextmanager
     def appender(self, topic: str, count: int) -> "Iterator[subprocess.Popen[str]]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stores.appender", self.entry, topic, str(count)],
+            [sys.executable, "-m", "tests.stores.database.appender", self.entry, topic, str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -122,7 +122,7 @@ def test_the_redis_store_declares_its_capabilities() -> None:
         ("rediss://localhost?ssl_min_version=7", {}, "TLS parameters that cannot be used"),
         ("rediss://localhost?ssl_ciphers=NOPE", {}, "TLS parameters that cannot be used"),
         ("unix:///tmp/redis.sock", CLUSTER, "does not begin with redis:// or rediss://"),
-        ("redis://localhost/1", CLUSTER, "a cluster has only the first"),
+        ("redis://localhost/1", CLUSTER, "which a cluster does not have"),
         ("redis://localhost", {"timeuot": 1}, "no option 'timeuot'; it has prefix, timeout, keep"),
         ("redis://localhost", {"timeout": 0}, "more than 0 and at most 10"),
         ("redis://localhost", {"keepalive": 0}, "whole seconds from 1 to 3600"),

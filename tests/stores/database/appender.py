@@ -1,4 +1,4 @@
-"""A process that appends: `python -m tests.stores.appender DATABASE TOPIC COUNT`.
+"""A process that appends: `python -m tests.stores.database.appender DATABASE TOPIC COUNT`.
 
 DATABASE is an entry of DATABASES as JSON. The process prints "ready", waits for a line, and then
 prints the seq of each append that returned.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
@@ -25,6 +26,7 @@ from realtime.stores.database.clock import DatabaseClock
 from realtime.threads import STORE_THREADS
 from tests.stores.conftest import AddDatabase, plain
 from tests.support.databases import database_config
+from tests.support.server import DEADLINE
 
 X = [Draft("x", "1")]
 
@@ -212,6 +214,37 @@ def test_a_call_waits_for_a_lock_that_is_released(lite: DatabaseStore) -> None:
         release.join()
 
 
+@pytest.mark.parametrize("topic", ["t", "new"])
+def test_an_append_does_not_wait_for_long_for_a_row_that_another_transaction_holds(
+    database: None, postgres_alias: str, topic: str
+) -> None:
+    import psycopg
+
+    class Impatient(DatabaseStore):
+        LOCKED_SECONDS = 0.3
+
+    store = Impatient(options={"using": postgres_alias})
+    store.append("t", X)
+    with psycopg.connect(**_parameters(postgres_alias)) as other:
+        other.execute("SELECT 1 FROM realtime_log WHERE name = 't' FOR UPDATE")
+        # An uncommitted row of the same name makes an INSERT wait.
+        other.execute(
+            "INSERT INTO realtime_log SELECT (r).* FROM (SELECT jsonb_populate_record(l, "
+            '\'{"id": -1, "name": "new"}\') AS r FROM realtime_log l WHERE name = \'t\') AS copy'
+        )
+        release = threading.Timer(DEADLINE, other.rollback)
+        release.start()
+        with pytest.raises(StoreUnavailable, match=r"another transaction held a lock for 0\.3 s"):
+            store.append(topic, X)
+        release.cancel()
+        other.rollback()
+    with connections[postgres_alias].cursor() as cursor:
+        cursor.execute("SHOW lock_timeout")
+        assert cursor.fetchone() == ("0",)  # of the caller's session
+    assert store.append(topic, X).events[0].seq == (2 if topic == "t" else 1)
+    Log.objects.using(postgres_alias).filter(name__in=["t", "new"]).delete()
+
+
 def test_a_database_without_the_tables_is_named_as_such(
     add_database: AddDatabase, tmp_path: Path
 ) -> None:
@@ -248,14 +281,15 @@ def test_a_connection_that_the_server_closed_is_reopened(
     Log.objects.using(postgres_alias).filter(name=topic).delete()
 
 
+def _parameters(alias: str) -> dict[str, Any]:
+    parameters = connections[alias].get_connection_params()
+    return {key: parameters[key] for key in ("dbname", "user", "host") if parameters.get(key)}
+
+
 def _end_sessions(alias: str) -> None:
     import psycopg
 
-    parameters = connections[alias].get_connection_params()
-    with psycopg.connect(
-        **{key: parameters[key] for key in ("dbname", "user", "host") if parameters.get(key)},
-        autocommit=True,
-    ) as other:
+    with psycopg.connect(**_parameters(alias), autocommit=True) as other:
         other.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -1,0 +1,1 @@
+"""A project whose tests open its pages in a browser."""

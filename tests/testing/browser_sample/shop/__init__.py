@@ -1,0 +1,1 @@
+"""An app whose tests open its pages in a browser."""

@@ -22,6 +22,9 @@ class _WithRealtime:
         _WithRealtime.in_use = True
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await _serve_lifespan(self.application, scope, receive, send)
+            return
         if scope["type"] not in ("websocket", "http"):
             await self.application(scope, receive, send)
             return
@@ -48,6 +51,31 @@ class _WithRealtime:
         from django.core.handlers.asgi import ASGIHandler
 
         return not isinstance(self.application, ASGIHandler)
+
+
+async def _serve_lifespan(application: Application, scope: Scope, receive: Any, send: Any) -> None:
+    """Close the hub when the server stops, whether or not the application knows this protocol."""
+    received: list[Any] = []
+
+    async def receive_and_close() -> Any:
+        event = await receive()
+        received.append(event)
+        if event["type"] == "lifespan.shutdown":
+            from realtime.hub import close_hub
+
+            await close_hub()
+        return event
+
+    try:
+        await application(scope, receive_and_close, send)
+    except Exception:
+        if received:
+            raise
+        # It refuses the protocol before it reads anything, as Django does.
+        await receive_and_close()
+        await send({"type": "lifespan.startup.complete"})
+        await receive_and_close()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 def with_realtime(application: Application) -> Application:

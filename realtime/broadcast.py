@@ -37,7 +37,7 @@ from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.stores.base import Appended
 from realtime.stores.database.dropping import before_drop
-from realtime.threads import after_fork
+from realtime.threads import after_fork, refuse_green_threads
 
 __all__ = [
     "WAKEUP_TYPE",
@@ -308,6 +308,7 @@ class _Publisher:
 
 
 def _start_loop_thread() -> asyncio.AbstractEventLoop:
+    refuse_green_threads()
     loop = asyncio.new_event_loop()
     started = threading.Event()
     loop.call_soon(started.set)
@@ -357,7 +358,10 @@ def broadcast(wakeups: Sequence[Wakeup]) -> None:
         futures = _start(wakeups)
         if not _on_loop():
             concurrent.futures.wait(futures, WAIT_SECONDS)
-    except Exception:
+    except Exception as error:
+        if not threading.main_thread().is_alive():  # Python exits, and can start no thread
+            logger.debug("events were not announced; the next head check finds them: %s", error)
+            return
         logger.exception("events could not be announced; they arrive with the next head check")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING
 
-from realtime.exceptions import CursorExpired
+from realtime.exceptions import CursorExpired, StoreUnavailable
 from realtime.protocol.events import Cursor, Event
+from realtime.request_time import store_time
 from realtime.stores import get_store
 from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve
@@ -18,12 +21,16 @@ __all__ = [
     "ahead",
     "aheads",
     "ahistory",
+    "asince",
     "delete",
     "head",
     "heads",
     "history",
     "new_epoch",
+    "since",
 ]
+
+logger = logging.getLogger("realtime")
 
 
 def _name(topic: Topic | str) -> str:
@@ -41,6 +48,36 @@ def head(topic: Topic | str) -> Cursor:
         StoreUnavailable: the store cannot be read now.
     """
     return heads([topic])[0]
+
+
+def since(topic: Topic | str) -> str:
+    """Return where a page has to start to follow a topic; call it before reading the page's data.
+
+    It is the cursor of the topic's newest event. If the store is unavailable, it is the present
+    time, so that the page is answered nevertheless: the page connects when the store is back, and
+    receives what was published since then, or one reset. Pass it to ``{% realtime_subscribe %}``
+    or to ``realtime.subscribe()`` in a page, as ``since``.
+
+    Raises:
+        UnknownTopic: no registered pattern matches.
+    """
+    try:
+        return str(head(topic))
+    except StoreUnavailable as error:
+        return _now(error)
+
+
+async def asince(topic: Topic | str) -> str:
+    """Async version of ``since()``."""
+    try:
+        return str(await ahead(topic))
+    except StoreUnavailable as error:
+        return _now(error)
+
+
+def _now(error: StoreUnavailable) -> str:
+    logger.debug("a page starts at the present time: %s", error)
+    return f"@{max(0.0, store_time(time.monotonic())):.3f}"
 
 
 def heads(topics: Iterable[Topic | str]) -> list[Cursor]:

@@ -9,11 +9,14 @@ So a node declares another one dead only after several uninterrupted heartbeats 
 if it found the other's row old in two checks in a row.
 A node that finds its own row removed was declared dead, perhaps wrongly; it registers again under a
 new id, with all its members.
+A process that stops removes its own row. Its members stay a little longer, because their clients
+reconnect to another process; those that do not come back are removed by the other nodes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import secrets
@@ -46,6 +49,7 @@ EXPIRY_SECONDS = 35.0  # so three heartbeats in a row can fail
 # living node writes a heartbeat too.
 STEADY_BEATS = 3
 ORPHAN_BEATS = 6  # heartbeats between searches for members of removed nodes: one minute
+SIGN_OFF_SECONDS = 2.0  # that a process which stops waits for a store that does not answer
 FOLLOWERS_LISTED = 1_000  # topics that a heartbeat lists: those with the most followers
 
 
@@ -96,7 +100,10 @@ class ThisNode:
         self._beats = 0  # heartbeats in all
         self._last = 0.0  # the time of the last heartbeat, on the loop's clock
         self._suspects: set[str] = set()  # nodes whose row was old at the last check
-        self._looked = 0  # the value of _beats at the last search for orphans
+        self._seen: set[str] = set()  # all nodes at the last check
+        self._orphans_due = 0  # the value of _beats at which orphans are searched next
+        self._signed_off = False
+        self._pid = 0  # a forked child inherits the function that runs at exit, but not the node
         self._heartbeat_outage = Outage(
             "the heartbeat of this process could not be written: %s",
             "the heartbeat of this process is written again",
@@ -115,6 +122,33 @@ class ThisNode:
             if not self.is_registered:
                 await self._write()
 
+    async def sign_off(self) -> None:
+        """Remove the row for good, because the process stops; never raises.
+
+        The other nodes then do not report this one as dead.
+        """
+        self._signed_off = True
+        atexit.unregister(self._sign_off_at_exit)
+        async with self._lock:
+            if not self.is_registered:
+                return
+            self.is_registered = False
+            try:
+                async with asyncio.timeout(SIGN_OFF_SECONDS):
+                    await self._store.aexpire_node(self.id, 0.0)
+            except Exception as error:
+                logger.debug("this process could not sign off: %s", error)
+
+    def _sign_off_at_exit(self) -> None:
+        # The loop has ended or is about to, and the thread pools are closed: use this thread.
+        if os.getpid() != self._pid or self._signed_off or self._heartbeat_outage.is_on:
+            return
+        self._signed_off = True
+        try:
+            self._store.expire_node(self.id, 0.0)
+        except Exception as error:
+            logger.debug("this process could not sign off: %s", error)
+
     async def beat(self) -> bool:
         """Write the row; False if the store fails."""
         try:
@@ -128,6 +162,12 @@ class ThisNode:
         return True
 
     async def _write(self) -> None:
+        if self._signed_off:
+            return
+        if not self._beats and self._store.shared:
+            # Servers such as Daphne have no hook for the end of a process that runs on the loop.
+            self._pid = os.getpid()
+            atexit.register(self._sign_off_at_exit)
         if not await self._store.abeat(self._describe(), is_known=self.is_registered):
             logger.warning("the other processes declared this one dead; it registers again")
             # In this order, so that even if a step fails, nothing is written under the new id
@@ -157,7 +197,13 @@ class ThisNode:
         try:
             if not self.is_steady:
                 return
-            silent = {n.id: n for n in await self._store.anodes() if n.age > EXPIRY_SECONDS}
+            nodes = await self._store.anodes()
+            seen = {node.id for node in nodes}
+            if self._seen - seen:
+                # Some have stopped. Their clients have a heartbeat's time to come back elsewhere.
+                self._orphans_due = min(self._orphans_due, self._beats + 1)
+            self._seen = seen
+            silent = {n.id: n for n in nodes if n.age > EXPIRY_SECONDS}
             suspects, self._suspects = self._suspects & silent.keys(), set(silent)
             expired = [
                 silent[id] for id in suspects if await self._store.aexpire_node(id, EXPIRY_SECONDS)
@@ -166,8 +212,8 @@ class ThisNode:
                 logger.warning(
                     "process %s on %s has stopped sending heartbeats", node.pid, node.host
                 )
-            if expired or self._beats - self._looked >= ORPHAN_BEATS:
-                self._looked = self._beats
+            if expired or self._beats >= self._orphans_due:
+                self._orphans_due = self._beats + ORPHAN_BEATS
                 await self._remove_orphans()
         except StoreError as error:
             self._check_outage.failed(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from realtime.protocol.events import Draft, Event, check_event_name
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended
+from realtime.threads import refuse_green_threads
 from realtime.topics import Topic, resolve
 
 if TYPE_CHECKING:
@@ -133,12 +135,15 @@ def publish(
         DataNotSerializable, DataTooLarge: the data cannot be sent.
         AmbiguousTransaction: another alias is in ``atomic()``; pass ``using``.
         PublishError: the event could not be appended and no transaction keeps it; try again.
-        SynchronousOnlyOperation: called in an event loop; use ``await apublish(…)`` there.
+        SynchronousOnlyOperation: called in an event loop; use ``await apublish(…)`` there, or set
+            ``DJANGO_ALLOW_ASYNC_UNSAFE`` in a notebook, as for the ORM.
+        ImproperlyConfigured: gevent or eventlet has replaced the threads of this process.
 
     Guarantees:
         Every event of a committed transaction is published, and none before the commit.
         Events of one thread keep their order.
     """
+    refuse_green_threads()
     _refuse_event_loop("publish", "apublish")
     item = _item(topic, name, data, exclude)
     alias = _open_transaction(using)
@@ -215,6 +220,7 @@ def publish_many(
         PublishError: some events could not be appended; ``published`` lists those that were.
         Any other error of ``publish()``: nothing was published.
     """
+    refuse_green_threads()
     _refuse_event_loop("publish_many", "apublish_many")
     checked = _items(items)
     alias = _open_transaction(using)
@@ -287,6 +293,8 @@ def _ephemeral(item: _Item) -> Event:
 
 
 def _refuse_event_loop(name: str, async_name: str) -> None:
+    if os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
+        return  # as Django's ORM does then, for notebooks
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -347,6 +355,12 @@ def _wait_for_commit(alias: str, items: Sequence[_Item], *, ephemeral: bool = Fa
     if get_store().durable and not ephemeral:
         outbox.put(alias, [(str(item.topic), item.draft) for item in items])
         return
+    if not connections[alias].in_atomic_block:
+        raise PublishError(
+            f"autocommit is off on {alias!r}, so Django does not tell when the transaction "
+            "commits, and only stored events of a durable store can wait for that; publish inside "
+            "atomic() with autocommit on"
+        )
     # These events do not outlive the process anyway, so they wait in memory. The keys give them the
     # same order as the outbox: before events that other on_commit() callbacks publish.
     topics = {str(item.topic) for item in items}

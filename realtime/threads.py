@@ -1,8 +1,8 @@
 """Thread pools in which synchronous code runs for the event loop and after commits.
 
-There are three pools, so that none of them waits for another: ``STORE_THREADS`` for stores,
-``RELAY_THREADS`` for the outbox, which can be in another database that hangs, and ``USER_THREADS``
-for the project's code, which can be slow, and for reading sessions.
+There are several pools, so that none of them waits for another: ``STORE_THREADS`` for stores,
+``RELAY_THREADS`` for the outboxes, one pool for each database alias because one can hang, and
+``USER_THREADS`` for the project's code, which can be slow, and for reading sessions.
 None of them uses Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,7 +18,16 @@ from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-__all__ = ["RELAY_THREADS", "STORE_THREADS", "USER_THREADS", "WorkerThreads", "after_fork"]
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = [
+    "RELAY_THREADS",
+    "STORE_THREADS",
+    "USER_THREADS",
+    "WorkerThreads",
+    "after_fork",
+    "refuse_green_threads",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +67,12 @@ class WorkerThreads:
         return self._executor
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function in one of the threads; any thread can wait for the returned future."""
+        """Run a function in one of the threads; any thread can wait for the returned future.
+
+        While Python exits there are no new threads, so the calling thread runs it.
+        """
+        if not threading.main_thread().is_alive():
+            return _run_here(partial(function, *args, **kwargs))
         return self.executor.submit(function, *args, **kwargs)
 
     def has_current_thread(self) -> bool:
@@ -83,13 +98,72 @@ class WorkerThreads:
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in one of the threads and await its result."""
+        if not threading.main_thread().is_alive():
+            return function(*args, **kwargs)  # as in submit()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.executor, partial(function, *args, **kwargs))
 
 
+def _run_here(function: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def refuse_green_threads() -> None:
+    """Raise if gevent or eventlet has replaced the threads of this process.
+
+    The event loop that sends wake-ups would then run in the one real thread, and Django would
+    refuse all synchronous database access there, as in asynchronous code.
+
+    Raises:
+        ImproperlyConfigured: it has; the error says which workers to use.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        name = "gevent"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        name = "eventlet"
+    else:
+        return
+    raise ImproperlyConfigured(
+        f"realtime cannot publish from a {name} worker, because {name} replaces threads; use "
+        "threads or processes: celery worker --pool threads, or gunicorn --worker-class gthread"
+    )
+
+
+class AliasThreads(dict[str, WorkerThreads]):
+    """A thread pool for each database alias, made at its first use.
+
+    Args:
+        name: the prefix of the threads' names.
+        count: the largest number of threads for an alias.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self.name = name
+        self.count = count
+
+    def __missing__(self, alias: str) -> WorkerThreads:
+        return self.setdefault(alias, WorkerThreads(f"{self.name}-{alias}", self.count))
+
+    def has_current_thread(self) -> bool:
+        """Tell whether the calling thread is one of these."""
+        return threading.current_thread().name.startswith(self.name)
+
+    def run_in_each(self, function: Callable[[], object]) -> None:
+        """Run a function once in each thread, as ``WorkerThreads.run_in_each()`` does."""
+        for threads in list(self.values()):
+            threads.run_in_each(function)
+
+
 # Four threads keep a disk or a database busy; each keeps a database connection open.
 STORE_THREADS = WorkerThreads("realtime-store", 4)
-# While one thread waits for an unreachable database, the other continues.
-RELAY_THREADS = WorkerThreads("realtime-relay", 2)
+# While one thread searches for stale rows or waits for a lock, the other relays new events.
+RELAY_THREADS = AliasThreads("realtime-relay", 2)
 # Sessions and permission methods use the database, so this also limits its connections.
 USER_THREADS = WorkerThreads("realtime-user", 8)

@@ -15,6 +15,7 @@ from django.test import override_settings
 from django.urls import path
 
 from realtime.asgi import with_realtime
+from realtime.hub import get_hub
 
 
 def scope(path: str, **fields: Any) -> dict[str, Any]:
@@ -50,6 +51,40 @@ async def test_other_websockets_are_passed_on(path: str) -> None:
 async def test_other_scope_types_are_passed_on(kind: str) -> None:
     answer = await first_answer(with_realtime(inner), scope("/realtime/ws") | {"type": kind})
     assert (answer["type"], answer["scope"]) == ("inner", kind)
+
+
+async def starts(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer both events of a lifespan."""
+    for _ in range(2):
+        event = await receive()
+        await send({"type": f"{event['type']}.complete", "by": "inner"})
+
+
+@pytest.mark.parametrize(("inner", "by"), [(get_asgi_application(), None), (starts, "inner")])
+async def test_the_hub_closes_when_the_server_stops(inner: Any, by: str | None) -> None:
+    client = ApplicationCommunicator(with_realtime(inner), {"type": "lifespan"})
+    await client.send_input({"type": "lifespan.startup"})
+    answer = await client.receive_output(5)
+    assert (answer["type"], answer.get("by")) == ("lifespan.startup.complete", by)
+    with override_settings(REALTIME={"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}}):
+        hub = get_hub()
+        assert await hub.member_writer.node.beat()
+        await client.send_input({"type": "lifespan.shutdown"})
+        answer = await client.receive_output(5)
+        assert (answer["type"], answer.get("by")) == ("lifespan.shutdown.complete", by)
+        assert hub.store.nodes() == []
+    await client.wait(5)
+
+
+async def test_an_application_that_cannot_start_says_so() -> None:
+    async def broken(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await receive()
+        raise ValueError("no settings")
+
+    client = ApplicationCommunicator(with_realtime(broken), {"type": "lifespan"})
+    await client.send_input({"type": "lifespan.startup"})
+    with pytest.raises(ValueError, match="no settings"):
+        await client.wait(5)
 
 
 # Paths below the prefix that match no endpoint

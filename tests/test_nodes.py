@@ -212,6 +212,36 @@ def test_members_of_a_node_without_a_row_leave_within_a_minute(cluster: Cluster)
     assert Wakeup.of(log, appended).topic == LOG
 
 
+def test_a_node_that_stops_signs_off_and_its_members_have_time_to_come_back(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays, stops = Process(cluster.store), Process(cluster.store)
+    for _ in range(ORPHAN_BEATS):
+        cluster.beat(stays)
+        cluster.run(stops.node.beat())
+    cluster.enter(stops.node.id, "user.1", "user.2")
+    cluster.run(stops.node.sign_off())
+    assert cluster.ids == [stays.node.id]
+    cluster.beat(stays)
+    assert stays.left() == []
+    cluster.enter(stays.node.id, "user.2")
+    cluster.beat(stays)
+    assert stays.left() == ["user.1"]
+    cluster.run(stops.node.beat())
+    assert cluster.ids == [stays.node.id], "a late heartbeat does not register it again"
+    assert caplog.records == []
+
+
+def test_a_node_signs_off_from_a_store_that_fails(cluster: Cluster) -> None:
+    process = Process(cluster.store)
+    cluster.run(process.node.beat())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.store, "expire_node", lambda *args: 1 / 0)
+        cluster.run(process.node.sign_off())
+    cluster.run(process.node.sign_off())
+    assert cluster.ids == [process.node.id], "the other nodes declare it dead"
+
+
 def test_an_outage_of_the_store_is_logged_once_and_so_is_its_end(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """publish() and its variants: exactly the committed events, and none before the commit."""
 
 import asyncio
+import importlib.util
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from realtime.models import OutboxEntry
 from realtime.protocol.events import Event
 from realtime.publishing import apublish, apublish_many, publish, publish_many
 from realtime.stores import get_store
+from tests.support.services import require
 from tests.support.waiting import wait_until
 from tests.testapp.models import Note
 from tests.testapp.topics import OrderTopic, PublicTopic
@@ -600,3 +602,108 @@ def test_the_memory_store_uses_no_outbox(memory_store: None) -> None:
         publish(TOPIC, "never")
         raise Broken
     assert names() == ["one", "two"]
+
+
+def run_process(script: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of a project, with the databases of this test."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+AT_EXIT = """
+import atexit, django
+django.setup()
+from django.db import transaction
+from realtime import publish, publish_many
+
+@atexit.register
+def say_goodbye():
+    publish("public.news", "now")
+    publish("public.news", "ephemeral", ephemeral=True)
+    with transaction.atomic():
+        publish("public.news", "committed")
+    publish_many([("public.news", "many", None)])
+
+{before}
+"""
+
+
+@pytest.mark.parametrize("before", ["", "publish('public.news', 'before')"], ids=["first", "later"])
+def test_a_process_publishes_while_it_exits(before: str) -> None:
+    done = run_process(AT_EXIT.format(before=before))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names()[bool(before) :] == ["now", "committed", "many"]
+
+
+IN_A_NOTEBOOK = """
+import asyncio, django
+django.setup()
+from django.db import transaction
+from realtime import publish, publish_many
+
+async def cell():
+    publish("public.news", "now")
+    with transaction.atomic():
+        publish("public.news", "committed")
+    publish_many([("public.news", "many", None)])
+    publish("public.news", "ephemeral", ephemeral=True)
+
+asyncio.run(cell())
+"""
+
+
+def test_a_notebook_publishes_where_django_allows_the_orm() -> None:
+    done = run_process(IN_A_NOTEBOOK, DJANGO_ALLOW_ASYNC_UNSAFE="true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names() == ["now", "committed", "many"]
+
+
+GREEN = """
+{patch}
+import django
+django.setup()
+from django.db import transaction
+from realtime import publish
+from realtime.models import OutboxEntry
+
+for _ in range(2):
+    try:
+        with transaction.atomic():
+            publish("public.news", "never")
+    except Exception as error:
+        print(type(error).__name__, error)
+print(OutboxEntry.objects.count(), "rows: the ORM works")
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "patch"),
+    [
+        ("gevent", "from gevent import monkey; monkey.patch_all()"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch()"),
+    ],
+)
+def test_a_green_worker_is_refused_before_it_breaks_the_orm(library: str, patch: str) -> None:
+    require(importlib.util.find_spec(library), f"{library}: pip install {library}")
+    done = run_process(GREEN.format(patch=patch), PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr
+    *refused, end = done.stdout.splitlines()
+    assert end == "0 rows: the ORM works"
+    assert [line.startswith("ImproperlyConfigured") for line in refused] == [True, True]
+    assert f"from a {library} worker" in refused[0]
+
+
+def test_an_event_in_memory_needs_a_commit_that_django_tells_of() -> None:
+    connection.set_autocommit(False)
+    try:
+        with pytest.raises(PublishError, match="autocommit is off on 'default'"):
+            publish(TOPIC, "typing", ephemeral=True)
+        connection.rollback()
+    finally:
+        connection.set_autocommit(True)

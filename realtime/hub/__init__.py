@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from realtime.hub.hub import Hub
 
-__all__ = ["Hub", "get_hub"]
+__all__ = ["Hub", "close_hub", "get_hub"]
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
 
@@ -23,3 +23,10 @@ def get_hub() -> Hub:
         hub = _hubs[loop] = Hub()
         hub.start()
     return hub
+
+
+async def close_hub() -> None:
+    """Close the hub of the running loop, if there is one: the process stops."""
+    hub = _hubs.pop(asyncio.get_running_loop(), None)
+    if hub is not None:
+        await hub.close()

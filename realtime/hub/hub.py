@@ -97,7 +97,7 @@ class Hub:
         self.jobs.start()
 
     async def close(self) -> None:
-        """Stop; connections that are left receive nothing more."""
+        """Stop, and sign off among the nodes; connections that are left receive nothing more."""
         self._closed = True
         self.member_writer.close()
         for connection in list(self.connections):
@@ -112,6 +112,7 @@ class Hub:
         for topic in self.topics.values():
             topic.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.member_writer.node.sign_off()
         await asyncio.gather(*(self._leave_group(topic) for topic in self.topics.values()))
         self.topics.clear()
 

@@ -17,7 +17,7 @@ from realtime import outbox, retention
 from realtime.nodes import BEAT_SECONDS
 from realtime.outage import Outage
 from realtime.request_time import ameasure
-from realtime.threads import RELAY_THREADS, STORE_THREADS
+from realtime.threads import STORE_THREADS
 
 if TYPE_CHECKING:
     from realtime.hub.member_writer import MemberWriter
@@ -170,7 +170,7 @@ class Jobs:
 
 
 async def _relay() -> None:
-    await RELAY_THREADS.run(outbox.relay_stale)
+    outbox.relay_stale_if_due()
 
 
 async def _trim() -> None:

@@ -139,7 +139,7 @@ class MemberWriter:
         self._hub.jobs.members.start()
 
     def close(self) -> None:
-        """Stop all timers; the members leave when the other nodes declare this one dead."""
+        """Stop all timers; the other nodes remove the members that do not come back."""
         for timer in [
             self._timer,
             self._recheck,

@@ -215,8 +215,10 @@ class Store(ABC):
         Args:
             topic: the topic, whose log is locked when ``claim`` is called.
             claim: deletes rows on ``alias`` and returns their drafts. It runs in the thread of the
-                transaction, and runs again if the transaction has to be retried. The ids of the
-                drafts are not looked up, since a deleted row does not come back.
+                transaction, and runs again if the transaction has to be retried. If it returns
+                nothing, the transaction is rolled back. A draft with an ``id`` is skipped if that
+                was appended, as in ``append()``; a row that nobody leased needs none, since it does
+                not come back once it is deleted.
 
         Returns:
             What was appended, or None if ``claim`` returned nothing.

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 from tests.support.http import Stream, get_poll, http_client, open_stream
 from tests.support.server import DEADLINE, Publisher, Server, connect
-from tests.support.waiting import await_until
+from tests.support.waiting import await_until, wait_until
 
 APPLICATION = "tests.consumers.application:application"
 
@@ -250,6 +251,16 @@ async def test_five_hundred_streams_of_a_hundred_topics_need_one_task_each_and_n
         for writer in writers:
             writer.transport.abort()
     await until_all_have_left(server)
+
+
+@pytest.mark.parametrize("uvicorn", [False, True], ids=["Daphne", "uvicorn"])
+def test_a_server_that_is_stopped_signs_off(tmp_path: Path, uvicorn: bool) -> None:
+    count = "from realtime.stores import get_store; print(len(get_store().nodes()))"
+    with Server(tmp_path, application="tests.asgi:application", uvicorn=uvicorn) as server:
+        httpx.get(f"{server.site}/realtime/poll?topic=public.news&wait=0").raise_for_status()
+        wait_until(lambda: server.run(count) == "1\n", "it has registered", DEADLINE)
+        server.stop()
+        assert server.run(count) == "0\n"
 
 
 HTML = "<img src=x onerror=boom()> &amp;"

@@ -112,7 +112,7 @@ class Server:
 
     def _command(self) -> list[str]:
         if self.uvicorn:
-            return ["uvicorn", "--port", str(self.port), "--lifespan", "off", self.application]
+            return ["uvicorn", "--port", str(self.port), self.application]
         return ["daphne", "-p", str(self.port), *self.options, self.application]
 
     def _listens(self) -> bool:

@@ -25,15 +25,17 @@ from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
-__all__ = ["DatabaseAccess", "restore_busy_timeout"]
+__all__ = ["DatabaseAccess", "ReadOnly", "TablesMissing", "restore_busy_timeout"]
 
 T = TypeVar("T")
 
-_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_READONLY_DBMOVED = 5, 6, 8 | (4 << 8)
+_SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_READONLY, _SQLITE_READONLY_DBMOVED = 5, 6, 8, 8 | (4 << 8)
 _MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK = 1205, 1213
 _MYSQL_NO_SUCH_TABLE = 1146
+_MYSQL_READ_ONLY = (1290, 1792, 1836)  # the server's option, a read-only transaction, its mode
 _POSTGRESQL_LOCK_NOT_AVAILABLE = "55P03"
 _POSTGRESQL_UNDEFINED_TABLE = "42P01"
+_POSTGRESQL_READ_ONLY = "25006"
 
 _BUSY_MS = 20  # SQLite tries again after 1, 3, 8 and 18 ms
 
@@ -42,6 +44,26 @@ _timeouts: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
 
 # The file that a SQLite connection has open: its device and inode when it was opened.
 _files: WeakKeyDictionary[BaseDatabaseWrapper, tuple[int, int] | None] = WeakKeyDictionary()
+
+
+class TablesMissing(StoreError):
+    """The database was not migrated."""
+
+
+class ReadOnly(StoreError):
+    """The database accepts no writes, as a replica does.
+
+    Attributes:
+        alias: the database alias.
+    """
+
+    def __init__(self, reason: str, alias: str) -> None:
+        super().__init__(reason, alias)
+        self.reason = reason
+        self.alias = alias
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class _Attempt(Generic[T]):
@@ -185,10 +207,13 @@ class DatabaseAccess:
                         raise StoreUnavailable(self.store, str(error)) from error
                     reconnected = True
                 elif _is_missing_table(error):
-                    raise StoreError(
+                    raise TablesMissing(
                         f"{self.store} has no tables in {self.alias!r} ({error}); "
                         f"run: manage.py migrate --database {self.alias}"
                     ) from error
+                elif _is_read_only(error):
+                    reason = f"{self.store} cannot write to {self.alias!r}: {error}"
+                    raise ReadOnly(reason, self.alias) from error
                 elif isinstance(error, OperationalError | InterfaceError):
                     raise StoreUnavailable(self.store, str(error)) from error
                 else:
@@ -335,6 +360,15 @@ def _is_missing_table(error: Error) -> bool:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     code = error.args[0] if error.args else None
     return state == _POSTGRESQL_UNDEFINED_TABLE or code == _MYSQL_NO_SUCH_TABLE
+
+
+def _is_read_only(error: Error) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF == _SQLITE_READONLY
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    code = error.args[0] if error.args else None
+    return state == _POSTGRESQL_READ_ONLY or code in _MYSQL_READ_ONLY
 
 
 def _is_broken(connection: BaseDatabaseWrapper, opened: object, error: Error) -> bool:

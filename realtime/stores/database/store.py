@@ -105,7 +105,7 @@ class DatabaseStore(DatabaseMembers):
             if not drafts:
                 connection.set_rollback(True)
                 return None
-            return self._insert(log, drafts)
+            return self._insert(log, self._unseen(log, drafts))
 
         return self._access.write(operation)
 

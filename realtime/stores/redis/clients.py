@@ -3,6 +3,8 @@
 No command is retried: an append whose answer was lost would be appended twice.
 The pools check whether the server has closed a connection before they hand it out, so that no
 call fails after a server was restarted.
+A balancer or a firewall can forget an idle connection without closing it. TCP keep-alive prevents
+that, and an idle connection is tried with a PING, and replaced, before a command uses it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import inspect
 import os
 import re
+import socket
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,14 +80,16 @@ class Target:
         urls: one URL, or those of the cluster nodes from which the others are discovered.
         cluster: whether it is a Redis Cluster.
         timeout: seconds to connect, and to wait for each answer.
+        keepalive: seconds for which a connection is idle before it is tried.
     """
 
     urls: tuple[str, ...]
     cluster: bool
     timeout: float
+    keepalive: int
 
     @classmethod
-    def of(cls, location: str, *, cluster: bool, timeout: float) -> Target:
+    def of(cls, location: str, *, cluster: bool, timeout: float, keepalive: int) -> Target:
         """Check a LOCATION and return it as a target.
 
         Raises:
@@ -104,7 +109,7 @@ class Target:
                 raise ImproperlyConfigured(
                     f"RedisStore's LOCATION {reason}; give a URL, such as {example!r}"
                 )
-        return cls(urls, cluster, timeout)
+        return cls(urls, cluster, timeout, keepalive)
 
     @property
     def common(self) -> dict[str, Any]:
@@ -113,7 +118,15 @@ class Target:
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
             "protocol": 2,  # RESP 3 has no advantage here, and its servers push messages
+            **({} if self.urls[0].startswith("unix:") else self._tcp),
         }
+
+    @property
+    def _tcp(self) -> dict[str, Any]:
+        values = {"TCP_KEEPIDLE": self.keepalive, "TCP_KEEPINTVL": self.keepalive, "TCP_KEEPCNT": 3}
+        # Not every platform has all of them.
+        known = {getattr(socket, name): n for name, n in values.items() if hasattr(socket, name)}
+        return {"socket_keepalive": True, "socket_keepalive_options": known}
 
     def node(self) -> tuple[list[tuple[str, int]], dict[str, Any]]:
         """Return the addresses of a cluster's nodes, and the options of its clients."""
@@ -136,9 +149,15 @@ class Target:
             return redis.RedisCluster(
                 startup_nodes=nodes, retry=retry, max_connections=THREADS, **options
             )
-        return redis.Redis.from_url(
-            self.urls[0], retry=retry, max_connections=THREADS, **self.common
+        client = redis.Redis.from_url(
+            self.urls[0],
+            retry=retry,
+            max_connections=THREADS,
+            health_check_interval=self.keepalive,
+            **self.common,
         )
+        _replace_forgotten(client.connection_pool, _Tried)
+        return client
 
     def aconnect(self) -> Any:
         """Return an asynchronous client for the running loop."""
@@ -147,7 +166,38 @@ class Target:
             addresses, options = self.node()
             nodes = [AsyncClusterNode(*address) for address in addresses]
             return redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, **options)
-        return redis.asyncio.Redis.from_url(self.urls[0], retry=retry, **self.common)
+        client = redis.asyncio.Redis.from_url(
+            self.urls[0], retry=retry, health_check_interval=self.keepalive, **self.common
+        )
+        _replace_forgotten(client.connection_pool, _AsyncTried)
+        return client
+
+
+class _Tried:
+    """A connection that is replaced, before the command, if it does not answer a PING."""
+
+    def check_health(self: Any) -> None:
+        try:
+            super().check_health()  # type: ignore[misc]
+        except (redis.ConnectionError, redis.TimeoutError):
+            self.disconnect()
+            self.connect_check_health(check_health=False)
+
+
+class _AsyncTried:
+    """The same for asyncio."""
+
+    async def check_health(self: Any) -> None:
+        try:
+            await super().check_health()  # type: ignore[misc]
+        except (redis.ConnectionError, redis.TimeoutError):
+            await self.disconnect(nowait=True)
+            await self.connect_check_health(check_health=False)
+
+
+def _replace_forgotten(pool: Any, mixin: type) -> None:
+    # redis-py chooses the class by the URL, so that it can be extended only here.
+    pool.connection_class = type(mixin.__name__, (mixin, pool.connection_class), {})
 
 
 def _wrong(url: str, *, cluster: bool) -> str | None:

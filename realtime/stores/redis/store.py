@@ -49,6 +49,7 @@ __all__ = ["RedisStore"]
 
 CLUSTER_PARTITIONS = 256  # spreads well over dozens of nodes; changing it would lose all logs
 TIMEOUT_SECONDS = 2.0  # a healthy server answers within milliseconds
+KEEPALIVE_SECONDS = 15  # balancers and firewalls forget idle connections after a minute or more
 MAX_TIMEOUT_SECONDS = 10.0  # less than the timeouts of clients and the outbox's lease
 HEADS_BATCH = 2_000  # keys per command, which blocks the server for about 2 ms
 TRIM_BATCH = 1_000  # events per script, which takes a few ms
@@ -62,7 +63,9 @@ class RedisStore(RedisMembers):
         location: a URL that begins with ``redis://``, ``rediss://`` or ``unix://``; for a cluster,
             the URLs of one or more nodes, separated by commas.
         options: ``prefix`` of the keys, by default "realtime"; ``timeout`` in seconds to connect
-            and to wait for an answer, by default 2; ``cluster``, whether it is a Redis Cluster.
+            and to wait for an answer, by default 2; ``keepalive``, the whole seconds after which
+            an idle connection is tried before it is used, by default 15; ``cluster``, whether it is
+            a Redis Cluster.
 
     It needs Redis 6.2 or newer, the ``maxmemory-policy`` ``noeviction``, and persistence if events
     have to survive a restart of the server.
@@ -73,10 +76,11 @@ class RedisStore(RedisMembers):
 
     def __init__(self, location: str = "", options: dict[str, object] | None = None) -> None:
         super().__init__(location, options)
-        unknown = sorted(self.options.keys() - {"prefix", "timeout", "cluster"})
+        unknown = sorted(self.options.keys() - {"prefix", "timeout", "keepalive", "cluster"})
         if unknown:
             raise ImproperlyConfigured(
-                f"RedisStore has no option {unknown[0]!r}; it has prefix, timeout and cluster"
+                f"RedisStore has no option {unknown[0]!r}; it has prefix, timeout, keepalive and "
+                "cluster"
             )
         self._prefix = _prefix(self.options.get("prefix", "realtime"))
         cluster = self.options.get("cluster", False)
@@ -86,7 +90,8 @@ class RedisStore(RedisMembers):
             )
         timeout = _timeout(self.options.get("timeout", TIMEOUT_SECONDS))
         self._partitions = CLUSTER_PARTITIONS if cluster else 1
-        target = Target.of(location, cluster=cluster, timeout=timeout)
+        keepalive = _keepalive(self.options.get("keepalive", KEEPALIVE_SECONDS))
+        target = Target.of(location, cluster=cluster, timeout=timeout, keepalive=keepalive)
         self._access = RedisAccess(target, type(self).__name__)
 
     # Keys
@@ -277,6 +282,14 @@ def _timeout(value: object) -> float:
     raise ImproperlyConfigured(
         f'RedisStore\'s OPTIONS["timeout"] is {value!r}; '
         f"give seconds, more than 0 and at most {MAX_TIMEOUT_SECONDS:g}"
+    )
+
+
+def _keepalive(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 3_600:
+        return value
+    raise ImproperlyConfigured(
+        f'RedisStore\'s OPTIONS["keepalive"] is {value!r}; give whole seconds from 1 to 3600'
     )
 
 

@@ -16,6 +16,7 @@ from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import Page
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import Subject, cursor, in_threads
+from tests.support.forgetful import ForgetfulBalancer
 from tests.support.redis import RedisCluster, RedisServer
 from tests.support.waiting import await_until, wait_until
 
@@ -491,3 +492,28 @@ def test_a_node_that_loses_its_data_resets_only_its_own_topics(redis_cluster: Re
             assert heads[log.topic] == cursor(appended[1])
             assert log.names(start) == ["e1", "e2"]
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_append_over_a_connection_that_a_balancer_forgot_succeeds_once(
+    redis_server: RedisServer, kind: str
+) -> None:
+    with ForgetfulBalancer(redis_server.port) as balancer:
+        options = {"timeout": TIMEOUT, "keepalive": 1}
+        store = RedisStore(f"redis://127.0.0.1:{balancer.port}/0", options)
+
+        async def append() -> None:
+            if kind == "sync":
+                await asyncio.to_thread(store.append, "t", X)
+            else:
+                await store.aappend("t", X)
+
+        await append()
+        balancer.forget()
+        idle_until = time.monotonic() + 1.1
+        await await_until(lambda: time.monotonic() > idle_until, "the connection was idle", 10)
+        accepted = balancer.accepted
+        await append()
+        assert balancer.accepted == accepted + 1
+        assert store.heads(["t"])["t"].seq == 2
+        store.close()

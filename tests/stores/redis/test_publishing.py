@@ -139,3 +139,34 @@ def test_an_event_whose_answer_was_lost_is_not_relayed_twice(
     _, events, again = project.run(RELAYED).splitlines()
     assert events == str([("kept", 1), ("kept", 2)])
     assert again == "0"
+
+
+PAGE = """
+from django.template import Context, Template
+from asgiref.sync import async_to_sync
+from realtime.log import asince, since
+
+text = "{% load realtime %}{% realtime_script %}{% realtime_subscribe topic since=since %}"
+for ask in (since, async_to_sync(asince)):
+    page = Template(text).render(Context({"topic": "public.news", "since": ask("public.news")}))
+    print(page.partition('since="')[2].partition('"')[0])
+"""
+
+
+def test_a_page_is_answered_while_redis_is_away_and_catches_up(
+    hasty: Server, redis_server: RedisServer
+) -> None:
+    hasty.publish(TOPIC, 1)
+    dump = redis_server.save()
+    assert not any(one.startswith("@") for one in hasty.run(PAGE).split())
+    redis_server.kill9()
+    moments = hasty.run(PAGE).split()
+    assert [one[0] for one in moments] == ["@", "@"]
+    redis_server.restart(dump)
+    hasty.publish(TOPIC, 1, name="later")
+    printed = hasty.run(
+        "from realtime.stores import get_store\n"
+        f"cursor = get_store().locate({TOPIC!r}, since=float({moments[0]!r}[1:]))\n"
+        f"print([event.name for event in get_store().read({TOPIC!r}, cursor).events][-1])"
+    )
+    assert printed == "later\n"

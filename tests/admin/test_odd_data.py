@@ -128,8 +128,11 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("number", range(len(VALUES)))
-def test_no_stored_value_breaks_a_form(publisher: Client, number: int) -> None:
+def test_no_stored_value_breaks_a_form(
+    publisher: Client, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     value = VALUES[number]
+    monkeypatch.delattr("django.core.mail.outbox")  # tests refuse 10**400, production does not
     publish("odd", "filled", dict.fromkeys(OddForm.base_fields, value))
     response = publisher.get(ODD)
     assert response.status_code == 200

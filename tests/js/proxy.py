@@ -9,10 +9,14 @@ from typing import Literal
 
 from tests.support.server import free_port
 
-Verdict = Literal["pass", "refuse", "hold", "cut"]
+Verdict = Literal["pass", "refuse", "hold", "cut", "away"]
 Rule = Callable[[str, str], Verdict]
 
 CUT_SECONDS = 0.5
+# What the nginx block of docs/wire-protocol.md answers while the server is away.
+AWAY = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 100\n\n"
+)
 REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -20,7 +24,7 @@ class Proxy:
     """Forwards HTTP, one request per connection, unless its rule says otherwise.
 
     `refuse` answers 400 without contacting the server; `hold` buffers the response until the server
-    has ended it; `cut` closes the connection if the response takes longer than half a second.
+    has ended it; `away` answers an event stream that ends at once; `cut` closes the connection if the response takes longer than half a second.
 
     Args:
         upstream: the server's port.
@@ -69,8 +73,8 @@ class Proxy:
             upgrades = re.search(rb"\r\nupgrade:", head, re.IGNORECASE)
             verdict = self.rule("UPGRADE" if upgrades else method, path)
             self.requests.append((method, path))
-            if verdict == "refuse":
-                writer.write(REFUSED)
+            if verdict in ("refuse", "away"):
+                writer.write(REFUSED if verdict == "refuse" else AWAY)
             else:
                 if not upgrades:
                     head = re.sub(rb"\r\nConnection: [^\r]*", b"", head, flags=re.IGNORECASE)

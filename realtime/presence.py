@@ -25,7 +25,7 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from realtime.exceptions import InvalidData, PresenceDisabled
+from realtime.exceptions import DataTooLarge, InvalidData, PresenceDisabled
 from realtime.protocol.encoders import encode_data
 from realtime.protocol.events import Member
 from realtime.protocol.names import presence_log
@@ -90,6 +90,10 @@ async def member_text(topic: Topic, user: Any, id: str) -> str:
     try:
         info = await run_user_code(topic.member_info, user)
         info_text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
+    except DataTooLarge as error:
+        reason = f"{error.size} bytes of JSON, and {error.limit} are allowed"
+        logger.error("member_info() of %r returned %s", topic, reason)
+        info_text = "null"
     except InvalidData as error:
         logger.error("member_info() of %r: %s", topic, error)
         info_text = "null"

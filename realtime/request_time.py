@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_started
@@ -39,14 +39,16 @@ class _Measured:
 
     Attributes:
         store: the store.
-        time: the store's time in seconds since 1970; None if the call failed. A failed call is not
+        time: the store's time in seconds since 1970; None if it was never read.
+        at: ``time.monotonic()`` after it was read, so slightly later than ``time``.
+        asked: ``time.monotonic()`` after the store was last asked. A call that failed is not
             retried before ``MEASURE_SECONDS`` have passed.
-        at: ``time.monotonic()`` after the call returned, so slightly later than ``time``.
     """
 
     store: Store
     time: float | None
     at: float
+    asked: float
 
 
 _measured: _Measured | None = None
@@ -104,15 +106,18 @@ def _measure(store: Store) -> None:
 
 def _set_measured(store: Store, now: float | None) -> None:
     global _measured
-    if now is not None or _measured is None or _measured.store is not store:
-        _measured = _Measured(store, now, time.monotonic())
+    asked = time.monotonic()
+    if now is None and _measured is not None and _measured.store is store:
+        _measured = replace(_measured, asked=asked)  # its time is still the best estimate
+    else:
+        _measured = _Measured(store, now, asked, asked)
 
 
 def _is_due(store: Store) -> bool:
     measured = _measured
     if measured is None or measured.store is not store:
         return True
-    return time.monotonic() - measured.at > MEASURE_SECONDS
+    return time.monotonic() - measured.asked > MEASURE_SECONDS
 
 
 def _can_ask(store: Store) -> bool:

@@ -173,6 +173,7 @@ async def test_info_that_fails_is_logged_and_the_member_has_none(
     assert "member_info()" in text
     assert "DescribedTopic(name='x')" in text
     assert logged in text
+    assert "LIMITS" not in text, "no setting raises the limit of member_info()"
 
 
 async def test_the_largest_info_fits(info: Any) -> None:

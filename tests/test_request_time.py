@@ -65,6 +65,25 @@ def test_store_time_is_early_while_the_store_cannot_be_reached(
     assert len(asked) == 1, "an unreachable store is not asked again for every page"
 
 
+def test_a_store_that_became_unavailable_is_asked_once_a_minute_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    now = time.monotonic()
+    monkeypatch.setattr(get_store(), "clock", lambda: time.time() + HOUR)
+    before = store_time(now)
+
+    def clock() -> float:
+        asked.append(1)
+        raise StoreUnavailable("MemoryStore", "not reachable")
+
+    monkeypatch.setattr(get_store(), "clock", clock)
+    monkeypatch.setattr(time, "monotonic", lambda: now + MEASURE_SECONDS + 1)
+    for _ in range(3):
+        assert store_time(now) == before
+    assert len(asked) == 1
+
+
 def test_the_stores_clock_is_read_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(get_store(), "clock", lambda: asked.append(1) or time.time())

@@ -167,13 +167,17 @@ class MemberWriter:
             await self._read_stored()
             logs, self._dirty = list(self._dirty), set()
             random.shuffle(logs)  # so that logs that always fail do not starve the others
+            failures: list[BaseException] = []
             while logs:
                 batch, logs = logs[:CONCURRENT_LOGS], logs[CONCURRENT_LOGS:]
                 results = await asyncio.gather(*map(self._write, batch), return_exceptions=True)
                 failed = [result for result in results if result is not None]
+                failures.extend(failed)
                 if len(failed) == len(batch):
                     self._dirty.update(logs)  # all of them fail: the store is unreachable
-                    raise failed[0]
+                    break
+            if failures:
+                raise failures[0]
             if self._dirty:
                 self._write_soon()
         except StoreError as error:

@@ -224,16 +224,25 @@ class LiveTopic(Subscribers):
         """Read the log after a cursor; concurrent calls with the same cursor share a read.
 
         Raises:
-            CursorExpired: the log cannot be continued from this cursor; reset the client.
+            CursorExpired: the log cannot be continued from this cursor; reset the client. The head
+                is from a read that began after this call.
             StoreError: the log cannot be read now; try again.
         """
         task = self._reads.get(after)
-        if task is None:
-            if self.closed:
-                raise StoreError(f"{self.name} is no longer followed")
-            task = self._reads[after] = self.hub.loop.create_task(self._read(after))
-            task.add_done_callback(lambda done: self._forget_read(after, done))
-        return await asyncio.shield(task)
+        if task is not None:
+            try:
+                return await asyncio.shield(task)
+            except CursorExpired:
+                # The log can have been replaced since that read began, so its head is outdated.
+                task = self._reads.get(after)
+        return await asyncio.shield(task or self._start_read(after))
+
+    def _start_read(self, after: Cursor) -> asyncio.Task[Frames]:
+        if self.closed:
+            raise StoreError(f"{self.name} is no longer followed")
+        task = self._reads[after] = self.hub.loop.create_task(self._read(after))
+        task.add_done_callback(lambda done: self._forget_read(after, done))
+        return task
 
     def _forget_read(self, after: Cursor, task: asyncio.Task[Frames]) -> None:
         self._reads.pop(after, None)

@@ -83,6 +83,23 @@ def test_concurrent_resumes_share_one_read(scene: Scene, history: list[Cursor]) 
     assert all(client.view.replayed == 304 for client in clients)
 
 
+def test_a_resume_is_not_reset_to_a_head_from_before_it(
+    scene: Scene, history: list[Cursor]
+) -> None:
+    scene.store.delete(TOPIC)
+    scene.advance(6.0)
+    assert scene.live.position == scene.head
+    scene.store.after = 0.05
+    early, late = scene.connect(), scene.connect()
+    scene.loop.create_task(early.subscribe(history[1]))
+    scene.advance(0.01)
+    scene.store.delete(TOPIC)  # the read of the early client has an outdated head
+    scene.loop.create_task(late.subscribe(history[1]))
+    scene.advance(20.0)
+    assert late.view.position == scene.head
+    assert late.view.resets == 1
+
+
 def test_a_cursor_ahead_of_the_hub_is_resumed_and_the_hub_catches_up(
     scene: Scene, history: list[Cursor]
 ) -> None:

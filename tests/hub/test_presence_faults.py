@@ -152,7 +152,9 @@ def test_a_restored_dump_makes_no_present_member_leave(cluster: Cluster) -> None
     assert [visitor.received("leave") for visitor in visitors] == [[], []]
 
 
-def test_one_failing_log_does_not_delay_the_others(cluster: Cluster) -> None:
+def test_one_failing_log_does_not_delay_the_others(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     hub = cluster.open_node()
     cluster.advance(1)
     store, bad = cluster.stores[0], presence_log("room.bad")
@@ -169,6 +171,9 @@ def test_one_failing_log_does_not_delay_the_others(cluster: Cluster) -> None:
         hub.member_writer.arrive(log, "user.1", ONE)
     cluster.advance(5)
     assert all(store.members(log).members for log in logs)
+    warnings = [record.getMessage() for record in caplog.records if "members" in record.msg]
+    assert len(warnings) == 1
+    assert "a part of it is away" in warnings[0]
 
 
 def test_a_presence_that_cannot_be_read_fails_alone(cluster: Cluster) -> None:

@@ -74,6 +74,26 @@ def test_a_reconnect_replays_what_the_other_browser_received_live(own_demo, open
     assert customer.locator(replayed).count() == 3
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_replayed_events_are_announced_whole_and_shown_in_order_of_time(
+    own_demo, open_both, width
+) -> None:
+    customer, _ = open_both(own_demo, viewport={"width": width, "height": 900})
+    topic = place(customer)
+    customer.click("#disconnect")
+    customer.wait_for_selector("#status[data-state=closed]")
+    topics = [topic, "everyone", "shop.news"] * 4
+    own_demo.manage(
+        "shell", "-c", f"from realtime import publish\nfor each in {topics}: publish(each, 'note')"
+    )
+    customer.click("#disconnect")
+    customer.wait_for_selector("#status-text >> text=12 events replayed, in order, none missing")
+    shown = customer.locator("#feed li[data-event=note]")
+    assert shown.evaluate_all("lines => lines.map(line => line.dataset.topic)") == topics
+    text = customer.locator("#status-text")
+    assert text.evaluate("text => text.scrollHeight <= text.clientHeight"), "it is cut"
+
+
 def test_after_trimming_the_page_says_so_once_and_reloads_the_orders(own_demo, open_both) -> None:
     panes = open_both(own_demo)
     topic = place(panes[0])

@@ -57,12 +57,13 @@ def test_both_browsers_show_an_order_placed_in_one_and_shipped_in_the_other(
 
 def test_a_visitor_can_choose_the_transport(open_both, demo) -> None:
     customer, desk = open_both(demo)
-    assert customer.inner_text("#status-text") == "Over websocket"
-    for transport in ("sse", "longpoll", "poll"):
+    assert customer.inner_text("#status-text") == "Transport: WebSocket"
+    names = {"sse": "Event stream", "longpoll": "Long polling", "poll": "Polling"}
+    for transport, name in names.items():
         with customer.expect_navigation():
             customer.select_option("#transport", transport)
         wait_until_connected(customer)
-        assert customer.inner_text("#status-text") == f"Over {transport}"
+        assert customer.inner_text("#status-text") == f"Transport: {name}"
         assert customer.input_value("#transport") == transport
         topic = place(customer)
         desk.wait_for_selector(row(topic))

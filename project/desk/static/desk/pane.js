@@ -34,9 +34,9 @@ function pretty(data) {
 
 // The feed. New lines go to the bottom, so that the other lines do not move.
 
-function addToFeed(line) {
+function addToFeed(line, next = null) {
   const atEnd = feed.scrollHeight - feed.scrollTop - feed.clientHeight < 40;
-  feed.append(line);
+  feed.insertBefore(line, next);
   while (feed.children.length > MAX_FEED_LINES) feed.firstElementChild.remove();
   if (atEnd) feed.scrollTop = feed.scrollHeight;
 }
@@ -71,7 +71,15 @@ function addEvent(event, isReplayed) {
   line.dataset.event = event.event;
   line.dataset.seq = event.seq ?? "";
   line.dataset.replayed = isReplayed;
-  addToFeed(line);
+  line.dataset.time = event.time;
+  addToFeed(line, lineAfter(event.time));
+}
+
+// The server replays one topic after the other; the feed shows their events in order of time.
+function lineAfter(time) {
+  let [next, line] = [null, feed.lastElementChild];
+  while (Number(line?.dataset.time) > time) [next, line] = [line, line.previousElementSibling];
+  return next;
 }
 
 // Orders
@@ -265,7 +273,9 @@ function showState(state) {
 }
 
 function showTransport() {
-  if (disconnectedAt === null) statusText.textContent = `Over ${realtime.transport}`;
+  if (disconnectedAt !== null) return;
+  const name = byId("transport").querySelector(`[value="${realtime.transport}"]`).textContent;
+  statusText.textContent = `Transport: ${name}`;
 }
 
 function handleConnect() {
@@ -358,7 +368,6 @@ if (window.top === window) {
   byId("window").target = "_self";
   byId("window").textContent = "Side by side";
 }
-list.scrollTop = list.scrollHeight;
 document.querySelectorAll("realtime-topic").forEach(followForFeed);
 followed.get("shop.news").onMembers(showMembers);
 // Another window switched this browser to another persona, so this page shows the wrong one.

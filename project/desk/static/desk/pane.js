@@ -124,6 +124,7 @@ function addRow(order, since) {
   row.dataset.version = order.version;
   row.querySelector(".number").textContent = `orders.${order.order}`;
   fill(row, order);
+  list.scrollTop = list.scrollHeight;   // also before, so that dropping the first row moves nothing
   row.prepend(topicElement(`orders.${order.order}`, since));
   list.append(row);
   followForFeed(row.firstElementChild);

@@ -124,7 +124,8 @@ def publish(
             JavaScript reads them as other numbers. With ``DEBUG`` and in tests they are refused.
         using: the database alias whose transaction the event belongs to; ``"default"`` if None.
         exclude: a request; the page that sent it ignores the event, because it made the change.
-        ephemeral: broadcast without a log: no cursor, no replay, at most once.
+        ephemeral: broadcast without a log: no cursor, no replay, at most once. Inside ``atomic()``
+            it waits for the commit too, in memory, and is lost with the process.
 
     Returns:
         The event, or None if it waits for a commit.

@@ -34,5 +34,17 @@ function pageClient() {
   return window.realtime;
 }
 
+/**
+ * Call a function after the scripts of the page have run, or now if they have.
+ *
+ * @param {() => void} callback Can be called twice.
+ */
+function afterScripts(callback) {
+  if (!globalThis.document || document.readyState === "complete") return callback();
+  document.addEventListener("DOMContentLoaded", callback, { once: true });
+  addEventListener("load", callback, { once: true }); // if a script has imported this file late
+}
+
 const realtime = pageClient();
-defineElement(); // after the client exists, because elements in the page subscribe immediately
+// After the page's own scripts, so that their listeners miss no event of an element.
+afterScripts(defineElement);

@@ -157,3 +157,26 @@ def test_the_script_has_a_hashed_name_and_a_nonce(open_windows) -> None:
     source = window.evaluate("document.querySelector('[data-realtime-url]').src")
     assert source.rpartition("/realtime/")[2] not in ("", "realtime.js")
     assert window.evaluate("document.querySelector('[data-realtime-url]').nonce")
+
+
+def test_a_progress_bar_survives_a_reload(open_windows, site) -> None:
+    first, second = open_windows("/report/")
+    bar = "document.querySelector('#progress').value"
+    site.run(
+        "from realtime import publish\n"
+        "for percent in (0, 25, 50): publish('reports.1', 'progress', {'percent': percent})"
+    )
+    wait_until(
+        lambda: process_events(first) and first.evaluate(bar) == 50,
+        "the event arrived",
+        timeout=DEADLINE,
+    )
+    second.reload()
+    wait_until(
+        lambda: process_events(second) and second.evaluate(bar) == 50,
+        "the newest event arrived after the reload",
+        timeout=DEADLINE,
+    )
+    site.run("from realtime import publish; publish('reports.1', 'ready', {'url': '/reports/7/'})")
+    for window in (first, second):
+        window.wait_for_selector("#report[href='/reports/7/']")

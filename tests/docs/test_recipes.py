@@ -33,4 +33,4 @@ def test_the_recipes_do_what_the_page_says(settings: str, tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "Ran 15 tests" in done.stderr
+    assert "Ran 16 tests" in done.stderr

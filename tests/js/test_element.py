@@ -237,6 +237,31 @@ def test_the_client_can_be_loaded_twice(open_page, shared_server, topic) -> None
     assert sorted(id for _, id, _ in page.evaluate("heard")) == ["one", "two"]
 
 
+def test_an_element_waits_for_the_listeners_of_the_pages_scripts(
+    open_page, shared_server, topic
+) -> None:
+    cursor = publish_event(shared_server, topic, "shipped", 0)
+    publish_event(shared_server, topic, "paid", 1)
+    page = open_page()
+    script = (
+        "window.wasDefined = document.querySelector('realtime-topic').matches(':defined');"
+        "document.addEventListener('realtime:paid', event => { window.paid = event.detail.data });"
+    )
+
+    def allow_scripts(route) -> None:
+        answer = route.fetch()
+        headers = {k: v for k, v in answer.headers.items() if k != "content-security-policy"}
+        route.fulfill(response=answer, headers=headers)
+
+    page.route("**/elements/*", allow_scripts)
+    page.route("**/late.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    html = f'<realtime-topic name="{topic}" since="{cursor}"></realtime-topic>'
+    html += '<script type="module" src="/late.js"></script>'
+    page.goto(f"/elements/?html={quote(html)}")
+    wait_for(page, "window.paid === '1'")
+    assert page.evaluate("wasDefined") is False
+
+
 def test_elements_can_follow_user_and_everyone(open_page, shared_server) -> None:
     cookie = shared_server.sign_in()["Cookie"]
     cursor = publish_event(shared_server, "everyone", "paid", 0)

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from shop import asynchronous, cards, chat, readers, renaming
+from shop import asynchronous, cards, chat, readers, renaming, reports
 
 urlpatterns = [
     path("orders/<int:pk>/", cards.page, name="order"),
@@ -8,5 +8,6 @@ urlpatterns = [
     path("orders/<int:pk>/rename/", renaming.rename, name="rename"),
     path("orders/<int:pk>/remind/", asynchronous.remind, name="remind"),
     path("chats/<int:pk>/", chat.page, name="chat"),
+    path("report/", reports.page, name="report"),
     path("pages/<slug:name>/", readers.page, name="page"),
 ]

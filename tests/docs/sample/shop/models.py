@@ -20,7 +20,7 @@ class Article(models.Model):
     def save(self, **kwargs):
         with transaction.atomic():
             super().save(**kwargs)
-            publish(f"articles.{self.pk}", "saved", {"text": self.text})
+            publish(f"articles.{self.pk}", "saved", {"article": self.pk})
 
 
 class Payment(models.Model):

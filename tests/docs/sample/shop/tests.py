@@ -54,9 +54,9 @@ class Recipes(TestCase):
         article = Article.objects.create(text="one")
         reader = self.connect()
         reader.subscribe(f"articles.{article.pk}")
-        article.text = "two"
+        article.text = "two" * 100_000  # more than an event can hold
         article.save()
-        self.assertEqual(reader.receive_event().data, {"text": "two"})
+        self.assertEqual(reader.receive_event().data, {"article": article.pk})
 
     def test_the_command_publishes_one_event_for_each_order(self):
         Order.objects.create(customer=self.bo, title="Soup")
@@ -67,13 +67,18 @@ class Recipes(TestCase):
         self.events.assert_published(self.topic, "closed")
 
     @skipUnless(HAS_TASKS, "django.tasks needs Django 6.0 or newer")
-    def test_the_task_publishes_ephemeral_progress_and_stores_the_result(self):
+    def test_a_page_that_is_opened_later_receives_the_newest_state_of_the_task(self):
         from shop.tasks import make_report
 
         make_report.enqueue(self.ada.pk)
-        progress = self.events.of(user_topic(self.ada), "progress")
-        self.assertEqual([event.data["percent"] for event in progress], [25, 50, 75])
-        self.assertEqual([event.name for event in history(user_topic(self.ada))], ["ready"])
+        topic = f"reports.{self.ada.pk}"
+        progress = self.events.of(topic, "progress")
+        self.assertEqual([event.data["percent"] for event in progress], [0, 25, 50, 75])
+        page = self.connect(self.ada)
+        page.subscribe(topic, last=1)
+        self.assertEqual(page.receive_event().name, "ready")
+        with self.assertRaises(CommandRefused):
+            self.connect(self.bo).subscribe(topic)
 
     def test_a_capture_has_only_the_events_of_its_block(self):
         publish("orders.42", "shipped", {"eta": "2026-11-24"})
@@ -83,12 +88,22 @@ class Recipes(TestCase):
         self.assertEqual([len(events), len(self.events)], [1, 2])
 
     async def test_coroutines_publish(self):
+        await self.async_client.aforce_login(self.ada)
         await self.async_client.post(f"/orders/{self.order.pk}/remind/")
         await asynchronous.ship(self.order.pk)
         await self.events.asettle()
         self.assertEqual(
             [event.name for event in self.events.of(self.topic)], ["reminded", "shipped"]
         )
+
+    async def test_nothing_is_published_about_an_order_that_does_not_exist(self):
+        await self.async_client.aforce_login(self.ada)
+        before = len(self.events)
+        answer = await self.async_client.post("/orders/999999/remind/")
+        self.assertEqual(answer.status_code, 404)
+        await asynchronous.ship(999_999)
+        await self.events.asettle()
+        self.assertEqual(len(self.events), before)
 
     def test_a_rename_excludes_the_page_that_made_it(self):
         headers = {"X-Realtime-Origin": "a secret of the page"}

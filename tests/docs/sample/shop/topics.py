@@ -64,6 +64,14 @@ class ReadersTopic(Topic):
         return {"name": user.get_username() or "a visitor"}
 
 
+@register("reports.<int:user>")
+class ReportTopic(Topic):
+    user: int
+
+    def can_subscribe(self, user):
+        return user.pk == self.user
+
+
 @register("audit.<slug:area>")
 class AuditTopic(Topic):
     area: str

@@ -253,7 +253,7 @@ def test_an_element_waits_for_the_listeners_of_the_pages_scripts(
         headers = {k: v for k, v in answer.headers.items() if k != "content-security-policy"}
         route.fulfill(response=answer, headers=headers)
 
-    page.route("**/elements/*", allow_scripts)
+    page.route("**/elements/**", allow_scripts)
     page.route("**/late.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
     html = f'<realtime-topic name="{topic}" since="{cursor}"></realtime-topic>'
     html += '<script type="module" src="/late.js"></script>'

@@ -5,7 +5,7 @@ PORT ?= 8000
 ARGS ?=
 RUN = @PYTHON="$(PYTHON)" sh tools/python.sh -m
 
-.PHONY: help demo test check chaos js test-all bench clean
+.PHONY: help demo test check chaos js reference test-all bench clean
 
 help:
 	@echo "make demo      serve the demo on http://127.0.0.1:8000/ (PORT=8001 for another port)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check     check formatting, lint, types and JavaScript, and try the wheel in a new project"
 	@echo "make chaos     kill, pause and restart servers and databases under clients that check every event"
 	@echo "make js        bundle js/src into realtime/static/realtime/realtime.js (needs Node)"
+	@echo "make reference write docs/reference.md from the docstrings"
 	@echo "make test-all  run the suite on Django 5.2 and Python 3.11, and on Django 6.1 and the newest Python"
 	@echo "make bench     run the benchmarks (with ARGS)"
 	@echo "make clean     remove everything that the other targets created"
@@ -32,6 +33,9 @@ chaos:
 
 js:
 	$(RUN) tools.javascript build
+
+reference:
+	$(RUN) tools.reference
 
 test-all:
 	$(RUN) tools.run_all

@@ -8,6 +8,7 @@ realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
 realtime.E007  a database has one schema per tenant
+realtime.E020  an admin class with a publish action has no ``get_publication()``
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set, or cannot be imported
 realtime.W003  a SQLite database is not set up for several writers

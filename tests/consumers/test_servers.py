@@ -3,6 +3,8 @@
 import asyncio
 import importlib.util
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import websockets
 
 from tests.support.http import get_poll, http_client, open_stream
-from tests.support.server import Server, connect
+from tests.support.server import DEADLINE, Server, connect, free_port
 from tests.support.services import require
 from tests.support.waiting import await_until
 
@@ -117,9 +119,17 @@ async def test_a_websocket_that_arrives_as_http_is_logged_once_with_the_remedy(
 
 def test_hypercorns_trio_worker_is_refused_at_its_start(tmp_path: Path) -> None:
     require_packages(["hypercorn", "trio"])
-    server = Server(tmp_path, name="hypercorn", options=["--worker-class", "trio"])
-    with pytest.raises(AssertionError, match=r"realtime needs asyncio.*--worker-class asyncio"):
-        server.start()
+    bind = f"127.0.0.1:{free_port()}"
+    command = ["hypercorn", "--bind", bind, "--worker-class", "trio", "tests.asgi:application"]
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=Server(tmp_path).env,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert "realtime needs asyncio" in ended.stderr
+    assert "hypercorn --worker-class asyncio" in ended.stderr
 
 
 def test_the_page_names_the_options_that_are_tested() -> None:

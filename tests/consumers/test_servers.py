@@ -16,6 +16,7 @@ from tests.support.server import DEADLINE, Server, connect, free_port
 from tests.support.services import require
 from tests.support.waiting import await_until
 
+COUNT_NODES = "from realtime.stores import get_store; print(len(get_store().nodes()))"
 APPLICATION = "tests.consumers.application:application"
 ROOT = Path(__file__).parents[2]
 
@@ -89,10 +90,13 @@ async def test_a_too_large_frame_gets_an_answer(server: Server) -> None:
 async def test_a_server_ends_at_sigterm_while_clients_stay(server: Server) -> None:
     assert server.process is not None
     async with connect(server) as client, open_stream(server.site, "public.stay"):
+        await await_until(lambda: server.run(COUNT_NODES) == "1\n", "it has registered", DEADLINE)
         server.process.send_signal(signal.SIGTERM)
         await await_until(lambda: server.process and server.process.poll() is not None, "it ends")
         with pytest.raises(websockets.ConnectionClosed):
             await client.receive()
+    is_killed = server.name == "granian"
+    assert int(server.run(COUNT_NODES)) == is_killed  # the others sign off
     server.start()  # for the other tests
 
 
@@ -139,11 +143,12 @@ def test_the_page_names_the_options_that_are_tested() -> None:
     assert {one for one in tested if one not in page} == set()
 
 
-def test_the_page_names_the_pings_of_each_server() -> None:
+def test_the_defaults_that_the_page_names_are_those_of_the_servers() -> None:
     require_packages(["hypercorn"])
     from hypercorn.config import Config as Hypercorn
     from uvicorn import Config as Uvicorn
 
-    assert Hypercorn().websocket_ping_interval is None
+    hypercorn = Hypercorn()
+    assert (hypercorn.websocket_ping_interval, hypercorn.graceful_timeout) == (None, 3)
     uvicorn = Uvicorn("")
     assert (uvicorn.ws_ping_interval, uvicorn.ws_ping_timeout) == (20, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -10,6 +11,11 @@ __all__ = ["is_mounted", "with_realtime"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Application: TypeAlias = Callable[[Scope, Any, Any], Awaitable[None]]
+
+NO_ASYNCIO = (
+    "realtime needs asyncio, and this server runs the application without it; start the server "
+    "with its asyncio worker: hypercorn --worker-class asyncio, not trio"
+)
 
 
 class _WithRealtime:
@@ -22,6 +28,12 @@ class _WithRealtime:
         _WithRealtime.in_use = True
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if not _is_asyncio():
+            if scope["type"] != "lifespan":
+                raise RuntimeError(NO_ASYNCIO)
+            await receive()  # without it, the server takes a failure for a refusal of the protocol
+            await send({"type": "lifespan.startup.failed", "message": NO_ASYNCIO})
+            return
         if scope["type"] == "lifespan":
             await _serve_lifespan(self.application, scope, receive, send)
             return
@@ -51,6 +63,14 @@ class _WithRealtime:
         from django.core.handlers.asgi import ASGIHandler
 
         return not isinstance(self.application, ASGIHandler)
+
+
+def _is_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _serve_lifespan(application: Application, scope: Scope, receive: Any, send: Any) -> None:

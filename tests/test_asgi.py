@@ -87,6 +87,13 @@ async def test_an_application_that_cannot_start_says_so() -> None:
         await client.wait(5)
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_request_without_asyncio_raises_an_error_that_names_the_remedy(kind: str) -> None:
+    serving = with_realtime(inner)(scope("/realtime/ws") | {"type": kind}, None, None)
+    with pytest.raises(RuntimeError, match=r"needs asyncio.* --worker-class asyncio"):
+        serving.send(None)  # type: ignore[attr-defined]
+
+
 # Paths below the prefix that match no endpoint
 
 

@@ -7,6 +7,7 @@ expect JSON, and the error names the paths that exist.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,20 @@ from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 
 __all__ = ["serve_unmatched"]
+
+logger = logging.getLogger("realtime")
+
+NO_WEBSOCKETS = (
+    "a client asked for a WebSocket at /%s, and the server passed on a plain HTTP request: it has "
+    "no WebSocket support, so clients use event streams instead. For uvicorn, pip install "
+    "websockets, and start it without --ws none; for granian, start it without --no-ws"
+)
+NO_UPGRADE = (
+    "a client asked for a WebSocket at /%s, but its header Upgrade: websocket did not arrive, so "
+    "clients use event streams instead. Let the proxy in front of this server pass on the headers "
+    "Upgrade and Connection, and speak HTTP/1.1 to it"
+)
+_logged: set[str] = set()  # the messages that this process has logged
 
 
 async def serve_unmatched(
@@ -37,6 +52,8 @@ async def serve_unmatched(
         send: the server's ``send``.
         path: the requested path, without the root path, and without the leading slash.
     """
+    if _is_websocket_path(path):
+        _log_lost_websocket(path, dict(scope["headers"]))
     is_replaced = False
 
     async def send_or_replace(message: Any) -> None:
@@ -65,11 +82,26 @@ def _project_has(path: str) -> bool:
     return True
 
 
+def _is_websocket_path(path: str) -> bool:
+    return path.removeprefix(conf.get().prefix).rstrip("/") == "ws"
+
+
+def _log_lost_websocket(path: str, headers: Mapping[bytes, bytes]) -> None:
+    """Log, once per process, why the handshake of a WebSocket arrived as a plain request."""
+    if b"sec-websocket-key" not in headers:
+        return  # not a handshake
+    upgrade = headers.get(b"upgrade", b"").lower()
+    message = NO_WEBSOCKETS if upgrade == b"websocket" else NO_UPGRADE
+    if message not in _logged:
+        _logged.add(message)
+        logger.warning(message, path)
+
+
 async def _refuse(path: str) -> Response | None:
     prefix = conf.get().prefix
     reason = f"there is nothing at /{path}"
     hint = f"use ws, sse, poll or send below /{prefix}"
-    if path.removeprefix(prefix).rstrip("/") == "ws":
+    if _is_websocket_path(path):
         reason = f"/{path} is for WebSockets, and this is an ordinary request"
         hint = "connect with a WebSocket, and let proxies pass on Upgrade; or use sse or poll"
     raise HttpError(HTTPStatus.NOT_FOUND, "not_found", reason, hint)

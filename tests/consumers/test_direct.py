@@ -41,7 +41,7 @@ def daphne(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def uvicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("uvicorn")
-    with Server(folder, application=APPLICATION, uvicorn=True) as running:
+    with Server(folder, application=APPLICATION, name="uvicorn") as running:
         yield running
 
 

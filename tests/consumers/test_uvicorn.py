@@ -15,7 +15,7 @@ from tests.support.waiting import await_until
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     application = "tests.consumers.application:application"
-    with Server(tmp_path, application=application, uvicorn=True) as running:
+    with Server(tmp_path, application=application, name="uvicorn") as running:
         yield running
 
 

@@ -22,6 +22,15 @@ from tests.support.waiting import SCALE, wait_until
 
 DEADLINE = 20.0 * SCALE  # seconds to wait before failing the test
 
+# The arguments of `python -m` by server; a test adds options before the application.
+COMMANDS = {
+    "daphne": "daphne -p {port}",
+    "uvicorn": "uvicorn --port {port}",
+    "gunicorn": "gunicorn --bind 127.0.0.1:{port}",
+    "hypercorn": "hypercorn --bind 127.0.0.1:{port}",
+    "granian": "granian --interface asgi --port {port}",
+}
+
 
 def free_port() -> int:
     """Return a free TCP port of 127.0.0.1."""
@@ -32,7 +41,7 @@ def free_port() -> int:
 
 
 class Server:
-    """Daphne or uvicorn, serving the test project.
+    """Daphne or another ASGI server, serving the test project.
 
     As a context manager it migrates the database, starts the server, and stops it at the end.
 
@@ -41,8 +50,8 @@ class Server:
         database: a `postgres://…` URL instead of SQLite.
         application: the ASGI application; its module can change constants of the package.
         port: None for a free one; it stays the same over restarts.
-        uvicorn: serve with uvicorn instead of Daphne.
-        options: additional options of Daphne.
+        name: the server, a key of ``COMMANDS``.
+        options: additional options of the server.
         settings: Django settings in addition to tests/settings.py; they are passed as JSON.
     """
 
@@ -52,11 +61,11 @@ class Server:
         database: str | None = None,
         application: str = "tests.asgi:application",
         port: int | None = None,
-        uvicorn: bool = False,
+        name: str = "daphne",
         options: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
     ) -> None:
-        self.uvicorn = uvicorn
+        self.name = name
         self.options = options
         self.folder = folder
         self.application = application
@@ -71,7 +80,7 @@ class Server:
             self.env["REALTIME_TEST_DB"] = database
         if settings is not None:
             self.env["REALTIME_TEST_SETTINGS"] = json.dumps(settings)
-        self.log = folder / f"daphne-{self.port}.log"
+        self.log = folder / f"{name}-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,17 +117,16 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._listens, "Daphne listens", DEADLINE)
+        wait_until(self._listens, f"{self.name} listens", DEADLINE)
 
     def _command(self) -> list[str]:
-        if self.uvicorn:
-            return ["uvicorn", "--port", str(self.port), self.application]
-        return ["daphne", "-p", str(self.port), *self.options, self.application]
+        command = COMMANDS[self.name].format(port=self.port).split()
+        return [*command, *self.options, self.application]
 
     def _listens(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise AssertionError(f"Daphne ended at once:\n{self.log.read_text()[-4000:]}")
+            raise AssertionError(f"{self.name} ended at once:\n{self.log.read_text()[-4000:]}")
         try:
             socket.create_connection(("127.0.0.1", self.port), 1).close()
         except OSError:
@@ -137,7 +145,7 @@ class Server:
                 self.process.wait(DEADLINE / 2)
             except subprocess.TimeoutExpired:
                 # Seen once in many runs, without open connections; a second signal ended it.
-                print("Daphne did not end at the first SIGTERM")
+                print(f"{self.name} did not end at the first SIGTERM")
         self._end(signal.SIGTERM)
 
     def _end(self, number: int) -> None:

@@ -44,7 +44,7 @@ class _WithRealtime:
         from realtime import routing
         from realtime.consumers.not_found import serve_unmatched
 
-        path = scope["path"].removeprefix(scope.get("root_path", "") or "").lstrip("/")
+        path = routing.path_within_site(scope)
         endpoint = routing.find_application(scope["type"], path)
         if endpoint is not None:
             serving = endpoint(scope, receive, send)
@@ -55,6 +55,7 @@ class _WithRealtime:
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
+            routing.warn_elsewhere(path)
             # Django would raise an error for a WebSocket. A close before the accept sends a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})

@@ -36,6 +36,7 @@ __all__ = [
     "debug",
     "get",
     "has_channel_layers",
+    "script_name",
     "secret",
     "secure_proxy_ssl_header",
     "session_cookie_name",
@@ -367,6 +368,11 @@ def secure_proxy_ssl_header() -> tuple[str, str] | None:
 def use_x_forwarded_host() -> bool:
     """Return ``USE_X_FORWARDED_HOST``."""
     return bool(settings.USE_X_FORWARDED_HOST)
+
+
+def script_name(root_path: str) -> str:
+    """Return the path below which the site is: ``FORCE_SCRIPT_NAME``, or the server's root path."""
+    return settings.FORCE_SCRIPT_NAME or root_path
 
 
 def has_channel_layers() -> bool:

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from django.urls import re_path
@@ -17,12 +20,53 @@ from realtime.consumers.send import send_command
 from realtime.consumers.sse import event_stream
 from realtime.consumers.websocket import WebSocketConsumer
 
-__all__ = ["find_application", "http_urlpatterns", "is_below_prefix", "websocket_urlpatterns"]
+__all__ = [
+    "find_application",
+    "http_urlpatterns",
+    "is_below_prefix",
+    "path_within_site",
+    "warn_elsewhere",
+    "websocket_urlpatterns",
+]
+
+logger = logging.getLogger("realtime")
 
 APPLICATIONS: dict[str, dict[str, Any]] = {
     "websocket": {"ws": WebSocketConsumer.as_asgi()},
     "http": {"sse": event_stream, "poll": poll, "send": send_command},
 }
+
+
+def path_within_site(scope: Mapping[str, Any]) -> str:
+    """Return a request's path within the site, without the leading slash.
+
+    Some servers and proxies pass on the path with that of the site in front of it, some without.
+    """
+    path: str = scope["path"]
+    site = conf.script_name(scope.get("root_path") or "").rstrip("/")
+    if f"{path}/".startswith(f"{site}/"):
+        path = path[len(site) :]
+    return path.lstrip("/")
+
+
+def warn_elsewhere(path: str) -> None:
+    """Log, once per process, if a client looks for our WebSocket below another path than ours."""
+    parent, found, rest = path.rstrip("/").rpartition(f"/{conf.get().prefix}ws")
+    if found and not rest:
+        _warn_elsewhere(parent)
+
+
+@cache
+def _warn_elsewhere(parent: str) -> None:
+    endpoint = f"/{conf.get().prefix}ws"
+    logger.warning(
+        "a client asked for a WebSocket at /%s%s, but this site has it at %s: if the site is below "
+        "/%s, set FORCE_SCRIPT_NAME, or the server's root path (docs/subpaths.md)",
+        parent,
+        endpoint,
+        endpoint,
+        parent,
+    )
 
 
 def find_application(kind: str, path: str) -> Any | None:

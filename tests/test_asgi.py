@@ -196,6 +196,29 @@ async def test_the_endpoint_is_found_with_and_without_a_root_path(fields: dict[s
     assert answer == {"type": "websocket.close", "code": 4403}
 
 
+@override_settings(ALLOWED_HOSTS=["shop.example"], FORCE_SCRIPT_NAME="/app")
+@pytest.mark.parametrize("path", ["/app/realtime/ws", "/realtime/ws"])
+async def test_the_endpoint_is_found_below_a_forced_script_name(path: str) -> None:
+    answer = await first_answer(with_realtime(inner), scope(path, root_path="/ignored"))
+    assert answer == {"type": "websocket.close", "code": 4403}
+
+
+@override_settings(FORCE_SCRIPT_NAME="/app")
+async def test_a_script_name_ends_at_a_slash() -> None:
+    status, _, _ = await get("/apple/realtime/poll", with_realtime(get_asgi_application()))
+    assert status == 404
+
+
+async def test_a_websocket_below_another_path_is_logged_once_with_the_remedy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    application = with_realtime(get_asgi_application())
+    for other in ("/shop/realtime/ws", "/shop/realtime/ws/", "/shop/realtime/wsx", "/ws"):
+        assert (await first_answer(application, scope(other)))["type"] == "websocket.close"
+    (record,) = caplog.records
+    assert "below /shop, set FORCE_SCRIPT_NAME" in record.getMessage()
+
+
 @override_settings(ALLOWED_HOSTS=["shop.example"], REALTIME={"PREFIX": "live/events/"})
 async def test_the_prefix_is_a_setting() -> None:
     answer = await first_answer(with_realtime(inner), scope("/live/events/ws"))

@@ -29,6 +29,7 @@ COMMANDS = {
     "gunicorn": "gunicorn --bind 127.0.0.1:{port}",
     "hypercorn": "hypercorn --bind 127.0.0.1:{port}",
     "granian": "granian --interface asgi --port {port}",
+    "runserver": "django runserver --noreload {port}",
 }
 
 
@@ -121,7 +122,8 @@ class Server:
 
     def _command(self) -> list[str]:
         command = COMMANDS[self.name].format(port=self.port).split()
-        return [*command, *self.options, self.application]
+        named = [] if self.name == "runserver" else [self.application]  # it serves the setting's
+        return [*command, *self.options, *named]
 
     def _listens(self) -> bool:
         assert self.process is not None

@@ -25,6 +25,7 @@ from django.utils.translation import gettext
 from realtime.admin import history, pages
 from realtime.admin.actions import PERMISSION
 from realtime.admin.entries import label, object_id, parse_object_id, recently_used
+from realtime.admin.forms import SearchForm
 from realtime.admin.jsontext import pretty
 from realtime.admin.publishing import DataPage, TargetPage
 from realtime.exceptions import InvalidTopicName, StoreError, UnknownTopic
@@ -51,6 +52,14 @@ FOLDED_LENGTH = 300  # characters; a list folds longer data
 SHOWN_LENGTH = 4_000  # characters; a list cuts longer data, the event's own page shows all
 VIEW_PERMISSION = "realtime.view_logevent"
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def _resolved(topic: str) -> str | None:
+    """Return a topic's name; None if no pattern matches it."""
+    try:
+        return str(resolve(topic))
+    except (UnknownTopic, InvalidTopicName):
+        return None
 
 
 class EventAdmin(_Base):
@@ -117,18 +126,25 @@ class EventAdmin(_Base):
         return DataPage(self, request, target.form).respond()
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """List the topics, or the newest events of the topic in the query."""
+        """List the newest events of all topics, those that match the query, or of one topic."""
         self._require_view(request)
+        form = SearchForm(request.GET)
         entered = request.GET.get("topic", "").strip()
-        context: dict[str, Any] = {"title": gettext("Events"), "entered": entered}
+        context: dict[str, Any] = {"title": gettext("Events"), "entered": entered, "form": form}
         context |= self.suggestions()
+        topic = _resolved(entered)
+        others = any(request.GET.get(name) for name in ("event", "since", "until"))
         try:
-            if entered:
-                context |= self._events(request, str(resolve(entered)))
+            if not form.is_valid():
+                context["error"] = gettext("Enter times such as 2026-11-24 18:30.")
+            elif topic and not others:
+                context |= self._events(request, topic)
             else:
-                context["topics"], context["more"] = history.topic_names(TOPICS_LISTED)
-        except (UnknownTopic, InvalidTopicName):
-            context["error"] = gettext("This site has no topic with this name.")
+                context |= self._found(form, topic)
+                if not (entered or others):
+                    context["topics"], context["more"] = history.topic_names(TOPICS_LISTED)
+                elif not (context["events"] or topic or others):
+                    context["error"] = gettext("This site has no topic with this name.")
         except StoreError as error:
             context["error"] = history.unreadable(error)
         breadcrumbs = [(self.link("changelist"), gettext("Events"))] if entered else []
@@ -152,6 +168,7 @@ class EventAdmin(_Base):
         except (UnknownTopic, InvalidTopicName) as error:
             raise Http404(f"this site has no topic {topic!r}") from error
         context: dict[str, Any] = {"topic": topic, "cursor": cursor, "title": gettext("Event")}
+        context["another_url"] = self.link("add", {"topic": topic, "edit": 1})
         try:
             event = history.find(topic, cursor)
             if event is not None:
@@ -214,6 +231,17 @@ class EventAdmin(_Base):
         if not self.has_view_permission(request):
             raise PermissionDenied
 
+    def _found(self, form: SearchForm, topic: str | None) -> dict[str, Any]:
+        """Return the template context of a search over all topics, or in one of them."""
+        wanted = form.cleaned_data
+        found = history.search(EVENTS_LISTED, wanted["topic"], wanted["event"], **form.times())
+        shown = [event for event in found if topic in (None, event.topic)]
+        return {
+            "across": True,
+            "events": [self._event(event, SHOWN_LENGTH) for event in shown],
+            "searched": any(wanted.values()),
+        }
+
     def _events(self, request: HttpRequest, topic: str) -> dict[str, Any]:
         before = request.GET.get("before", "")
         number = int(before) if _NUMBER.fullmatch(before) else None
@@ -235,6 +263,7 @@ class EventAdmin(_Base):
         data = pretty(event.data)
         again = {"topic": event.topic, "event": event.name, "again": event.cursor}
         return {
+            "topic": event.topic,
             "name": event.name,
             "seq": event.seq,
             "time": timezone.localtime(datetime.fromtimestamp(event.time or 0, UTC)),

@@ -51,6 +51,20 @@ class _NameField(forms.CharField):
         """Accept an empty value."""
 
 
+class SearchForm(forms.Form):
+    """What to search for in the stored events; everything is optional."""
+
+    topic = forms.CharField(required=False)
+    event = forms.CharField(required=False)
+    since = forms.DateTimeField(required=False)
+    until = forms.DateTimeField(required=False)
+
+    def times(self) -> dict[str, float | None]:
+        """Return ``since`` and ``until`` in seconds since 1970."""
+        values = {name: self.cleaned_data[name] for name in ("since", "until")}
+        return {name: value and value.timestamp() for name, value in values.items()}
+
+
 class TargetForm(forms.Form):
     """The audience and the name of an event.
 

@@ -16,7 +16,7 @@ from realtime.protocol.events import Cursor, Event
 from realtime.stores import get_store
 from realtime.topics import find as find_topic
 
-__all__ = ["Window", "find", "newest", "topic_names", "unreadable", "window"]
+__all__ = ["Window", "find", "newest", "search", "topic_names", "unreadable", "window"]
 
 # Number of events that can be appended while a page is read. If there are more, the page has fewer
 # events, but no wrong ones.
@@ -106,6 +106,18 @@ def topic_names(count: int) -> tuple[list[str], bool]:
     """
     names = list(islice(filter(_is_registered, get_store().topics()), count + 1))
     return sorted(names[:count]), len(names) > count
+
+
+def search(
+    count: int, topic: str, name: str, since: float | None, until: float | None
+) -> list[Event]:
+    """Return the newest events that match, newest first; see ``Store.search()``.
+
+    Raises:
+        StoreUnavailable: the store cannot be read.
+    """
+    found = get_store().search(count, topic=topic, name=name, since=since, until=until)
+    return [event for event in found if _is_registered(event.topic)]
 
 
 def unreadable(error: StoreError) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import messages
 from django.http import HttpResponseRedirect
-from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 
 from realtime.admin import history
@@ -122,16 +121,16 @@ class DataPage:
                 "This form has already published %(event)s with the same data. It was not "
                 "published again."
             )
-            url = self.admin.link("changelist", {"topic": self.topic})
-            text = gettext("Show the events of this topic")
-            self._add_message(messages.WARNING, message % {"event": self.label}, url, text)
+            messages.warning(self.request, message % {"event": self.label})
         except PublishError as error:
             message = gettext("The event was not published. Try again. Reason: %(reason)s")
             form.add_error(None, message % {"reason": error})
             return self._show_form(form)
         else:
             self._report(event)
-        return HttpResponseRedirect(self.admin.link("add", self.query | {"edit": 1}))
+            if event is not None:
+                return HttpResponseRedirect(self.admin.link_to(event))
+        return HttpResponseRedirect(self.admin.link("changelist", {"topic": self.topic}))
 
     # The form
 
@@ -237,10 +236,6 @@ class DataPage:
         ]
         return self.admin.render(self.request, template, context, breadcrumbs, self.label)
 
-    def _add_message(self, level: int, message: str, url: str, link_text: str) -> None:
-        html = format_html('{} <a href="{}">{}</a>', message, url, link_text)
-        messages.add_message(self.request, level, html)
-
     def _report(self, event: Event | None) -> None:
         """Show what was published, and write it to the admin log."""
         if event is None:
@@ -249,13 +244,9 @@ class DataPage:
             )
             messages.success(self.request, message % {"event": self.label})
         else:
-            message = gettext("Published: %(event)s, number %(seq)s, cursor %(cursor)s.") % {
-                "event": self.label,
-                "seq": event.seq,
-                "cursor": event.cursor,
-            }
-            url = self.admin.link_to(event)
-            self._add_message(messages.SUCCESS, message, url, gettext("Show the event"))
+            message = gettext("Published: %(event)s, number %(seq)s, cursor %(cursor)s.")
+            values = {"event": self.label, "seq": event.seq, "cursor": event.cursor}
+            messages.success(self.request, message % values)
         try:
             write_entry(self.request, str(self.topic), self.name, event)
         except ENTRY_ERRORS:
@@ -263,21 +254,21 @@ class DataPage:
 
 
 def reach_of(topic: Topic) -> str:
-    """Return a text that says how many connections follow a topic, and how many members it has.
+    """Return a text that says how many members a topic has, or how many connections follow it.
 
+    Members are counted at once and connections with each heartbeat; so both together would
+    contradict each other for seconds.
     If the store cannot be read, the text says so; publishing is still possible.
     """
     try:
-        followers = followers_of(str(topic))
-        members = len(get_store().members(log_of(topic)).members) if topic.presence else None
+        if not topic.presence:
+            return _connections(followers_of(str(topic)))
+        members = len(get_store().members(log_of(topic)).members)
     except StoreError as error:
         text = gettext("The number of connections is not available: %(reason)s")
         return text % {"reason": error}
-    texts = [_connections(followers)]
-    if members is not None:
-        text = ngettext("%(count)d member is present.", "%(count)d members are present.", members)
-        texts.append(text % {"count": members})
-    return " ".join(texts)
+    text = ngettext("%(count)d member is present.", "%(count)d members are present.", members)
+    return text % {"count": members}
 
 
 def _connections(followers: Followers) -> str:

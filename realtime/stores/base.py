@@ -31,13 +31,18 @@ import hmac
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import islice
 from typing import ParamSpec, TypeVar
 
 from django.core.checks import CheckMessage
 
 from realtime import conf
+from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
+from realtime.protocol.names import is_internal
 from realtime.stores.sqlite_checks import check_database, is_in_memory
 from realtime.threads import STORE_THREADS
 
@@ -61,6 +66,8 @@ T = TypeVar("T")
 
 READ_LIMIT = 500  # events per read: about 100 KB of ordinary events, a few ms on any database
 READ_BYTES = 256 * 1024  # of JSON per read, as much as a replay can have unsent
+SEARCHED_TOPICS = 1_000  # two reads each; on a Redis of the same machine less than a second
+SEARCHED_BYTES = 8 * 1024 * 1024  # of JSON per topic: more than 100 events of the default size
 JOIN, LEAVE = "join", "leave"  # names of a presence log's events; their data is the member
 SEEN_SECONDS = 3_600  # that an id is remembered; a relay retries within seconds of a crash
 
@@ -174,6 +181,12 @@ class MemberList:
     members: Mapping[str, str]
 
 
+def _matches(event: Event, name: str, since: float | None, until: float | None) -> bool:
+    time = event.time or 0.0
+    in_time = (since is None or time >= since) and (until is None or time <= until)
+    return in_time and name.lower() in event.name.lower()
+
+
 class Store(ABC):
     """The contract of a store; the module's docstring states the guarantees.
 
@@ -285,6 +298,37 @@ class Store(ABC):
     @abstractmethod
     def topics(self) -> Iterator[str]:
         """Iterate over the names of all topics that have a log."""
+
+    def search(
+        self,
+        limit: int,
+        *,
+        topic: str = "",
+        name: str = "",
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[Event]:
+        """Return the newest events of all topics but internal ones, newest first.
+
+        This is for pages that people read: it looks at the newest ``limit`` events of up to
+        ``SEARCHED_TOPICS`` topics. A store that can do better overrides it.
+
+        Args:
+            limit: the maximum number of events.
+            topic: only topics whose name contains this text, in upper or lower case.
+            name: only events whose name contains this text, in upper or lower case.
+            since: only events from this time on, in seconds since 1970.
+            until: only events until this time.
+        """
+        found: list[Event] = []
+        matching = (each for each in self.topics() if topic.lower() in each.lower())
+        public = (each for each in matching if not is_internal(each))
+        for each in islice(public, SEARCHED_TOPICS):
+            with suppress(CursorExpired):  # trimmed since locate()
+                page = self.read(each, self.locate(each, last=limit), limit, SEARCHED_BYTES)
+                found += [event for event in page.events if _matches(event, name, since, until)]
+            found = nlargest(limit, found, key=lambda event: (event.time or 0.0, event.seq or 0))
+        return found
 
     @abstractmethod
     def clock(self) -> float:

@@ -12,12 +12,14 @@ from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.test import Client
 from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.html import escape
 
 from realtime import log, publish, publish_many
 from realtime.admin import EventAdmin, history
 from realtime.exceptions import StoreUnavailable
 from realtime.protocol.events import Cursor, Event
+from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Retention
 from realtime.topics import Topic, isolated, register
@@ -84,6 +86,42 @@ def test_topics_are_listed_and_the_list_says_when_it_is_cut(
     response = publisher.get(LIST)
     assert len(response.context["topics"]) == 2
     assert "The list shows 2 topics." in response.text
+
+
+def test_the_newest_events_of_all_topics_are_listed(publisher: Client) -> None:
+    for number, topic in enumerate(["orders.1", "public.news", "orders.2", "orders.1"], 1):
+        publish(topic, "tick", {"number": number})
+    get_store().change_members(presence_log("room.lobby"), "a", {"user.1": "{}"}, [])
+    response = publisher.get(LIST)
+    shown = [(event["topic"], event["seq"]) for event in response.context["events"]]
+    assert shown == [("orders.1", 2), ("orders.2", 1), ("public.news", 1), ("orders.1", 1)]
+    assert "The newest 4 events of all topics." in response.text
+    assert f'href="{LIST}?topic=public.news"' in response.text
+
+
+def test_events_are_found_by_topic_name_and_time(publisher: Client) -> None:
+    publish("orders.1", "shipped")
+    publish("orders.12", "paid")
+    publish("public.news", "Shipped_late")
+
+    def found(**query: str) -> list[tuple[str, str]]:
+        response = publisher.get(LIST, query)
+        return [(event["topic"], event["name"]) for event in response.context["events"]]
+
+    assert found(event="ship") == [("public.news", "Shipped_late"), ("orders.1", "shipped")]
+    assert found(topic="Orders") == [("orders.12", "paid"), ("orders.1", "shipped")]
+    assert found(topic="orders.1", event="p") == [("orders.1", "shipped")]  # not of orders.12
+    assert found(topic="news", event="paid") == []
+    assert "No stored event matches." in publisher.get(LIST, {"event": "gone"}).text
+    year = timezone.localtime().year
+    assert found(since=f"{year - 1}-01-01T00:00", event="paid") == [("orders.12", "paid")]
+    assert found(since=f"{year + 1}-01-01 00:00") == []
+    assert found(until=f"{year - 1}-01-01T00:00") == []
+    assert len(found(until=f"{year + 1}-01-01T00:00")) == 3
+    response = publisher.get(LIST, {"since": "yesterday", "event": "<b>"})
+    assert "Enter times such as" in response.text
+    assert 'value="yesterday"' in response.text
+    assert "<b>" not in response.text
 
 
 def test_a_log_without_a_registered_pattern_is_not_listed(publisher: Client) -> None:
@@ -249,7 +287,7 @@ def test_links_lead_to_pages_of_the_same_site(publisher: Client) -> None:
     url = f"{reverse('second:realtime_logevent_add')}?topic=orders.1&event=tick"
     fields = {"token": hidden(publisher.get(url).text)["token"], "data-json": "1"}
     response = publisher.post(url, fields)
-    assert response.url.startswith("/second/realtime/logevent/add/")
+    assert response.url.startswith("/second/realtime/logevent/orders.1")
 
 
 @pytest.mark.skipif(django.VERSION < (6, 1), reason="the admin has nonces from Django 6.1 on")

@@ -185,6 +185,31 @@ class StoreContract(MembersContract):
         assert len(names) == len(set(names))
         assert "" not in names
 
+    def test_search_finds_the_newest_events_of_all_topics(self, log: Subject) -> None:
+        topics = [log.topic, log.other().topic, f"$internal.{log.topic}"]
+        for topic in (*topics, log.topic):
+            log.call("append", topic, [Draft("Paid", "1"), Draft("tick", "2")])
+        search = log.store.search
+        part = log.topic[:20].upper()
+        found = search(100, topic=log.topic)
+        assert [(e.topic, e.name, e.seq) for e in found] == [
+            (log.topic, name, seq)
+            for name, seq in [("tick", 4), ("Paid", 3), ("tick", 2), ("Paid", 1)]
+        ]
+        assert found == list(log.read(log.locate(last=100)).events)[::-1]
+        assert [event.seq for event in search(1, topic=part)] == [4]
+        assert {event.name for event in search(100, topic=log.topic, name="pai")} == {"Paid"}
+        assert not search(100, topic=log.topic, name="nothing")
+        newest = found[0].time or 0.0
+        assert not search(100, topic=log.topic, since=newest + 1)
+        assert not search(100, topic=log.topic, until=newest - DAY)
+        assert search(100, topic=log.topic, since=newest - DAY, until=newest) == found
+        everything = search(1_000)
+        assert {log.topic, topics[1]} <= {event.topic for event in everything}
+        assert topics[2] not in {event.topic for event in everything}
+        times = [event.time or 0.0 for event in everything]
+        assert times == sorted(times, reverse=True)
+
     # Reading
 
     def test_a_log_can_be_read_from_any_kept_event(self, log: Subject) -> None:

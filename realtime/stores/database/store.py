@@ -19,6 +19,7 @@ from django.db.models import FilteredRelation, Max, OuterRef, Q, QuerySet, Subqu
 
 from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
+from realtime.protocol.names import INTERNAL
 from realtime.stores.base import (
     READ_BYTES,
     READ_LIMIT,
@@ -359,6 +360,34 @@ class DatabaseStore(DatabaseMembers):
     def _names(self, last: int, _: BaseDatabaseWrapper) -> list[tuple[int, str]]:
         rows = self._tables.logs.exclude(name=STORE_ID).filter(pk__gt=last).order_by("pk")
         return list(rows.values_list("pk", "name")[:TOPICS_BATCH])
+
+    def search(
+        self,
+        limit: int,
+        *,
+        topic: str = "",
+        name: str = "",
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[Event]:
+        """Return the newest events of all topics but internal ones, newest first."""
+        wanted = ~Q(log__name__startswith=INTERNAL) & Q(log__name__icontains=topic)
+        wanted &= Q(name__icontains=name)
+        if since is not None:
+            wanted &= Q(time__gte=since)
+        if until is not None:
+            wanted &= Q(time__lte=until)
+        return self._access.read(lambda _: self._search(limit, wanted))
+
+    def _search(self, limit: int, wanted: Q) -> list[Event]:
+        # In the order of the primary key, which has an index and is nearly that of the times.
+        columns = ("log__epoch", "seq", "tag", "log__name", "name", "json", "time", "origin")
+        rows = self._tables.events.filter(wanted).order_by("-pk").values_list(*columns)[:limit]
+        found = [
+            Event(topic, name, json, Cursor(epoch, seq, tag), time, origin)
+            for epoch, seq, tag, topic, name, json, time, origin in rows
+        ]
+        return sorted(found, key=lambda event: event.time or 0.0, reverse=True)
 
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""

@@ -55,7 +55,7 @@ class _WithRealtime:
         elif scope["type"] == "http" or self._takes_websockets():
             await self.application(scope, receive, send)
         else:
-            routing.warn_elsewhere(path)
+            routing.warn_elsewhere(scope, path)
             # Django would raise an error for a WebSocket. A close before the accept sends a 403.
             await receive()
             await send({"type": "websocket.close", "code": 4404})

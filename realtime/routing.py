@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from django.urls import re_path
@@ -31,6 +30,9 @@ __all__ = [
 
 logger = logging.getLogger("realtime")
 
+MAX_LOGGED = 10  # paths
+_logged: set[str] = set()
+
 APPLICATIONS: dict[str, dict[str, Any]] = {
     "websocket": {"ws": WebSocketConsumer.as_asgi()},
     "http": {"sse": event_stream, "poll": poll, "send": send_command},
@@ -49,24 +51,28 @@ def path_within_site(scope: Mapping[str, Any]) -> str:
     return path.lstrip("/")
 
 
-def warn_elsewhere(path: str) -> None:
-    """Log, once per process, if a client looks for our WebSocket below another path than ours."""
-    parent, found, rest = path.rstrip("/").rpartition(f"/{conf.get().prefix}ws")
-    if found and not rest:
-        _warn_elsewhere(parent)
+def warn_elsewhere(scope: Mapping[str, Any], path: str) -> None:
+    """Log if a client looks for our WebSocket below another path than ours.
 
+    Each path is logged once, and ``MAX_LOGGED`` paths at most, because clients choose them.
 
-@cache
-def _warn_elsewhere(parent: str) -> None:
+    Args:
+        scope: the scope of a WebSocket that nothing serves.
+        path: its path within the site.
+    """
     endpoint = f"/{conf.get().prefix}ws"
-    logger.warning(
-        "a client asked for a WebSocket at /%s%s, but this site has it at %s: if the site is below "
-        "/%s, set FORCE_SCRIPT_NAME, or the server's root path (docs/subpaths.md)",
-        parent,
-        endpoint,
-        endpoint,
-        parent,
-    )
+    parent, found, rest = f"/{path.rstrip('/')}".rpartition(endpoint)
+    if not found or rest or not parent or parent in _logged or len(_logged) == MAX_LOGGED:
+        return
+    _logged.add(parent)
+    remedy = "if the site is below %r, set FORCE_SCRIPT_NAME, or the server's root path"
+    if (scope.get("root_path") or "").rstrip("/") == parent:
+        remedy = (
+            "the proxy and the server both put %r in front: let the proxy remove it, or set "
+            "FORCE_SCRIPT_NAME instead of the server's root path"
+        )
+    message = f"a client asked for a WebSocket at %r, but this site has it at %r: {remedy}"
+    logger.warning(f"{message} (docs/subpaths.md)", f"{parent}{endpoint}", endpoint, parent)
 
 
 def find_application(kind: str, path: str) -> Any | None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
 
+from realtime import routing
 from realtime.asgi import with_realtime
 from realtime.hub import get_hub
 
@@ -209,14 +211,37 @@ async def test_a_script_name_ends_at_a_slash() -> None:
     assert status == 404
 
 
-async def test_a_websocket_below_another_path_is_logged_once_with_the_remedy(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """The log, without the paths that other tests have asked for."""
+    routing._logged.clear()
+    yield caplog
+    routing._logged.clear()
+
+
+async def test_a_websocket_below_another_path_is_logged_once_with_the_remedy(logged: Any) -> None:
     application = with_realtime(get_asgi_application())
     for other in ("/shop/realtime/ws", "/shop/realtime/ws/", "/shop/realtime/wsx", "/ws"):
         assert (await first_answer(application, scope(other)))["type"] == "websocket.close"
-    (record,) = caplog.records
-    assert "below /shop, set FORCE_SCRIPT_NAME" in record.getMessage()
+    (record,) = logged.records
+    assert "below '/shop', set FORCE_SCRIPT_NAME" in record.getMessage()
+
+
+async def test_a_root_path_that_is_put_in_front_twice_is_logged_with_its_own_remedy(
+    logged: Any,
+) -> None:
+    wrong = scope("/app/app/realtime/ws", root_path="/app")
+    await first_answer(with_realtime(get_asgi_application()), wrong)
+    (record,) = logged.records
+    assert "both put '/app' in front" in record.getMessage()
+
+
+async def test_clients_cannot_fill_the_log_or_forge_lines_of_it(logged: Any) -> None:
+    application = with_realtime(get_asgi_application())
+    for number in range(3 * routing.MAX_LOGGED):
+        await first_answer(application, scope(f"/{number}\nforged/realtime/ws"))
+    assert len(logged.records) == routing.MAX_LOGGED
+    assert not any("\n" in record.getMessage() for record in logged.records)
 
 
 @override_settings(ALLOWED_HOSTS=["shop.example"], REALTIME={"PREFIX": "live/events/"})

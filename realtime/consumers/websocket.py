@@ -47,7 +47,7 @@ from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, check_version
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
-from realtime.writers.daphne import is_secure, writer_for
+from realtime.writers.daphne import FrameGuard, is_secure, writer_for
 
 __all__ = ["WebSocketConsumer"]
 
@@ -70,6 +70,7 @@ class WebSocketConsumer(AsyncConsumer):
         identity: who the client is; an ``auth`` changes it.
         dialogue: the state of the conversation.
         connection: the client in the hub.
+        guard: limits the client's frames on Daphne.
         tasks: the commands that are running.
         last_auth: the task of the last ``auth``, for which later commands wait.
         last_of_topic: by topic: the task of its last command, for which the next one waits.
@@ -79,6 +80,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     dialogue: Dialogue
     connection: Connection
+    guard: FrameGuard
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         """Run the connection from the handshake to the disconnect."""
@@ -109,6 +111,7 @@ class WebSocketConsumer(AsyncConsumer):
         self.connection = Connection(
             self.get_hub(), self.identity.user, writer_for(send), limits.buffer_bytes, self.close
         )
+        self.guard = FrameGuard(send, limits, lambda: self.connection.writer.unsent)
         try:
             if refused is not None:
                 self.refuse(refused)
@@ -198,6 +201,7 @@ class WebSocketConsumer(AsyncConsumer):
 
     def end(self) -> None:
         """Stop the tasks and remove the connection from the hub."""
+        self.guard.close()
         self.expiry.cancel()
         for task in (*self.tasks, self.closing):
             if task is not None:

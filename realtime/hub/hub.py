@@ -19,7 +19,7 @@ from channels.layers import BaseChannelLayer
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.heartbeats import Heartbeats
-from realtime.hub.jobs import TICK_SECONDS, Jobs
+from realtime.hub.jobs import TICK_SECONDS, Jobs, keep_running
 from realtime.hub.member_writer import MemberWriter
 from realtime.hub.presence import LivePresence
 from realtime.hub.topic import LiveTopic
@@ -93,7 +93,8 @@ class Hub:
     def start(self) -> None:
         """Start to receive, and start the timer."""
         adopt_loop(self.loop)
-        self._receiving = self.loop.create_task(self._receive())
+        receiving = keep_running("receiving from the channel layer", self._receive)
+        self._receiving = self.loop.create_task(receiving)
         self.jobs.start()
 
     async def close(self) -> None:
@@ -299,8 +300,8 @@ class Hub:
             if taken % RECEIVE_BATCH == 0:
                 await asyncio.sleep(0)
 
-    def _take(self, message: dict[str, object]) -> None:
-        if message.get("type") != WAKEUP_TYPE:
+    def _take(self, message: object) -> None:
+        if not isinstance(message, dict) or message.get("type") != WAKEUP_TYPE:
             return
         try:
             self.receive(Wakeup.from_message(message))

@@ -23,14 +23,33 @@ if TYPE_CHECKING:
     from realtime.hub.member_writer import MemberWriter
     from realtime.stores.base import Store
 
-__all__ = ["Job", "Jobs"]
+__all__ = ["Job", "Jobs", "keep_running"]
+
+logger = logging.getLogger("realtime")
 
 TICK_SECONDS = 0.25
 RELAY_SECONDS = 1.0
 CLOCK_SECONDS = 10.0  # between two checks of whether the store's clock must be measured again
 MEMBERS_SECONDS = 1.0  # between tries to write member changes to a store that failed
 BEAT_RETRY_SECONDS = 2.0  # between tries to write this node's row to a store that failed
+RESTART_SECONDS = 1.0  # before a task that ended unexpectedly begins again
 TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
+
+
+async def keep_running(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a coroutine function that never returns; log it and begin again if it ends after all.
+
+    Args:
+        what: the task, for the log.
+        run: the coroutine function.
+    """
+    while True:
+        try:
+            await run()
+            logger.error("%s ended; it begins again", what)
+        except Exception:
+            logger.exception("%s failed; it begins again", what)
+        await asyncio.sleep(RESTART_SECONDS)
 
 
 class Job:
@@ -134,7 +153,7 @@ class Jobs:
 
     def start(self) -> None:
         """Start the timer."""
-        self._timer = self._loop.create_task(self._tick())
+        self._timer = self._loop.create_task(keep_running("the hub's timer", self._tick))
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Cancel the timer and all runs; return their tasks, for the caller to wait for."""

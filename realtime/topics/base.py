@@ -18,6 +18,7 @@ Everything that a topic does not explicitly allow is denied.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -97,19 +98,56 @@ async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
 
     A sync function runs in a thread of ``USER_THREADS``; old database connections are closed before
     and after it. Exceptions of the function propagate.
+
+    Raises:
+        RuntimeError: the function raised an exception that means something else to its caller:
+            ``StopIteration`` cannot leave a future, ``CancelledError`` and ``GeneratorExit`` would
+            end the caller's task, and ``SystemExit`` and ``KeyboardInterrupt`` the process.
     """
-    if not iscoroutinefunction(function):
-        result = await _run_in_thread(function, *args)
-    else:
-        result = function(*args)
-    # A sync function can return an awaitable, for example a decorated async method.
-    return await result if inspect.isawaitable(result) else result
+    task = asyncio.current_task()
+    try:
+        if not iscoroutinefunction(function):
+            result = await _run_in_thread(function, *args)
+        else:
+            result = function(*args)
+        # A sync function can return an awaitable, for example a decorated async method.
+        return await result if inspect.isawaitable(result) else result
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling():
+            raise  # the caller's own cancellation
+        raise _contained(function, error) from error
+    except GeneratorExit as error:
+        if not _is_running(task):
+            raise  # this coroutine is being closed
+        raise _contained(function, error) from error
+    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
+        raise _contained(function, error) from error
+
+
+def _is_running(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return task is not None and asyncio.current_task() is task
+    except RuntimeError:
+        return False  # no event loop runs
+
+
+def _contained(function: Callable[..., Any], error: BaseException) -> RuntimeError:
+    name = getattr(function, "__qualname__", repr(function))
+    return RuntimeError(f"{name}() raised {type(error).__name__}: {error}")
 
 
 async def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    in_thread = database_sync_to_async(
-        function, thread_sensitive=False, executor=USER_THREADS.executor
-    )
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:
+            if isinstance(error, StopIteration | asyncio.CancelledError):
+                raise _contained(function, error) from error
+            raise
+        except BaseException as error:
+            raise _contained(function, error) from error
+
+    in_thread = database_sync_to_async(run, thread_sensitive=False, executor=USER_THREADS.executor)
     return await in_thread(*args)
 
 

@@ -13,6 +13,7 @@ Daphne's (a ping or a close), ends up inside another one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -20,17 +21,23 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from realtime.protocol.dialogue import Bucket
 from realtime.writers.asgi import AsgiWriter, Framing, Send, frames_of
 
 if TYPE_CHECKING:
+    from realtime.conf import Limits
     from realtime.writers.flusher import WritePath
 
-__all__ = ["DaphneWriter", "is_secure", "protocol_of", "send_empty", "writer_for"]
+__all__ = ["DaphneWriter", "FrameGuard", "is_secure", "protocol_of", "send_empty", "writer_for"]
 
 logger = logging.getLogger("realtime")
 
 UNSHARED_FRAMES = 16  # encoded in one flush of a client whose bytes are its own: about 0.2 ms
 WRAPPER_DEPTH = 4  # nested wrappers in which Daphne's send() is searched for
+
+FRAMES_PER_COMMAND = 8  # a client's library can split a message, send pings and answer them
+UNSENT_PONG_BYTES = 64 * 1024  # a client that does not read its pongs needs no more of them
+MESSAGE_SECONDS = 30.0  # from the first frame of a message to its last byte
 
 SocketSend: TypeAlias = Callable[[bytes], int]
 
@@ -270,6 +277,121 @@ class DaphneWriter(AsgiWriter):
         if self._transport is not None:
             self._unhook_transport()
             self._transport = None
+
+
+class FrameGuard:
+    """Limits the frames that a client can send on Daphne, before they cost anything.
+
+    Daphne passes whole messages on, so an application sees neither control frames nor the parts of
+    a message: without the guard, pings that are never read fill the memory, and empty frames keep
+    a core busy. The guard sees each frame when autobahn has read its header. It aborts the
+    connection
+
+    - if the client sends more frames than ``FRAMES_PER_COMMAND`` times its commands, of any kind;
+    - if a message is larger than twice ``frame_bytes``, which leaves room for an answer to one that
+      is a little too large; autobahn compares that with the header, before it reads the message;
+    - if a message is not complete after ``MESSAGE_SECONDS``.
+
+    A ping is not answered while more than ``UNSENT_PONG_BYTES`` are unsent.
+    """
+
+    __slots__ = ("_frames", "_loop", "_messages", "_protocol", "_timer", "_unsent")
+
+    required = (
+        "current_frame",
+        "data",
+        "dropConnection",
+        "inside_message",
+        "maxMessagePayloadSize",
+        "onFrameBegin",
+        "onPing",
+    )
+
+    def __init__(self, send: Send, limits: Limits, unsent: Callable[[], int]) -> None:
+        """Guard the connection behind an ASGI ``send``; do nothing on another server.
+
+        Args:
+            send: of a WebSocket that is accepted.
+            limits: ``frame_bytes``, ``commands_per_second`` and ``commands_burst`` are used.
+            unsent: returns the number of bytes that the client has not taken yet.
+        """
+        protocol = _wrapped_protocol(send, WRAPPER_DEPTH)
+        self._protocol: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        if protocol is None:
+            return
+        if missing := [name for name in self.required if not hasattr(protocol, name)]:
+            _warn_unguarded(", ".join(missing))
+            return
+        self._protocol = protocol
+        self._unsent = unsent
+        self._frames = Bucket(
+            FRAMES_PER_COMMAND * limits.commands_per_second,
+            FRAMES_PER_COMMAND * limits.commands_burst,
+        )
+        self._messages = 0  # that have begun
+        self._loop = asyncio.get_running_loop()
+        largest, ours = protocol.maxMessagePayloadSize, 2 * limits.frame_bytes
+        protocol.maxMessagePayloadSize = min(largest, ours) if largest else ours
+        protocol.onFrameBegin = self._on_frame
+        protocol.onPing = self._on_ping
+
+    def close(self) -> None:
+        """Stop guarding; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._protocol is not None:
+            for name in ("onFrameBegin", "onPing"):
+                vars(self._protocol).pop(name, None)
+            self._protocol = None
+
+    def _on_frame(self) -> None:
+        protocol = self._protocol
+        if not self._frames.take(self._loop.time()):
+            self._abort("sent too many frames")
+            return
+        is_new = not protocol.inside_message
+        type(protocol).onFrameBegin(protocol)
+        frame = protocol.current_frame
+        if not is_new or frame is None or frame.opcode > 7:
+            return
+        self._messages += 1
+        is_whole = frame.fin and len(protocol.data) >= frame.length
+        if self._timer is None and not is_whole:
+            check = partial(self._check_message, self._messages)
+            self._timer = self._loop.call_later(MESSAGE_SECONDS, check)
+
+    def _check_message(self, number: int) -> None:
+        """Abort if a message is still incomplete; watch the next one if that is incomplete."""
+        self._timer = None
+        if self._protocol is None or not self._protocol.inside_message:
+            return
+        if number == self._messages:
+            self._abort(f"did not complete a message within {MESSAGE_SECONDS:.0f} s")
+        else:
+            check = partial(self._check_message, self._messages)
+            self._timer = self._loop.call_later(MESSAGE_SECONDS, check)
+
+    def _on_ping(self, payload: bytes) -> None:
+        if self._unsent() <= UNSENT_PONG_BYTES:
+            type(self._protocol).onPing(self._protocol, payload)
+
+    def _abort(self, reason: str) -> None:
+        protocol = self._protocol
+        logger.info("a client was disconnected because it %s", reason)
+        self.close()
+        protocol.dropConnection(abort=True)
+
+
+@cache
+def _warn_unguarded(missing: str) -> None:
+    """Log, once, that frames are not limited on this Daphne or autobahn."""
+    logger.warning(
+        "the limits of frames do not support this version of Daphne or autobahn, which has no %s; "
+        "upgrade this package, or let the proxy in front limit its clients",
+        missing,
+    )
 
 
 class CountingWriter(DaphneWriter):

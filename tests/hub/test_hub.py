@@ -441,3 +441,49 @@ def test_clients_do_not_wait_for_a_layer_that_is_slow_to_join(scene: Scene) -> N
     scene.publish()
     scene.advance(0.01)
     assert client.seqs() == [1, 2]
+
+
+# What must not stop the hub
+
+
+@pytest.mark.parametrize("message", [None, "text", 7, [], {"type": 7}, {}])
+def test_a_message_of_the_layer_that_is_no_wake_up_is_ignored(scene: Scene, message: Any) -> None:
+    client = scene.join()
+    scene.layer.queues[scene.hub._channel].put_nowait(message)
+    scene.publish()
+    assert client.seqs() == [1]
+
+
+def test_a_task_of_the_hub_that_fails_is_logged_and_begins_again(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scene.join()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.hub, "_take", fail)
+        scene.publish()
+        assert client.seqs() == []
+    scene.advance(2.0)
+    scene.publish(2)
+    assert client.seqs() == [1, 2, 3]
+    assert "receiving from the channel layer failed; it begins again" in caplog.text
+
+
+def test_the_timer_begins_again_after_a_failure(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scene.join()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("realtime.hub.jobs.Job.start_if_due", fail)
+        scene.advance(0.5)
+    scene.publish(1, [])  # its wake-up is lost: a head check has to find it
+    scene.advance(10.0)
+    assert client.seqs() == [1]
+    assert "the hub's timer failed; it begins again" in caplog.text

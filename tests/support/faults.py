@@ -66,7 +66,7 @@ class FaultyLayer(BaseChannelLayer):
         if channel not in self.queues:
             raise ValueError(f"{channel} is not a channel of this process")
         message = await self.queues[channel].get()
-        if "failure" in message:
+        if isinstance(message, dict) and "failure" in message:
             raise ConnectionError(message["failure"])
         return message
 

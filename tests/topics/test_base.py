@@ -450,3 +450,30 @@ async def test_exceptions_of_user_code_propagate() -> None:
         await run_user_code(lambda: 1 / 0)
     with pytest.raises(SynchronousOnlyOperation):
         await run_user_code(query)
+
+
+UNCONTAINED = [StopIteration, asyncio.CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt]
+
+
+@pytest.mark.parametrize("kind", UNCONTAINED)
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+async def test_an_exception_that_would_end_the_caller_is_an_error_of_the_function(
+    kind: type[BaseException], is_async: bool
+) -> None:
+    def sync() -> None:
+        raise kind("inner")
+
+    async def coroutine() -> None:
+        raise kind("inner")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError):
+            await run_user_code(coroutine if is_async else sync)
+
+
+async def test_the_callers_own_cancellation_is_not_an_error_of_the_function() -> None:
+    waiting = asyncio.create_task(run_user_code(asyncio.Event().wait))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

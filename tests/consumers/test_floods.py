@@ -1,0 +1,115 @@
+"""Clients that flood a real Daphne with frames, next to a client that only listens."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import websockets
+
+from tests.support.server import DEADLINE, Server, connect
+from tests.support.waiting import await_until
+
+MASK = b"\0\0\0\0"
+BURST = 50_000  # frames: far above the limit, and quickly written
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Return a masked frame; the mask is zero, so the payload stays readable."""
+    first = bytes([opcode | (0x80 if fin else 0)])
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65_536:
+        length = bytes([0xFE]) + size.to_bytes(2, "big")
+    else:
+        length = bytes([0xFF]) + size.to_bytes(8, "big")
+    return first + length + MASK + payload
+
+
+FLOODS: dict[str, Callable[[], bytes]] = {
+    "pings": lambda: frame(0x9, b"x" * 125) * BURST,
+    "pongs": lambda: frame(0xA) * BURST,
+    "empty continuation frames": lambda: frame(0x1, fin=False) + frame(0x0, fin=False) * BURST,
+    "fragments of two bytes": lambda: (
+        frame(0x1, b"  ", fin=False) + frame(0x0, b"  ", fin=False) * BURST
+    ),
+    "a message of a megabyte": lambda: frame(0x1, b" " * 1_000_000),
+    "a message of a megabyte in parts": lambda: (
+        frame(0x1, b" " * 60_000, fin=False) + frame(0x0, b" " * 60_000, fin=False) * 16
+    ),
+    "a header of two gigabytes": lambda: b"\x81\xff" + (2**31).to_bytes(8, "big") + MASK,
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    application = "tests.consumers.impatient:application"
+    with Server(tmp_path_factory.mktemp("floods"), application=application) as running:
+        yield running
+
+
+def memory(server: Server) -> int:
+    """Return the resident memory of the server in bytes."""
+    assert server.process is not None
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def flood(server: Server, data: bytes) -> None:
+    """Send bytes over a WebSocket without reading anything, until the server disconnects."""
+    async with connect(server, close_timeout=1, ping_interval=None) as client:
+        transport = client.socket.transport
+        transport.pause_reading()
+        for start in range(0, len(data), 65_536):
+            if transport.is_closing():
+                break
+            transport.write(data[start : start + 65_536])
+            await asyncio.sleep(0)
+        transport.resume_reading()
+        with pytest.raises(websockets.ConnectionClosed):
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    await client.socket.recv()
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_is_cut_and_the_others_miss_nothing(server: Server, name: str) -> None:
+    topic = f"public.flood{list(FLOODS).index(name)}"
+    async with connect(server) as quiet:
+        await quiet.subscribe(topic)
+        await asyncio.to_thread(server.publish, topic, 1)
+        before = memory(server)
+        await flood(server, FLOODS[name]())
+        await asyncio.to_thread(server.publish, topic, 20)
+        assert [event["seq"] for event in await quiet.events(21)] == list(range(1, 22))
+        grown = memory(server) - before
+    assert grown < 5_000_000, f"the server has grown by {grown:,} bytes"
+
+
+async def test_a_message_that_is_never_completed_is_cut(server: Server) -> None:
+    await flood(server, frame(0x1, b"{", fin=False))  # the application waits for a second
+
+
+async def test_a_client_that_splits_its_messages_is_served(server: Server) -> None:
+    async with connect(server) as client:
+        for number in range(20):
+            parts = ['{"type"', ':"ping"', f',"id":{number}', "}"]
+            await client.socket.send(parts)
+            await client.socket.ping()
+            assert (await client.receive())["type"] == "pong"
+
+
+async def test_a_frame_that_is_a_little_too_large_gets_an_answer(server: Server) -> None:
+    async with connect(server) as client:
+        await client.socket.send(" " * 100_000)
+        assert (await client.receive())["code"] == "too_large"
+        await client.subscribe("public.flood")
+
+
+async def test_pings_are_answered_until_the_client_stops_reading(server: Server) -> None:
+    async with connect(server) as client:
+        for _ in range(10):
+            await (await client.socket.ping())
+        await await_until(lambda: client.socket.latency > 0, "the pongs arrived", DEADLINE)

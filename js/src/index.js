@@ -30,7 +30,10 @@ function pageClient() {
   // An empty attribute means that nobody is signed in; a missing one, that the user is unknown.
   const user = realtimeUser === undefined ? undefined : realtimeUser || null;
   const transport = /** @type {PublicOptions["transport"]} */ (realtimeTransport || "auto");
-  window.realtime ??= createClient({ url: realtimeUrl, user, since: realtimeSince, transport });
+  // Until then, window.realtime can be an element of the page: <div id="realtime">.
+  if (typeof window.realtime?.subscribe !== "function") {
+    window.realtime = createClient({ url: realtimeUrl, user, since: realtimeSince, transport });
+  }
   return window.realtime;
 }
 

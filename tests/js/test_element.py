@@ -262,6 +262,15 @@ def test_an_element_waits_for_the_listeners_of_the_pages_scripts(
     assert page.evaluate("wasDefined") is False
 
 
+def test_an_element_whose_id_is_realtime_does_not_replace_the_client(
+    open_page, shared_server, topic
+) -> None:
+    publish_event(shared_server, topic, "shipped", 1)
+    html = f'<div id="realtime"></div><realtime-topic id="one" name="{topic}" last="1"></realtime-topic>'
+    page = open_page(html)
+    wait_for_heard(page, ["realtime:shipped", "one", "1"])
+
+
 def test_elements_can_follow_user_and_everyone(open_page, shared_server) -> None:
     cookie = shared_server.sign_in()["Cookie"]
     cursor = publish_event(shared_server, "everyone", "paid", 0)

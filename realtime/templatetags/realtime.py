@@ -67,7 +67,9 @@ def realtime_script(context: Context, *, transport: str | None = None) -> SafeSt
     request: HttpRequest | None = context.get("request")
     attributes: dict[str, str] = {
         "src": static("realtime/realtime.js"),
-        "data-realtime-url": f"{get_script_prefix()}{conf.get().prefix}",
+        # Browsers take "//" and "/\\" at the start for another host, and Daphne takes the root path
+        # from a header of the request.
+        "data-realtime-url": "/" + get_script_prefix().lstrip("/\\") + conf.get().prefix,
     }
     user = getattr(request, "user", None)
     if user is not None:

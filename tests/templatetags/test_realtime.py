@@ -68,6 +68,16 @@ def test_the_script_uses_the_path_under_which_the_site_is_mounted() -> None:
         clear_script_prefix()
 
 
+@pytest.mark.parametrize("prefix", ["//evil.example/", "/\\\\evil.example/", "///evil.example"])
+def test_a_root_path_cannot_lead_to_another_host(prefix: str) -> None:
+    set_script_prefix(prefix)
+    try:
+        text = Template("{% load realtime %}{% realtime_script %}").render(Context())
+    finally:
+        clear_script_prefix()
+    assert 'data-realtime-url="/evil.example/realtime/"' in text
+
+
 @pytest.mark.parametrize(("user", "key"), [(User(pk=7), "7"), (AnonymousUser(), "")])
 def test_the_script_has_the_user_of_the_page(user: Any, key: str) -> None:
     html = Template(SCRIPT).render(Context({"request": request_of(user)}))

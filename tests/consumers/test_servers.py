@@ -89,6 +89,8 @@ async def test_a_too_large_frame_gets_an_answer(server: Server) -> None:
 
 async def test_a_server_ends_at_sigterm_while_clients_stay(server: Server) -> None:
     assert server.process is not None
+    if server.name == "hypercorn" and sys.version_info >= (3, 12):
+        pytest.skip("on this Python, hypercorn waits for its clients, as the page says")
     async with connect(server) as client, open_stream(server.site, "public.stay"):
         await await_until(lambda: server.run(COUNT_NODES) == "1\n", "it has registered", DEADLINE)
         server.process.send_signal(signal.SIGTERM)

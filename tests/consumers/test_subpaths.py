@@ -38,3 +38,5 @@ async def test_an_event_arrives_below_the_path_on_every_transport(
             with pytest.raises(Refused) as refused:  # by the endpoint for commands
                 await post_command(http, site.url, {"Origin": site.origin}, **command)
             assert refused.value.body["code"] == "forbidden"
+            admin = await http.get(f"{site.url}/admin/realtime/logevent/add/")
+            assert admin.headers["location"].startswith("/app/admin/login/")

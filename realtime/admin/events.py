@@ -135,7 +135,7 @@ class EventAdmin(_Base):
         topic = _resolved(entered)
         others = any(request.GET.get(name) for name in ("event", "since", "until"))
         try:
-            if not form.is_valid():
+            if not form.is_valid() and (form.has_error("since") or form.has_error("until")):
                 context["error"] = gettext("Enter times such as 2026-11-24 18:30.")
             elif topic and not others:
                 context |= self._events(request, topic)
@@ -234,12 +234,20 @@ class EventAdmin(_Base):
     def _found(self, form: SearchForm, topic: str | None) -> dict[str, Any]:
         """Return the template context of a search over all topics, or in one of them."""
         wanted = form.cleaned_data
-        found = history.search(EVENTS_LISTED, wanted["topic"], wanted["event"], **form.times())
-        shown = [event for event in found if topic in (None, event.topic)]
+        found: list[Event] = []
+        if form.is_valid():  # no name contains a character that a field refuses
+            found = history.search(
+                EVENTS_LISTED,
+                topic=topic or wanted["topic"],
+                exact=topic is not None,
+                name=wanted["event"],
+                since=wanted["since"],
+                until=wanted["until"],
+            )
         return {
             "across": True,
-            "events": [self._event(event, SHOWN_LENGTH) for event in shown],
-            "searched": any(wanted.values()),
+            "events": [self._event(event, SHOWN_LENGTH) for event in found],
+            "searched": any(wanted.values()) or not form.is_valid(),
         }
 
     def _events(self, request: HttpRequest, topic: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -59,10 +60,21 @@ class SearchForm(forms.Form):
     since = forms.DateTimeField(required=False)
     until = forms.DateTimeField(required=False)
 
-    def times(self) -> dict[str, float | None]:
-        """Return ``since`` and ``until`` in seconds since 1970."""
-        values = {name: self.cleaned_data[name] for name in ("since", "until")}
-        return {name: value and value.timestamp() for name, value in values.items()}
+    def clean_since(self) -> float | None:
+        """Return the time in seconds since 1970."""
+        return _timestamp(self.cleaned_data["since"])
+
+    def clean_until(self) -> float | None:
+        """Return the end of the minute that was entered, in seconds since 1970."""
+        until = _timestamp(self.cleaned_data["until"])
+        return None if until is None else until + 60 if until % 60 == 0 else until
+
+
+def _timestamp(value: datetime | None) -> float | None:
+    try:
+        return None if value is None else value.timestamp()
+    except (ValueError, OverflowError) as error:  # such as year 1 in the local time zone
+        raise forms.ValidationError(str(error)) from error
 
 
 class TargetForm(forms.Form):

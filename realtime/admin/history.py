@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from django.utils.translation import gettext
 
@@ -108,15 +109,13 @@ def topic_names(count: int) -> tuple[list[str], bool]:
     return sorted(names[:count]), len(names) > count
 
 
-def search(
-    count: int, topic: str, name: str, since: float | None, until: float | None
-) -> list[Event]:
-    """Return the newest events that match, newest first; see ``Store.search()``.
+def search(count: int, **wanted: Any) -> list[Event]:
+    """Return the newest events that match, newest first; the arguments are ``Store.search()``'s.
 
     Raises:
         StoreUnavailable: the store cannot be read.
     """
-    found = get_store().search(count, topic=topic, name=name, since=since, until=until)
+    found = get_store().search(count, **wanted)
     return [event for event in found if _is_registered(event.topic)]
 
 

@@ -304,6 +304,7 @@ class Store(ABC):
         limit: int,
         *,
         topic: str = "",
+        exact: bool = False,
         name: str = "",
         since: float | None = None,
         until: float | None = None,
@@ -316,12 +317,14 @@ class Store(ABC):
         Args:
             limit: the maximum number of events.
             topic: only topics whose name contains this text, in upper or lower case.
+            exact: whether ``topic`` is the whole name of the only topic.
             name: only events whose name contains this text, in upper or lower case.
             since: only events from this time on, in seconds since 1970.
             until: only events until this time.
         """
         found: list[Event] = []
-        matching = (each for each in self.topics() if topic.lower() in each.lower())
+        names = iter([topic]) if exact else self.topics()
+        matching = (each for each in names if topic.lower() in each.lower())
         public = (each for each in matching if not is_internal(each))
         for each in islice(public, SEARCHED_TOPICS):
             with suppress(CursorExpired):  # trimmed since locate()

@@ -10,7 +10,7 @@ import pytest
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import escape
@@ -118,6 +118,13 @@ def test_events_are_found_by_topic_name_and_time(publisher: Client) -> None:
     assert found(since=f"{year + 1}-01-01 00:00") == []
     assert found(until=f"{year - 1}-01-01T00:00") == []
     assert len(found(until=f"{year + 1}-01-01T00:00")) == 3
+    publish_many([("orders.12", "ship", None)] * 101)
+    assert found(topic="orders.1", event="shipped") == [("orders.1", "shipped")]
+    assert found(until=timezone.localtime().strftime("%Y-%m-%dT%H:%M"), event="paid")
+    for odd in ({"event": "\0"}, {"event": "x", "topic": "\0"}):
+        assert "No stored event matches." in publisher.get(LIST, odd).text
+    with override_settings(USE_TZ=False):
+        assert "Enter times such as" in publisher.get(LIST, {"since": "0001-01-01T00:00"}).text
     response = publisher.get(LIST, {"since": "yesterday", "event": "<b>"})
     assert "Enter times such as" in response.text
     assert 'value="yesterday"' in response.text

@@ -62,3 +62,21 @@ def test_an_event_can_be_published_in_unfold(browser: Any, server: Server, schem
     assert "public.unfold" in page.inner_text(".realtime-events")
     assert page.evaluate(INVISIBLE, FIELDS)[1] == []
     context.close()
+
+
+def test_no_field_leaves_a_narrow_screen_in_unfold(browser: Any, server: Server) -> None:
+    context = browser.new_context(
+        base_url=f"http://127.0.0.1:{server.port}", viewport={"width": 390, "height": 844}
+    )
+    context.set_default_timeout(20_000 * SCALE)
+    page = context.new_page()
+    page.goto(f"/admin/login/?next={ADD}")
+    sign_in(page, "root")
+    right = (
+        "fields => Math.max(...[...document.querySelectorAll(fields)]"
+        ".map(field => field.getBoundingClientRect().right))"
+    )
+    for url in (ADD, f"{ADD}?topic=public.unfold&event=opened", "/admin/realtime/logevent/"):
+        page.goto(url)
+        assert page.evaluate(right, FIELDS) <= 390
+    context.close()

@@ -198,6 +198,8 @@ class StoreContract(MembersContract):
         ]
         assert found == list(log.read(log.locate(last=100)).events)[::-1]
         assert [event.seq for event in search(1, topic=part)] == [4]
+        assert search(100, topic=log.topic, exact=True) == found
+        assert search(100, topic=part, exact=True) == []
         assert {event.name for event in search(100, topic=log.topic, name="pai")} == {"Paid"}
         assert not search(100, topic=log.topic, name="nothing")
         newest = found[0].time or 0.0

@@ -366,13 +366,14 @@ class DatabaseStore(DatabaseMembers):
         limit: int,
         *,
         topic: str = "",
+        exact: bool = False,
         name: str = "",
         since: float | None = None,
         until: float | None = None,
     ) -> list[Event]:
         """Return the newest events of all topics but internal ones, newest first."""
-        wanted = ~Q(log__name__startswith=INTERNAL) & Q(log__name__icontains=topic)
-        wanted &= Q(name__icontains=name)
+        topics = Q(log__name=topic) if exact else Q(log__name__icontains=topic)
+        wanted = topics & ~Q(log__name__startswith=INTERNAL) & Q(name__icontains=name)
         if since is not None:
             wanted &= Q(time__gte=since)
         if until is not None:

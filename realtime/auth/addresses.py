@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from realtime import conf
 
-__all__ = ["Source", "source_of"]
+__all__ = ["Source", "is_trusted_proxy", "source_of"]
 
 CLIENT_BITS = 64  # leading bits of an IPv6 address; a household or a host has a whole /64 network
 FORWARDED = b"x-forwarded-for"
@@ -60,6 +60,15 @@ def source_of(scope: Mapping[str, Any]) -> Source:
         except ValueError:
             break  # such as "unknown": use the proxy that wrote it
     return Source(_name(hop), is_shared=_is_trusted(hop))
+
+
+def is_trusted_proxy(scope: Mapping[str, Any]) -> bool:
+    """Tell whether the peer of a request is in ``REALTIME["TRUSTED_PROXIES"]``."""
+    client = scope.get("client")
+    try:
+        return _is_trusted(_read(str(client[0]) if client and client[0] else conf.UNIX))
+    except ValueError:
+        return False
 
 
 def _forwarded(scope: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from realtime.conf import Limits
     from realtime.writers.flusher import WritePath
 
-__all__ = ["DaphneWriter", "FrameGuard", "is_secure", "protocol_of", "send_empty", "writer_for"]
+__all__ = [
+    "DaphneWriter",
+    "FrameGuard",
+    "is_secure",
+    "protocol_of",
+    "root_path_of",
+    "send_empty",
+    "writer_for",
+]
 
 logger = logging.getLogger("realtime")
 
@@ -101,6 +109,12 @@ def is_secure(send: Send) -> bool | None:
     if transport is None:
         return None
     return hasattr(transport, "getPeerCertificate")
+
+
+def root_path_of(send: Send) -> str | None:
+    """Return the root path with which Daphne was started; None on another server."""
+    path = getattr(getattr(protocol_of(send), "server", None), "root_path", None)
+    return path if isinstance(path, str) else None
 
 
 def send_empty(send: Send, *, binary: bool) -> bool:

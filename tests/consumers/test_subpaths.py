@@ -7,6 +7,7 @@ import pytest
 import websockets
 
 from tests.support.http import Refused, get_poll, http_client, open_stream, post_command
+from tests.support.server import Server
 from tests.support.subpaths import LAYOUTS, site_below_path
 
 
@@ -40,3 +41,24 @@ async def test_an_event_arrives_below_the_path_on_every_transport(
             assert refused.value.body["code"] == "forbidden"
             admin = await http.get(f"{site.url}/admin/realtime/logevent/add/")
             assert admin.headers["location"].startswith("/app/admin/login/")
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [({}, "/realtime/"), ({"REALTIME": {"TRUSTED_PROXIES": ["127.0.0.1"]}}, "/app/realtime/")],
+    ids=["from any client", "from a trusted proxy"],
+)
+async def test_a_root_path_of_a_header_counts_only_from_a_trusted_proxy(
+    settings: dict[str, object], path: str, tmp_path: Path
+) -> None:
+    with Server(tmp_path, settings=settings) as server:
+        async with http_client() as http:
+            forged = "//evil.example" if path == "/realtime/" else "/app"
+            headers = {"Daphne-Root-Path": forged}
+            first = await http.get(f"{server.site}/elements/", headers=headers)
+            later = await http.get(f"{server.site}/elements/")
+            admin = f"{server.site}/admin/realtime/logevent/add/"
+            login = (await http.get(admin, headers=headers)).headers["location"]
+    assert f'data-realtime-url="{path}"' in first.text
+    assert 'data-realtime-url="/realtime/"' in later.text
+    assert "evil.example" not in first.text + later.text + login

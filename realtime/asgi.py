@@ -44,13 +44,14 @@ class _WithRealtime:
         from realtime import routing
         from realtime.auth.addresses import is_trusted_proxy
         from realtime.consumers.not_found import serve_unmatched
-        from realtime.writers.daphne import root_path_of
+        from realtime.writers.daphne import root_paths_of
 
-        own = root_path_of(send)
-        if own is not None and own != scope.get("root_path") and not is_trusted_proxy(scope):
+        started, requested = root_paths_of(send)
+        if started != requested and not is_trusted_proxy(scope):
             # From the header Daphne-Root-Path, which any client can send: it would lead the links
             # of this page, and with a relative STATIC_URL of all later ones, somewhere else.
-            scope["root_path"] = own
+            root_path = scope.get("root_path", "") or ""
+            scope["root_path"] = started + root_path.removeprefix(requested)
         path = routing.path_within_site(scope)
         endpoint = routing.find_application(scope["type"], path)
         if endpoint is not None:

@@ -174,7 +174,7 @@ def signature(name: str, function: Any, *, skip: tuple[str, ...] = ("self",)) ->
         if parameter.name not in skip and not parameter.name.startswith("_")
     ]
     text = str(found.replace(parameters=kept, return_annotation=inspect.Signature.empty))
-    return name + re.sub(r"'([^']*)'(?= = |[,)])", r"\1", text)
+    return name + re.sub(r"(?<=: )'([^']*)'(?= = |[,)])", r"\1", text)
 
 
 def _annotation(value: Any) -> Any:

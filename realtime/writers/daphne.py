@@ -33,7 +33,7 @@ __all__ = [
     "FrameGuard",
     "is_secure",
     "protocol_of",
-    "root_path_of",
+    "root_paths_of",
     "send_empty",
     "writer_for",
 ]
@@ -111,10 +111,17 @@ def is_secure(send: Send) -> bool | None:
     return hasattr(transport, "getPeerCertificate")
 
 
-def root_path_of(send: Send) -> str | None:
-    """Return the root path with which Daphne was started; None on another server."""
-    path = getattr(getattr(protocol_of(send), "server", None), "root_path", None)
-    return path if isinstance(path, str) else None
+def root_paths_of(send: Send) -> tuple[str, str]:
+    """Return the root path with which Daphne was started, and that of the request.
+
+    They differ if the request has the header ``Daphne-Root-Path``. On another server, both are "".
+    """
+    protocol = protocol_of(send)
+    paths = [
+        getattr(each, "root_path", "") for each in (getattr(protocol, "server", None), protocol)
+    ]
+    started, requested = (path if isinstance(path, str) else "" for path in paths)
+    return started, requested
 
 
 def send_empty(send: Send, *, binary: bool) -> bool:
@@ -177,6 +184,8 @@ class DaphneWriter(AsgiWriter):
         missing = tuple(name for name in self.required if not hasattr(protocol, name))
         if missing:
             _warn_unsupported(f"{type(protocol).__name__} has no {', '.join(missing)}")
+        elif not hasattr(transport, "socket"):
+            pass  # Twisted deletes it when the connection is lost, here before it was accepted
         elif _is_supported() and _is_plain(transport) and self._is_shared():
             self._transport = transport
             # The socket object, not its number, which the socket of another client may get later.

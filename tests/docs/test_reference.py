@@ -1,10 +1,12 @@
 """docs/reference.md is what the docstrings say, and lists everything that is public."""
 
+import dataclasses
 import re
 from importlib import import_module
 
 import pytest
 
+from realtime import conf
 from tools import reference
 from tools.environment import ROOT
 
@@ -42,6 +44,13 @@ def test_every_name_that_the_documentation_imports_has_an_entry() -> None:
     }
     missing = {name for _, name in imported - modules} - HEADINGS
     assert missing == set()
+
+
+def test_every_setting_has_a_row() -> None:
+    for cls in (conf.Config, conf.Limits):
+        _, sections = reference.split_docstring(cls.__doc__ or "")
+        described = re.findall(r"^(\w+):", dict(sections)["Attributes"], re.MULTILINE)
+        assert {field.name for field in dataclasses.fields(cls)} == set(described)
 
 
 def test_every_system_check_of_the_code_is_listed() -> None:

@@ -44,7 +44,7 @@ UNSHARED_FRAMES = 16  # encoded in one flush of a client whose bytes are its own
 WRAPPER_DEPTH = 4  # nested wrappers in which Daphne's send() is searched for
 
 FRAMES_PER_COMMAND = 8  # a client's library can split a message, send pings and answer them
-UNSENT_PONG_BYTES = 64 * 1024  # a client that does not read its pongs needs no more of them
+UNSENT_PONG_BYTES = 64 * 1024  # unsent bytes above which a client receives no pongs
 MESSAGE_SECONDS = 30.0  # from the first frame of a message to its last byte
 
 SocketSend: TypeAlias = Callable[[bytes], int]

@@ -446,6 +446,10 @@ def test_clients_do_not_wait_for_a_layer_that_is_slow_to_join(scene: Scene) -> N
 # What must not stop the hub
 
 
+def fail(*_: Any) -> None:
+    raise ZeroDivisionError
+
+
 @pytest.mark.parametrize("message", [None, "text", 7, [], {"type": 7}, {}])
 def test_a_message_of_the_layer_that_is_no_wake_up_is_ignored(scene: Scene, message: Any) -> None:
     client = scene.join()
@@ -458,9 +462,6 @@ def test_a_task_of_the_hub_that_fails_is_logged_and_begins_again(
     scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = scene.join()
-
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
         patch.setattr(scene.hub, "_take", fail)
@@ -476,9 +477,6 @@ def test_the_timer_begins_again_after_a_failure(
     scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = scene.join()
-
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
         patch.setattr("realtime.hub.jobs.Job.start_if_due", fail)

@@ -42,7 +42,13 @@ from realtime.stores import get_store
 from realtime.stores.pool_checks import check_pool
 from realtime.stores.sqlite_checks import check_database, is_sqlite
 from realtime.tenants import explain_tenants
-from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
+from realtime.threads import (
+    ACTION_THREADS,
+    IDENTITY_THREADS,
+    PERMISSION_THREADS,
+    RELAY_THREADS,
+    STORE_THREADS,
+)
 
 __all__ = [
     "check_asgi_application",
@@ -338,7 +344,9 @@ def check_pools(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         if alias == store.alias:
             needed["the logs"] = STORE_THREADS.count
         if alias == "default":
-            needed["sessions and can_subscribe"] = USER_THREADS.count
+            needed["sessions"] = IDENTITY_THREADS.count
+            needed["can_subscribe"] = PERMISSION_THREADS.count
+            needed["actions"] = ACTION_THREADS.count
         if alias in layers:
             needed["the channel layer"] = layers.count(alias)
         messages += check_pool(alias, needed)

@@ -1,4 +1,4 @@
-"""Log an outage of an operation once when it begins and once when it ends.
+"""Outages: tell them from other errors, and log each once when it begins and once when it ends.
 
 While a database or a channel layer is unreachable, many calls a second fail.
 Only the first failure is logged, and each retry waits longer than the one before.
@@ -7,12 +7,30 @@ Only the first failure is logged, and each retry waits longer than the one befor
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+
+from django.db import DatabaseError, DataError, InterfaceError
 
 from realtime.exceptions import StoreError
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "means_unavailable"]
 
 _logger = logging.getLogger("realtime")
+
+
+def means_unavailable(error: BaseException) -> bool:
+    """Tell whether an error means that something could not be asked, instead of an answer.
+
+    It is an error of a database, a store, Redis or the operating system, such as a timeout or a
+    refused connection. A ``DataError`` is not: a value that no column can hold will stay so.
+    """
+    if isinstance(error, DatabaseError | InterfaceError | StoreError | OSError):
+        return not isinstance(error, DataError)
+    with suppress(ImportError):
+        from redis import RedisError
+
+        return isinstance(error, RedisError)
+    return False
 
 
 class Outage:

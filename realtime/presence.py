@@ -25,13 +25,15 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from realtime.exceptions import DataTooLarge, InvalidData, PresenceDisabled
+from realtime.exceptions import DataTooLarge, InvalidData, PresenceDisabled, ProtocolError
 from realtime.protocol.encoders import encode_data
 from realtime.protocol.events import Member
 from realtime.protocol.names import presence_log
+from realtime.repeated_errors import log_error
 from realtime.stores import get_store
 from realtime.stores.base import MemberList
-from realtime.topics import Topic, resolve, run_user_code, user_topic
+from realtime.topics import Topic, resolve, user_topic
+from realtime.user_code import PERMISSIONS, caller_of
 
 __all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_text", "members"]
 
@@ -84,11 +86,14 @@ async def member_text(topic: Topic, user: Any, id: str) -> str:
     """Return the JSON text of a member, as other clients receive it.
 
     If ``member_info()`` fails, the error is logged and the member's info is null.
+
+    Raises:
+        ProtocolError: too many functions of the project are waiting; the client should try again.
     """
     is_user = user is not None and user.is_authenticated
     text = json.dumps({"id": id, "user": str(user.pk) if is_user else None})
     try:
-        info = await run_user_code(topic.member_info, user)
+        info = await PERMISSIONS.run(caller_of(user), topic.member_info, user)
         info_text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
     except DataTooLarge as error:
         reason = f"{error.size} bytes of JSON, and {error.limit} are allowed"
@@ -97,7 +102,9 @@ async def member_text(topic: Topic, user: Any, id: str) -> str:
     except InvalidData as error:
         logger.error("member_info() of %r: %s", topic, error)
         info_text = "null"
-    except Exception:
-        logger.exception("member_info() of %r failed", topic)
+    except ProtocolError:
+        raise
+    except Exception as error:
+        log_error((type(topic), "member_info"), error, "member_info() of %r failed", topic)
         info_text = "null"
     return f'{text[:-1]}, "info": {info_text}}}'

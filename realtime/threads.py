@@ -1,8 +1,9 @@
 """Thread pools in which synchronous code runs for the event loop and after commits.
 
 There are several pools, so that none of them waits for another: ``STORE_THREADS`` for stores,
-``RELAY_THREADS`` for the outboxes, one pool for each database alias because one can hang, and
-``USER_THREADS`` for the project's code, which can be slow, and for reading sessions.
+``RELAY_THREADS`` for the outboxes, one pool for each database alias because one can hang, and three
+pools for the project's code, which can be slow (``user_code``): ``IDENTITY_THREADS`` also read
+sessions, ``PERMISSION_THREADS`` ask the topics, and ``ACTION_THREADS`` run actions.
 None of them uses Django's thread-sensitive thread, which a slow view can block for seconds.
 """
 
@@ -21,9 +22,11 @@ from typing import ParamSpec, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 
 __all__ = [
+    "ACTION_THREADS",
+    "IDENTITY_THREADS",
+    "PERMISSION_THREADS",
     "RELAY_THREADS",
     "STORE_THREADS",
-    "USER_THREADS",
     "WorkerThreads",
     "after_fork",
     "refuse_green_threads",
@@ -165,5 +168,7 @@ class AliasThreads(dict[str, WorkerThreads]):
 STORE_THREADS = WorkerThreads("realtime-store", 4)
 # While one thread searches for stale rows or waits for a lock, the other relays new events.
 RELAY_THREADS = AliasThreads("realtime-relay", 2)
-# Sessions and permission methods use the database, so this also limits its connections.
-USER_THREADS = WorkerThreads("realtime-user", 8)
+# The project's code uses the database, so these also limit its connections.
+IDENTITY_THREADS = WorkerThreads("realtime-identity", 4)
+PERMISSION_THREADS = WorkerThreads("realtime-permission", 8)
+ACTION_THREADS = WorkerThreads("realtime-action", 8)

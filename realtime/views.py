@@ -19,6 +19,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from realtime import conf
+from realtime.auth.addresses import set_source
 from realtime.auth.users import Identity, bearer
 from realtime.consumers.handlers import welcome_for
 from realtime.consumers.http import Request, Response, error_response
@@ -99,6 +100,7 @@ def _answer(request: Request, user: Any) -> Response:
     query = read_query(request, conf.get().limits.topics)
     read_wait(request)  # only to refuse a value that is not a number
     limit = read_limit(request)
+    set_source(request.scope)
     identity = _identify(request, user)
     user = identity.user
     limit_request(request.scope, user, max_delay=0.0)  # refuse at once; do not block a thread
@@ -113,7 +115,7 @@ def _answer(request: Request, user: Any) -> Response:
         return Response(304, headers={"ETag": etag})
     answer = _Answer(store, limit)
     answer.frames.append(Frame(welcome_for(secrets.token_urlsafe(9), identity)))
-    answer.frames.extend(map(refusal_frame, refused))
+    answer.frames.extend(refusal_frame(*one) for one in refused.items())
     # Begin with a random topic, so that a busy one cannot fill every answer.
     first = random.randrange(len(topics)) if topics else 0
     for topic in (*topics[first:], *topics[:first]):

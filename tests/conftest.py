@@ -1,8 +1,11 @@
 """Fixtures for all tests."""
 
+from collections.abc import Iterator
+from unittest.mock import patch
+
 import pytest
 
-from realtime import outbox
+from realtime import outbox, repeated_errors
 
 pytest_plugins = ["tests.support.fixtures"]
 
@@ -10,6 +13,13 @@ pytest_plugins = ["tests.support.fixtures"]
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings_xdist_suffix() -> None:
     """Keep the names of the databases: each worker has its own folder for them."""
+
+
+@pytest.fixture(autouse=True)
+def _errors_of_other_tests_do_not_count() -> Iterator[None]:
+    """Log the first error of each kind in each test."""
+    with patch.object(repeated_errors, "_periods", {}):
+        yield
 
 
 @pytest.fixture

@@ -435,9 +435,9 @@ def test_the_database_of_each_channel_layer_is_checked_too(
     [
         (True, 4),
         ({"min_size": 2}, 2),
-        ({"min_size": 2, "max_size": 15}, 15),
-        ({"max_size": 16}, None),
-        ({"min_size": 20}, None),
+        ({"min_size": 2, "max_size": 27}, 27),
+        ({"max_size": 28}, None),
+        ({"min_size": 30}, None),
         (False, None),
         (None, None),
     ],
@@ -451,8 +451,8 @@ def test_a_pool_that_is_too_small_is_reported_with_what_is_needed(
     assert len(messages) == (size is not None)
     for message in messages:
         assert f"at most {size} connections" in message.msg
-        assert "up to 15 of them" in message.msg
-        assert "to 15 plus the number of requests" in (message.hint or "")
+        assert "up to 27 of them" in message.msg
+        assert "to 27 plus the number of requests" in (message.hint or "")
 
 
 def test_an_app_that_uses_redis_needs_fewer_connections_of_a_pool(
@@ -461,6 +461,6 @@ def test_an_app_that_uses_redis_needs_fewer_connections_of_a_pool(
     entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "x"}
     monkeypatch.setitem(connections.settings, "default", entry)
     with override_settings(REALTIME=REDIS_STORE, CHANNEL_LAYERS=REDIS_LAYER):
-        for size, ids in ((10, ["realtime.W006"]), (11, [])):
+        for size, ids in ((22, ["realtime.W006"]), (23, [])):
             monkeypatch.setitem(entry, "OPTIONS", {"pool": {"max_size": size}})
             assert found() == ids

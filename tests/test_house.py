@@ -7,7 +7,8 @@
         exceptions          the errors, which everything else can raise
         protocol/           names, events, cursors, frames, commands: no Django, no I/O
         client/             the Python client, on top of protocol/ alone
-        conf, threads, tenants, outage, on_commit
+        conf, threads, tenants, outage, repeated_errors, on_commit
+        fair_slots, user_code   run the project's code
         topics/             the topic classes that a project defines, and their registry
         models
         stores/             where logs live: memory, database/, redis/
@@ -45,6 +46,9 @@ ORDER = [
     "threads",
     "tenants",
     "outage",
+    "repeated_errors",
+    "fair_slots",
+    "user_code",
     "on_commit",
     "topics",
     "models",

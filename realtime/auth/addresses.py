@@ -6,14 +6,14 @@ So the header is read from the right, and an entry counts only if a trusted prox
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeAlias
 
-from realtime import conf
+from realtime import conf, user_code
 
-__all__ = ["Source", "is_trusted_proxy", "source_of"]
+__all__ = ["Source", "is_trusted_proxy", "set_source", "source_of"]
 
 CLIENT_BITS = 64  # leading bits of an IPv6 address; a household or a host has a whole /64 network
 FORWARDED = b"x-forwarded-for"
@@ -60,6 +60,18 @@ def source_of(scope: Mapping[str, Any]) -> Source:
         except ValueError:
             break  # such as "unknown": use the proxy that wrote it
     return Source(_name(hop), is_shared=_is_trusted(hop))
+
+
+def set_source(scope: Mapping[str, Any], connection: Hashable = None) -> None:
+    """Set the source of the current task, with which anonymous clients share their turns.
+
+    Args:
+        scope: the ASGI scope.
+        connection: identifies the connection; it is the source behind a proxy that can be shared.
+    """
+    found = source_of(scope)
+    is_connection = found.is_shared and connection is not None
+    user_code.source.set(("connection", connection) if is_connection else ("address", found.name))
 
 
 def is_trusted_proxy(scope: Mapping[str, Any]) -> bool:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from channels.db import database_sync_to_async
 from django.apps import apps
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http.cookie import parse_cookie
@@ -29,8 +28,8 @@ from realtime import conf
 from realtime.auth.tokens import Grant, read_token
 from realtime.exceptions import ProtocolError
 from realtime.protocol.frames import CloseCode, ErrorCode
-from realtime.threads import USER_THREADS
-from realtime.topics import run_user_code
+from realtime.repeated_errors import log_error
+from realtime.user_code import IDENTITIES, source
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -111,16 +110,19 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
         token: the client's token; None to use its ``Authorization: Bearer`` header.
 
     Raises:
-        ProtocolError: the token is not valid; or the project's ``AUTHENTICATE``, the session engine
-            or the authentication backend failed, for example because the database cannot be
-            reached. The failure is logged; it does not make the client anonymous.
+        ProtocolError: the token is not valid; or too many clients wait to be identified; or the
+            project's ``AUTHENTICATE``, the session engine or the authentication backend failed, for
+            example because the database cannot be reached. The failure is logged; it does not make
+            the client anonymous.
     """
     try:
         return await _identify(scope, bearer(scope) if token is None else token)
-    except ProtocolError:
+    except ProtocolError as error:
+        if error.close_code is None:  # too many clients are waiting
+            error.close_code = CloseCode.FAILED
         raise
     except Exception as error:
-        logger.exception("a client could not be authenticated")
+        log_error("identify", error, "a client could not be authenticated")
         reason = "the server cannot authenticate you now; try again in a few seconds"
         # This close code lets the client reconnect: its token may be valid after the failure.
         raise ProtocolError(ErrorCode.UNAVAILABLE, reason, close_code=CloseCode.FAILED) from error
@@ -133,10 +135,7 @@ async def _identify(scope: Mapping[str, Any], token: str | None) -> Identity:
         if found is not None:
             return found
     elif token is not None:
-        look_up = database_sync_to_async(
-            read_token, thread_sensitive=False, executor=USER_THREADS.executor
-        )
-        grant: Grant | None = await look_up(token)
+        grant: Grant | None = await IDENTITIES.run(source.get(), read_token, token)
         if grant is not None:
             return Identity(grant.user, grant.topics, grant.expires)
     if token is not None:
@@ -153,7 +152,7 @@ async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -
         Exception: any other error of the function.
     """
     try:
-        answer = await run_user_code(import_string(path), scope, token)
+        answer = await IDENTITIES.run(source.get(), import_string(path), scope, token)
     except PermissionDenied:
         raise unauthorized() from None
     found = answer if isinstance(answer, Identity) else Identity(answer)
@@ -194,15 +193,12 @@ async def user_of(scope: Mapping[str, Any]) -> AbstractBaseUser | AnonymousUser 
     key = _session_key(scope)
     if key is None or not apps.is_installed("django.contrib.sessions"):
         return AnonymousUser()
-    look_up = database_sync_to_async(
-        _user_of_session, thread_sensitive=False, executor=USER_THREADS.executor
-    )
-    user: AbstractBaseUser | None = await look_up(key)
+    user: AbstractBaseUser | None = await IDENTITIES.run(source.get(), _user_of_session, key)
     return user or AnonymousUser()
 
 
 def has_session(scope: Mapping[str, Any]) -> bool:
-    """Tell whether a request has a session cookie, valid or not."""
+    """Tell whether a request has a session cookie that can be a session's, valid or not."""
     return _session_key(scope) is not None
 
 
@@ -210,7 +206,8 @@ def _session_key(scope: Mapping[str, Any]) -> str | None:
     name = conf.session_cookie_name()
     for header, value in scope["headers"]:
         if header.lower() == b"cookie" and (key := parse_cookie(value.decode("latin-1")).get(name)):
-            return key
+            # A cookie can quote any character, and PostgreSQL fails on NUL.
+            return key if key.isascii() and key.isprintable() else None
     return None
 
 

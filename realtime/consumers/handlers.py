@@ -8,18 +8,27 @@ from __future__ import annotations
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime.auth.users import Identity
-from realtime.exceptions import InvalidTopicName, ProtocolError
+from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
 from realtime.presence import log_of
-from realtime.protocol.commands import Call, Members, Publish
+from realtime.protocol.commands import Call, Command, Members, Publish
 from realtime.protocol.dialogue import forbidden
 from realtime.protocol.events import Draft
 from realtime.protocol.frames import ErrorCode, welcome
 from realtime.publishing import encode, publish_draft
+from realtime.repeated_errors import log_error
 from realtime.stores import get_store
 from realtime.stores.base import MemberList
-from realtime.topics import Topic, find, run_user_code, user_topic
+from realtime.topics import Topic, find, user_topic
+from realtime.user_code import ACTIONS, caller_of
 
-__all__ = ["find_topic", "run_call", "run_members", "run_publish", "welcome_for"]
+__all__ = [
+    "find_topic",
+    "log_failure",
+    "run_call",
+    "run_members",
+    "run_publish",
+    "welcome_for",
+]
 
 
 def welcome_for(connection_id: str, identity: Identity) -> str:
@@ -66,7 +75,8 @@ async def run_call(identity: Identity, command: Call) -> str:
     """Run an action and return the JSON text of its result.
 
     Raises:
-        ProtocolError: the action is unknown or not allowed, or it refused the data.
+        ProtocolError: the action is unknown or not allowed, it refused the data, or the user has
+            too many calls under way.
         Exception: any other error of the action.
     """
     topic, user = find_topic(command.topic, identity), identity.user
@@ -76,7 +86,7 @@ async def run_call(identity: Identity, command: Call) -> str:
     if method is None:
         raise ProtocolError(ErrorCode.UNKNOWN_ACTION, "this topic has no such action")
     try:
-        return encode(await run_user_code(method, user, command.data))
+        return encode(await ACTIONS.run(caller_of(user), method, user, command.data))
     except PermissionDenied as error:
         raise forbidden() from error
     except ValidationError as error:
@@ -95,3 +105,12 @@ async def run_members(identity: Identity, command: Members) -> MemberList:
     if not await topic.may_subscribe(identity.user):
         raise forbidden()
     return await get_store().amembers(log_of(topic))
+
+
+def log_failure(command: Command, error: Exception) -> None:
+    """Log an unexpected error of a command, once a minute for its type and its topic's class."""
+    if isinstance(error, RealtimeError):
+        return
+    name, what = getattr(command, "topic", ""), type(command).__name__.lower()
+    topic = find(name) if name else None
+    log_error((what, type(topic)), error, "a client's %s failed: %r", what, topic)

@@ -20,10 +20,12 @@ from django.db import DatabaseError, InterfaceError
 
 from realtime import conf
 from realtime.auth import origins
+from realtime.auth.addresses import set_source
 from realtime.auth.users import Identity, identify
 from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
 from realtime.protocol.frames import ErrorCode, check_version, escape_html
+from realtime.repeated_errors import log_error
 from realtime.writers.asgi import Send
 
 __all__ = [
@@ -312,6 +314,7 @@ async def answer(
         work: returns the response, or None if the client has left or was answered already.
     """
     activate_language(request.scope)
+    set_source(request.scope)
     cors = request.cors(secure)
     if request.is_preflight and cors:
         work.close()
@@ -330,10 +333,12 @@ def error_response(error: Exception) -> Response:
     """Return the answer to a request that failed; it reveals nothing of an unexpected error."""
     if isinstance(error, HttpError):
         return Response.of_error(error)
+    if isinstance(error, ProtocolError):
+        return Response.of_error(http_error(error))
     if isinstance(error, StoreError):
         logger.warning("a request could not be answered: %s", error)
         return Response.of_error(store_unavailable())
-    logger.error("a request could not be answered", exc_info=error)
+    log_error("request", error, "a request could not be answered")
     if isinstance(error, DatabaseError | InterfaceError):
         return Response.of_error(store_unavailable())
     reason, hint = "the server failed to answer this request", "its log says why"

@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from realtime.auth.users import Identity
-from realtime.consumers.http import HttpError, Request, store_unavailable, whole_number
-from realtime.exceptions import InvalidCursor, InvalidTopicName, StoreError
+from realtime.consumers.handlers import find_topic
+from realtime.consumers.http import (
+    HttpError,
+    Request,
+    http_error,
+    store_unavailable,
+    whole_number,
+)
+from realtime.exceptions import InvalidCursor, InvalidTopicName, ProtocolError, StoreError
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.hub import Hub
 from realtime.hub.presence import LivePresence, hold_member
@@ -24,7 +31,7 @@ from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import ErrorCode, frame
 from realtime.protocol.names import check_topic_name, presence_log
-from realtime.topics import Topic, find
+from realtime.topics import Topic
 
 __all__ = [
     "FollowedTopic",
@@ -38,6 +45,8 @@ __all__ = [
 ]
 
 Start: TypeAlias = Cursor | float | None
+
+FORBIDDEN = "this topic does not exist, or you may not follow it"
 
 # No log has this epoch, so this cursor causes a reset, like a cursor that has expired.
 LOST = Cursor("lost", 0, 0)
@@ -244,10 +253,13 @@ class FollowedTopics:
 
     Attributes:
         topics: in the URL's order.
-        refused: names of topics that do not exist or that the user may not follow.
+        refused: by name, why a topic is not followed: it does not exist, the user may not follow
+            it, or its permission could not be checked now.
     """
 
-    def __init__(self, hub: Hub, topics: Sequence[FollowedTopic], refused: Sequence[str]) -> None:
+    def __init__(
+        self, hub: Hub, topics: Sequence[FollowedTopic], refused: Mapping[str, ProtocolError]
+    ) -> None:
         self.hub = hub
         self.topics = topics
         self.refused = refused
@@ -334,8 +346,8 @@ class FollowedTopics:
             subscriptions.append(subscription := Subscription(connection, one.live))
             if one.presence is not None:
                 subscription.add_presence(one.topic, one.presence, hold, visitor_id)
-        for name in self.refused:
-            connection.answer(refusal_frame(name))
+        for name, error in self.refused.items():
+            connection.answer(refusal_frame(name, error))
         starting = [
             asyncio.ensure_future(_start(connection, one, subscription, query, at_once))
             for one, subscription in zip(self.topics, subscriptions, strict=True)
@@ -350,39 +362,43 @@ class FollowedTopics:
 
 async def permitted_topics(
     identity: Identity, names: Sequence[str]
-) -> tuple[list[Topic], list[str]]:
-    """Return the topics that a client may follow, and the names of all others.
+) -> tuple[list[Topic], dict[str, ProtocolError]]:
+    """Return the topics that a client may follow, and by name why it does not follow the others.
 
     Raises:
-        HttpError: all are refused.
+        HttpError: all are refused. If the permission of one could not be checked, the error tells
+            the client to try again.
     """
-    topics = [_find(name) for name in names]
-    allowed = await asyncio.gather(*(_may_subscribe(topic, identity) for topic in topics))
-    permitted = [topic for topic, may in zip(topics, allowed, strict=True) if topic and may]
-    if names and not permitted:
+    found = await asyncio.gather(*(_find_permitted(name, identity) for name in names))
+    permitted = [one for one in found if isinstance(one, Topic)]
+    refused = {
+        name: one for name, one in zip(names, found, strict=True) if isinstance(one, ProtocolError)
+    }
+    if refused and not permitted:
+        for error in refused.values():
+            if ErrorCode(error.code).retry:
+                raise http_error(error)
         hint = "check its name, and sign in as a user who may follow it"
-        reason = "this topic does not exist, or you may not follow it"
-        raise HttpError(403, ErrorCode.FORBIDDEN, reason, hint)
-    return permitted, [name for name, may in zip(names, allowed, strict=True) if not may]
+        raise HttpError(403, ErrorCode.FORBIDDEN, FORBIDDEN, hint)
+    return permitted, refused
 
 
-def _find(name: str) -> Topic | None:
+async def _find_permitted(name: str, identity: Identity) -> Topic | ProtocolError:
     try:
-        return find(name)
-    except InvalidTopicName:
-        return None
+        topic = find_topic(name, identity)
+        if await topic.may_subscribe(identity.user):
+            return topic
+    except ProtocolError as error:
+        if ErrorCode(error.code).retry:
+            return error
+    return ProtocolError(ErrorCode.FORBIDDEN, FORBIDDEN)
 
 
-async def _may_subscribe(topic: Topic | None, identity: Identity) -> bool:
-    if topic is None or not identity.allows(str(topic)):
-        return False
-    return await topic.may_subscribe(identity.user)
-
-
-def refusal_frame(name: str) -> Frame:
+def refusal_frame(name: str, error: ProtocolError) -> Frame:
     """Return the frame that refuses one topic while others are followed."""
-    message = "this topic does not exist, or you may not follow it"
-    return Frame(frame("error", topic=name, code=ErrorCode.FORBIDDEN, message=message, retry=False))
+    code = ErrorCode(error.code)
+    text = frame("error", topic=name, code=code, message=error.reason, retry=code.retry)
+    return Frame(text)
 
 
 def subscribed_frame(name: str, cursor: Cursor, recovered: bool | None, replayed: int) -> Frame:

@@ -30,7 +30,7 @@ from realtime.consumers.http import (
 )
 from realtime.consumers.http_topics import FollowedTopics, TopicQuery, read_query
 from realtime.consumers.rate_limits import limit_request
-from realtime.exceptions import StoreError
+from realtime.exceptions import ProtocolError, StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
@@ -38,7 +38,7 @@ from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
-from realtime.protocol.frames import CloseCode
+from realtime.protocol.frames import CloseCode, ErrorCode
 from realtime.publishing import origin_hash
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
@@ -138,8 +138,10 @@ class _Poll:
         expected = 1 + len(topics.refused) + len(subscriptions)
         expected += sum(one.list_frames for one in presences if not _is_news(one, query))
         await self._catch_up(subscriptions, presences)
-        # A client without a start needs its first cursor, so it is answered at once.
+        # A client without a start needs its first cursor, so it is answered at once, and one that
+        # should ask again for a topic, too.
         is_first = any(query.starts[one.live.name] is None for one in topics.topics)
+        is_first = is_first or any(ErrorCode(e.code).retry for e in topics.refused.values())
         if wait and not is_first and len(writer.frames) == expected and not _resets(writer.frames):
             if not await self._wait(min(wait, left), expected):
                 return None
@@ -247,13 +249,16 @@ def answer_text(
     return f'{{"events":[{events}],"frames":[{others}],{rest[1:]}'
 
 
-def etag_of(user: Any, refused: Sequence[str], cursors: Sequence[tuple[str, Cursor]]) -> str:
+def etag_of(
+    user: Any, refused: Mapping[str, ProtocolError], cursors: Sequence[tuple[str, Cursor]]
+) -> str:
     """Return the ETag of an answer that ended at these cursors.
 
     If it equals the ETag that is made from the heads of the logs, there is nothing new to fetch.
     """
     who = "" if user is None else str(user.pk)
-    text = json.dumps([who, sorted(refused), [[name, str(cursor)] for name, cursor in cursors]])
+    refusals = sorted((name, error.code) for name, error in refused.items())
+    text = json.dumps([who, refusals, [[name, str(cursor)] for name, cursor in cursors]])
     # Weak: two such answers have the same content, but not the same bytes.
     return f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
 

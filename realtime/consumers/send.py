@@ -6,7 +6,6 @@ sessions.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from realtime import conf
 from realtime.auth import origins, users
 from realtime.auth.users import Identity
-from realtime.consumers.handlers import run_call, run_members, run_publish
+from realtime.consumers.handlers import log_failure, run_call, run_members, run_publish
 from realtime.consumers.http import (
     HttpError,
     Receive,
@@ -25,7 +24,7 @@ from realtime.consumers.http import (
     read_body,
 )
 from realtime.consumers.rate_limits import limit_command
-from realtime.exceptions import ProtocolError, RealtimeError
+from realtime.exceptions import ProtocolError
 from realtime.protocol.commands import Call, Command, Members, Publish, parse
 from realtime.protocol.dialogue import Dialogue, refusal
 from realtime.protocol.frames import ErrorCode
@@ -33,8 +32,6 @@ from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure
 
 __all__ = ["send_command"]
-
-logger = logging.getLogger("realtime")
 
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})  # ASCII is a subset of UTF-8
 
@@ -65,12 +62,13 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
     except UnicodeDecodeError:
         reason = "the body is not UTF-8"
         raise HttpError(400, ErrorCode.BAD_JSON, reason, "send JSON in UTF-8") from None
+    command: Command | None = None
     try:
         command = parse(text, limits.frame_bytes)
         return Response.of_json(await _run(Dialogue(limits), identity, command))
     except Exception as error:
-        if not isinstance(error, RealtimeError):
-            logger.exception("a client's command failed")
+        if command is not None:
+            log_failure(command, error)
         raise http_error(refusal(error)) from error
 
 

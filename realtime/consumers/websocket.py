@@ -18,15 +18,17 @@ from channels.consumer import AsyncConsumer
 
 from realtime import conf
 from realtime.auth import origins, users
+from realtime.auth.addresses import set_source
 from realtime.consumers.handlers import (
     find_topic,
+    log_failure,
     run_call,
     run_members,
     run_publish,
     welcome_for,
 )
 from realtime.consumers.languages import activate_language
-from realtime.exceptions import ProtocolError, RealtimeError
+from realtime.exceptions import ProtocolError
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import STREAM_HOLD_SECONDS
@@ -93,6 +95,7 @@ class WebSocketConsumer(AsyncConsumer):
             await send({"type": "websocket.close", "code": int(CloseCode.FORBIDDEN)})
             return
         activate_language(scope)
+        set_source(scope, id(self))
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()
@@ -270,8 +273,7 @@ class WebSocketConsumer(AsyncConsumer):
                 case Ping():
                     pass  # answered by begin()
         except Exception as error:
-            if not isinstance(error, RealtimeError):
-                logger.exception("a client's %s failed", type(command).__name__.lower())
+            log_failure(command, error)
             self.answer(self.dialogue.refused(command, error))
 
     async def _members(self, command: Members) -> None:
@@ -329,7 +331,11 @@ class WebSocketConsumer(AsyncConsumer):
             error.close_code = None  # the connection goes on with its old identity
             raise
         self.begin_expiry(identity)  # now: the old token can expire while permissions are checked
-        permitted = await self._check_permissions(identity)
+        try:
+            permitted = await self._check_permissions(identity)
+        except ProtocolError:
+            self.begin_expiry(self.identity)  # the connection goes on with its old identity
+            raise
         self.identity = identity
         self.connection.user = identity.user
         kept = {one: topic for one, topic in permitted.items() if topic and not one.ended}

@@ -34,7 +34,7 @@ from realtime.protocol.commands import (
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import MEMBERS_CHARACTERS, CloseCode, ErrorCode, frame, members_frames
 
-__all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal"]
+__all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal", "unavailable"]
 
 # Bad frames in a row after which the connection is closed: a person who types frames at a console
 # stays below it, a broken client does not.
@@ -69,6 +69,12 @@ def forbidden(id: int | None = None) -> ProtocolError:
     """Return the error for an unknown or forbidden topic; a client cannot tell which it is."""
     reason = "this topic does not exist, or you may not do this with it"
     return ProtocolError(ErrorCode.FORBIDDEN, reason, id=id)
+
+
+def unavailable() -> ProtocolError:
+    """Return the error for a command whose permission could not be checked now."""
+    reason = "the server cannot check your permission now; try again in a few seconds"
+    return ProtocolError(ErrorCode.UNAVAILABLE, reason)
 
 
 def refusal(error: Exception, id: int | None = None) -> ProtocolError:

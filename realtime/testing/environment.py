@@ -20,14 +20,14 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from realtime import broadcast, publishing, stores
+from realtime import broadcast, publishing, repeated_errors, stores
 from realtime.broadcast import Wakeup
 from realtime.consumers import websocket
 from realtime.hub import Hub
 from realtime.stores.memory import MemoryStore
 from realtime.testing.commits import Commits, only_test_transactions_are_open
 from realtime.testing.executor import WaitingThreadExecutor
-from realtime.topics import base
+from realtime.user_code import Pool
 
 __all__ = ["Environment", "Server", "refuse_event_loop"]
 
@@ -100,7 +100,8 @@ class Environment:
             (publishing, "_in_transaction", self._is_in_transaction),
             (broadcast, "_start", self._deliver),
             (websocket, "STREAM_HOLD_SECONDS", 0.0),  # no wait for a page reload before a leave
-            (base, "_run_in_thread", _run_in_the_tests_thread),
+            (Pool, "_run_in_thread", _run_in_the_tests_thread),
+            (repeated_errors, "_periods", {}),  # so that each test sees its own errors
         ):
             self._patches.enter_context(patch.object(owner, name, replacement))
 
@@ -136,7 +137,7 @@ class Environment:
             return self._server
 
 
-async def _run_in_the_tests_thread(function: Callable[..., Any], *args: Any) -> Any:
+async def _run_in_the_tests_thread(_: Pool, function: Callable[..., Any], *args: Any) -> Any:
     return await sync_to_async(function, thread_sensitive=True)(*args)
 
 

@@ -11,7 +11,6 @@ from realtime.topics.base import (
     patterns,
     register,
     resolve,
-    run_user_code,
     unregister,
     user_topic,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "patterns",
     "register",
     "resolve",
-    "run_user_code",
     "unregister",
     "user_topic",
 ]

@@ -18,7 +18,6 @@ Everything that a topic does not explicitly allow is denied.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -27,17 +26,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 from asgiref.sync import iscoroutinefunction
-from channels.db import database_sync_to_async
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.http import Http404
 from django.urls.converters import get_converters
 from django.utils.module_loading import autodiscover_modules
 
 from realtime import conf
-from realtime.exceptions import InvalidTopicName, UnknownTopic
+from realtime.exceptions import InvalidTopicName, ProtocolError, UnknownTopic
+from realtime.outage import means_unavailable
+from realtime.protocol.dialogue import unavailable
 from realtime.protocol.names import Pattern, escape_key
-from realtime.threads import USER_THREADS
+from realtime.repeated_errors import log_error
 from realtime.topics.class_checks import check_annotations, check_class
 from realtime.topics.registry import Registry
+from realtime.user_code import PERMISSIONS, caller_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +60,6 @@ __all__ = [
     "register",
     "registry",
     "resolve",
-    "run_user_code",
     "unregister",
     "user_topic",
 ]
@@ -91,64 +92,6 @@ def action(method: F) -> F:
         )
     setattr(method, _ACTION_MARK, True)
     return method
-
-
-async def run_user_code(function: Callable[..., Any], *args: Any) -> Any:
-    """Run a function of the project, sync or async, and return its result.
-
-    A sync function runs in a thread of ``USER_THREADS``; old database connections are closed before
-    and after it. Exceptions of the function propagate.
-
-    Raises:
-        RuntimeError: the function raised an exception that means something else to its caller:
-            ``StopIteration`` cannot leave a future, ``CancelledError`` and ``GeneratorExit`` would
-            end the caller's task, and ``SystemExit`` and ``KeyboardInterrupt`` the process.
-    """
-    task = asyncio.current_task()
-    try:
-        if not iscoroutinefunction(function):
-            result = await _run_in_thread(function, *args)
-        else:
-            result = function(*args)
-        # A sync function can return an awaitable, for example a decorated async method.
-        return await result if inspect.isawaitable(result) else result
-    except asyncio.CancelledError as error:
-        if task is None or task.cancelling():
-            raise  # the caller's own cancellation
-        raise _contained(function, error) from error
-    except GeneratorExit as error:
-        if not _is_running(task):
-            raise  # this coroutine is being closed
-        raise _contained(function, error) from error
-    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-        raise _contained(function, error) from error
-
-
-def _is_running(task: asyncio.Task[Any] | None) -> bool:
-    try:
-        return task is not None and asyncio.current_task() is task
-    except RuntimeError:
-        return False  # no event loop runs
-
-
-def _contained(function: Callable[..., Any], error: BaseException) -> RuntimeError:
-    name = getattr(function, "__qualname__", repr(function))
-    return RuntimeError(f"{name}() raised {type(error).__name__}: {error}")
-
-
-async def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    def run(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except Exception as error:
-            if isinstance(error, StopIteration | asyncio.CancelledError):
-                raise _contained(function, error) from error
-            raise
-        except BaseException as error:
-            raise _contained(function, error) from error
-
-    in_thread = database_sync_to_async(run, thread_sensitive=False, executor=USER_THREADS.executor)
-    return await in_thread(*args)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -274,13 +217,18 @@ class Topic:
         return None
 
     async def may_subscribe(self, user: AbstractBaseUser | AnonymousUser) -> bool:
-        """Return the result of ``can_subscribe()``; if it raises, log the error and deny."""
+        """Return the result of ``can_subscribe()``; if it fails, log the error and deny.
+
+        Raises:
+            ProtocolError: it could not be asked now, because a database or service that it needs
+                failed, or because too many checks were waiting; the client should try again.
+        """
         return await self._allows(self.can_subscribe, user)
 
     async def may_publish(self, user: AbstractBaseUser | AnonymousUser, event: str) -> bool:
         """Return the result of ``can_publish()``; False if the event is not a client event.
 
-        If it raises, log the error and deny.
+        Everything else is as in ``may_subscribe()``.
         """
         if event not in self.client_events and event not in self.stored_client_events:
             return False
@@ -289,23 +237,29 @@ class Topic:
     def get_action(self, name: str) -> Callable[[Any, Any], Any] | None:
         """Return the action of this name, or None.
 
-        Check ``may_subscribe()`` first, then run it with ``run_user_code(action, user, data)``.
+        Check ``may_subscribe()`` first, then run it with ``user_code.ACTIONS``.
         """
         return getattr(self, name) if name in self._actions else None
 
     async def _allows(self, method: Callable[..., Any], user: Any, *args: Any) -> bool:
+        name = getattr(method, "__name__", repr(method))
+        where = type(self), name
         try:
             if not self.anonymous and not getattr(user, "is_authenticated", False):
                 return False
-            result = await run_user_code(_returning_bool(method), user, *args)
-        except PermissionDenied:
+            asked = PERMISSIONS.run(caller_of(user), _returning_bool(method), user, *args)
+            result = await asked
+        except ProtocolError:
+            raise  # too many checks are waiting
+        except (PermissionDenied, ObjectDoesNotExist, Http404):
             return False  # denied on purpose, so it is not logged
-        except Exception:
-            name = getattr(method, "__name__", repr(method))
-            logger.exception("%s() of %r failed, so permission is denied", name, self)
+        except Exception as error:
+            if means_unavailable(error):
+                log_error(where, error, "%s() of %r could not be asked", name, self)
+                raise unavailable() from error
+            log_error(where, error, "%s() of %r failed, so permission is denied", name, self)
             return False
         if result is None and conf.debug():
-            name = getattr(method, "__name__", repr(method))
             logger.warning(
                 "%s() of %r returned None, so permission is denied; return True or False",
                 name,

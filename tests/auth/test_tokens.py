@@ -10,6 +10,7 @@ from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.test import TestCase, TransactionTestCase, override_settings
 
+from realtime import repeated_errors
 from realtime.auth import make_token
 from realtime.auth.tokens import SALT, read_token
 from realtime.auth.users import Identity, identify
@@ -164,6 +165,7 @@ class IdentityTests(TransactionTestCase):
     async def test_errors_of_the_projects_function_are_logged_and_refuse_the_client(self) -> None:
         for wrong in ("ada", True, (self.user, 5), RuntimeError("the key server is down")):
             answers["x"] = wrong
+            repeated_errors._periods.clear()
             with self.assertLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:
                 await identify(scope(), "x")
             assert (caught.value.code, caught.value.close_code) == ("unavailable", 4500)

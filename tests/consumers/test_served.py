@@ -10,7 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
+from realtime.threads import (
+    ACTION_THREADS,
+    IDENTITY_THREADS,
+    PERMISSION_THREADS,
+    RELAY_THREADS,
+    STORE_THREADS,
+)
 from tests.support.http import Stream, get_poll, http_client, open_stream
 from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until, wait_until
@@ -224,7 +230,8 @@ async def test_a_client_that_never_reads_is_closed_and_its_buffer_is_bounded(
 
 
 CLIENTS, TOPICS = 500, 100
-THREADS = STORE_THREADS.count + RELAY_THREADS.count + USER_THREADS.count
+USER_POOLS = IDENTITY_THREADS, PERMISSION_THREADS, ACTION_THREADS
+THREADS = sum(pool.count for pool in (STORE_THREADS, RELAY_THREADS, *USER_POOLS))
 
 
 async def test_five_hundred_streams_of_a_hundred_topics_need_one_task_each_and_no_threads(

@@ -2,7 +2,13 @@
 
 import re
 
-from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
+from realtime.threads import (
+    ACTION_THREADS,
+    IDENTITY_THREADS,
+    PERMISSION_THREADS,
+    RELAY_THREADS,
+    STORE_THREADS,
+)
 from tests.deploy.support.files import DEPLOY, daphne_options
 from tests.docs.test_documents import is_quoted
 from tools import serving
@@ -65,7 +71,8 @@ def test_the_documented_redis_settings_are_in_the_settings_file() -> None:
 
 
 def test_the_documented_number_of_connections_is_right() -> None:
-    counts = [pool.count for pool in (STORE_THREADS, RELAY_THREADS, USER_THREADS)]
+    users = sum(pool.count for pool in (IDENTITY_THREADS, PERMISSION_THREADS, ACTION_THREADS))
+    counts = [STORE_THREADS.count, RELAY_THREADS.count, users]
     layer = 2  # its thread's connection, and one that only listens: see tests/layers
     assert f"up to {sum(counts) + layer} connections" in TEXT
     assert "({} for the logs, {} for the outbox, {} for".format(*counts) in TEXT

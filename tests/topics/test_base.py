@@ -1,11 +1,10 @@
-"""Topics: names and values, permissions, actions, and running code of the project."""
+"""Topics: names and values, permissions and actions."""
 
 import asyncio
 import copy
 import logging
 import pickle
 import sys
-import threading
 import types
 from collections.abc import Iterator
 from functools import partial
@@ -13,12 +12,16 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
-from django.core.exceptions import PermissionDenied, SynchronousOnlyOperation
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.db import DataError, InterfaceError, OperationalError
+from django.http import Http404
 from django.test import override_settings
 from django.urls import converters
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import realtime
-from realtime.exceptions import InvalidTopicName
+from realtime.exceptions import InvalidTopicName, ProtocolError, StoreUnavailable
+from realtime.protocol.frames import ErrorCode
 from realtime.topics import (
     EveryoneTopic,
     Topic,
@@ -29,10 +32,10 @@ from realtime.topics import (
     isolated,
     register,
     resolve,
-    run_user_code,
     unregister,
     user_topic,
 )
+from realtime.user_code import ACTIONS
 from tests.testapp.topics import OrderTopic, PublicTopic
 
 ALICE = User(pk=7, username="alice")
@@ -257,9 +260,70 @@ async def test_an_exception_in_a_permission_method_denies_and_is_logged(
     topic = topic_with(method)
     assert await topic.may_subscribe(ALICE) is False
     assert await topic.may_publish(ALICE, "typing") is False
-    assert [record.name for record in caplog.records] == ["realtime", "realtime"]
-    assert all(record.levelno == logging.ERROR and record.exc_info for record in caplog.records)
+    (record,) = caplog.records  # both are the same method
+    assert record.name == "realtime"
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
     assert "AskedTopic()" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ObjectDoesNotExist, User.DoesNotExist, Http404])
+async def test_an_object_that_does_not_exist_denies_and_is_not_logged(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def can_subscribe(self: Topic, user: Any) -> bool:
+        raise error
+
+    assert await topic_with("sync_yes", can_subscribe=can_subscribe).may_subscribe(ALICE) is False
+    assert not caplog.records
+
+
+COULD_NOT_ASK = [
+    OperationalError("server closed the connection"),
+    InterfaceError("connection already closed"),
+    TimeoutError(),
+    ConnectionRefusedError(),
+    RedisTimeoutError(),
+    StoreUnavailable("RedisStore", "no answer"),
+]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("error", COULD_NOT_ASK, ids=lambda error: type(error).__name__)
+async def test_an_outage_in_a_permission_method_is_no_denial(
+    error: Exception, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sync(self: Topic, user: Any, event: str = "") -> bool:
+        raise error
+
+    async def coroutine(self: Topic, user: Any, event: str = "") -> bool:
+        raise error
+
+    method = coroutine if is_async else sync
+    topic = topic_with("sync_yes", can_subscribe=method, can_publish=method)
+    for asking in (topic.may_subscribe(ALICE), topic.may_publish(ALICE, "typing")):
+        with pytest.raises(ProtocolError) as caught:
+            await asking
+        assert caught.value.code == "unavailable"
+        assert ErrorCode(caught.value.code).retry
+    assert "could not be asked" in caplog.text
+
+
+async def test_a_value_that_no_column_can_hold_is_a_denial() -> None:
+    def can_subscribe(self: Topic, user: Any) -> bool:
+        raise DataError("integer out of range")
+
+    topic = topic_with("sync_yes", can_subscribe=can_subscribe)
+    assert await topic.may_subscribe(ALICE) is False
+
+
+async def test_a_failure_is_logged_once_a_minute_for_a_topic_class(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    topic = topic_with("sync_crash")
+    for _ in range(50):
+        assert await topic.may_subscribe(ALICE) is False
+    assert len(caplog.records) == 1
 
 
 async def test_a_permission_method_without_a_name_that_fails_denies(
@@ -385,8 +449,8 @@ async def test_actions_can_be_called() -> None:
     rename, echo = topic.get_action("rename"), topic.get_action("echo")
     assert rename is not None
     assert echo is not None
-    assert await run_user_code(rename, ALICE, "x") == {"pk": 42, "name": "x", "by": "alice"}
-    assert await run_user_code(echo, ALICE, [1]) == [1]
+    assert await ACTIONS.run("alice", rename, ALICE, "x") == {"pk": 42, "name": "x", "by": "alice"}
+    assert await ACTIONS.run("alice", echo, ALICE, [1]) == [1]
 
 
 @pytest.mark.parametrize(
@@ -426,54 +490,3 @@ def test_an_action_must_be_a_method_with_a_public_name() -> None:
         action("rename")  # type: ignore[type-var]
     with pytest.raises(TypeError, match="decorates a method"):
         action(classmethod(_hidden))  # type: ignore[type-var]
-
-
-# Running code of the project
-
-
-async def test_sync_code_runs_in_our_threads_and_async_code_on_the_event_loop() -> None:
-    async def coroutine() -> str:
-        return threading.current_thread().name
-
-    assert (await run_user_code(lambda: threading.current_thread().name)).startswith(
-        "realtime-user"
-    )
-    assert await run_user_code(coroutine) == threading.current_thread().name
-    assert await run_user_code(partial(coroutine)) == threading.current_thread().name
-
-
-async def test_exceptions_of_user_code_propagate() -> None:
-    async def query() -> bool:
-        return User.objects.exists()
-
-    with pytest.raises(ZeroDivisionError):
-        await run_user_code(lambda: 1 / 0)
-    with pytest.raises(SynchronousOnlyOperation):
-        await run_user_code(query)
-
-
-UNCONTAINED = [StopIteration, asyncio.CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt]
-
-
-@pytest.mark.parametrize("kind", UNCONTAINED)
-@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-async def test_an_exception_that_would_end_the_caller_is_an_error_of_the_function(
-    kind: type[BaseException], is_async: bool
-) -> None:
-    def sync() -> None:
-        raise kind("inner")
-
-    async def coroutine() -> None:
-        raise kind("inner")
-
-    async with asyncio.timeout(10):
-        with pytest.raises(RuntimeError):
-            await run_user_code(coroutine if is_async else sync)
-
-
-async def test_the_callers_own_cancellation_is_not_an_error_of_the_function() -> None:
-    waiting = asyncio.create_task(run_user_code(asyncio.Event().wait))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting

@@ -20,7 +20,13 @@ from django.dispatch import receiver
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.stores.database.dropping import before_drop
 from realtime.stores.pool_checks import is_pooled
-from realtime.threads import RELAY_THREADS, STORE_THREADS, USER_THREADS
+from realtime.threads import (
+    ACTION_THREADS,
+    IDENTITY_THREADS,
+    PERMISSION_THREADS,
+    RELAY_THREADS,
+    STORE_THREADS,
+)
 
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
@@ -326,7 +332,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 @receiver(before_drop)
 def _close_all(*, alias: str, **_: Any) -> None:
     # The relays first: their wake-ups are sent before other receivers stop the channel layer.
-    for threads in (RELAY_THREADS, STORE_THREADS, USER_THREADS):
+    user_threads = IDENTITY_THREADS, PERMISSION_THREADS, ACTION_THREADS
+    for threads in (RELAY_THREADS, STORE_THREADS, *user_threads):
         threads.run_in_each(lambda: connections[alias].close())
 
 

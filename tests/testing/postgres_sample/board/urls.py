@@ -3,7 +3,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from realtime import log, presence, publish
-from realtime.threads import USER_THREADS
+from realtime.threads import PERMISSION_THREADS
 
 
 def read(request: HttpRequest) -> JsonResponse:
@@ -24,7 +24,7 @@ def ask(request: HttpRequest) -> JsonResponse:
     from django.contrib.auth.models import User
 
     # What can_subscribe does for a client that connects.
-    return JsonResponse({"users": USER_THREADS.submit(User.objects.count).result()})
+    return JsonResponse({"users": PERMISSION_THREADS.submit(User.objects.count).result()})
 
 
 urlpatterns = [path("read/", read), path("write/", write), path("ask/", ask)]

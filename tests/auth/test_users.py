@@ -3,6 +3,7 @@
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -76,14 +77,23 @@ async def test_a_valid_session_identifies_its_user() -> None:
     [
         "", "sessionid=", "sessionid", "sessionid=nobody", "sessionid=" + "x" * 5_000, "other=1",
         "sessionid=../../etc/passwd", "sessionid=a b", b"sessionid=\xff\xfe\x00", b"\xff=\xff",
-        ";;;=;", "sessionid=%00",
+        ";;;=;", "sessionid=%00", r'sessionid="\000abc"', r'sessionid="\351\001"',
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
-async def test_a_missing_or_invalid_cookie_is_anonymous(cookie: str | bytes) -> None:
+async def test_a_missing_or_invalid_cookie_is_anonymous(
+    cookie: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     await asign_in()
     assert isinstance(await who(cookie), AnonymousUser)
     assert isinstance(await user_of({"headers": []}), AnonymousUser)
+    assert not [record for record in caplog.records if record.name == "realtime"]
+
+
+async def test_a_key_with_odd_characters_is_no_session_and_is_not_looked_up() -> None:
+    with patch("realtime.auth.users._user_of_session", side_effect=AssertionError):
+        for cookie in (r'sessionid="\000abc"', r'sessionid="a\011b"', b"sessionid=\xe9"):
+            assert isinstance(await who(cookie), AnonymousUser)
 
 
 @override_settings(SESSION_COOKIE_NAME="kunde")

@@ -139,8 +139,8 @@ async def test_other_topics_of_a_request_are_served_during_an_outage(
             ("away.one", "unavailable", True)
         ]
     async with open_stream(server.site, topics) as stream:
-        frames = [await stream.receive() for _ in range(3)]
-    assert {(f["type"], f.get("topic"), f.get("retry")) for f in frames[1:]} == {
+        frames = [await stream.receive() for _ in range(2)]
+    assert {(f["type"], f.get("topic"), f.get("retry")) for f in frames} == {
         ("error", "away.one", True),
         ("subscribed", "away.two", None),
     }
@@ -172,4 +172,3 @@ async def test_an_outage_is_logged_with_one_traceback(server: Server, client: Cl
         await client.ask(type="subscribe", topic="away.log")
     log = server.log.read_text()
     assert log.count("can_subscribe() of AwayTopic") == 1
-    assert log.count("server closed the connection unexpectedly") <= 2

@@ -20,7 +20,7 @@ from benchmarks.machine import exit_on_sigterm
 from benchmarks.report import HEADLINES, PAGE, README, Target, table, write_table
 
 COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
-OTHERS = ("ledger", "latency", "layer", "browser", "capacity")
+OTHERS = ("ledger", "latency", "layer", "browser", "capacity", "slowcalls")
 QUICK = ("fanout", "burst", "connecting", "resuming")
 
 
@@ -35,7 +35,7 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
     """
     print(f"== {name}", flush=True)
     command, file = [sys.executable, "-m", f"benchmarks.{name}"], folder / f"{name}.json"
-    if name in COMPARING:
+    if name in COMPARING or name == "slowcalls":
         command += ["--json", str(file), *(["--quick"] if quick else [])]
     process = subprocess.Popen(command)
     try:

@@ -56,7 +56,7 @@ from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
 from benchmarks import plain  # noqa: E402
-from realtime import Topic, publish, register  # noqa: E402
+from realtime import Topic, action, publish, register  # noqa: E402
 from realtime.asgi import with_realtime  # noqa: E402
 
 
@@ -69,6 +69,21 @@ class BenchTopic(Topic):
 
     async def can_subscribe(self, user: object) -> bool:
         return True
+
+
+@register("slow.<slug:name>")
+class SlowTopic(Topic):
+    """A topic with a slow action; its permission is asked in a thread."""
+
+    name: str
+    anonymous = True
+
+    def can_subscribe(self, user: object) -> bool:
+        return True
+
+    @action
+    def work(self, user: object, data: object) -> None:
+        time.sleep(0.5)
 
 
 @register("signed.<slug:name>")

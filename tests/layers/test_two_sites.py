@@ -71,3 +71,16 @@ async def test_no_event_of_one_site_arrives_at_another_on_the_same_redis(
         }
         await asyncio.to_thread(announce, second, "theirs")
         assert await received(stranger, 2) == {(topic, "hello", "theirs") for topic in TOPICS}
+
+
+async def test_events_of_a_process_with_the_previous_secret_key_are_found_in_the_log(
+    tmp_path: Path,
+) -> None:
+    """While a new key is deployed, the old and the new processes have different groups."""
+    rotated = {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": ["old"]}
+    with Server(tmp_path, settings=rotated) as server:
+        older = Server(tmp_path, settings={"SECRET_KEY": "old"})
+        async with connect(server) as client:
+            await client.subscribe("public.news")
+            await asyncio.to_thread(older.publish, "public.news", 3)
+            assert [event["data"] for event in await client.events(3)] == [0, 1, 2]

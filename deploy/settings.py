@@ -54,7 +54,9 @@ if url := os.environ.get("REDIS_URL"):
     CHANNEL_LAYERS = {
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-            "CONFIG": {"hosts": [url]},
+            # Redis's pub/sub ignores the number of the database, so the prefix separates two sites.
+            # ALLOWED_HOSTS must begin with the same host on all machines of a site.
+            "CONFIG": {"hosts": [url], "prefix": ALLOWED_HOSTS[0]},
         }
     }
     CHANNEL_LAYERS = {**getattr(project, "CHANNEL_LAYERS", {}), **CHANNEL_LAYERS}

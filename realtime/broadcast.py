@@ -66,8 +66,11 @@ def group_name(topic: str) -> str:
     """Return the channel-layer group of a topic.
 
     Channels allows fewer than 100 ASCII letters, digits and ``-_.``, so the name is hashed.
+    The hash is keyed with ``SECRET_KEY``, which the processes of one site share and two sites do
+    not: two sites on one Redis would otherwise receive each other's events.
     """
-    return f"realtime.{hashlib.blake2b(topic.encode(), digest_size=20).hexdigest()}"
+    key = conf.secret(b"realtime.groups")
+    return f"realtime.{hashlib.blake2b(topic.encode(), digest_size=20, key=key).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

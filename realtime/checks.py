@@ -8,6 +8,7 @@ realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
 realtime.E007  a database has one schema per tenant
+realtime.E009  the store holds the logs of another site
 realtime.E020  an admin class with a publish action has no ``get_publication()``
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
 realtime.W002  ``ASGI_APPLICATION`` is not set, or cannot be imported
@@ -22,13 +23,13 @@ realtime.W009  a topic class has no ``can_subscribe()``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import get_commands, load_command_class
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -36,6 +37,7 @@ from django.utils.module_loading import import_string
 from realtime import conf, topics
 from realtime.asgi import is_mounted
 from realtime.broadcast import get_layer
+from realtime.exceptions import ForeignStore
 from realtime.import_name import find_others, remedy
 from realtime.layers import DatabaseChannelLayer
 from realtime.stores import get_store
@@ -61,6 +63,7 @@ __all__ = [
     "check_settings",
     "check_shared_layer",
     "check_shared_store",
+    "check_site",
     "check_sqlite",
     "check_store",
     "check_tenants",
@@ -134,6 +137,25 @@ def check_store(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return store.check()
+
+
+@register("realtime", Tags.database)
+def check_site(
+    app_configs: Any = None, databases: Collection[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Report a store outside the databases that holds the logs of another site.
+
+    This asks the store, so it runs only where Django asks databases too: in ``migrate`` and in
+    ``check --database default``.
+    """
+    try:
+        if databases and get_store().alias is None:
+            get_store().clock()
+    except ForeignStore as error:
+        return [Error(f"{error}.", id="realtime.E009")]
+    except Exception:
+        return []  # check_store reports it, or the store cannot be reached now
+    return []
 
 
 @register("realtime")

@@ -34,6 +34,7 @@ __all__ = [
     "check",
     "csrf_trusted_origins",
     "debug",
+    "earlier_secrets",
     "get",
     "has_channel_layers",
     "script_name",
@@ -335,6 +336,11 @@ def secret(salt: bytes) -> bytes:
     They are the same in every process of the site until ``SECRET_KEY`` changes.
     """
     return _derive(force_bytes(settings.SECRET_KEY), salt)
+
+
+def earlier_secrets(salt: bytes) -> list[bytes]:
+    """Return what ``secret()`` returned with each of ``SECRET_KEY_FALLBACKS``."""
+    return [_derive(force_bytes(key), salt) for key in settings.SECRET_KEY_FALLBACKS]
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,7 @@
     ├── CursorExpired                       the log cannot be read from a cursor
     ├── StoreError                          the store cannot complete an operation
     │   └── StoreUnavailable                the store cannot be reached; try again later
+    │       └── ForeignStore                the store holds the logs of another site
     ├── PublishError                        publish() could not append an event
     │   └── AmbiguousTransaction            publish() cannot tell which transaction to wait for
     ├── ProtocolError                       a client broke the wire protocol
@@ -46,6 +47,7 @@ __all__ = [
     "DataNotSerializable",
     "DataTooLarge",
     "EventsLost",
+    "ForeignStore",
     "InvalidCursor",
     "InvalidData",
     "InvalidEventName",
@@ -326,6 +328,14 @@ class StoreUnavailable(StoreError):
 
     def __str__(self) -> str:
         return f"{self.store} is not available: {self.reason}"
+
+
+class ForeignStore(StoreUnavailable):
+    """The store holds the logs of another site, so it is neither read nor written.
+
+    Like every ``StoreUnavailable``, it affects pages, publishers and clients as an outage does:
+    nothing that waits in the outbox is lost, and the site continues once the cause is removed.
+    """
 
 
 class ProtocolError(RealtimeError):

@@ -94,6 +94,15 @@ def test_a_group_name_is_valid_and_belongs_to_one_topic(first: str, second: str)
     assert (name == broadcast.group_name(second)) == (first == second)
 
 
+def test_two_sites_have_different_groups_for_a_topic() -> None:
+    names = {broadcast.group_name(TOPIC)}
+    for key in ("production", "staging"):
+        with override_settings(SECRET_KEY=key):
+            assert broadcast.group_name(TOPIC) == broadcast.group_name(TOPIC)
+            names.add(broadcast.group_name(TOPIC))
+    assert len(names) == 3
+
+
 EVENTS = st.lists(st.tuples(st.booleans(), st.integers(1, 30)), min_size=1, max_size=30)
 
 

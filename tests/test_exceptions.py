@@ -28,6 +28,7 @@ ERRORS = [
     (exceptions.CursorExpired("t", OLD, HEAD, contradicts=False), "is older than the log"),
     (exceptions.StoreError("no table"), "no table"),
     (exceptions.StoreUnavailable("DatabaseStore", "locked"), "DatabaseStore is not available: locked"),
+    (exceptions.ForeignStore("RedisStore", "why"), "RedisStore is not available: why"),
     (exceptions.PublishError("gone", [EVENT]), "gone (events already published: 1)"),
     (exceptions.PublishError("gone"), "gone"),
     (exceptions.AmbiguousTransaction("default", ["other"]), "publish(…, using='other')"),

@@ -70,6 +70,21 @@ def test_the_documented_redis_settings_are_in_the_settings_file() -> None:
     assert is_quoted(block, code)
 
 
+def test_every_recipe_with_a_layer_in_redis_sets_its_prefix() -> None:
+    """Two sites that follow one recipe would otherwise share the groups of their own consumers."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), DEPLOY / "settings.py"]
+    recipes = [
+        (page.name, config)
+        for page in pages
+        for config in re.findall(
+            r'"channels_redis\.\w+\.\w+",(.*?\n *\})', page.read_text(), re.DOTALL
+        )
+    ]
+    assert len(recipes) >= 5
+    for page, config in recipes:
+        assert '"prefix": ' in config, f"{page}: {config}"
+
+
 def test_the_documented_number_of_connections_is_right() -> None:
     users = sum(pool.count for pool in (IDENTITY_THREADS, PERMISSION_THREADS, ACTION_THREADS))
     counts = [STORE_THREADS.count, RELAY_THREADS.count, users]

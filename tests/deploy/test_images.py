@@ -192,9 +192,19 @@ def test_the_services_define_every_variable_of_the_settings(
         assert server["POSTGRES_DB"] == database["NAME"]
         assert server["POSTGRES_PASSWORD"] == "${POSTGRES_PASSWORD:?a random text}"
         (host,) = settings["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"]
-        assert settings["CHANNEL_LAYERS"] == layer_settings(PUBSUB, host)["CHANNEL_LAYERS"]
+        layer = layer_settings(PUBSUB, host, prefix="allowed_hosts")
+        assert settings["CHANNEL_LAYERS"] == layer["CHANNEL_LAYERS"]
         assert host.split("/")[2].partition(":")[0] in compose["services"]
         run(project, ["python", "manage.py", "check", "--fail-level", "WARNING"], env)
+
+
+def test_two_sites_on_one_redis_have_layers_with_different_prefixes(project: Path) -> None:
+    prefixes = set()
+    for hosts in ("example.com,www.example.com", "staging.example.com"):
+        env = {"SECRET_KEY": "x", "ALLOWED_HOSTS": hosts, "REDIS_URL": "redis://redis:6379/0"}
+        settings = json.loads(run(project, ["python", "-c", SHOW], env))
+        prefixes.add(settings["CHANNEL_LAYERS"]["default"]["CONFIG"]["prefix"])
+    assert prefixes == {"example.com", "staging.example.com"}
 
 
 PROJECTS_OWN = """

@@ -23,10 +23,11 @@ DATABASE = "realtime.layers.database.DatabaseChannelLayer"
 MEMORY = "channels.layers.InMemoryChannelLayer"
 
 
-def layer_settings(backend: str, url: str = "") -> dict[str, Any]:
+def layer_settings(backend: str, url: str = "", prefix: str = "mysite") -> dict[str, Any]:
     """Return settings as docs/redis.md shows them."""
     config: dict[str, Any] = {}
     if url:
+        config["prefix"] = prefix
         config["hosts"] = [url if backend == PUBSUB else {"address": url, "socket_timeout": None}]
     return {"CHANNEL_LAYERS": {"default": {"BACKEND": backend, "CONFIG": config}}}
 

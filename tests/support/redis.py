@@ -33,7 +33,8 @@ PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 def redis_settings(url: str, layer: str = "", **options: object) -> dict[str, Any]:
     """Return the settings that docs/redis.md shows: the log and the layer in one Redis."""
     store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url, "OPTIONS": options}
-    layers = {"default": {"BACKEND": PUBSUB, "CONFIG": {"hosts": [layer or url]}}}
+    config = {"hosts": [layer or url], "prefix": "mysite"}
+    layers = {"default": {"BACKEND": PUBSUB, "CONFIG": config}}
     return {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": layers}
 
 

@@ -5,6 +5,10 @@ The pools check whether the server has closed a connection before they hand it o
 call fails after a server was restarted.
 A balancer or a firewall can forget an idle connection without closing it. TCP keep-alive prevents
 that, and an idle connection is tried with a PING, and replaced, before a command uses it.
+
+Two sites that are given one Redis by mistake would share their logs. So a fingerprint of the site
+is kept in Redis, and compared before a process's first command and once a minute: a process can
+outlive the data of its Redis.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ import inspect
 import os
 import re
 import socket
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -40,8 +45,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from realtime.exceptions import StoreError, StoreUnavailable
-from realtime.stores.redis.scripts import Script
+from realtime import conf
+from realtime.exceptions import ForeignStore, StoreError, StoreUnavailable
+from realtime.stores.redis.scripts import CLAIM, Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +59,7 @@ _Loops: TypeAlias = "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopClient]"
 
 CONNECTIONS = 16  # per event loop; the server runs one command at a time anyway
 THREADS = 1_000  # threads that can use the store at the same time, with one connection each
+CLAIM_SECONDS = 60.0  # between two comparisons of the site's fingerprint
 MINIMUM = "6.2"  # the oldest Redis that the tests run on
 MINIMUM_CLIENT = 8  # older versions of redis-py retry differently and raise less exact errors
 
@@ -263,45 +270,37 @@ class RedisAccess:
     Args:
         target: the address.
         store: the name of the store's class, for error texts.
+        site_key: the key that holds the fingerprints of the site.
     """
 
-    def __init__(self, target: Target, store: str) -> None:
+    def __init__(self, target: Target, store: str, site_key: str) -> None:
         self.target = target
         self.store = store
+        self.site_key = site_key
         # By process id: a forked child must not use its parent's client.
         self._clients: dict[int, Any] = {}
         self._loops: _Loops = WeakKeyDictionary()
+        self._is_ours = False  # whether the last comparison of fingerprints succeeded
+        self._next_claim = 0.0  # when they are compared next, by time.monotonic()
 
     # Commands. Each of them raises
     #   StoreUnavailable: Redis cannot be reached, does not answer in time, or refuses for now.
+    #   ForeignStore: Redis holds the logs of another site.
     #   StoreError: Redis refuses the command for good.
 
     def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script and return its answer."""
-        with self._errors():
-            client = self._client()
-            try:
-                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+        with self._ready() as client:
+            return _evaluate(client, script, keys, *args)
 
     async def arun(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Async version of ``run()``."""
-        with self._errors():
-            async with self._loop_client() as client:
-                try:
-                    return await client.execute_command(
-                        "EVALSHA", script.sha, len(keys), *keys, *args
-                    )
-                except NoScriptError:
-                    return await client.execute_command(
-                        "EVAL", script.text, len(keys), *keys, *args
-                    )
+        async with self._aready() as client:
+            return await _aevaluate(client, script, keys, *args)
 
     def mget(self, groups: Sequence[Sequence[str]]) -> list[Answer]:
         """Return the values of groups of keys; the keys of a group share a slot."""
-        with self._errors():
-            client = self._client()
+        with self._ready() as client:
             if len(groups) == 1:
                 return [client.execute_command("MGET", *groups[0])]
             pipeline = client.pipeline(transaction=False)
@@ -311,19 +310,18 @@ class RedisAccess:
 
     async def amget(self, groups: Sequence[Sequence[str]]) -> list[Answer]:
         """Async version of ``mget()``."""
-        with self._errors():
-            async with self._loop_client() as client:
-                if len(groups) == 1:
-                    return [await client.execute_command("MGET", *groups[0])]
-                pipeline = client.pipeline(transaction=False)
-                for group in groups:
-                    pipeline.execute_command("MGET", *group)
-                return list(await pipeline.execute())
+        async with self._aready() as client:
+            if len(groups) == 1:
+                return [await client.execute_command("MGET", *groups[0])]
+            pipeline = client.pipeline(transaction=False)
+            for group in groups:
+                pipeline.execute_command("MGET", *group)
+            return list(await pipeline.execute())
 
     def scan_set(self, key: str, scan_cursor: int, count: int) -> tuple[int, list[bytes]]:
         """Return the next scan cursor of a set (0 at its end), and some of its members."""
-        with self._errors():
-            answer = self._client().execute_command("SSCAN", key, scan_cursor, "COUNT", count)
+        with self._ready() as client:
+            answer = client.execute_command("SSCAN", key, scan_cursor, "COUNT", count)
             return int(answer[0]), list(answer[1])
 
     def close(self) -> None:
@@ -362,6 +360,62 @@ class RedisAccess:
             client = self._loops[loop] = _LoopClient(self.target.aconnect(), self._loops)
         return client
 
+    @contextmanager
+    def _ready(self) -> Iterator[Any]:
+        """Yield a client of a Redis that holds this site's logs, and translate its errors."""
+        with self._errors():
+            client = self._client()
+            if self._claim_is_due():
+                with self._patience():
+                    self._take_claim(_evaluate(client, CLAIM, [self.site_key], *_fingerprints()))
+            yield client
+
+    @asynccontextmanager
+    async def _aready(self) -> AsyncIterator[Any]:
+        """Async version of ``_ready()``."""
+        with self._errors():
+            async with self._loop_client() as client:
+                if self._claim_is_due():
+                    with self._patience():
+                        claim = _aevaluate(client, CLAIM, [self.site_key], *_fingerprints())
+                        self._take_claim(await claim)
+                yield client
+
+    # The site's fingerprint
+
+    def _claim_is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_claim:
+            return False
+        if self._is_ours:
+            self._next_claim = now + CLAIM_SECONDS  # other callers do not wait for this one
+        return True
+
+    def _take_claim(self, is_ours: int) -> None:
+        self._is_ours = bool(is_ours)
+        if not is_ours:
+            self._next_claim = 0.0
+            raise ForeignStore(
+                self.store,
+                'this Redis holds the logs of another site; set OPTIONS["prefix"] in '
+                'REALTIME["STORE"] to a prefix that no other site has. If it is this site and its '
+                "SECRET_KEY was changed, put the previous one into SECRET_KEY_FALLBACKS, or delete "
+                f"the key {self.site_key!r} in Redis",
+            )
+        self._next_claim = time.monotonic() + CLAIM_SECONDS
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Ignore errors if the fingerprint of a cluster was right before.
+
+        It can be on a node that is away, while the other nodes answer.
+        """
+        try:
+            yield
+        except (RedisError, RedisClusterException, OSError):
+            if not (self._is_ours and self.target.cluster):
+                raise
+
     # Errors
 
     @contextmanager
@@ -395,6 +449,26 @@ class RedisAccess:
         if _TOO_OLD.search(text):
             text += f" (it needs Redis {MINIMUM} or newer)"
         return StoreError(f"{self.store} was refused by Redis: {text}")
+
+
+def _fingerprints() -> list[str]:
+    """Return the fingerprints of ``SECRET_KEY`` and of each of ``SECRET_KEY_FALLBACKS``."""
+    salt = b"realtime.site"
+    return [secret[:16].hex() for secret in (conf.secret(salt), *conf.earlier_secrets(salt))]
+
+
+def _evaluate(client: Any, script: Script, keys: Sequence[str], *args: Any) -> Any:
+    try:
+        return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+    except NoScriptError:
+        return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+
+
+async def _aevaluate(client: Any, script: Script, keys: Sequence[str], *args: Any) -> Any:
+    try:
+        return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+    except NoScriptError:
+        return await client.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
 
 class _LoopClient:

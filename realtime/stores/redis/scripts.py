@@ -27,7 +27,18 @@ from dataclasses import dataclass
 
 from realtime.stores.log_state import LogState
 
-__all__ = ["APPEND", "CLOCK", "DELETE", "LOCATE", "READ", "RENEW", "TRIM", "Script", "log_state_of"]
+__all__ = [
+    "APPEND",
+    "CLAIM",
+    "CLOCK",
+    "DELETE",
+    "LOCATE",
+    "READ",
+    "RENEW",
+    "TRIM",
+    "Script",
+    "log_state_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +276,23 @@ return save({
 # Returns seconds and microseconds. The script gets keys, so the same node of a cluster always runs
 # it.
 CLOCK = Script.of("return redis.call('TIME')")
+
+# KEYS: the fingerprints of the site that the logs belong to, separated by spaces: that of its
+# SECRET_KEY, then those of the SECRET_KEY_FALLBACKS that it had when the former was written.
+# ARGV: the fingerprints of the caller, in the same order.
+# Returns 1 if the logs belong to the caller's site, or to none before. The fingerprints of the
+# fallbacks stay, so processes that have only the previous SECRET_KEY are still accepted.
+CLAIM = Script.of("""
+local owner = redis.call('GET', KEYS[1])
+local known = {}
+for fingerprint in string.gmatch(owner or '', '%S+') do known[fingerprint] = true end
+if known[ARGV[1]] then return 1 end
+local is_ours = not owner
+for index = 2, #ARGV do is_ours = is_ours or known[ARGV[index]] or false end
+if not is_ours then return 0 end
+redis.call('SET', KEYS[1], table.concat(ARGV, ' '))
+return 1
+""")
 
 
 def log_state_of(topic: str, meta: bytes) -> LogState:

@@ -92,7 +92,8 @@ class RedisStore(RedisMembers):
         self._partitions = CLUSTER_PARTITIONS if cluster else 1
         keepalive = _keepalive(self.options.get("keepalive", KEEPALIVE_SECONDS))
         target = Target.of(location, cluster=cluster, timeout=timeout, keepalive=keepalive)
-        self._access = RedisAccess(target, type(self).__name__)
+        site_key = f"{self._prefix}:{{0}}:site"
+        self._access = RedisAccess(target, type(self).__name__, site_key)
 
     # Keys
 

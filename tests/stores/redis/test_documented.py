@@ -25,7 +25,7 @@ def blocks() -> list[dict[str, Any]]:
 
 
 def test_the_settings_on_the_page_are_tested() -> None:
-    store, cluster, pubsub, core = blocks()
+    store, cluster, pubsub, core, site = blocks()
     tested = redis_settings(URL)
     tested["REALTIME"]["STORE"].pop("OPTIONS")
     assert (store | pubsub) == tested
@@ -33,10 +33,14 @@ def test_the_settings_on_the_page_are_tested() -> None:
     assert cluster["REALTIME"] == redis_settings(nodes, cluster=True)["REALTIME"]
     assert pubsub == layer_settings(PUBSUB, URL)
     assert core == layer_settings(CORE, URL)
+    own = redis_settings(URL, prefix="staging") | layer_settings(PUBSUB, URL, prefix="staging")
+    assert site == own
 
 
 def test_the_store_accepts_the_settings_on_the_page() -> None:
-    for names in blocks()[:2]:
+    for names in blocks():
+        if "REALTIME" not in names:
+            continue
         settings = names["REALTIME"]["STORE"]
         RedisStore(settings["LOCATION"], settings.get("OPTIONS"))
     locations = re.findall(r"^\| `((?:redis|unix)\S*)` \|", PAGE, re.MULTILINE)

@@ -25,6 +25,7 @@ __all__ = [
     "Member",
     "NodeRow",
     "OutboxEntry",
+    "Quota",
     "SeenEvent",
 ]
 
@@ -183,6 +184,24 @@ class Member(models.Model):
 
     def __str__(self) -> str:
         return self.uid
+
+
+class Quota(models.Model):
+    """A counter of the whole site, see ``Store.take()``; there is one row for each use of one."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=100)
+    used = models.BigIntegerField(default=0)
+    until = models.FloatField(default=0.0)
+
+    class Meta:
+        verbose_name = _("quota")
+        verbose_name_plural = _("quotas")
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["name"], name="realtime_quota_name")]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class LayerInbox(models.Model):

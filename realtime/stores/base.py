@@ -337,6 +337,24 @@ class Store(ABC):
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""
 
+    # Quotas
+
+    @abstractmethod
+    def take(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Add to a counter of the whole site, unless it would then exceed a limit.
+
+        Args:
+            quota: the counter's name, up to 100 characters. Each name is stored for good, so it
+                must not depend on what a client sends.
+            amount: how much to add.
+            limit: the most that the counter may reach.
+            seconds: the counter restarts at 0 this long after its first use, by the store's clock.
+
+        Returns:
+            False if the counter would exceed ``limit``; nothing is added. Concurrent calls never
+            exceed it together.
+        """
+
     # Nodes
 
     @abstractmethod
@@ -467,6 +485,10 @@ class Store(ABC):
     async def aclock(self) -> float:
         """Async version of ``clock()``."""
         return await self._call(self.clock)
+
+    async def atake(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Async version of ``take()``."""
+        return await self._call(self.take, quota, amount, limit, seconds)
 
     async def abeat(self, node: Node, *, is_known: bool) -> bool:
         """Async version of ``beat()``."""

@@ -89,6 +89,7 @@ class MemoryStore(Store):
         self._id = new_epoch()
         self._logs: dict[str, _Log] = {}
         self._nodes: dict[str, tuple[Node, float]] = {}  # node, last heartbeat
+        self._quotas: dict[str, tuple[int, float]] = {}  # used, and when the counter restarts
         # JSON texts by presence log, member id and node; members() returns the first node's text.
         self._members: dict[str, dict[str, dict[str, str]]] = {}
 
@@ -220,6 +221,18 @@ class MemoryStore(Store):
         """Iterate over the names of all topics that have a log."""
         with self._lock:
             return iter(sorted(self._logs))
+
+    def take(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Add to a counter of the whole site, unless it would then exceed a limit."""
+        with self._lock:
+            now = self.clock()
+            used, until = self._quotas.get(quota, (0, 0.0))
+            if now >= until:
+                used, until = 0, now + seconds
+            if used + amount > limit:
+                return False
+            self._quotas[quota] = used + amount, until
+            return True
 
     def beat(self, node: Node, *, is_known: bool) -> bool:
         """Write a node's row, with the time of the store's clock."""

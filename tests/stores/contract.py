@@ -20,6 +20,7 @@ from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import SEEN_SECONDS, Appended, Page, Retention, Store, beginning
 from tests.stores.contract_members import MembersContract
+from tests.support.waiting import wait_until
 
 DAY = 86_400.0
 
@@ -458,6 +459,26 @@ class StoreContract(MembersContract):
             assert not log.expired(lost).contradicts
         assert [event.seq for event in log.append("x", "y").events] == [1, 2]
         assert log.names(new) == ["x", "y"]
+
+    # Quotas
+
+    def test_a_quota_is_taken_up_to_its_limit_and_no_further(self, log: Subject) -> None:
+        quota, other = f"q.{log.topic}", f"other.{log.topic}"
+        assert log.call("take", quota, 3, 5, 60.0)
+        assert not log.call("take", quota, 3, 5, 60.0)
+        assert log.call("take", quota, 2, 5, 60.0)  # the refused call added nothing
+        assert not log.call("take", quota, 1, 5, 60.0)
+        assert log.call("take", other, 5, 5, 60.0)
+        assert not log.call("take", f"new.{log.topic}", 6, 5, 60.0)
+
+    def test_a_quota_restarts_after_its_seconds(self, log: Subject) -> None:
+        assert log.call("take", log.topic, 5, 5, 0.05)
+        wait_until(lambda: log.call("take", log.topic, 1, 1, 60.0), "the quota restarts")
+        assert not log.call("take", log.topic, 1, 1, 60.0)
+
+    def test_concurrent_calls_do_not_exceed_a_quota_together(self, log: Subject) -> None:
+        taken = in_threads(6, lambda _: log.call("take", log.topic, 1, 2, 60.0))
+        assert taken.count(True) == 2
 
     # Time and threads
 

@@ -401,6 +401,22 @@ class DatabaseStore(DatabaseMembers):
         self._tables.store_id()
         return self._now()
 
+    def take(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Add to a counter of the whole site, unless it would then exceed a limit."""
+
+        def operation(connection: BaseDatabaseWrapper) -> bool:
+            used, until, now = self._tables.lock_quota(connection, quota)
+            if now >= until:
+                used, until = 0, now + seconds
+            if used + amount > limit:
+                connection.set_rollback(True)
+                return False
+            row = self._tables.quotas.filter(name=quota)
+            row.update(used=used + amount, until=until)
+            return True
+
+        return self._access.write(operation)
+
     def close(self) -> None:
         """Close the store's own connections; the next call opens new ones."""
         self._access.close()

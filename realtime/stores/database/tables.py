@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.apps import apps
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, QuerySet
+from django.db.models import F, Model, QuerySet
 
 from realtime.stores.base import new_epoch
 from realtime.stores.database.access import restore_busy_timeout
@@ -17,9 +17,11 @@ from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.log_state import LogState
 
 if TYPE_CHECKING:
-    from realtime.models import Log, LogEvent, Member, NodeRow, SeenEvent
+    from realtime.models import Log, LogEvent, Member, NodeRow, Quota, SeenEvent
 
 __all__ = ["STATE_COLUMNS", "STORE_ID", "LogRow", "Tables"]
+
+M = TypeVar("M", bound=Model)
 
 STORE_ID = ""  # the name of the row whose epoch is the store id
 # The columns of a log's row, in the order of LogState's arguments.
@@ -82,6 +84,12 @@ class Tables:
         rows: QuerySet[Member] = self._rows("Member")
         return rows
 
+    @property
+    def quotas(self) -> QuerySet[Quota]:
+        """The counters of the whole site."""
+        rows: QuerySet[Quota] = self._rows("Quota")
+        return rows
+
     def lock(self, connection: BaseDatabaseWrapper, topic: str) -> LogRow:
         """Lock the row of a topic; create it if there is none.
 
@@ -104,17 +112,44 @@ class Tables:
 
         This has to be the first statement of the transaction.
         """
+        return self.find(self._locking(connection, self.logs, topic, "seq"), topic)
+
+    def _locking(
+        self, connection: BaseDatabaseWrapper, rows: QuerySet[M], name: str, column: str
+    ) -> QuerySet[M]:
+        """Return ``rows`` as a query that locks the row with this name.
+
+        Args:
+            connection: the connection of the transaction.
+            rows: a table.
+            name: the row's name.
+            column: any column that has no index.
+        """
         features = connection.features
-        rows = self.logs
         if features.has_select_for_update:
             # no_key: rows that refer to the locked row can still be inserted.
-            rows = rows.select_for_update(no_key=features.has_select_for_no_key_update)
-        else:
-            # SQLite: take the write lock first. After a read, SQLite refuses it if another
-            # connection has written since.
-            rows.filter(name=topic).update(seq=F("seq"))
-            restore_busy_timeout(connection)
-        return self.find(rows, topic)
+            return rows.select_for_update(no_key=features.has_select_for_no_key_update)
+        # SQLite: take the write lock first. After a read, SQLite refuses it if another connection
+        # has written since.
+        rows.filter(name=name).update(**{column: F(column)})
+        restore_busy_timeout(connection)
+        return rows
+
+    def lock_quota(self, connection: BaseDatabaseWrapper, name: str) -> tuple[int, float, float]:
+        """Lock a counter's row; create it if there is none.
+
+        This has to be the first statement of the transaction.
+
+        Returns:
+            How much is used, when the counter restarts, and the time of the database's clock.
+        """
+        for _ in range(2):
+            rows = self._locking(connection, self.quotas, name, "used").filter(name=name)
+            columns = rows.annotate(now=DatabaseClock()).values_list("used", "until", "now")
+            for used, until, now in columns:
+                return used, until, now
+            self.quotas.bulk_create([self.quotas.model(name=name)], ignore_conflicts=True)
+        raise OperationalError(f"the row of {name!r} was deleted at the same time; try again")
 
     def find(self, rows: QuerySet[Log], topic: str) -> LogRow | None:
         """Return a topic's row from ``rows``, which can be a locking query; None if it has none."""

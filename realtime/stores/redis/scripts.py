@@ -15,7 +15,10 @@ topics   set     names of the topics of the partition that have a log
 The value of ``e`` is ``time tag origin name``, a line feed, and the event's JSON. The origin ``-``
 stands for none.
 
-Every script gets all five keys. Its first argument is the store id to set if there is none.
+A counter, ``quota:NAME``, is text in partition 0 and expires when it restarts.
+
+Every script of a log gets all five keys. Its first argument is the store id to set if there is
+none.
 Whatever can fail runs before a script's first write, because Redis does not roll back the writes of
 a script that fails.
 """
@@ -35,6 +38,7 @@ __all__ = [
     "LOCATE",
     "READ",
     "RENEW",
+    "TAKE",
     "TRIM",
     "Script",
     "log_state_of",
@@ -271,6 +275,16 @@ return save({
   epoch = ARGV[3], seq = 0, tag = '0', time = state.time, floor = 0, floor_tag = '0',
   floor_time = now < tonumber(state.time) and state.time or text,
 })
+""")
+
+# KEYS: a counter, which expires when it restarts. ARGV: how much to add, the limit, milliseconds
+# after which the counter restarts. Returns 0 if the limit would be exceeded.
+TAKE = Script.of("""
+local used = tonumber(redis.call('GET', KEYS[1]) or '0')
+if used + tonumber(ARGV[1]) > tonumber(ARGV[2]) then return 0 end
+redis.call('INCRBY', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return 1
 """)
 
 # Returns seconds and microseconds. The script gets keys, so the same node of a cluster always runs

@@ -41,6 +41,7 @@ from realtime.stores.redis.scripts import (
     LOCATE,
     READ,
     RENEW,
+    TAKE,
     TRIM,
     log_state_of,
 )
@@ -256,6 +257,18 @@ class RedisStore(RedisMembers):
     async def aclock(self) -> float:
         """Async version of ``clock()``."""
         return _time(await self._access.arun(CLOCK, self._keys("")))
+
+    def take(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Add to a counter of the whole site, unless it would then exceed a limit."""
+        return bool(self._access.run(TAKE, *self._quota(quota, amount, limit, seconds)))
+
+    async def atake(self, quota: str, amount: int, limit: int, seconds: float) -> bool:
+        """Async version of ``take()``."""
+        return bool(await self._access.arun(TAKE, *self._quota(quota, amount, limit, seconds)))
+
+    def _quota(self, quota: str, amount: int, limit: int, seconds: float) -> tuple[Any, ...]:
+        key = f"{self._prefix}:{{0}}:quota:{quota}"
+        return (key,), amount, limit, max(1, round(seconds * 1000))
 
     def close(self) -> None:
         """Close the store's connections; the next call opens new ones."""

@@ -103,6 +103,18 @@ def test_two_sites_have_different_groups_for_a_topic() -> None:
     assert len(names) == 3
 
 
+def test_every_group_of_the_package_has_a_keyed_name() -> None:
+    """A second way to name a group would have to be keyed too."""
+    package = ROOT / "realtime"
+    code = [path for path in package.rglob("*.py") if path.parent.name != "layers"]
+    used = [
+        (path.name, argument)
+        for path in code
+        for argument in re.findall(r"\.group_(?:add|discard|send)\((\w*)", path.read_text())
+    ]
+    assert sorted(used) == [("broadcast.py", "group_name")] + [("hub.py", "group_name")] * 2
+
+
 EVENTS = st.lists(st.tuples(st.booleans(), st.integers(1, 30)), min_size=1, max_size=30)
 
 

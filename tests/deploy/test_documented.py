@@ -70,6 +70,15 @@ def test_the_documented_redis_settings_are_in_the_settings_file() -> None:
     assert is_quoted(block, code)
 
 
+def test_every_recipe_for_nginx_removes_the_root_path_of_the_client() -> None:
+    pages = [DEPLOY / "nginx.conf", *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    recipes = {page.name for page in pages if "proxy_pass http" in page.read_text()}
+    assert {"nginx.conf", "subpaths.md"} <= recipes
+    for page in pages:
+        if page.name in recipes:
+            assert 'proxy_set_header Daphne-Root-Path "";' in page.read_text(), page
+
+
 def test_every_recipe_with_a_layer_in_redis_sets_its_prefix() -> None:
     """Two sites that follow one recipe would otherwise share the groups of their own consumers."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), DEPLOY / "settings.py"]

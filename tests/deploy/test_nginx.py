@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 
@@ -86,6 +88,11 @@ def transport(request: pytest.FixtureRequest) -> type[Follower]:
     return chosen
 
 
+def directly(server: SocketFileServer) -> httpx.AsyncClient:
+    """Return a client that reaches a process without nginx."""
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(server.path)))
+
+
 class TestEveryTransport(TransportContract):
     pass
 
@@ -124,6 +131,26 @@ async def test_daphnes_proxy_headers_cannot_be_forged_through_nginx(folder: Path
             forged = {"X-Forwarded-For": "203.0.113.9, 203.0.113.10"}
             received = (await client.get(f"http://127.0.0.1:{port}/whoami", headers=forged)).json()
     assert received["client"] == ["127.0.0.1", 0]
+
+
+async def test_a_root_path_that_a_client_sends_never_reaches_daphne(folder: Path) -> None:
+    """nginx is a trusted proxy, so Daphne's application would believe the header."""
+    own = Path(tempfile.mkdtemp(dir=folder))
+    behind = SocketFileServer(own)
+    behind.env["REALTIME_TEST_SETTINGS"] = '{"REALTIME": {"TRUSTED_PROXIES": ["unix"]}}'
+    forged = {"Daphne-Root-Path": "//evil.example"}
+    with behind, deployed_nginx(own, [behind.address]) as port:
+        site = f"http://127.0.0.1:{port}"
+        async with http_client() as client:
+            page = (await client.get(f"{site}/elements/", headers=forged)).text
+        url = f"ws://127.0.0.1:{port}/realtime/ws?v=1"
+        async with websockets.connect(url, additional_headers=forged) as socket:
+            assert json.loads(await socket.recv())["type"] == "welcome"
+        async with directly(behind) as client:
+            believed = (await client.get("http://site/elements/", headers=forged)).text
+    assert 'data-realtime-url="/realtime/"' in page
+    assert "evil.example" not in page
+    assert "evil.example" in believed
 
 
 async def test_both_processes_serve_requests(server: Server) -> None:
@@ -184,6 +211,55 @@ async def test_a_command_that_is_too_large_is_413(server: Server, size: int, by:
         assert answer.json()["code"] == "too_large"
     else:
         assert "nginx" in answer.text
+
+
+MEGABYTE = 1_048_576
+
+
+@pytest.mark.parametrize(("path", "size"), [("/realtime/send", MEGABYTE), ("/x/", 11 * MEGABYTE)])
+async def test_nginx_refuses_a_body_above_the_limit_by_its_length(
+    server: Server, path: str, size: int
+) -> None:
+    """The answer comes before any byte of the body is sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode())
+    async with asyncio.timeout(DEADLINE):
+        assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        await reader.readuntil(b"nginx")
+    writer.close()
+
+
+async def test_without_nginx_daphne_takes_a_whole_body_into_memory(
+    server: Server, servers: list[SocketFileServer]
+) -> None:
+    """Through nginx, the same body does not reach it; chunked, its length is not declared."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b"x" * MEGABYTE
+
+    async with http_client() as client:
+        before = max(map(peak_megabytes, servers))
+        answer = await client.post(f"{server.site}/realtime/send", content=body())
+        assert answer.status_code == 413
+        assert "nginx" in answer.text
+        assert max(map(peak_megabytes, servers)) - before < 5
+    async with directly(servers[0]) as client:
+        before = peak_megabytes(servers[0])
+        headers = {"Content-Type": "application/json", "Origin": "http://site"}
+        answer = await client.post("http://site/realtime/send", content=body(), headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["code"] == "too_large"
+        assert peak_megabytes(servers[0]) - before > 15
+
+
+def peak_megabytes(server: Server) -> int:
+    """Return the largest memory that a server's process has had."""
+    assert server.process is not None
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    assert found
+    return int(found[1]) // 1_024
 
 
 async def test_a_page_over_tls_has_the_same_origin(folder: Path, server: Server, tls: int) -> None:

@@ -17,7 +17,9 @@ from tests.stores.contract import StoreContract
 class DatabaseContract(StoreContract):
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
         older = {"time": F("time") - seconds}
-        Log.objects.using(store.alias).filter(name=topic).update(**older)
+        log = Log.objects.using(store.alias).filter(name=topic)
+        log.update(**older, trim_at=F("trim_at") - seconds)
+        log.filter(floor_time__gt=0).update(floor_time=F("floor_time") - seconds)
         LogEvent.objects.using(store.alias).filter(log__name=topic).update(**older)
         SeenEvent.objects.using(store.alias).filter(log__name=topic).update(**older)
 
@@ -50,6 +52,7 @@ class TestOnPostgreSQL(DatabaseContract):
         store = DatabaseStore(options={"using": postgres_alias})
         yield store
         Log.objects.using(postgres_alias).exclude(name="").delete()
+        Log.objects.using(postgres_alias).update(floor_time=0.0)
 
 
 def test_the_database_store_declares_its_capabilities() -> None:

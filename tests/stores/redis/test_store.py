@@ -12,7 +12,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.protocol.events import Draft
-from realtime.stores.base import SEEN_SECONDS, Store
+from realtime.stores.base import SEEN_SECONDS, Retention, Store
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject
 from tests.support.redis import RedisCluster, RedisServer
@@ -261,4 +261,18 @@ def test_seen_ids_expire(redis_server: RedisServer) -> None:
     redis_server.client.zadd(seen, {"a": 1.0})
     store.append("t", [Draft("z", "1", id="b")])
     assert redis_server.client.zrange(seen, 0, -1) == ["b"]
+    store.close()
+
+
+def test_logs_of_an_earlier_version_are_added_to_the_index_and_are_due(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStore(redis_server.url, PATIENCE | {"prefix": "earlier"})
+    for topic in ("a", "b"):
+        store.append(topic, [Draft("x", "1")])
+    redis_server.client.delete(keys(store, "a")["due"])
+    assert set(store.due()) == {"a", "b"}
+    for topic in ("a", "b"):
+        store.trim(topic, Retention(10, 100.0))
+    assert list(store.due()) == []
     store.close()

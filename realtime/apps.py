@@ -45,4 +45,4 @@ def _make_store_id(*, using: str, apps: Apps = apps, **_: Any) -> None:
     except LookupError:
         return  # the app's migrations were reversed
     if router.allow_migrate_model(using, log):
-        Tables(using).store_id()
+        Tables(using).new_state("")  # creates the store id

@@ -11,6 +11,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -47,7 +48,16 @@ __all__ = [
 
 DEFAULT_STORE = "realtime.stores.database.DatabaseStore"
 UNIX = "unix"  # in TRUSTED_PROXIES: a proxy on a Unix socket, which has no address
-_KEYS = ("STORE", "PREFIX", "ALLOWED_ORIGINS", "TRUSTED_PROXIES", "AUTHENTICATE", "LIMITS")
+MIN_FORGET_AFTER = timedelta(days=30)  # longer than a cursor before the first event is valid
+_KEYS = (
+    "STORE",
+    "PREFIX",
+    "ALLOWED_ORIGINS",
+    "TRUSTED_PROXIES",
+    "AUTHENTICATE",
+    "FORGET_AFTER",
+    "LIMITS",
+)
 _STORE_KEYS = ("BACKEND", "LOCATION", "OPTIONS")
 _DOTTED_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 # Characters that need no escaping in a URL and have no special meaning in a Django route.
@@ -97,6 +107,9 @@ class Config:
         trusted_proxies: addresses whose ``X-Forwarded-For`` is trusted; can contain ``UNIX``.
         authenticate: dotted path of a sync or async function ``(scope, token) -> user | Identity |
             None`` that identifies a client; None uses this package's tokens and the session.
+        forget_after: how long a topic has to be without events before nothing is left of it, 30
+            days at least; a client that comes back later is reset. None keeps a row for each topic
+            for good.
         limits: see ``Limits``.
     """
 
@@ -107,6 +120,7 @@ class Config:
     allowed_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network | str, ...] = ()
     authenticate: str | None = None
+    forget_after: timedelta | None = MIN_FORGET_AFTER
     limits: Limits = field(default_factory=Limits)
 
 
@@ -168,6 +182,8 @@ class _Reader:
             changes["trusted_proxies"] = self.proxies(known["TRUSTED_PROXIES"])
         if known.get("AUTHENTICATE") is not None:
             changes["authenticate"] = self.authenticate(known["AUTHENTICATE"])
+        if "FORGET_AFTER" in known:
+            changes["forget_after"] = self.forget_after(known["FORGET_AFTER"])
         if "LIMITS" in known:
             changes["limits"] = self.limits(known["LIMITS"])
         return Config(**changes)
@@ -259,6 +275,18 @@ class _Reader:
                 'Give the path as text, such as "shop.tokens.authenticate".',
             )
         return str(value)
+
+    def forget_after(self, value: Any) -> timedelta | None:
+        if value is not None and (not isinstance(value, timedelta) or value < MIN_FORGET_AFTER):
+            self.add_problem(
+                'REALTIME["FORGET_AFTER"]',
+                f"is {value!r}, neither a timedelta of {MIN_FORGET_AFTER.days} days or more nor "
+                "None",
+                "Give a time, such as timedelta(days=90), or None to keep a row for each topic for "
+                "good.",
+            )
+            return MIN_FORGET_AFTER
+        return value
 
     def limits(self, value: Any) -> Limits:
         where = 'REALTIME["LIMITS"]'

@@ -34,8 +34,9 @@ class Log(models.Model):
     """The state of a topic's log: its epoch, its head and its floor.
 
     The row is also the topic's lock: every append, trim and new epoch locks it first. The row
-    stays when all events are trimmed or deleted.
-    The row with the empty name is not a log: its epoch is the store id, the epoch of every new log.
+    stays when all events are trimmed or deleted, until the log is forgotten.
+    The row with the empty name is not a log: its epoch is the store id, the epoch of every new log,
+    and its ``floor_time`` is that of every new log.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -47,12 +48,16 @@ class Log(models.Model):
     floor_seq = models.BigIntegerField(_("number of the last trimmed event"), default=0)
     floor_tag = models.BigIntegerField(_("tag of the last trimmed event"), default=0)
     floor_time = models.FloatField(_("time of the last trimmed event"), default=0.0)
+    # When to look for something to trim or to forget; null: when the next event was appended. The
+    # database default is for processes of the previous version, which do not set this column.
+    trim_at = models.FloatField(null=True, default=0.0, db_default=0.0)
 
     class Meta:
         verbose_name = _("topic")
         verbose_name_plural = _("topics")
         default_permissions = ("view", "delete")
         constraints = [models.UniqueConstraint(fields=["name"], name="realtime_log_name")]
+        indexes = [models.Index(fields=["trim_at"], name="realtime_log_trim_at")]
 
     def __str__(self) -> str:
         return self.name

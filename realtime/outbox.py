@@ -44,7 +44,12 @@ from realtime.protocol.events import Draft
 from realtime.retention import trim_after
 from realtime.stores import get_store
 from realtime.stores.base import Appended, Store
-from realtime.stores.database.access import DatabaseAccess, ReadOnly, TablesMissing
+from realtime.stores.database.access import (
+    DatabaseAccess,
+    ReadOnly,
+    TablesMissing,
+    delete_rows,
+)
 from realtime.stores.database.clock import DatabaseClock
 from realtime.tenants import explain_tenants
 from realtime.threads import RELAY_THREADS, after_fork
@@ -233,7 +238,7 @@ def _take(alias: str, topic: str) -> list[Draft]:
     else:
         drafts = [_draft(row) for row in rows]
         mine = mine.filter(_is_free())
-    return drafts if mine.delete()[0] == len(rows) else []
+    return drafts if delete_rows(mine) == len(rows) else []
 
 
 def _is_free() -> models.Q:
@@ -257,7 +262,7 @@ def _append_leased(store: Store, alias: str, topic: str) -> Appended | None:
         # Not None: the events may have been appended nevertheless.
         access.write(lambda _: done.update(leased_until=0.0))
         raise
-    access.write(lambda _: done.delete())
+    access.write(lambda _: delete_rows(done.all()))
     return appended
 
 

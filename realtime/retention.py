@@ -5,20 +5,32 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
+from realtime import conf
 from realtime.exceptions import InvalidTopicName, StoreError, UnknownTopic
 from realtime.protocol import names
 from realtime.stores import get_store
-from realtime.stores.base import Appended, Retention, Store
+from realtime.stores.base import LOOK_AGAIN_SECONDS, Appended, Retention, Store
 from realtime.threads import STORE_THREADS
 from realtime.topics import Topic, resolve
 
-__all__ = ["INTERNAL_RETENTION", "retention_of", "trim_after", "trim_all", "trim_log_after"]
+__all__ = [
+    "INTERNAL_RETENTION",
+    "internal_retention",
+    "retention_of",
+    "trim_after",
+    "trim_all",
+    "trim_due",
+    "trim_log_after",
+]
 
 logger = logging.getLogger("realtime")
 
 # For internal logs; a client that needs older events gets the whole member list instead.
 INTERNAL_RETENTION = Retention(max_events=500, max_age=86_400.0)
+# For topics that are no longer registered: nobody knows how much of them to keep.
+UNKNOWN_RETENTION = Retention(max_events=10**15, max_age=1e11, look_again=LOOK_AGAIN_SECONDS)
 
 _waiting: set[str] = set()  # topics whose trim is queued
 _lock = threading.Lock()  # guards _waiting
@@ -26,7 +38,26 @@ _lock = threading.Lock()  # guards _waiting
 
 def retention_of(topic: Topic) -> Retention:
     """Return how much of its log a topic keeps."""
-    return Retention(topic.max_events, topic.max_age.total_seconds())
+    return _forgetting(Retention(topic.max_events, topic.max_age.total_seconds()))
+
+
+def internal_retention() -> Retention:
+    """Return how much of an internal log is kept."""
+    return _forgetting(INTERNAL_RETENTION)
+
+
+def _forgetting(retention: Retention) -> Retention:
+    after = conf.get().forget_after
+    return retention if after is None else replace(retention, forget_after=after.total_seconds())
+
+
+def _retention_by_name(name: str) -> Retention:
+    if names.is_internal(name):
+        return internal_retention()
+    try:
+        return retention_of(resolve(name))
+    except (UnknownTopic, InvalidTopicName):
+        return _forgetting(UNKNOWN_RETENTION)
 
 
 def trim_after(topic: Topic, appended: Appended) -> None:
@@ -59,9 +90,22 @@ def _trim(store: Store, name: str, retention: Retention) -> None:
         logger.warning("%s was not trimmed; a later append will do it: %s", name, error)
 
 
+def trim_due() -> None:
+    """Trim the logs whose time has come, and forget those that are empty for long.
+
+    The logs of topics that are no longer registered are looked at once a day, and forgotten only if
+    they are empty: their retention is unknown.
+    """
+    store = get_store()
+    for name in store.due():
+        store.trim(name, _retention_by_name(name))
+
+
 def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
     """Trim topics, by default all; return the number of removed events by topic.
 
+    All logs are looked at, so that a shortened ``max_age`` takes effect at once; ``trim_due()``
+    trims a log when its oldest event is as old as ``max_age`` was at the last look.
     Internal logs are trimmed too, but are not in the result. Topics that are no longer registered
     are skipped, because their retention is unknown.
     """
@@ -69,7 +113,7 @@ def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
     removed: dict[str, int] = {}
     for name in store.topics() if topics is None else topics:
         if names.is_internal(name):
-            store.trim(name, INTERNAL_RETENTION)
+            store.trim(name, internal_retention())
             continue
         try:
             topic = resolve(name)

@@ -1,6 +1,7 @@
 """The settings, and the errors about invalid ones."""
 
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
@@ -35,6 +36,7 @@ def test_values_are_read() -> None:
         "PREFIX": "live/v1/",
         "ALLOWED_ORIGINS": ["https://a.example", "http://localhost:5173", "https://*.b.example"],
         "TRUSTED_PROXIES": ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "unix"],
+        "FORGET_AFTER": timedelta(days=90),
         "LIMITS": {"topics": 7},
     }
     with override_settings(REALTIME=value):
@@ -50,8 +52,17 @@ def test_values_are_read() -> None:
                 ip_network("fd00::/8"),
                 "unix",
             ),
+            forget_after=timedelta(days=90),
             limits=Limits(topics=7),
         )
+
+
+@pytest.mark.parametrize("value", [None, timedelta(days=30), timedelta(days=400)])
+def test_a_topic_is_forgotten_after_30_days_or_more_or_never(value: timedelta | None) -> None:
+    assert conf.get().forget_after == timedelta(days=30)
+    with override_settings(REALTIME={"FORGET_AFTER": value}):
+        assert conf.check() == []
+        assert conf.get().forget_after == value
 
 
 def test_the_settings_are_read_once_and_again_after_a_change() -> None:
@@ -99,6 +110,8 @@ def test_a_later_change_of_the_settings_dict_has_no_effect() -> None:
         ({"TRUSTED_PROXIES": ["proxy"]}, 'REALTIME["TRUSTED_PROXIES"]', '"unix"'),
         ({"TRUSTED_PROXIES": ["10.0.0.1/8"]}, 'REALTIME["TRUSTED_PROXIES"]', "networks"),
         ({"TRUSTED_PROXIES": [2130706433]}, 'REALTIME["TRUSTED_PROXIES"]', "networks"),
+        ({"FORGET_AFTER": 30}, 'REALTIME["FORGET_AFTER"]', "timedelta(days=90)"),
+        ({"FORGET_AFTER": timedelta(days=29)}, 'REALTIME["FORGET_AFTER"]', "timedelta(days=90)"),
         ({"LIMITS": 5}, 'REALTIME["LIMITS"]', "'event_bytes'"),
         ({"LIMITS": {"topics": 0}}, 'REALTIME["LIMITS"]["topics"]', "100"),
         ({"LIMITS": {"topics": True}}, 'REALTIME["LIMITS"]["topics"]', "100"),
@@ -146,8 +159,8 @@ def test_an_unknown_key_is_a_problem_that_names_the_closest_key(
 def test_the_problem_of_an_unknown_key_lists_all_keys() -> None:
     with override_settings(REALTIME={5: 1}):
         (problem,) = conf.check()
-    keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'TRUSTED_PROXIES', 'AUTHENTICATE', 'LIMITS'"
-    assert problem.hint == f"Its keys are {keys}."
+    keys = "'STORE', 'PREFIX', 'ALLOWED_ORIGINS', 'TRUSTED_PROXIES', 'AUTHENTICATE', "
+    assert problem.hint == f"Its keys are {keys}'FORGET_AFTER', 'LIMITS'."
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -33,7 +33,9 @@ CLOCK_SECONDS = 10.0  # between two checks of whether the store's clock must be 
 MEMBERS_SECONDS = 1.0  # between tries to write member changes to a store that failed
 BEAT_RETRY_SECONDS = 2.0  # between tries to write this node's row to a store that failed
 RESTART_SECONDS = 1.0  # before a task that ended unexpectedly begins again
-TRIM_SECONDS = 3_600.0  # events outlive their max_age by this much at most
+TRIM_SECONDS = 3_600.0  # between two looks for logs to trim; events outlive their max_age by it
+# That a look counts for all nodes: less, so that the same node can do the next one.
+TRIM_TURN_SECONDS = 3_500.0
 
 
 async def keep_running(what: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -109,7 +111,8 @@ class Jobs:
 
     Attributes:
         relay: publishes what committed transactions of dead processes left in the outbox.
-        trim: applies ``max_age`` to logs that nobody publishes to.
+        trim: applies ``max_age`` to logs that nobody publishes to, and forgets empty ones; on one
+            node at a time.
         clock: measures the offset to the store's clock.
         node: writes this node's heartbeat.
         others: declares nodes without a heartbeat dead.
@@ -124,7 +127,7 @@ class Jobs:
         self._all: list[Job] = []
         spread = random.uniform(0.1, 1.0) * TRIM_SECONDS  # so that nodes do not trim together
         self.relay = self.add(_relay, "stale events could not be relayed", RELAY_SECONDS)
-        self.trim = self.add(_trim, "logs could not be trimmed", TRIM_SECONDS, spread)
+        self.trim = self.add(self._trim, "logs could not be trimmed", TRIM_SECONDS, spread)
         self.clock = self.add(self._measure, "the store's clock cannot be read", CLOCK_SECONDS)
         self.node = self.add(self._beat, "the heartbeat failed", BEAT_SECONDS)
         self.others = self.add(member_writer.node.look_after_others, "other nodes were not checked")
@@ -174,6 +177,10 @@ class Jobs:
             for job in self._all:
                 job.start_if_due(now)
 
+    async def _trim(self) -> None:
+        if await self._store.atake("trim", 1, 1, TRIM_TURN_SECONDS):  # else another node has
+            await STORE_THREADS.run(retention.trim_due)
+
     async def _measure(self) -> None:
         await ameasure(self._store)
 
@@ -190,7 +197,3 @@ class Jobs:
 
 async def _relay() -> None:
     outbox.relay_stale_if_due()
-
-
-async def _trim() -> None:
-    await STORE_THREADS.run(retention.trim_all)

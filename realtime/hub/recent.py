@@ -80,11 +80,14 @@ class RecentFrames:
     Args:
         start: the cursor before the first frame.
         max_events: how many events the topic's log keeps; the ring never reaches further back.
+
+    Attributes:
+        start: the cursor before the oldest frame.
     """
 
     def __init__(self, start: Cursor, max_events: int) -> None:
         self._frames: deque[EventFrame] = deque()
-        self._start = start
+        self.start = start
         self._bytes = 0
         self._max_events = min(RING_EVENTS, max_events)
         self._last_answer: tuple[Cursor, Frames] | None = None
@@ -96,7 +99,7 @@ class RecentFrames:
         self._bytes += frame.size
         while len(self._frames) > self._max_events or self._bytes > RING_BYTES:
             oldest = self._frames.popleft()
-            self._start = oldest.cursor
+            self.start = oldest.cursor
             self._bytes -= oldest.size
 
     def after(self, cursor: Cursor) -> Frames | None:
@@ -113,7 +116,7 @@ class RecentFrames:
         return self._last_answer[1]
 
     def _after(self, cursor: Cursor) -> list[EventFrame] | None:
-        if cursor == self._start:
+        if cursor == self.start:
             return list(self._frames)
         index = self._index(cursor.seq)
         if index is None or self._frames[index].cursor != cursor:

@@ -168,7 +168,7 @@ class BaseSubscription:
         """Go live if nothing is missing, else catch up, first with ``pieces`` if there are any."""
         if self.ended:
             return
-        if not pieces and self.position == self.topic.position:
+        if not pieces and self.topic.is_at(self.position):
             self.topic.add_live(self)
         else:
             self._task = self.topic.hub.loop.create_task(self._run(pieces))
@@ -190,7 +190,7 @@ class BaseSubscription:
                 self.position = cursor
             # With a full buffer, the client would fall behind again at the next event.
             await self.connection.drain()
-            if self.position == self.topic.position:
+            if self.topic.is_at(self.position):
                 self.topic.add_live(self)
                 return
             pieces = await self._missing()

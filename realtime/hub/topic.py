@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from realtime.broadcast import Wakeup
@@ -21,6 +22,7 @@ from realtime.outage import Outage
 from realtime.protocol.encoders import Frame, Kind, event_frame
 from realtime.protocol.events import Cursor, Event
 from realtime.protocol.frames import Reset, reset
+from realtime.stores.base import is_beginning
 
 if TYPE_CHECKING:
     from realtime.hub.hub import Hub
@@ -145,11 +147,32 @@ class LiveTopic(Subscribers):
         elif cursor.seq > position.seq + 1:
             self._hold(event, cursor, previous)
             self._repair_in(EARLY_SECONDS)
-        elif previous != position.tag:
+        elif not self._follows(previous):
             self.force_repair()  # the number is the next one, but not the tag: the log was rewound
         else:
             self._deliver(self.make_frame(event, cursor))
             self._deliver_early()
+
+    def _follows(self, previous: int | None) -> bool:
+        """Tell whether the tag of an event's predecessor is that of the position."""
+        position = self.position
+        return previous == position.tag or (
+            position.seq == 0
+            and previous is not None
+            and is_beginning(replace(position, tag=previous), self.name)
+        )
+
+    def is_at(self, cursor: Cursor | None) -> bool:
+        """Tell whether a cursor from which the log can be read is the position.
+
+        The tag of the cursor before the first event changes with time (``beginning()``).
+        """
+        position = self.position
+        return cursor == position or (
+            cursor is not None
+            and cursor.seq == position.seq == 0
+            and cursor.epoch == position.epoch
+        )
 
     def _contradicts(self, cursor: Cursor) -> bool:
         position = self.position
@@ -171,7 +194,7 @@ class LiveTopic(Subscribers):
         while (held := self._early.pop(self.position.seq + 1, None)) is not None:
             frame, previous = held
             self._early_bytes -= frame.size
-            if previous != self.position.tag:
+            if not self._follows(previous):
                 self.force_repair()
                 break
             self._deliver(frame)
@@ -218,7 +241,14 @@ class LiveTopic(Subscribers):
 
     def recent(self, after: Cursor) -> Frames | None:
         """Return the frames after a cursor, or None if the ring does not reach back to it."""
-        return None if self._ring is None else self._ring.after(after)
+        if self._ring is None:
+            return None
+        start = self._ring.start
+        if after.seq == start.seq == 0 and after.epoch == start.epoch:
+            if not is_beginning(after, self.name):
+                return None
+            after = start
+        return self._ring.after(after)
 
     async def read(self, after: Cursor) -> Frames:
         """Read the log after a cursor; concurrent calls with the same cursor share a read.
@@ -259,7 +289,7 @@ class LiveTopic(Subscribers):
         """Deliver what a read found after the position, if it is from the same log."""
         position = self.position
         cursors = [after, *(frame.cursor for frame in frames)]
-        rewound = any(c.seq == position.seq and c.tag != position.tag for c in cursors)
+        rewound = any(c.seq == position.seq > 0 and c.tag != position.tag for c in cursors)
         if after.epoch != position.epoch or rewound:
             self.force_repair()
             return
@@ -291,6 +321,11 @@ class LiveTopic(Subscribers):
         elif head.seq > position.seq:
             self._head_seq = max(self._head_seq, head.seq)
             self._repair_in(IN_FLIGHT_SECONDS)
+        elif head.seq == position.seq == 0:
+            if self._ring is not None:
+                # So that new clients get a cursor that is valid for long; see beginning().
+                self._position = self._ring.start = head
+            return False
         elif self._contradicts(head):
             self.force_repair()
         else:
@@ -353,7 +388,7 @@ class LiveTopic(Subscribers):
         Otherwise the subscription could go live before the hub notices that the log has changed,
         and then receive a second reset.
         """
-        if head == self.position or self.recent(head) is not None:
+        if self.is_at(head) or self.recent(head) is not None:
             return  # the position is at this head or after it
         self.force_repair()
         if self._repaired is not None:

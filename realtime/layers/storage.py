@@ -28,7 +28,7 @@ from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Va
 from realtime.layers.messages import Join, Leave, address_of, is_inbox, pack
 from realtime.layers.outgoing import MessageWriter
 from realtime.layers.sql import Compiled, LayerRows, delete_keys
-from realtime.stores.database.access import DatabaseAccess
+from realtime.stores.database.access import DatabaseAccess, delete_rows
 from realtime.stores.database.clock import DatabaseClock
 
 __all__ = ["LEASE_SECONDS", "LayerStorage"]
@@ -106,7 +106,7 @@ class LayerStorage:
 
         def delete(_: BaseDatabaseWrapper) -> None:
             for channel, groups in groups_of.items():
-                self._delete(self.rows.members.filter(channel=channel, group__in=groups))
+                delete_rows(self.rows.members.filter(channel=channel, group__in=groups))
 
         self.database.write(delete)
         self.outgoing.write_rows(foreign)
@@ -115,8 +115,8 @@ class LayerStorage:
         """Delete every message and membership, and make all living processes forget theirs."""
 
         def delete(_: BaseDatabaseWrapper) -> None:
-            self._delete(self.rows.messages.all())
-            self._delete(self.rows.members.all())
+            delete_rows(self.rows.messages.all())
+            delete_rows(self.rows.members.all())
 
         self.database.write(delete)
         others = self.rows.inboxes.exclude(name=self.inbox).filter(expires__gt=DatabaseClock())
@@ -210,9 +210,9 @@ class LayerStorage:
         """Delete all rows of this process, so that no other process writes to it any longer."""
 
         def delete(_: BaseDatabaseWrapper) -> None:
-            self._delete(self.rows.inboxes.filter(name=self.inbox))
-            self._delete(self.rows.members.filter(inbox=self.inbox))
-            self._delete(self.rows.messages.filter(inbox=self.inbox))
+            delete_rows(self.rows.inboxes.filter(name=self.inbox))
+            delete_rows(self.rows.members.filter(inbox=self.inbox))
+            delete_rows(self.rows.messages.filter(inbox=self.inbox))
 
         self.database.write(delete)
 
@@ -241,22 +241,16 @@ class LayerStorage:
         def delete(_: BaseDatabaseWrapper) -> None:
             if inbox.update(expires=F("expires")):
                 keys = list(members.values_list("pk", flat=True)[:TRIM_ROWS])
-                self._delete(members.filter(pk__in=keys))
+                delete_rows(members.filter(pk__in=keys))
                 if len(keys) < TRIM_ROWS:
-                    self._delete(inbox)
+                    delete_rows(inbox)
 
         self.database.write(delete)
 
     def _delete_some(self, rows: QuerySet[Any]) -> None:
         keys = self.database.read(lambda _: list(rows.values_list("pk", flat=True)[:TRIM_ROWS]))
         if keys:
-            self.database.write(lambda _: self._delete(rows.filter(pk__in=keys)))
-
-    def _delete(self, rows: QuerySet[Any]) -> int:
-        # QuerySet.delete() would load the rows and send a signal for each where the project has a
-        # post_delete receiver for all models.
-        count: int = rows._raw_delete(self.using)
-        return count
+            self.database.write(lambda _: delete_rows(rows.filter(pk__in=keys)))
 
 
 def _clock(connection: BaseDatabaseWrapper) -> float:

@@ -1,4 +1,4 @@
-"""Counters of the whole site."""
+"""Counters of the whole site, and when each log is trimmed next (at first: at once)."""
 
 from django.db import migrations, models
 
@@ -25,5 +25,14 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("name",), name="realtime_quota_name")
                 ],
             },
+        ),
+        migrations.AddField(
+            model_name="log",
+            name="trim_at",
+            field=models.FloatField(db_default=0.0, default=0.0, null=True),
+        ),
+        migrations.AddIndex(
+            model_name="log",
+            index=models.Index(fields=["trim_at"], name="realtime_log_trim_at"),
         ),
     ]

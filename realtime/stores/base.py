@@ -15,6 +15,12 @@ store id is generated once, is the epoch of every new log, and is lost only with
 A log can be read from the cursor of an event that is kept, from ``head`` and from ``floor``; any
 other cursor raises ``CursorExpired``.
 
+**Trimming.** ``due()`` finds the logs that have something to trim or to forget, by an index.
+A log that is empty and idle for long is forgotten: its topic is one without events again. Every
+cursor of it then raises ``CursorExpired``, and so does a time before its last event. The cursor
+``beginning()`` would not by itself, so it is valid for four weeks at most, and a log is forgotten
+later than that.
+
 **Epochs.** Only ``renew()`` and ``delete()`` begin a new epoch. A read never writes.
 
 **Nodes** are the server processes. Each updates its row regularly, with the store's time.
@@ -28,7 +34,9 @@ the log's ``seq`` is the version of the member list.
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +65,7 @@ __all__ = [
     "Retention",
     "Store",
     "beginning",
+    "is_beginning",
     "new_epoch",
     "new_tag",
 ]
@@ -69,6 +78,11 @@ READ_BYTES = 256 * 1024  # of JSON per read, as much as a replay can have unsent
 SEARCHED_TOPICS = 1_000  # two reads each; on a Redis of the same machine less than a second
 SEARCHED_BYTES = 8 * 1024 * 1024  # of JSON per topic: more than 100 events of the default size
 JOIN, LEAVE = "join", "leave"  # names of a presence log's events; their data is the member
+# A cursor before the first event is valid in the period in which it was made and in the next one,
+# and a log is forgotten after 30 days at least. The two days between the two are for clocks that
+# differ. The local clock decides, so a cursor of the following period is valid too.
+BEGINNING_SECONDS = 14 * 86_400
+LOOK_AGAIN_SECONDS = 86_400.0  # until a log that cannot be forgotten yet is looked at again
 SEEN_SECONDS = 3_600  # that an id is remembered; a relay retries within seconds of a crash
 
 
@@ -76,10 +90,30 @@ def beginning(epoch: str, topic: str) -> Cursor:
     """Return the cursor before the first event of a topic.
 
     Its tag is an HMAC with ``SECRET_KEY``: a client that can resume but not read the history cannot
-    forge "from the beginning".
+    forge "from the beginning". The tag changes with every period of ``BEGINNING_SECONDS``; compare
+    with ``is_beginning()``.
     """
-    digest = hmac.new(conf.secret(b"realtime.beginning"), f"{epoch}.{topic}".encode(), "sha256")
-    return Cursor(epoch, 0, int.from_bytes(digest.digest()[:4], "big"))
+    return _beginning(epoch, topic, _period())
+
+
+def is_beginning(cursor: Cursor, topic: str) -> bool:
+    """Tell whether a cursor is ``beginning()`` of its epoch, made at most four weeks ago."""
+    if cursor.seq:
+        return False
+    now = _period()
+    return any(
+        _beginning(cursor.epoch, topic, period) == cursor for period in (now, now - 1, now + 1)
+    )
+
+
+def _period() -> int:
+    return int(time.time() // BEGINNING_SECONDS)
+
+
+def _beginning(epoch: str, topic: str, period: int) -> Cursor:
+    text = f"{epoch}.{topic}.{period}".encode()
+    digest = hmac.digest(conf.secret(b"realtime.beginning"), text, "sha256")
+    return Cursor(epoch, 0, int.from_bytes(digest[:4], "big"))
 
 
 def new_epoch() -> str:
@@ -102,10 +136,30 @@ class Retention:
     Attributes:
         max_events: how many of the newest events are kept; 0 keeps only the head's cursor.
         max_age: seconds that an event is kept, by the store's clock.
+        forget_after: seconds without an event after which an empty log is forgotten; None keeps it.
+        look_again: seconds after which ``due()`` finds the log again at the latest.
     """
 
     max_events: int
     max_age: float
+    forget_after: float | None = None
+    look_again: float = math.inf
+
+    def next_look(self, now: float, oldest: float | None, last: float) -> float | None:
+        """Return the time at which the log must be looked at again; None if there is nothing to do.
+
+        Args:
+            now: the time of the store's clock.
+            oldest: the time of the oldest event that is kept; None if the log is empty.
+            last: when the log was last changed.
+        """
+        if oldest is not None:
+            next_look = oldest + self.max_age
+        elif self.forget_after is not None:
+            next_look = last + self.forget_after
+        else:
+            return None
+        return min(next_look, now + self.look_again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +335,17 @@ class Store(ABC):
         """Remove the events that the retention does not keep; return how many.
 
         Removes them in several short transactions, so that no publisher waits for a long one.
+        Then it sets when ``due()`` finds the log next, or forgets the log: if it is empty, had no
+        event, no ``renew()`` and no ``delete()`` for ``forget_after``, and has no members.
+        """
+
+    @abstractmethod
+    def due(self) -> Iterator[str]:
+        """Iterate over the names of the logs that have to be trimmed now, each once.
+
+        A log is due when its first event was appended since the last ``trim()`` left it empty,
+        and at the time that ``trim()`` has set. The caller trims each log before it asks for the
+        next one. What this costs does not depend on the number of the other logs.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Event
-from realtime.stores.base import beginning
+from realtime.stores.base import beginning, is_beginning
 
 __all__ = ["LogState", "cut"]
 
@@ -23,7 +23,8 @@ class LogState:
         tag: the tag of that event; meaningless if ``seq`` is 0.
         floor_seq: the number of the last event that was trimmed; 0 if there is none.
         floor_tag: the tag of that event; meaningless if ``floor_seq`` is 0.
-        floor_time: the time of that event, or of the log's deletion; all later events are kept.
+        floor_time: the time of that event, or of the log's deletion, or of the newest event in all
+            logs that were forgotten before this one began; all later events are kept.
     """
 
     topic: str
@@ -65,7 +66,7 @@ class LogState:
         elif after.seq > self.seq:
             raise self.expired(after, contradicts=True)
         elif after.seq == 0:
-            expected = beginning(self.epoch, self.topic).tag
+            expected = after.tag if is_beginning(after, self.topic) else -1
         elif after.seq == self.seq:
             expected = self.tag
         elif after.seq == self.floor_seq:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import (
     JOIN,
     LEAVE,
+    LOOK_AGAIN_SECONDS,
     READ_BYTES,
     READ_LIMIT,
     SEEN_SECONDS,
@@ -39,7 +41,8 @@ class _Log:
     """A topic's log."""
 
     state: LogState
-    time: float = 0.0  # of the last event
+    time: float = 0.0  # of the last event, or of a later renew()
+    due: float = 0.0  # when to look at the log next
     events: list[Event] = field(default_factory=list)  # seq is floor_seq + 1 + index
     seen: dict[str, float] = field(default_factory=dict)  # event id to append time, oldest first
 
@@ -89,6 +92,7 @@ class MemoryStore(Store):
         self._id = new_epoch()
         self._logs: dict[str, _Log] = {}
         self._nodes: dict[str, tuple[Node, float]] = {}  # node, last heartbeat
+        self._forgotten = 0.0  # when the newest event of all forgotten logs was appended
         self._quotas: dict[str, tuple[int, float]] = {}  # used, and when the counter restarts
         # JSON texts by presence log, member id and node; members() returns the first node's text.
         self._members: dict[str, dict[str, dict[str, str]]] = {}
@@ -100,7 +104,7 @@ class MemoryStore(Store):
     def append(self, topic: str, drafts: Sequence[Draft]) -> Appended:
         """Append events to a topic's log, all or none."""
         with self._lock:
-            log = self._logs.get(topic) or _Log(LogState(topic, self._id))
+            log = self._logs.get(topic) or _Log(self._state(topic))
             now = self.clock()
             self._expire_seen(log, now)
             previous = last = log.state.head
@@ -119,6 +123,8 @@ class MemoryStore(Store):
                 self._logs[topic] = log
                 log.state = replace(log.state, seq=last.seq, tag=last.tag)
                 log.time = event_time
+                if not log.events:
+                    log.due = now
                 log.events += events
                 log.seen |= seen
             return Appended(previous, tuple(events), len(log.events))
@@ -135,7 +141,9 @@ class MemoryStore(Store):
 
     def _state(self, topic: str) -> LogState:
         log = self._logs.get(topic)
-        return LogState(topic, self._id) if log is None else log.state
+        if log is None:
+            return LogState(topic, self._id, floor_time=self._forgotten)
+        return log.state
 
     def read(
         self, topic: str, after: Cursor, limit: int = READ_LIMIT, max_bytes: int = READ_BYTES
@@ -157,11 +165,12 @@ class MemoryStore(Store):
         """Return the cursor from which ``read()`` returns the wanted events."""
         with self._lock:
             log = self._logs.get(topic)
-            if log is None:
-                return LogState(topic, self._id).head
-            floor = seq = log.state.floor_seq
+            state = self._state(topic)
             if since is not None and last is None:
-                log.state.check_since(since)
+                state.check_since(since)
+            if log is None:
+                return state.head
+            floor = seq = state.floor_seq
             if last is not None:
                 seq = max(seq, log.state.seq - max(last, 0))
             if since is not None:
@@ -192,7 +201,26 @@ class MemoryStore(Store):
                 )
                 del log.events[:count]
             self._expire_seen(log, self.clock())
+            self._set_due(topic, log, retention)
             return count
+
+    def _set_due(self, topic: str, log: _Log, retention: Retention) -> None:
+        now, last = self.clock(), max(log.time, log.state.floor_time)
+        oldest = log.events[0].time if log.events else None
+        due = retention.next_look(now, oldest, last)
+        log.due = math.inf if due is None else due
+        if oldest is None and log.due <= now:
+            if topic in self._members:
+                log.due = now + LOOK_AGAIN_SECONDS
+                return
+            self._forgotten = max(self._forgotten, last)
+            del self._logs[topic]
+
+    def due(self) -> Iterator[str]:
+        """Iterate over the names of the logs that have to be trimmed now."""
+        with self._lock:
+            now = self.clock()
+            return iter([name for name, log in self._logs.items() if log.due <= now])
 
     def renew(self, topic: str, epoch: str) -> Cursor:
         """Begin a new epoch if the log's epoch is still ``epoch``; return the head."""
@@ -202,6 +230,7 @@ class MemoryStore(Store):
                 return state.head
             log = self._logs.setdefault(topic, _Log(state))
             log.state = renewed = replace(state, epoch=new_epoch())
+            log.time = max(log.time, self.clock())
             log.events = [
                 replace(event, cursor=replace(event.cursor, epoch=renewed.epoch))
                 for event in log.events
@@ -215,6 +244,7 @@ class MemoryStore(Store):
             log = self._logs.setdefault(topic, _Log(self._state(topic)))
             log.state = LogState(topic, new_epoch(), floor_time=max(log.time, self.clock()))
             log.events = []
+            log.due = 0.0
             return log.state.head
 
     def topics(self) -> Iterator[str]:

@@ -5,9 +5,11 @@ A test module subclasses `StoreContract`, and defines its `store` fixture and `p
 
 import asyncio
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +20,13 @@ from hypothesis import strategies as st
 
 from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
+from realtime.stores import base
 from realtime.stores.base import SEEN_SECONDS, Appended, Page, Retention, Store, beginning
 from tests.stores.contract_members import MembersContract
 from tests.support.waiting import wait_until
 
 DAY = 86_400.0
+FORGETTING = Retention(1000, DAY, forget_after=30 * DAY)
 
 
 class Subject:
@@ -93,6 +97,9 @@ class StoreContract(MembersContract):
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
         """Make everything that is stored for the topic older, including the ids that were seen."""
         raise NotImplementedError("a subclass changes the times in its store")
+
+    #: Does `pass_time()` move the store's clock, not the stored times?
+    moves_clock = False
 
     def with_the_same_store_id(self, log: Subject) -> Subject:
         """Return another topic with the same store id."""
@@ -385,6 +392,156 @@ class StoreContract(MembersContract):
         assert log.names(last) == ["x"]
         assert log.head().seq == 4
 
+    # What is due, and forgetting
+
+    def due(self, log: Subject) -> bool:
+        return log.topic in set(log.store.due())
+
+    def test_a_log_is_due_after_its_first_event_and_when_its_oldest_event_is_too_old(
+        self, log: Subject
+    ) -> None:
+        assert not self.due(log)
+        log.fill(2)
+        assert self.due(log)
+        log.trim(max_age=100)
+        assert not self.due(log)
+        log.fill(1)  # is younger than what is looked at already
+        assert not self.due(log)
+        self.pass_time(log.store, log.topic, 101)
+        assert self.due(log)
+        assert log.trim(max_age=100) == 3
+        assert not self.due(log)
+        log.fill(1)
+        assert self.due(log)
+
+    def test_due_names_each_log_once_though_it_stays_due(self, log: Subject) -> None:
+        log.fill(1)
+        assert list(log.store.due()).count(log.topic) == 1
+
+    def test_a_log_whose_retention_is_unknown_is_due_again_after_a_while(
+        self, log: Subject
+    ) -> None:
+        log.fill(1)
+        retention = Retention(10**15, 1e11, look_again=100.0)
+        assert log.call("trim", log.topic, retention) == 0
+        assert not self.due(log)
+        self.pass_time(log.store, log.topic, 101)
+        assert self.due(log)
+
+    def forget(self, log: Subject) -> bool:
+        """Trim the log, which forgets it after 30 days; return whether it was forgotten."""
+        log.call("trim", log.topic, FORGETTING)
+        return log.topic not in set(log.store.topics())
+
+    def test_a_log_that_is_empty_and_idle_for_long_is_forgotten(self, log: Subject) -> None:
+        log.append(Draft("x", "1", id="a"))
+        assert not self.forget(log)
+        self.pass_time(log.store, log.topic, 29 * DAY)
+        assert not self.forget(log)
+        assert not self.due(log)
+        self.pass_time(log.store, log.topic, DAY)
+        assert self.due(log)
+        assert self.forget(log)
+        assert not self.due(log)
+        head = log.head()
+        assert head == beginning(head.epoch, log.topic)
+        assert [event.seq for event in log.append("x", "y").events] == [1, 2]
+        assert log.names(head) == ["x", "y"]
+
+    def test_a_trim_that_empties_an_idle_log_forgets_it(self, log: Subject) -> None:
+        log.fill(3)
+        self.pass_time(log.store, log.topic, 31 * DAY)
+        assert self.forget(log)
+
+    def test_a_log_is_not_forgotten_without_a_time_to_forget_it(self, log: Subject) -> None:
+        log.fill(1)
+        self.pass_time(log.store, log.topic, 1000 * DAY)
+        assert log.trim() == 1
+        assert log.topic in set(log.store.topics())
+        assert not self.due(log)
+
+    def test_a_renewed_and_a_deleted_log_are_not_forgotten_at_once(self, log: Subject) -> None:
+        other = log.other()
+        log.fill(1)
+        self.pass_time(log.store, log.topic, 31 * DAY)
+        log.trim()
+        log.renew(log.head().epoch)
+        other.delete()
+        assert not self.forget(log)
+        assert not self.forget(other)
+        for each in (log, other):
+            self.pass_time(log.store, each.topic, 31 * DAY)
+            assert self.due(each)
+            assert self.forget(each)
+
+    def test_a_presence_log_with_members_is_not_forgotten(self, log: Subject) -> None:
+        node = uuid.uuid4().hex
+        log.call("change_members", log.topic, node, {"1": '{"id":"1"}'}, ())
+        self.pass_time(log.store, log.topic, 31 * DAY)
+        assert not self.forget(log)
+        assert not self.due(log)  # until a day has passed
+        assert log.call("members", log.topic).members == {"1": '{"id":"1"}'}
+        log.call("change_members", log.topic, node, {}, ("1",))
+        self.pass_time(log.store, log.topic, 31 * DAY)
+        assert self.forget(log)
+
+    def test_whoever_comes_back_to_a_forgotten_log_is_reset(
+        self, log: Subject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = log.head()
+        old = [start, *map(cursor, log.fill(3))]
+        self.pass_time(log.store, log.topic, 31 * DAY)
+        assert self.forget(log)
+        pass_periods(monkeypatch, 31 * DAY)
+        now = log.call("clock")
+        for count in range(6):
+            for each in old:
+                log.expired(each)
+            with pytest.raises(CursorExpired):
+                log.locate(since=now - 32 * DAY)
+            assert log.locate(since=now - 30 * DAY).seq == 0
+            log.append(f"e{count}")
+
+    def test_the_beginning_is_valid_for_weeks_but_not_until_its_log_can_be_forgotten(
+        self, log: Subject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = log.head()
+        pass_periods(monkeypatch, -1 * DAY)  # a process whose clock is behind
+        assert log.read(start).events == ()
+        pass_periods(monkeypatch, 10 * DAY)
+        later = log.head()
+        assert log.read(start) == Page((), later)
+        log.fill(2)
+        assert log.names(start) == log.names(later) == ["e1", "e2"]
+        pass_periods(monkeypatch, 29 * DAY)
+        assert log.expired(start).contradicts
+        assert log.names(beginning(start.epoch, log.topic)) == ["e1", "e2"]
+
+    def test_an_append_is_never_lost_to_a_concurrent_forget(self, log: Subject) -> None:
+        for _ in range(5):
+            log.fill(1)
+            self.pass_time(log.store, log.topic, 31 * DAY)
+
+            def act(number: int) -> list[Event]:
+                if number:
+                    self.forget(log)
+                    return []
+                return list(log.append("new").events)
+
+            [event] = in_threads(2, act)[0]
+            assert log.read(log.locate(last=1)).events == (event,)
+
+    def test_nobody_misses_an_event_silently(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @settings(max_examples=max(self.examples // 2, 15), deadline=None)
+        @given(st.data())
+        def run(data: st.DataObject) -> None:
+            with monkeypatch.context() as patch:
+                run_forgetting(self, Subject(store, "sync"), patch, data)
+
+        run()
+
     # Ids
 
     def test_an_id_is_appended_once(self, log: Subject) -> None:
@@ -544,6 +701,46 @@ class StoreContract(MembersContract):
             run_actions(Subject(store, "sync"), data)
 
         run()
+
+
+def pass_periods(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Move the clock that the tag of a cursor before the first event depends on."""
+    period = int((time.time() + seconds) // base.BEGINNING_SECONDS)
+    monkeypatch.setattr(base, "_period", lambda: period)
+
+
+def run_forgetting(
+    contract: "StoreContract", log: Subject, patch: pytest.MonkeyPatch, data: st.DataObject
+) -> None:
+    """Append, trim, forget and let days pass; who resumes gets every event, or is reset."""
+    written: list[str] = []
+    # What clients hold: how many events were written before, a cursor, a time, the days until then.
+    held = [(0, log.head(), log.call("clock"), 0.0)]
+    age = 0.0
+    actions = st.sampled_from(["append", "trim", "forget", "wait", "wait", "read"])
+    for action in data.draw(st.lists(actions, min_size=4, max_size=14), "actions"):
+        if action == "append":
+            written.append(f"n{len(written)}")
+            log.append(written[-1])
+        elif action == "trim":
+            log.trim(max_events=data.draw(st.integers(0, 2), "kept"), max_age=5 * DAY)
+        elif action == "forget":
+            log.call("trim", log.topic, FORGETTING)
+        elif action == "wait":
+            days = data.draw(st.sampled_from([1, 10, 16, 31]), "days") * DAY
+            contract.pass_time(log.store, log.topic, days)
+            age += days
+            pass_periods(patch, age)
+        held.append((len(written), log.head(), log.call("clock"), age))
+        count, after, then, age_then = data.draw(st.sampled_from(held), "client")
+        with suppress(CursorExpired):
+            assert log.names(after) == written[count:]
+        with suppress(CursorExpired):
+            passed = 0.0 if contract.moves_clock else age - age_then
+            names = log.names(log.locate(since=then - passed - 0.001))
+            assert len(names) >= len(written) - count
+            assert names == written[len(written) - len(names) :]
+        assert log.names(log.head()) == []
 
 
 def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:

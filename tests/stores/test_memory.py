@@ -20,6 +20,7 @@ class ShiftedStore(MemoryStore):
 
 class TestMemoryStore(StoreContract):
     examples = 300
+    moves_clock = True
 
     @pytest.fixture
     def store(self) -> ShiftedStore:

@@ -250,7 +250,7 @@ class Command(BaseCommand):
         logs = 0
         for name in options["topics"] or store.topics():
             if is_internal(name):
-                store.trim(name, retention.INTERNAL_RETENTION)
+                store.trim(name, retention.internal_retention())
                 continue
             topic = find(name)
             if topic is None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from django.db import Error, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from django.db.models import QuerySet
 from django.dispatch import receiver
 
 from realtime.exceptions import StoreError, StoreUnavailable
@@ -31,7 +32,7 @@ from realtime.threads import (
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
-__all__ = ["DatabaseAccess", "ReadOnly", "TablesMissing", "restore_busy_timeout"]
+__all__ = ["DatabaseAccess", "ReadOnly", "TablesMissing", "delete_rows", "restore_busy_timeout"]
 
 T = TypeVar("T")
 
@@ -278,6 +279,17 @@ def restore_busy_timeout(connection: BaseDatabaseWrapper) -> None:
     timeout = _timeouts.pop(connection, None)
     if timeout is not None and connection.connection is not None:
         connection.connection.execute(f"PRAGMA busy_timeout = {timeout}")
+
+
+def delete_rows(rows: QuerySet[Any]) -> int:
+    """Delete rows in one statement, without signals and cascades; return how many.
+
+    ``QuerySet.delete()`` would load the rows and send ``post_delete`` for each where the project
+    has a receiver for all models. It would run inside our transaction, and one that publishes would
+    feed itself for ever.
+    """
+    count: int = rows._raw_delete(rows.db)
+    return count
 
 
 def _return_to_pool(connection: BaseDatabaseWrapper) -> None:

@@ -12,6 +12,7 @@ from django.db.models import F
 
 from realtime.protocol.events import Draft
 from realtime.stores.base import JOIN, LEAVE, Appended, MemberList, Node, Store
+from realtime.stores.database.access import delete_rows
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID
 from realtime.stores.log_state import LogState
@@ -56,7 +57,8 @@ class DatabaseMembers(Store):
             return True
         if is_known:
             return False
-        rows.create(**values, name=node.id, started=DatabaseClock())
+        # Not create(), which sends signals to the project.
+        rows.bulk_create([rows.model(**values, name=node.id, started=DatabaseClock())])
         return True
 
     def nodes(self) -> Sequence[Node]:
@@ -84,7 +86,7 @@ class DatabaseMembers(Store):
     def expire_node(self, node: str, age: float) -> bool:
         """Remove a node's row if its last heartbeat is at least ``age`` seconds old."""
         rows = self._tables.nodes.filter(name=node, seen__lte=DatabaseClock() - age)
-        return bool(self._access.write(lambda _: rows.all().delete()[0]))
+        return bool(self._access.write(lambda _: delete_rows(rows.all())))
 
     # Members
 
@@ -126,7 +128,7 @@ class DatabaseMembers(Store):
         present = self._nodes_by_uid(log, list(left))
         removed = [uid for uid in left if node in present.get(uid, {})]
         for batch in _batches(removed):
-            self._tables.members.filter(log_id=log.pk, node=node, uid__in=batch).delete()
+            delete_rows(self._tables.members.filter(log_id=log.pk, node=node, uid__in=batch))
         return [Draft(LEAVE, present[uid][node]) for uid in removed if len(present[uid]) == 1]
 
     def members(self, log: str) -> MemberList:

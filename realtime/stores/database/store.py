@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
@@ -21,6 +21,7 @@ from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
 from realtime.protocol.names import INTERNAL
 from realtime.stores.base import (
+    LOOK_AGAIN_SECONDS,
     READ_BYTES,
     READ_LIMIT,
     SEEN_SECONDS,
@@ -30,7 +31,7 @@ from realtime.stores.base import (
     new_epoch,
     new_tag,
 )
-from realtime.stores.database.access import DatabaseAccess
+from realtime.stores.database.access import DatabaseAccess, delete_rows
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.members import DatabaseMembers
 from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID, LogRow, Tables
@@ -116,7 +117,7 @@ class DatabaseStore(DatabaseMembers):
         if not ids:
             return list(drafts)
         rows = self._tables.seen.filter(log_id=log.pk, uid__in=ids)
-        rows.filter(time__lt=log.now - SEEN_SECONDS).delete()
+        delete_rows(rows.filter(time__lt=log.now - SEEN_SECONDS))
         seen: set[str | None] = set(rows.values_list("uid", flat=True))
         self._tables.seen.bulk_create(
             self._tables.seen.model(log_id=log.pk, uid=uid, time=log.now) for uid in ids - seen
@@ -145,7 +146,10 @@ class DatabaseStore(DatabaseMembers):
         if events:
             head = _cursor(events[-1])
             self._tables.events.bulk_create(self._row(log.pk, event) for event in events)
-            self._tables.logs.filter(pk=log.pk).update(seq=head.seq, tag=head.tag, time=time)
+            changes: dict[str, Any] = {"seq": head.seq, "tag": head.tag, "time": time}
+            if state.seq == state.floor_seq:
+                changes["trim_at"] = time  # the next trim sets when the first event is too old
+            self._tables.logs.filter(pk=log.pk).update(**changes)
         kept = state.seq + len(events) - state.floor_seq
         return Appended(state.head, events, kept)
 
@@ -175,7 +179,7 @@ class DatabaseStore(DatabaseMembers):
     def _heads(self, names: list[str], _: BaseDatabaseWrapper) -> dict[str, Cursor]:
         rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STATE_COLUMNS)
         states = {row[0]: LogState(*row) for row in rows}
-        store_id = states[STORE_ID].epoch if STORE_ID in states else self._tables.store_id()
+        store_id = (states.get(STORE_ID) or self._tables.new_state(STORE_ID)).epoch
         return {name: states.get(name, LogState(name, store_id)).head for name in names}
 
     def read(
@@ -269,49 +273,92 @@ class DatabaseStore(DatabaseMembers):
         """Remove the events that the retention does not keep; return how many."""
         removed = 0
         # Look first without the lock: most topics have nothing to trim.
-        if self._access.read(
-            lambda _: self._trim_to(self._tables.find(self._tables.logs, topic), retention)
-        ):
+        if self._access.read(lambda _: self._has_to_trim(topic, retention)):
             count = TRIM_BATCH
             while count == TRIM_BATCH:
                 count = self._access.write(lambda c: self._trim_batch(c, topic, retention))
                 removed += count
-        while self._access.read(lambda _: self._expire_seen()) == TRIM_BATCH:
-            pass
+        if removed:
+            self._expire_seen()
         return removed
 
-    def _trim_to(self, log: LogRow | None, retention: Retention) -> int | None:
-        """Return the seq up to which the next batch can be removed; None if all events are kept."""
+    def _has_to_trim(self, topic: str, retention: Retention) -> bool:
+        log = self._tables.find(self._tables.logs, topic)
         if log is None:
-            return None
+            return False
+        seq = self._trim_to(log, retention)
+        next_look = self._next_look(log, seq, retention)
+        is_over = next_look is not None and next_look <= log.now
+        return seq > log.state.floor_seq or next_look != log.trim_at or is_over
+
+    def _trim_to(self, log: LogRow, retention: Retention) -> int:
+        """Return the seq up to which the next batch can be removed; the floor's if none can."""
         state = log.state
         end = min(state.seq, state.floor_seq + TRIM_BATCH)
-        old = self._tables.events.filter(log_id=log.pk, seq__lte=end)
-        aged = old.filter(time__lt=log.now - retention.max_age).aggregate(seq=Max("seq"))["seq"]
+        aged = None
+        if end > state.floor_seq:
+            old = self._tables.events.filter(log_id=log.pk, seq__lte=end)
+            aged = old.filter(time__lt=log.now - retention.max_age).aggregate(seq=Max("seq"))["seq"]
         seq = min(end, max(aged or 0, state.seq - max(retention.max_events, 0)))
-        return seq if seq > state.floor_seq else None
+        return max(seq, state.floor_seq)
+
+    def _next_look(self, log: LogRow, seq: int, retention: Retention) -> float | None:
+        """Return when to look at the log again, once the events up to ``seq`` are removed."""
+        oldest: float | None = None
+        if seq < log.state.seq:
+            first = self._tables.events.filter(log_id=log.pk, seq=seq + 1)
+            oldest = next(iter(first.values_list("time", flat=True)), log.time)
+        return retention.next_look(log.now, oldest, max(log.time, log.state.floor_time))
 
     def _trim_batch(self, connection: BaseDatabaseWrapper, topic: str, retention: Retention) -> int:
         log = self._tables.try_lock(connection, topic)
-        seq = self._trim_to(log, retention)
-        if log is None or seq is None:
+        if log is None:
             return 0
-        old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
-        last = old.filter(seq=seq).values_list("tag", "time")
-        # If the event was deleted by hand, its tag and time are lost: a random tag matches no
-        # cursor, and the time of the log's last event is not earlier.
-        tag, time = next(iter(last), (new_tag(), log.time))
-        old.delete()
-        floor = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}
-        self._tables.logs.filter(pk=log.pk).update(**floor)
+        seq = self._trim_to(log, retention)
+        next_look = self._next_look(log, seq, retention)
+        changes: dict[str, Any] = {}
+        if seq > log.state.floor_seq:
+            old = self._tables.events.filter(log_id=log.pk, seq__lte=seq)
+            last = old.filter(seq=seq).values_list("tag", "time")
+            # If the event was deleted by hand, its tag and time are lost: a random tag matches no
+            # cursor, and the time of the log's last event is not earlier.
+            tag, time = next(iter(last), (new_tag(), log.time))
+            delete_rows(old)
+            changes = {"floor_seq": seq, "floor_tag": tag, "floor_time": time}
+        if seq == log.state.seq and next_look is not None and next_look <= log.now:
+            if self._tables.forget(log):
+                return seq - log.state.floor_seq
+            next_look = log.now + LOOK_AGAIN_SECONDS
+        self._tables.logs.filter(pk=log.pk).update(**changes, trim_at=next_look)
         return seq - log.state.floor_seq
 
-    def _expire_seen(self) -> int:
+    def _expire_seen(self) -> None:
+        while self._access.read(lambda _: self._expire_seen_batch()) == TRIM_BATCH:
+            pass
+
+    def _expire_seen_batch(self) -> int:
         old = self._tables.seen.filter(time__lt=DatabaseClock() - SEEN_SECONDS)
         batch = list(old.order_by("time").values_list("pk", flat=True)[:TRIM_BATCH])
         if batch:
-            self._tables.seen.filter(pk__in=batch).delete()
+            delete_rows(self._tables.seen.filter(pk__in=batch))
         return len(batch)
+
+    def due(self) -> Iterator[str]:
+        """Iterate over the names of the logs that have to be trimmed now, each once."""
+        self._expire_seen()
+        now = self.clock()  # a constant: no index serves a comparison with a clock
+        found: set[str] = set()
+        while True:
+            # The logs of the batch before are trimmed, so they are no longer due.
+            batch = set(self._access.read(lambda _: self._due(now))) - found
+            if not batch:
+                return
+            found |= batch
+            yield from batch
+
+    def _due(self, now: float) -> list[str]:
+        rows = self._tables.logs.filter(trim_at__lte=now).exclude(name=STORE_ID)
+        return list(rows.order_by("trim_at").values_list("name", flat=True)[:TOPICS_BATCH])
 
     def renew(self, topic: str, epoch: str) -> Cursor:
         """Begin a new epoch if the log's epoch is still ``epoch``; return the head."""
@@ -322,7 +369,8 @@ class DatabaseStore(DatabaseMembers):
                 connection.set_rollback(True)
                 return log.state.head
             renewed = replace(log.state, epoch=new_epoch())
-            self._tables.logs.filter(pk=log.pk).update(epoch=renewed.epoch)
+            renewed_at = max(log.time, log.now)  # so that the log is not forgotten at once
+            self._tables.logs.filter(pk=log.pk).update(epoch=renewed.epoch, time=renewed_at)
             return renewed.head
 
         return self._access.write(operation)
@@ -332,7 +380,7 @@ class DatabaseStore(DatabaseMembers):
 
         def operation(connection: BaseDatabaseWrapper) -> Cursor:
             log = self._tables.lock(connection, topic)
-            self._tables.events.filter(log_id=log.pk).delete()
+            delete_rows(self._tables.events.filter(log_id=log.pk))
             emptied = LogState(topic, new_epoch(), floor_time=max(log.now, log.time))
             self._tables.logs.filter(pk=log.pk).update(
                 epoch=emptied.epoch,
@@ -341,6 +389,7 @@ class DatabaseStore(DatabaseMembers):
                 floor_seq=0,
                 floor_tag=0,
                 floor_time=emptied.floor_time,
+                trim_at=log.now,
             )
             return emptied.head
 
@@ -398,7 +447,7 @@ class DatabaseStore(DatabaseMembers):
         times = self._tables.logs.annotate(now=DatabaseClock()).values_list("now", flat=True)
         for now in times.filter(name=STORE_ID):
             return float(now)
-        self._tables.store_id()
+        self._tables.new_state(STORE_ID)
         return self._now()
 
     def take(self, quota: str, amount: int, limit: int, seconds: float) -> bool:

@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Model, QuerySet
 
 from realtime.stores.base import new_epoch
-from realtime.stores.database.access import restore_busy_timeout
+from realtime.stores.database.access import delete_rows, restore_busy_timeout
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.log_state import LogState
 
@@ -35,13 +35,15 @@ class LogRow:
     Attributes:
         pk: the primary key.
         state: the log's state.
-        time: the time of the last event.
+        time: the time of the last event, or of a later ``renew()``.
+        trim_at: when to look for something to trim or to forget; None for never.
         now: the time of the database's clock when the row was read.
     """
 
     pk: int
     state: LogState
     time: float
+    trim_at: float | None
     now: float
 
 
@@ -97,11 +99,12 @@ class Tables:
         """
         log = self.try_lock(connection, topic)
         if log is None:
-            row = self.logs.model(name=topic, epoch=self.store_id())
+            state = self.new_state(topic)
+            row = self.logs.model(name=topic, epoch=state.epoch, floor_time=state.floor_time)
             self.logs.bulk_create([row], ignore_conflicts=True)
             log = self.try_lock(connection, topic)
             if log is None:
-                # Somebody deleted it by hand: no store deletes the row of a topic.
+                # Somebody deleted it by hand: only rows that are idle for long are forgotten.
                 raise OperationalError(
                     f"the row of {topic!r} was deleted at the same time; try again"
                 )
@@ -154,19 +157,39 @@ class Tables:
     def find(self, rows: QuerySet[Log], topic: str) -> LogRow | None:
         """Return a topic's row from ``rows``, which can be a locking query; None if it has none."""
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
-        for pk, *state, time, now in found.values_list("pk", *STATE_COLUMNS, "time", "now"):
-            return LogRow(pk, LogState(*state), time, now)
+        columns = ("time", "trim_at", "now")
+        for pk, *state, time, trim_at, now in found.values_list("pk", *STATE_COLUMNS, *columns):
+            return LogRow(pk, LogState(*state), time, trim_at, now)
         return None
 
-    def store_id(self) -> str:
-        """Return the store id; create it if the database was emptied after the migration."""
-        rows = self.logs.filter(name=STORE_ID).values_list("epoch", flat=True)
+    def new_state(self, topic: str) -> LogState:
+        """Return the state of a topic without a log.
+
+        Creates the store id if the database was emptied after the migration.
+        """
+        rows = self.logs.filter(name=STORE_ID).values_list("epoch", "floor_time")
         found = list(rows)
         if not found:
             row = self.logs.model(name=STORE_ID, epoch=new_epoch())
             self.logs.bulk_create([row], ignore_conflicts=True)
             found = list(rows.all())
-        return found[0]
+        epoch, floor_time = found[0]
+        return LogState(topic, epoch, floor_time=floor_time)
+
+    def forget(self, log: LogRow) -> bool:
+        """Delete the locked row of an empty log; return False if something still needs the log.
+
+        Times up to its last event are then before the floor of every topic without a log.
+        """
+        waiting = self._rows("OutboxEntry").filter(topic=log.state.topic)
+        if self.members.filter(log_id=log.pk).exists() or waiting.exists():
+            return False
+        last = max(log.time, log.state.floor_time)
+        self.logs.filter(name=STORE_ID, floor_time__lt=last).update(floor_time=last)
+        for rows in (self.seen.filter(log_id=log.pk), self.events.filter(log_id=log.pk)):
+            delete_rows(rows)
+        delete_rows(self.logs.filter(pk=log.pk))
+        return True
 
     def log_state(self, topic: str, rows: Sequence[Sequence[Any]]) -> LogState:
         """Return a log's state.
@@ -176,9 +199,10 @@ class Tables:
             rows: ``STATE_COLUMNS`` of the topic's row, if there is one, and of the row with the
                 store id.
         """
-        epochs = {}
-        for row in rows:
-            if row[0] == topic:
-                return LogState(*row)
-            epochs[row[0]] = row[1]
-        return LogState(topic, epochs.get(STORE_ID) or self.store_id())
+        states = {row[0]: LogState(*row) for row in rows}
+        if topic in states:
+            return states[topic]
+        if STORE_ID in states:
+            store = states[STORE_ID]
+            return LogState(topic, store.epoch, floor_time=store.floor_time)
+        return self.new_state(topic)

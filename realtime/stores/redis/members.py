@@ -62,7 +62,7 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 # Returns the value of `meta` before the append, the events' time, the number of events that the log
 # holds now, and the name, the JSON and the tag of each event.
 CHANGE = Script.of("""
-local MEMBERS, OF, NODES = KEYS[6], KEYS[7], KEYS[8]
+local MEMBERS, OF, NODES = KEYS[8], KEYS[9], KEYS[10]
 local meta, exists = load_meta()
 local state = parse(meta)
 local kept = exists and redis.call('XLEN', LOG) or 0
@@ -109,6 +109,7 @@ if redis.call('EXISTS', OF) == 0 then redis.call('SREM', NODES, node) end
 local reply = {meta, time, kept + #changes}
 if #changes == 0 then return reply end
 if not exists then create(log) end
+look_soon(state, log, time)
 for _, change in ipairs(changes) do
   state.seq = state.seq + 1
   state.tag = change[3]
@@ -126,7 +127,7 @@ return reply
 # ARGV: store id. Returns the value of `meta` and a flat list of member ids and values.
 MEMBERS = Script.of("""
 local meta = load_meta()
-return {meta, redis.call('HGETALL', KEYS[6])}
+return {meta, redis.call('HGETALL', KEYS[8])}
 """)
 
 LIST = Script.of("return redis.call('SMEMBERS', KEYS[1])")

@@ -1,23 +1,25 @@
 """The Lua scripts of the Redis store: one for each operation, so that each is atomic.
 
-A log has five keys, which share a hash tag:
+A log has seven keys, which share a hash tag:
 
-=======  ======  =================================================================
-key      type    value
-=======  ======  =================================================================
-meta     text    ``epoch seq tag time floor_seq floor_tag floor_time``
-log      stream  for each event an entry ``<seq>-0`` with one field ``e``, see below
-seen     zset    ids of appended events, by the time of their append
-id       text    the store id of the partition
-topics   set     names of the topics of the partition that have a log
-=======  ======  =================================================================
+=========  ======  ===============================================================
+key        type    value
+=========  ======  ===============================================================
+meta       text    ``epoch seq tag time floor_seq floor_tag floor_time``
+log        stream  for each event an entry ``<seq>-0`` with one field ``e``, see below
+seen       zset    ids of appended events, by the time of their append
+id         text    the store id of the partition
+topics     set     names of the topics of the partition that have a log
+forgotten  text    the time of the newest event in all logs that were forgotten
+due        zset    the names in ``topics``, by the time at which to look at the log next
+=========  ======  ===============================================================
 
 The value of ``e`` is ``time tag origin name``, a line feed, and the event's JSON. The origin ``-``
 stands for none.
 
 A counter, ``quota:NAME``, is text in partition 0 and expires when it restarts.
 
-Every script of a log gets all five keys. Its first argument is the store id to set if there is
+Every script of a log gets all seven keys. Its first argument is the store id to set if there is
 none.
 Whatever can fail runs before a script's first write, because Redis does not roll back the writes of
 a script that fails.
@@ -31,10 +33,12 @@ from dataclasses import dataclass
 from realtime.stores.log_state import LogState
 
 __all__ = [
+    "ADD_TO_INDEX",
     "APPEND",
     "CLAIM",
     "CLOCK",
     "DELETE",
+    "DUE",
     "LOCATE",
     "READ",
     "RENEW",
@@ -66,6 +70,7 @@ class Script:
 
 _SHARED = """
 local META, LOG, SEEN, ID, TOPICS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local FORGOTTEN, DUE = KEYS[6], KEYS[7]
 
 -- Formats a number in full: Lua's doubles are exact up to 2^53, but tostring() writes 1e+15.
 local function whole(number) return string.format('%.0f', number) end
@@ -88,7 +93,7 @@ local function load_meta()
     id = ARGV[1]
     redis.call('SET', ID, id)
   end
-  return id .. ' 0 0 0 0 0 0', false
+  return id .. ' 0 0 0 0 0 ' .. (redis.call('GET', FORGOTTEN) or '0'), false
 end
 
 local function parse(meta)
@@ -113,6 +118,12 @@ end
 local function create(topic)
   redis.call('DEL', LOG, SEEN)
   redis.call('SADD', TOPICS, topic)
+  redis.call('ZADD', DUE, 'NX', 0, topic)
+end
+
+-- Lets the next trim look at a log that has been empty until now.
+local function look_soon(state, topic, time)
+  if state.seq == state.floor then redis.call('ZADD', DUE, time, topic) end
 end
 
 local function seq_of(entry) return tonumber(string.match(entry[1], '^%d+')) end
@@ -170,6 +181,7 @@ if #accepted == 0 then
   return reply
 end
 if not exists then create(ARGV[2]) end
+look_soon(state, ARGV[2], time)
 for _, index in ipairs(accepted) do
   state.seq = state.seq + 1
   state.tag = ARGV[index + 1]
@@ -228,30 +240,74 @@ return {meta, whole(seq), event(seq)}
 """)
 
 # ARGV: store id, events to keep, seconds to keep them, seconds that ids are remembered, maximum
-# number of events to remove, a random tag.
+# number of events to remove, a random tag, topic, seconds after which an empty log is forgotten (or
+# ''), seconds until the next look at the latest (or ''), seconds until the next look at a log that
+# cannot be forgotten yet. KEYS[8]: the log's members.
 # Returns how many events were removed.
 TRIM = Script.of("""
+local topic, members = ARGV[7], KEYS[8]
 local meta = redis.call('GET', META)
-if not meta then return 0 end
+if not meta then
+  redis.call('ZREM', DUE, topic)
+  return 0
+end
 local state = parse(meta)
 local _, now = clock()
 redis.call('ZREMRANGEBYSCORE', SEEN, '-inf', '(' .. (now - tonumber(ARGV[4])))
 local last = math.min(state.seq, state.floor + tonumber(ARGV[5]))
 local aged = first_since(state.floor, last, now - tonumber(ARGV[3])) - 1
 local seq = math.min(last, math.max(aged, state.seq - math.max(tonumber(ARGV[2]), 0)))
-if seq <= state.floor then return 0 end
-local value = event(seq)
-local removed = seq - state.floor
-state.floor = seq
-if value then
-  state.floor_time, state.floor_tag = string.match(value, '^(%S+) (%S+)')
-else
-  -- The entry was deleted by hand, and its tag is lost. A random tag matches no cursor.
-  state.floor_time, state.floor_tag = state.time, ARGV[6]
+local removed = math.max(seq - state.floor, 0)
+if removed > 0 then
+  local value = event(seq)
+  state.floor = seq
+  if value then
+    state.floor_time, state.floor_tag = string.match(value, '^(%S+) (%S+)')
+  else
+    -- The entry was deleted by hand, and its tag is lost. A random tag matches no cursor.
+    state.floor_time, state.floor_tag = state.time, ARGV[6]
+  end
+  redis.call('XTRIM', LOG, 'MINID', entry_id(seq + 1))
+  save(state)
 end
-redis.call('XTRIM', LOG, 'MINID', entry_id(seq + 1))
-save(state)
+local next_look
+if state.floor < state.seq then
+  local oldest = event(state.floor + 1)
+  next_look = (oldest and time_of(oldest) or tonumber(state.time)) + tonumber(ARGV[3])
+elseif ARGV[8] ~= '' then
+  local changed = state.time
+  if tonumber(state.floor_time) > tonumber(changed) then changed = state.floor_time end
+  next_look = changed + tonumber(ARGV[8])
+  if next_look <= now and redis.call('EXISTS', members) == 0 then
+    local before = redis.call('GET', FORGOTTEN)
+    if not before or tonumber(before) < tonumber(changed) then
+      redis.call('SET', FORGOTTEN, changed)
+    end
+    redis.call('DEL', META, LOG, SEEN)
+    redis.call('SREM', TOPICS, topic)
+    redis.call('ZREM', DUE, topic)
+    return removed
+  end
+  if next_look <= now then next_look = now + tonumber(ARGV[10]) end
+end
+if next_look and ARGV[9] ~= '' then next_look = math.min(next_look, now + tonumber(ARGV[9])) end
+redis.call('ZADD', DUE, next_look and string.format('%.6f', next_look) or '+inf', topic)
 return removed
+""")
+
+# ARGV: store id, maximum number of names.
+# Returns whether logs are missing in the index (an earlier version of this package made them), and
+# the names of the logs to trim now.
+DUE = Script.of("""
+local text = clock()
+local missing = redis.call('ZCARD', DUE) < redis.call('SCARD', TOPICS)
+local names = redis.call('ZRANGEBYSCORE', DUE, '-inf', text, 'LIMIT', 0, ARGV[2])
+return {missing and 1 or 0, names}
+""")
+
+# ARGV: names of logs, which are added to the index unless they are in it.
+ADD_TO_INDEX = Script.of("""
+for _, topic in ipairs(ARGV) do redis.call('ZADD', DUE, 'NX', 0, topic) end
 """)
 
 # ARGV: store id, topic, the epoch that ends, the epoch that begins. Returns the meta.
@@ -261,6 +317,8 @@ local state = parse(meta)
 if state.epoch ~= ARGV[3] then return meta end
 if not exists then create(ARGV[2]) end
 state.epoch = ARGV[4]
+local text, now = clock()
+if now > tonumber(state.time) then state.time = text end  -- so that it is not forgotten at once
 return save(state)
 """)
 
@@ -271,6 +329,7 @@ local state = parse(meta)
 local text, now = clock()
 if not exists then create(ARGV[2]) end
 redis.call('DEL', LOG)
+redis.call('ZADD', DUE, text, ARGV[2])
 return save({
   epoch = ARGV[3], seq = 0, tag = '0', time = state.time, floor = 0, floor_tag = '0',
   floor_time = now < tonumber(state.time) and state.time or text,

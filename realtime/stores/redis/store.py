@@ -14,6 +14,7 @@ logs are rewound, and their followers are reset once.
 
 from __future__ import annotations
 
+import math
 from binascii import crc_hqx
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.base import (
+    LOOK_AGAIN_SECONDS,
     READ_BYTES,
     READ_LIMIT,
     SEEN_SECONDS,
@@ -35,9 +37,11 @@ from realtime.stores.log_state import LogState, cut
 from realtime.stores.redis.clients import RedisAccess, Target
 from realtime.stores.redis.members import RedisMembers
 from realtime.stores.redis.scripts import (
+    ADD_TO_INDEX,
     APPEND,
     CLOCK,
     DELETE,
+    DUE,
     LOCATE,
     READ,
     RENEW,
@@ -105,13 +109,18 @@ class RedisStore(RedisMembers):
         return f"{self._prefix}:{{{self._partition(topic)}}}:"
 
     def _keys(self, topic: str) -> tuple[str, ...]:
-        start = self._key_start(topic)
+        return self._keys_of(self._partition(topic), topic)
+
+    def _keys_of(self, partition: int, topic: str = "") -> tuple[str, ...]:
+        start = f"{self._prefix}:{{{partition}}}:"
         return (
             f"{start}meta:{topic}",
             f"{start}log:{topic}",
             f"{start}seen:{topic}",
             f"{start}id",
             f"{start}topics",
+            f"{start}forgotten",
+            f"{start}due",
         )
 
     # Appending
@@ -203,7 +212,7 @@ class RedisStore(RedisMembers):
 
     def trim(self, topic: str, retention: Retention) -> int:
         """Remove the events that the retention does not keep; return how many."""
-        keys, args = self._keys(topic), _trim_args(retention)
+        keys, args = self._member_keys(topic), _trim_args(topic, retention)
         removed = 0
         while count := int(self._access.run(TRIM, keys, *args)):
             removed += count
@@ -211,7 +220,7 @@ class RedisStore(RedisMembers):
 
     async def atrim(self, topic: str, retention: Retention) -> int:
         """Async version of ``trim()``."""
-        keys, args = self._keys(topic), _trim_args(retention)
+        keys, args = self._member_keys(topic), _trim_args(topic, retention)
         removed = 0
         while count := int(await self._access.arun(TRIM, keys, *args)):
             removed += count
@@ -242,13 +251,34 @@ class RedisStore(RedisMembers):
     def topics(self) -> Iterator[str]:
         """Iterate over the names of all topics that have a log."""
         for partition in range(self._partitions):
-            key = f"{self._prefix}:{{{partition}}}:topics"
-            seen: set[bytes] = set()  # SSCAN can return a name again if the set changes meanwhile
-            scan_cursor = -1
-            while scan_cursor:
-                scan_cursor, names = self._access.scan_set(key, max(scan_cursor, 0), TOPICS_BATCH)
-                yield from (name.decode() for name in names if name not in seen)
-                seen.update(names)
+            for names in self._names(partition):
+                yield from (name.decode() for name in names)
+
+    def _names(self, partition: int) -> Iterator[set[bytes]]:
+        """Yield batches of the names of a partition's logs."""
+        key = f"{self._prefix}:{{{partition}}}:topics"
+        seen: set[bytes] = set()  # SSCAN can return a name again if the set changes meanwhile
+        scan_cursor = -1
+        while scan_cursor:
+            scan_cursor, names = self._access.scan_set(key, max(scan_cursor, 0), TOPICS_BATCH)
+            yield set(names) - seen
+            seen.update(names)
+
+    def due(self) -> Iterator[str]:
+        """Iterate over the names of the logs that have to be trimmed now, each once."""
+        for partition in range(self._partitions):
+            keys = self._keys_of(partition)
+            missing, names = self._access.run(DUE, keys, "", TOPICS_BATCH)
+            if missing:
+                for batch in self._names(partition):
+                    self._access.run(ADD_TO_INDEX, keys, *batch)
+                _, names = self._access.run(DUE, keys, "", TOPICS_BATCH)
+            found: set[bytes] = set()
+            # The logs of the batch before are trimmed, so they are no longer due.
+            while batch := set(names) - found:
+                found |= batch
+                yield from (name.decode() for name in batch)
+                _, names = self._access.run(DUE, keys, "", TOPICS_BATCH)
 
     def clock(self) -> float:
         """Return the store's time, seconds since 1970."""
@@ -323,8 +353,20 @@ def _append_args(topic: str, drafts: Sequence[Draft]) -> tuple[list[int], list[o
     return tags, args
 
 
-def _trim_args(retention: Retention) -> tuple[object, ...]:
-    return "", retention.max_events, retention.max_age, SEEN_SECONDS, TRIM_BATCH, new_tag()
+def _trim_args(topic: str, retention: Retention) -> tuple[object, ...]:
+    look_again = None if retention.look_again == math.inf else retention.look_again
+    return (
+        "",
+        retention.max_events,
+        retention.max_age,
+        SEEN_SECONDS,
+        TRIM_BATCH,
+        new_tag(),
+        topic,
+        _or_empty(retention.forget_after),
+        _or_empty(look_again),
+        LOOK_AGAIN_SECONDS,
+    )
 
 
 def _event(topic: str, epoch: str, seq: int, entry: bytes) -> Event:

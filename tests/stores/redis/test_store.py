@@ -12,7 +12,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime.protocol.events import Draft
-from realtime.stores.base import SEEN_SECONDS, Store
+from realtime.stores.base import SEEN_SECONDS, Retention, Store
 from realtime.stores.redis import RedisStore
 from tests.stores.contract import StoreContract, Subject
 from tests.support.redis import RedisCluster, RedisServer
@@ -22,7 +22,7 @@ CLUSTER = {"cluster": True, "timeout": 10.0}
 
 
 def keys(store: RedisStore, topic: str) -> dict[str, str]:
-    names = ("meta", "log", "seen", "id", "topics")
+    names = ("meta", "log", "seen", "id", "topics", "forgotten", "due")
     return dict(zip(names, store._keys(topic), strict=True))
 
 
@@ -39,7 +39,10 @@ class RedisContract(StoreContract):
     def pass_time(self, store: Store, topic: str, seconds: float) -> None:
         assert isinstance(store, RedisStore)
         client, names = self.client(store), keys(store, topic)
-        meta = client.get(names["meta"]).split()
+        before = client.get(names["meta"])
+        if before is None:
+            return
+        meta = before.split()
         meta[3] = repr(float(meta[3]) - seconds)
         meta[6] = repr(float(meta[6]) - seconds if float(meta[6]) else 0.0)
         client.set(names["meta"], " ".join(meta))
@@ -48,6 +51,7 @@ class RedisContract(StoreContract):
         for entry_id, fields in entries:
             time, rest = fields["e"].split(" ", 1)
             client.xadd(names["log"], {"e": f"{float(time) - seconds!r} {rest}"}, id=entry_id)
+        client.zincrby(names["due"], -seconds, topic)
         for uid, time in client.zrange(names["seen"], 0, -1, withscores=True):
             client.zadd(names["seen"], {uid: time - seconds})
 
@@ -207,7 +211,9 @@ def test_all_keys_begin_with_the_prefix_and_a_topics_keys_share_a_hash_tag(
 ) -> None:
     store = RedisStore(redis_server.url, PATIENCE | {"prefix": "shop"})
     store.append("orders.42", [Draft("x", "1", id="a")])
-    names = {*keys(store, "orders.42").values(), "shop:{0}:site"}
+    expected = keys(store, "orders.42")
+    del expected["forgotten"]  # nothing was
+    names = {*expected.values(), "shop:{0}:site"}
     assert set(redis_server.client.keys("*")) == names
     store.close()
     cluster = RedisStore(redis_cluster.url, CLUSTER)
@@ -256,4 +262,18 @@ def test_seen_ids_expire(redis_server: RedisServer) -> None:
     redis_server.client.zadd(seen, {"a": 1.0})
     store.append("t", [Draft("z", "1", id="b")])
     assert redis_server.client.zrange(seen, 0, -1) == ["b"]
+    store.close()
+
+
+def test_logs_of_an_earlier_version_are_added_to_the_index_and_are_due(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStore(redis_server.url, PATIENCE | {"prefix": "earlier"})
+    for topic in ("a", "b"):
+        store.append(topic, [Draft("x", "1")])
+    redis_server.client.delete(keys(store, "a")["due"])
+    assert set(store.due()) == {"a", "b"}
+    for topic in ("a", "b"):
+        store.trim(topic, Retention(10, 100.0))
+    assert list(store.due()) == []
     store.close()

@@ -1,4 +1,4 @@
-"""The contract with the database store, on SQLite and PostgreSQL."""
+"""The contract with the database store, on SQLite, PostgreSQL and MariaDB."""
 
 from collections.abc import Iterator
 
@@ -50,6 +50,14 @@ class TestOnPostgreSQL(DatabaseContract):
         store = DatabaseStore(options={"using": postgres_alias})
         yield store
         Log.objects.using(postgres_alias).exclude(name="").delete()
+
+
+class TestOnMariaDB(DatabaseContract):
+    @pytest.fixture
+    def store(self, database: None, mariadb_alias: str) -> Iterator[DatabaseStore]:
+        store = DatabaseStore(options={"using": mariadb_alias})
+        yield store
+        Log.objects.using(mariadb_alias).exclude(name="").delete()
 
 
 def test_the_database_store_declares_its_capabilities() -> None:

@@ -22,7 +22,7 @@ from django.db.transaction import TransactionManagementError
 
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.layers.messages import Message, address_of, is_inbox_name, pack
-from realtime.layers.sql import INSERT_ROWS, Compiled, LayerRows, insert_messages, notify
+from realtime.layers.sql import Compiled, LayerRows, insert_messages, notify, split_messages
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 
@@ -98,11 +98,11 @@ class MessageWriter:
         """Write packed messages, each as (address, payload), and notify their readers."""
         if not rows:
             return
-        rows = list(rows)
+        split = split_messages(rows)
         is_postgresql = connections[self.rows.using].vendor == "postgresql"
-        is_one_statement = len(rows) <= INSERT_ROWS and is_postgresql
+        is_one_statement = len(split) == 1 and is_postgresql
         run = self.database.execute if is_one_statement else self.database.write
-        run(lambda connection: self._insert(connection, rows))
+        run(lambda connection: self._insert(connection, split))
         addresses = {address for address, _ in rows}
         try:
             self.database.read(lambda connection: announce(connection, addresses))
@@ -131,7 +131,7 @@ class MessageWriter:
                     # if a transaction has read, and another connection has written since.
                     self.rows.messages.filter(inbox="").update(inbox="")
                 [fits], rows = self._plan(connection, [message])
-                self._insert(connection, rows)
+                self._insert(connection, split_messages(rows))
         except TransactionManagementError:
             raise  # the sender's transaction is broken already
         except Error as error:
@@ -196,5 +196,7 @@ class MessageWriter:
         counts = self.rows.messages.order_by().values_list("inbox").annotate(Count("pk"))
         return Compiled(lambda addresses: counts.filter(inbox__in=addresses))
 
-    def _insert(self, connection: BaseDatabaseWrapper, rows: Sequence[tuple[str, bytes]]) -> None:
-        insert_messages(connection, self.rows.message_model, rows, self.expiry)
+    def _insert(
+        self, connection: BaseDatabaseWrapper, split: Sequence[Sequence[tuple[str, bytes]]]
+    ) -> None:
+        insert_messages(connection, self.rows.message_model, split, self.expiry)

@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, QuerySet
 
 from realtime.stores.base import new_epoch
-from realtime.stores.database.access import restore_busy_timeout
+from realtime.stores.database.access import check_names, restore_busy_timeout
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.log_state import LogState
 
@@ -120,6 +120,7 @@ class Tables:
         """Return a topic's row from ``rows``, which can be a locking query; None if it has none."""
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
         for pk, *state, time, now in found.values_list("pk", *STATE_COLUMNS, "time", "now"):
+            check_names(self.alias, [state[0]], [topic])
             return LogRow(pk, LogState(*state), time, now)
         return None
 
@@ -146,4 +147,5 @@ class Tables:
             if row[0] == topic:
                 return LogState(*row)
             epochs[row[0]] = row[1]
+        check_names(self.alias, epochs, [topic, STORE_ID])
         return LogState(topic, epochs.get(STORE_ID) or self.store_id())

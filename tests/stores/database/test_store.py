@@ -53,6 +53,8 @@ class TestOnPostgreSQL(DatabaseContract):
 
 
 class TestOnMariaDB(DatabaseContract):
+    examples = 20
+
     @pytest.fixture
     def store(self, database: None, mariadb_alias: str) -> Iterator[DatabaseStore]:
         store = DatabaseStore(options={"using": mariadb_alias})

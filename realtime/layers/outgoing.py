@@ -98,11 +98,11 @@ class MessageWriter:
         """Write packed messages, each as (address, payload), and notify their readers."""
         if not rows:
             return
-        split = split_messages(rows)
+        rows = list(rows)
         is_postgresql = connections[self.rows.using].vendor == "postgresql"
-        is_one_statement = len(split) == 1 and is_postgresql
+        is_one_statement = is_postgresql and len(split_messages(rows)) == 1
         run = self.database.execute if is_one_statement else self.database.write
-        run(lambda connection: self._insert(connection, split))
+        run(lambda connection: self._insert(connection, rows))
         addresses = {address for address, _ in rows}
         try:
             self.database.read(lambda connection: announce(connection, addresses))
@@ -131,7 +131,7 @@ class MessageWriter:
                     # if a transaction has read, and another connection has written since.
                     self.rows.messages.filter(inbox="").update(inbox="")
                 [fits], rows = self._plan(connection, [message])
-                self._insert(connection, split_messages(rows))
+                self._insert(connection, rows)
         except TransactionManagementError:
             raise  # the sender's transaction is broken already
         except Error as error:
@@ -196,7 +196,5 @@ class MessageWriter:
         counts = self.rows.messages.order_by().values_list("inbox").annotate(Count("pk"))
         return Compiled(lambda addresses: counts.filter(inbox__in=addresses))
 
-    def _insert(
-        self, connection: BaseDatabaseWrapper, split: Sequence[Sequence[tuple[str, bytes]]]
-    ) -> None:
-        insert_messages(connection, self.rows.message_model, split, self.expiry)
+    def _insert(self, connection: BaseDatabaseWrapper, rows: Sequence[tuple[str, bytes]]) -> None:
+        insert_messages(connection, self.rows.message_model, rows, self.expiry)

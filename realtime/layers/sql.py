@@ -110,10 +110,10 @@ class Compiled:
 def insert_messages(
     connection: BaseDatabaseWrapper,
     model: type[Model],
-    split: Iterable[Sequence[tuple[str, bytes]]],
+    rows: Iterable[tuple[str, bytes]],
     seconds: float,
 ) -> None:
-    """Insert messages, as split_messages() returned them, which expire after ``seconds``."""
+    """Insert messages, each an (address, payload), which expire after ``seconds``."""
     quote = connection.ops.quote_name
     # The same as BinaryField, whose code differs between versions of Django.
     binary = cast("Any", connection).Database.Binary
@@ -122,7 +122,7 @@ def insert_messages(
     columns = ", ".join(map(quote, ("inbox", "payload", "expires")))
     table = quote(model._meta.db_table)
     with connection.cursor() as cursor:
-        for batch in split:
+        for batch in split_messages(rows):
             placeholders = ", ".join([f"(%s, {blob}, {clock} + %s)"] * len(batch))
             cursor.execute(
                 f"INSERT INTO {table} ({columns}) VALUES {placeholders}",  # noqa: S608 - no values in it

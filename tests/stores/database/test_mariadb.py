@@ -169,6 +169,18 @@ def test_events_of_more_than_a_packet_are_appended_and_relayed(
     assert len(store.read("large", begin, limit=200, max_bytes=10**9).events) == 200
 
 
+def test_members_and_layer_messages_of_more_than_a_packet_are_written(
+    store: DatabaseStore,
+) -> None:
+    large = "x" * 60_000
+    members = {str(number): f'"{large}"' for number in range(100)}
+    assert len(store.change_members("large", "n1", members, []).events) == 100
+    storage = LayerStorage(store.alias, "c0ffee", 60, 60, lambda channel: 100)
+    storage.outgoing.write_rows([("large", large.encode())] * 100)
+    claimed, _ = storage.claim_shared("large", 200)
+    assert len(claimed) == 100
+
+
 def test_text_of_four_byte_characters_is_kept(store: DatabaseStore) -> None:
     begin = store.append("t", []).previous
     store.append("t", [Draft("🦊", '"🦊"', origin="🦊")])

@@ -8,6 +8,7 @@ realtime.E004  the store cannot be created
 realtime.E005  another package with the import name ``realtime`` is installed
 realtime.E006  the channel layer cannot be created
 realtime.E007  a database has one schema per tenant
+realtime.E008  a database is of a vendor that this app does not support
 realtime.E009  the store holds the logs of another site
 realtime.E020  an admin class with a publish action has no ``get_publication()``
 realtime.W001  ``runserver`` belongs to another app and does not serve ASGI
@@ -29,9 +30,10 @@ from itertools import groupby
 from typing import Any
 
 from channels.layers import BaseChannelLayer, InMemoryChannelLayer, channel_layers
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.management import get_commands, load_command_class
-from django.db import connections
+from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from realtime import conf, topics
@@ -41,6 +43,7 @@ from realtime.exceptions import ForeignStore
 from realtime.import_name import find_others, remedy
 from realtime.layers import DatabaseChannelLayer
 from realtime.stores import get_store
+from realtime.stores.database.clock import explain_vendor
 from realtime.stores.pool_checks import check_pool
 from realtime.stores.sqlite_checks import check_database, is_sqlite
 from realtime.tenants import explain_tenants
@@ -67,6 +70,7 @@ __all__ = [
     "check_sqlite",
     "check_store",
     "check_tenants",
+    "check_vendors",
 ]
 
 
@@ -336,6 +340,29 @@ def check_tenants(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
         )
         for reason in map(explain_tenants, connections)
         if reason
+    ]
+
+
+@register("realtime")
+def check_vendors(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """Report databases that this app uses, but cannot: it needs their clock in SQL.
+
+    It uses each database in which a router allows its tables, because it looks there for events
+    that wait for their relay.
+    """
+    models = list(apps.get_app_config("realtime").get_models())
+    return [
+        Error(
+            f"{reason[0].upper()}{reason[1:]}.",
+            hint='Keep the tables of "realtime" in another database: name it in REALTIME["STORE"] '
+            "and in using= of publish(), and let a database router answer False to "
+            f'allow_migrate({alias!r}, "realtime").',
+            id="realtime.E008",
+        )
+        for alias in connections
+        if any(router.allow_migrate_model(alias, model) for model in models)
+        and connections.settings[alias]["ENGINE"] != "django.db.backends.dummy"
+        and (reason := explain_vendor(connections[alias]))
     ]
 
 

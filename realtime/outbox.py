@@ -48,8 +48,10 @@ from realtime.stores.database.access import (
     DatabaseAccess,
     ReadOnly,
     TablesMissing,
+    check_names,
     delete_rows,
 )
+from realtime.stores.database.batches import batches
 from realtime.stores.database.clock import DatabaseClock
 from realtime.tenants import explain_tenants
 from realtime.threads import RELAY_THREADS, after_fork
@@ -97,17 +99,18 @@ def put(alias: str, items: Sequence[tuple[str, Draft]]) -> None:
             or f"the database {alias!r} has no outbox table, because a database router excludes "
             f"the app 'realtime'; allow it there, then run: manage.py migrate --database {alias}"
         )
-    _rows(alias).bulk_create(
-        model(
-            uid=secrets.token_urlsafe(12),
-            topic=topic,
-            name=draft.name,
-            json=draft.json,
-            origin=draft.origin,
-            created=DatabaseClock(),
+    for batch in batches(items, lambda item: len(item[1].json)):
+        _rows(alias).bulk_create(
+            model(
+                uid=secrets.token_urlsafe(12),
+                topic=topic,
+                name=draft.name,
+                json=draft.json,
+                origin=draft.origin,
+                created=DatabaseClock(),
+            )
+            for topic, draft in batch
         )
-        for topic, draft in items
-    )
     _outboxes[alias].due = 0.0  # it has rows now, so it is no longer passive
     _relay_after_commit(alias, {topic for topic, _ in items})
 
@@ -230,6 +233,7 @@ def _take(alias: str, topic: str) -> list[Draft]:
     caller then rolls the transaction back.
     """
     rows = list(_rows(alias).filter(topic=topic).order_by("id")[:BATCH])
+    check_names(alias, {row.topic for row in rows}, [topic])
     mine = _rows(alias).filter(id__in=[row.id for row in rows])
     if all(row.leased_until is None for row in rows):
         # No other relay can have appended them: without ids, the store looks up none.
@@ -276,6 +280,7 @@ def _lease(alias: str, topic: str) -> list[OutboxEntry]:
     if not rows.filter(_is_free(), id=oldest).update(leased_until=until):
         return []
     leased = list(rows.filter(id__gte=oldest)[:BATCH])
+    check_names(alias, {row.topic for row in leased}, [topic])
     if len(leased) > 1:
         _rows(alias).filter(id__in=[row.id for row in leased[1:]]).update(leased_until=until)
     return leased

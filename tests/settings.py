@@ -1,6 +1,6 @@
 """Django settings of the test project.
 
-REALTIME_TEST_DB sets the default database: a `postgres://…` URL or the path of a SQLite file.
+REALTIME_TEST_DB sets the default database: the URL of a server or the path of a SQLite file.
 By default both databases are SQLite files in a folder of this run, or of one of its workers;
 REALTIME_TEST_DIR passes the folder to child processes.
 

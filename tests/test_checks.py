@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.checks import CheckMessage, run_checks
+from django.core.checks import ERROR, CheckMessage, run_checks
 from django.core.management import get_commands
-from django.db import connections
+from django.db import NotSupportedError, connections
 from django.test import override_settings
 
 from realtime import checks
+from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.memory import MemoryStore
 from realtime.topics import Topic, isolated, register
 
@@ -425,6 +426,44 @@ def test_the_database_of_each_channel_layer_is_checked_too(
         with override_settings(CHANNEL_LAYERS={name: layer}):
             (message,) = sqlite_messages()
         assert "'other'" in message.msg
+
+
+# Vendors
+
+
+@pytest.mark.parametrize("vendor", ["sqlite", "postgresql", "mysql"])
+def test_a_database_whose_clock_is_known_is_not_reported(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", vendor)
+    assert checks.check_vendors() == []
+
+
+@pytest.mark.parametrize("vendor", ["oracle", "microsoft"])
+def test_a_database_of_an_unknown_vendor_is_refused(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections["other"], "vendor", vendor)
+    monkeypatch.setattr(connections["other"], "display_name", "Another")
+    (message,) = checks.check_vendors()
+    assert (message.id, message.level) == ("realtime.E008", ERROR)
+    assert "'other' is Another; realtime keeps its logs in SQLite" in message.msg
+    assert "allow_migrate('other', \"realtime\")" in (message.hint or "")
+    with pytest.raises(NotSupportedError, match="'other' is Another"):
+        DatabaseClock().as_sql(None, connections["other"])  # type: ignore[arg-type]
+
+
+class ElsewhereRouter:
+    def allow_migrate(self, db: str, app_label: str, **hints: object) -> bool | None:
+        return False if (db, app_label) == ("other", "realtime") else None
+
+
+def test_a_database_of_an_unknown_vendor_that_a_router_excludes_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections["other"], "vendor", "oracle")
+    with override_settings(DATABASE_ROUTERS=[ElsewhereRouter()]):
+        assert checks.check_vendors() == []
 
 
 # Connection pools

@@ -172,10 +172,12 @@ def test_rows_of_a_relay_that_died_after_the_append_are_not_repeated() -> None:
     assert waiting("other") == 0
 
 
-@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL"])
+@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL", "MariaDB"])
 def same(request: pytest.FixtureRequest) -> Iterator[None]:
     """Make "direct" and "pooled" aliases of one database, before the test may use them."""
-    name = "default" if request.param == "SQLite" else request.getfixturevalue("postgres_alias")
+    fixtures = {"PostgreSQL": "postgres_alias", "MariaDB": "mariadb_alias"}
+    fixture = fixtures.get(request.param)
+    name = "default" if fixture is None else request.getfixturevalue(fixture)
     for alias in ("direct", "pooled"):
         connections.settings[alias] = connections.settings[name]
     yield

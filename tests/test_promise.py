@@ -163,11 +163,12 @@ def copy(source: Path, target: Path) -> None:
 PROCESSES, EVENTS = 4, 150
 
 
-@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
+@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL", "MariaDB"])
 async def test_every_client_gets_the_same_contiguous_events_of_many_publishers(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
-    url = request.getfixturevalue("postgres_dsn") if database == "PostgreSQL" else None
+    fixture = {"PostgreSQL": "postgres_dsn", "MariaDB": "mariadb_database"}.get(database)
+    url = None if fixture is None else request.getfixturevalue(fixture)
     total = PROCESSES * EVENTS
     async with AsyncExitStack() as stack:
         servers = [Server(tmp_path, url) for _ in range(2)]

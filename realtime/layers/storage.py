@@ -28,7 +28,7 @@ from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Va
 from realtime.layers.messages import Join, Leave, address_of, is_inbox, pack
 from realtime.layers.outgoing import MessageWriter
 from realtime.layers.sql import Compiled, LayerRows, delete_keys
-from realtime.stores.database.access import DatabaseAccess, delete_rows
+from realtime.stores.database.access import DatabaseAccess, check_names, delete_rows
 from realtime.stores.database.clock import DatabaseClock
 
 __all__ = ["LEASE_SECONDS", "LayerStorage"]
@@ -182,7 +182,18 @@ class LayerStorage:
                 self.rows.inboxes.bulk_create([row], ignore_conflicts=True)
 
         self.database.write(write)
+        self._check_exact()
         self._insert_members(members)
+
+    def _check_exact(self) -> None:
+        """Refuse a database that finds this process's inbox by its name in upper case.
+
+        Its groups and channels whose names differ only in case would share their messages.
+        """
+        other = self.inbox.upper()
+        rows = self.rows.inboxes.filter(name=other).values_list("name", flat=True)
+        found = self.database.read(lambda _: list(rows.all()))
+        check_names(self.using, found, [other])
 
     def renew(self) -> bool:
         """Renew the lease; return False if it had expired and its members may be gone."""

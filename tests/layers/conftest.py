@@ -101,6 +101,18 @@ def postgres(
         database.clear()
 
 
+@pytest.fixture
+def mariadb(
+    mariadb_alias: str, mariadb_dsn: str, django_db_blocker: DjangoDbBlocker
+) -> Iterator[Database]:
+    """The session's MariaDB, with empty tables."""
+    database = Database(mariadb_alias, mariadb_dsn)
+    with django_db_blocker.unblock():
+        database.clear()
+        yield database
+        database.clear()
+
+
 def close(alias: str) -> None:
     """Close this thread's connection, even to an in-memory database, which Django keeps open."""
     BaseDatabaseWrapper.close(connections[alias])
@@ -117,7 +129,7 @@ def memory(django_db_blocker: DjangoDbBlocker) -> Iterator[Database]:
     del connections["memory"], connections.settings["memory"]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def database(request: pytest.FixtureRequest) -> Database:
     """Each database in turn."""
     database: Database = request.getfixturevalue(request.param)

@@ -74,7 +74,7 @@ def has_caught_up(layer: DatabaseChannelLayer, channel: str, readers: int = 1) -
 
 
 class TestDatabaseChannelLayer(ChannelLayerContract):
-    """The contract and more, on SQLite and on PostgreSQL."""
+    """The contract and more, on SQLite, PostgreSQL and MariaDB."""
 
     @pytest.mark.parametrize("name", ["orders\n", "orders!ä", "b.c!d\n"])
     async def test_invalid_names_that_channels_accepts_are_refused(
@@ -126,6 +126,24 @@ class TestDatabaseChannelLayer(ChannelLayerContract):
                 await next_is(layer, channel, number)
         await here.send(theirs, {"number": 10})
         await next_is(there, theirs, 10)
+
+    async def test_groups_and_channels_that_differ_only_in_case_are_apart(
+        self, make_layer: MakeLayer
+    ) -> None:
+        layer, another = make_layer(), make_layer()
+        lower, upper = await another.new_channel(), await another.new_channel()
+        await another.group_add("orders", lower)
+        await another.group_add("Orders", upper)
+        for number, (group, shared) in enumerate([("orders", "worker"), ("Orders", "Worker")]):
+            await layer.group_send(group, {"number": number})
+            await layer.send(shared, {"number": number})
+        await another.group_discard("orders", lower)
+        await layer.group_send("Orders", {"number": 2})
+        for number in (1, 2):
+            await next_is(another, upper, number)
+        await next_is(another, lower, 0)
+        await next_is(layer, "Worker", 1)
+        await next_is(layer, "worker", 0)
 
     async def test_another_process_can_add_a_channel_to_a_group(
         self, make_layer: MakeLayer

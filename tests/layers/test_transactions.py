@@ -22,7 +22,7 @@ from realtime.protocol.events import Event
 from tests.layers.conftest import Database, close
 from tests.layers.contract import MakeLayer, next_is, receive
 
-ON_DISK = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+ON_DISK = pytest.mark.parametrize("database", ["sqlite", "postgres", "mariadb"], indirect=True)
 ON_POSTGRES = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 
@@ -30,7 +30,7 @@ class Rollback(Exception):
     """Raised to roll a transaction back."""
 
 
-@pytest.fixture(params=["sqlite", "postgres", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb", "memory"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each database; the connection of the test's thread is closed at the end."""
     database: Database = request.getfixturevalue(request.param)
@@ -161,7 +161,7 @@ async def test_nothing_arrives_before_the_commit(layers: TwoLayers) -> None:
     # because the transaction holds the lock.
     readers = (
         layers.readers
-        if connections[layers.alias].vendor == "postgresql"
+        if connections[layers.alias].vendor != "sqlite"
         else [(layers.here, layers.ours)]
     )
     for layer, channel in readers:
@@ -297,7 +297,7 @@ async def test_a_transaction_that_commits_late_loses_no_message(
 # Outside of the transaction
 
 
-@pytest.mark.parametrize("database", ["postgres", "memory"], indirect=True)
+@pytest.mark.parametrize("database", ["postgres", "mariadb", "memory"], indirect=True)
 async def test_group_add_and_discard_take_effect_at_once_and_survive_a_rollback(
     layers: TwoLayers,
 ) -> None:

@@ -115,6 +115,20 @@ class StoreContract(MembersContract):
         events = [*log.fill(3), *log.append("x").events, *log.fill(2)]
         assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6]
 
+    def test_topics_that_differ_only_in_case_have_logs_of_their_own(self, log: Subject) -> None:
+        upper = Subject(log.store, log.mode, log.topic.upper())
+        begin = {each.topic: each.head() for each in (log, upper)}
+        log.append("private", "again")
+        assert upper.read(upper.head()).events == ()
+        assert upper.locate(last=9) == upper.head()
+        upper.append("Another")
+        assert log.names(begin[log.topic]) == ["private", "again"]
+        assert upper.names(begin[upper.topic]) == ["Another"]
+        heads = log.call("heads", [log.topic, upper.topic])
+        assert [heads[each.topic].seq for each in (log, upper)] == [2, 1]
+        upper.delete()
+        assert log.names(begin[log.topic]) == ["private", "again"]
+
     def test_an_append_returns_the_events_that_a_read_returns(self, log: Subject) -> None:
         start = log.head()
         drafts = [Draft("shipped", '{"a": "ü\\n"}', "origin"), Draft("x", "null")]

@@ -36,6 +36,13 @@ class MembersContract:
         ids = {node.id for node in nodes}
         return [node for node in store.nodes() if node.id in ids]
 
+    def test_members_whose_ids_differ_only_in_case_or_a_space_are_apart(self, store: Store) -> None:
+        log, uids = new_log(), ["ada", "Ada", "ada "]
+        joins = store.change_members(log, "n1", texts(*uids), [])
+        assert changes(joins) == [(JOIN, uid) for uid in uids]
+        assert changes(store.change_members(log, "n1", {}, ["Ada"])) == [(LEAVE, "Ada")]
+        assert list(store.members(log).members) == ["ada", "ada "]
+
     # Nodes
 
     def test_a_heartbeat_writes_the_nodes_row(self, store: Store) -> None:

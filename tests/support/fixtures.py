@@ -1,4 +1,4 @@
-"""Fixtures for real servers: PostgreSQL, Redis and a Chromium."""
+"""Fixtures for real servers: PostgreSQL, MariaDB, Redis and a Chromium."""
 
 import uuid
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from tests.support.databases import database_config
+from tests.support.mariadb import GET_DRIVER, GET_MARIADB, mariadb_driver, mariadb_path, run_mariadb
 from tests.support.redis import GET_REDIS, RedisCluster, RedisServer, redis_binary
 from tests.support.services import (
     CHROMIUM_ARGS,
@@ -69,6 +70,54 @@ def postgres_database(postgres_dsn: str) -> Iterator[str]:
     yield urlsplit(postgres_dsn)._replace(path=f"/{name}").geturl()
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def mariadb_dsn() -> Iterator[str]:
+    """The URL of an empty database of a temporary MariaDB, which runs for the whole session.
+
+    Its names ignore case, as they do by default.
+    """
+    require(mariadb_driver(), GET_DRIVER)
+    with run_mariadb(require(mariadb_path(), GET_MARIADB)) as dsn:
+        _create_database(dsn, "realtime")
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def mariadb_alias(
+    mariadb_dsn: str, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[str]:
+    """The migrated database alias "mariadb"."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    config = {"default": {}, "mariadb": database_config(mariadb_dsn)}
+    connections.settings["mariadb"] = connections.configure_settings(config)["mariadb"]
+    with django_db_blocker.unblock():
+        call_command("migrate", database="mariadb", verbosity=0, run_syncdb=True)
+    yield "mariadb"
+    with django_db_blocker.unblock():
+        connections["mariadb"].close()
+    del connections["mariadb"], connections.settings["mariadb"]
+
+
+@pytest.fixture
+def mariadb_database(mariadb_dsn: str) -> str:
+    """The URL of an empty database for one test."""
+    name = f"test_{uuid.uuid4().hex}"
+    _create_database(mariadb_dsn, name)
+    return urlsplit(mariadb_dsn)._replace(path=f"/{name}").geturl()
+
+
+def _create_database(dsn: str, name: str) -> None:
+    entry = database_config(dsn)
+    import MySQLdb  # database_config() lets PyMySQL have this name
+
+    connection = MySQLdb.connect(unix_socket=entry["HOST"], user=entry["USER"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    connection.close()
 
 
 @pytest.fixture(scope="session")

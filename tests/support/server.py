@@ -48,7 +48,7 @@ class Server:
 
     Args:
         folder: for its SQLite databases and its log.
-        database: a `postgres://…` URL instead of SQLite.
+        database: a `postgres://…` or `mysql://…` URL instead of SQLite.
         application: the ASGI application; its module can change constants of the package.
         port: None for a free one; it stays the same over restarts.
         name: the server, a key of ``COMMANDS``.

@@ -85,12 +85,17 @@ def postgres_binaries() -> Path | None:
     return None
 
 
-def _drop_root(folder: Path) -> dict[str, Any]:
-    """Return subprocess arguments that run root's processes as nobody; PostgreSQL refuses root."""
+def drop_root(*folders: Path) -> dict[str, Any]:
+    """Return subprocess arguments that run root's processes as nobody; databases refuse root.
+
+    Args:
+        folders: what the process writes to.
+    """
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    for folder in folders:
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
@@ -165,7 +170,7 @@ class PostgresServer:
         # Not $TMPDIR: the path of a Unix socket has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="realtime-pg-", dir="/tmp"))
         self.url = f"postgres://postgres@/postgres?host={self.folder}"
-        self._drop = _drop_root(self.folder)
+        self._drop = drop_root(self.folder)
         self._binaries = _readable_copy(binaries, self.folder) if self._drop else binaries
         self._running = contextlib.ExitStack()
 

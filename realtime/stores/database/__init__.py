@@ -1,4 +1,4 @@
-"""The store in a database of the project: SQLite, PostgreSQL or MySQL."""
+"""The store in a database of the project: SQLite, PostgreSQL or MariaDB."""
 
 from realtime.stores.database.store import DatabaseStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -32,12 +32,21 @@ from realtime.threads import (
 if TYPE_CHECKING:
     from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 
-__all__ = ["DatabaseAccess", "ReadOnly", "TablesMissing", "delete_rows", "restore_busy_timeout"]
+__all__ = [
+    "DatabaseAccess",
+    "ReadOnly",
+    "TablesMissing",
+    "check_names",
+    "delete_rows",
+    "restore_busy_timeout",
+]
 
 T = TypeVar("T")
 
 _SQLITE_BUSY, _SQLITE_LOCKED, _SQLITE_READONLY, _SQLITE_READONLY_DBMOVED = 5, 6, 8, 8 | (4 << 8)
-_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK = 1205, 1213
+# The second: a row that the transaction's snapshot shows was changed. Only MariaDB with
+# innodb_snapshot_isolation reports it, where the isolation level is REPEATABLE READ.
+_MYSQL_LOCK_TIMEOUT, _MYSQL_CHANGED, _MYSQL_DEADLOCK = 1205, 1020, 1213
 _MYSQL_NO_SUCH_TABLE = 1146
 _MYSQL_READ_ONLY = (1290, 1792, 1836)  # the server's option, a read-only transaction, its mode
 _POSTGRESQL_LOCK_NOT_AVAILABLE = "55P03"
@@ -71,6 +80,29 @@ class ReadOnly(StoreError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def check_names(alias: str, found: Iterable[str], wanted: Collection[str]) -> None:
+    """Refuse rows whose names only resemble the wanted ones.
+
+    A database with another collation than that of migration 0004, such as a restored dump, can
+    return the row of another topic.
+
+    Args:
+        alias: the database alias.
+        found: the names in the rows that a query by name returned.
+        wanted: the names that it asked for.
+
+    Raises:
+        StoreError: one of the names differs.
+    """
+    for name in found:
+        if name not in wanted:
+            raise StoreError(
+                f"the database {alias!r} found the row of {name!r}, which was not asked for: it "
+                "does not compare names exactly; run manage.py migrate, and if that is done, see "
+                "docs/databases.md#mariadb"
+            )
 
 
 class _Attempt(Generic[T]):
@@ -368,7 +400,7 @@ def _is_locked(error: Error) -> bool:
     return (
         str(state).startswith("40")
         or state == _POSTGRESQL_LOCK_NOT_AVAILABLE
-        or code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_DEADLOCK)
+        or code in (_MYSQL_LOCK_TIMEOUT, _MYSQL_CHANGED, _MYSQL_DEADLOCK)
     )
 
 

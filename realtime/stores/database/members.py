@@ -13,6 +13,7 @@ from django.db.models import F
 from realtime.protocol.events import Draft
 from realtime.stores.base import JOIN, LEAVE, Appended, MemberList, Node, Store
 from realtime.stores.database.access import delete_rows
+from realtime.stores.database.batches import batches
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID
 from realtime.stores.log_state import LogState
@@ -120,7 +121,8 @@ class DatabaseMembers(Store):
             for uid, text in arrived.items()
             if node not in present.get(uid, {})
         ]
-        self._tables.members.bulk_create(rows)
+        for batch in batches(rows, lambda row: len(row.json)):
+            self._tables.members.bulk_create(batch)
         return [Draft(JOIN, text) for uid, text in arrived.items() if uid not in present]
 
     def _remove(self, log: LogRow, node: str, left: Collection[str]) -> list[Draft]:

@@ -1,4 +1,4 @@
-"""A store in a database of the Django project: SQLite or PostgreSQL; MySQL and MariaDB should work.
+"""A store in a database of the Django project: SQLite, PostgreSQL or MariaDB.
 
 Every append is a short transaction of its own, which first locks the row of its topic.
 Every read is one statement, so that it is consistent on every database and at every isolation
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import FilteredRelation, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import FilteredRelation, Max, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Lower
+from django.db.models.lookups import Contains
 
 from realtime.exceptions import CursorExpired
 from realtime.protocol.events import Cursor, Draft, Event
@@ -31,7 +33,8 @@ from realtime.stores.base import (
     new_epoch,
     new_tag,
 )
-from realtime.stores.database.access import DatabaseAccess, delete_rows
+from realtime.stores.database.access import DatabaseAccess, check_names, delete_rows
+from realtime.stores.database.batches import batches
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.database.members import DatabaseMembers
 from realtime.stores.database.tables import STATE_COLUMNS, STORE_ID, LogRow, Tables
@@ -145,7 +148,8 @@ class DatabaseStore(DatabaseMembers):
         )
         if events:
             head = _cursor(events[-1])
-            self._tables.events.bulk_create(self._row(log.pk, event) for event in events)
+            for batch in batches(events, lambda event: len(event.json)):
+                self._tables.events.bulk_create(self._row(log.pk, event) for event in batch)
             changes: dict[str, Any] = {"seq": head.seq, "tag": head.tag, "time": time}
             if state.seq == state.floor_seq:
                 changes["trim_at"] = time  # the next trim sets when the first event is too old
@@ -179,6 +183,7 @@ class DatabaseStore(DatabaseMembers):
     def _heads(self, names: list[str], _: BaseDatabaseWrapper) -> dict[str, Cursor]:
         rows = self._tables.logs.filter(name__in=[*names, STORE_ID]).values_list(*STATE_COLUMNS)
         states = {row[0]: LogState(*row) for row in rows}
+        check_names(self.alias, states, {*names, STORE_ID})
         store_id = (states.get(STORE_ID) or self._tables.new_state(STORE_ID)).epoch
         return {name: states.get(name, LogState(name, store_id)).head for name in names}
 
@@ -421,13 +426,17 @@ class DatabaseStore(DatabaseMembers):
         until: float | None = None,
     ) -> list[Event]:
         """Return the newest events of all topics but internal ones, newest first."""
-        topics = Q(log__name=topic) if exact else Q(log__name__icontains=topic)
-        wanted = topics & ~Q(log__name__startswith=INTERNAL) & Q(name__icontains=name)
+        # Not "icontains", which ignores case on MariaDB only where the column's collation does.
+        topics = Q(log__name=topic) if exact else _contains("log__name", topic)
+        wanted = topics & ~Q(log__name__startswith=INTERNAL) & _contains("name", name)
         if since is not None:
             wanted &= Q(time__gte=since)
         if until is not None:
             wanted &= Q(time__lte=until)
-        return self._access.read(lambda _: self._search(limit, wanted))
+        found = self._access.read(lambda _: self._search(limit, wanted))
+        if exact:
+            check_names(self.alias, {event.topic for event in found}, [topic])
+        return found
 
     def _search(self, limit: int, wanted: Q) -> list[Event]:
         # In the order of the primary key, which has an index and is nearly that of the times.
@@ -469,6 +478,11 @@ class DatabaseStore(DatabaseMembers):
     def close(self) -> None:
         """Close the store's own connections; the next call opens new ones."""
         self._access.close()
+
+
+def _contains(column: str, text: str) -> Q:
+    """Return the condition that a column contains a text, in upper or lower case."""
+    return Q(Contains(Lower(column), Lower(Value(text))))
 
 
 def _cursor(event: Event) -> Cursor:

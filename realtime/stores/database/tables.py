@@ -12,7 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Model, QuerySet
 
 from realtime.stores.base import new_epoch
-from realtime.stores.database.access import delete_rows, restore_busy_timeout
+from realtime.stores.database.access import check_names, delete_rows, restore_busy_timeout
 from realtime.stores.database.clock import DatabaseClock
 from realtime.stores.log_state import LogState
 
@@ -159,6 +159,7 @@ class Tables:
         found = rows.filter(name=topic).annotate(now=DatabaseClock())
         columns = ("time", "trim_at", "now")
         for pk, *state, time, trim_at, now in found.values_list("pk", *STATE_COLUMNS, *columns):
+            check_names(self.alias, [state[0]], [topic])
             return LogRow(pk, LogState(*state), time, trim_at, now)
         return None
 
@@ -202,6 +203,7 @@ class Tables:
         states = {row[0]: LogState(*row) for row in rows}
         if topic in states:
             return states[topic]
+        check_names(self.alias, states, [topic, STORE_ID])
         if STORE_ID in states:
             store = states[STORE_ID]
             return LogState(topic, store.epoch, floor_time=store.floor_time)

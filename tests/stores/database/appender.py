@@ -9,6 +9,8 @@ import sys
 
 import django
 
+from tests.support.databases import use_pymysql
+
 
 def main(entry: str, topic: str, count: int) -> None:
     django.setup()
@@ -17,6 +19,8 @@ def main(entry: str, topic: str, count: int) -> None:
     from realtime.protocol.events import Draft
     from realtime.stores.database import DatabaseStore
 
+    if "mysql" in entry:
+        use_pymysql()
     settings = connections.configure_settings({"default": {}, "log": json.loads(entry)})
     connections.settings["log"] = settings["log"]
     store = DatabaseStore(options={"using": "log"})

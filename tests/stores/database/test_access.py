@@ -31,9 +31,9 @@ from tests.support.server import DEADLINE
 X = [Draft("x", "1")]
 
 
-@pytest.fixture(params=["wal", "postgres"])
+@pytest.fixture(params=["wal", "postgres", "mariadb"])
 def store(request: pytest.FixtureRequest, database: None) -> Iterator[DatabaseStore]:
-    """A store with an empty log, on PostgreSQL and on SQLite with the documented settings."""
+    """A store with an empty log; on SQLite it has the documented settings."""
     alias = request.getfixturevalue(f"{request.param}_alias")
     store = DatabaseStore(options={"using": alias})
     yield store

@@ -16,7 +16,8 @@ from realtime.stores.database import DatabaseStore
 from tests.support.waiting import SCALE, wait_until
 
 PROCESSES, APPENDS = 8, 1_000
-PLAIN_APPENDS = 150  # with a rollback journal, each append waits for the disk
+# With a rollback journal, each append waits for the disk; PyMySQL builds its packets in Python.
+FEW_APPENDS = 150
 
 
 class Database:
@@ -46,7 +47,7 @@ class Database:
             process.communicate(timeout=30)
 
 
-@pytest.fixture(params=["sqlite", "wal", "postgres"])
+@pytest.fixture(params=["sqlite", "wal", "postgres", "mariadb"])
 def db(request: pytest.FixtureRequest, database: None) -> Iterator[Database]:
     db = Database(request.param, request.getfixturevalue(f"{request.param}_alias"))
     yield db
@@ -67,7 +68,7 @@ def start(processes: "list[subprocess.Popen[str]]") -> None:
 def test_eight_processes_number_their_events_without_a_hole(db: Database) -> None:
     topic = f"eight.{db.alias}"
     after = db.store.heads([topic])[topic]
-    appends = PLAIN_APPENDS if db.kind == "sqlite" else APPENDS
+    appends = FEW_APPENDS if db.kind in ("sqlite", "mariadb") else APPENDS
     total = PROCESSES * appends
     with ExitStack() as stack:
         processes = [stack.enter_context(db.appender(topic, appends)) for _ in range(PROCESSES)]

@@ -1,4 +1,4 @@
-"""The contract with the database store, on SQLite and PostgreSQL."""
+"""The contract with the database store, on SQLite, PostgreSQL and MariaDB."""
 
 from collections.abc import Iterator
 
@@ -54,6 +54,16 @@ class TestOnPostgreSQL(DatabaseContract):
         yield store
         Log.objects.using(postgres_alias).exclude(name="").delete()
         Log.objects.using(postgres_alias).update(floor_time=0.0)
+
+
+class TestOnMariaDB(DatabaseContract):
+    examples = 20
+
+    @pytest.fixture
+    def store(self, database: None, mariadb_alias: str) -> Iterator[DatabaseStore]:
+        store = DatabaseStore(options={"using": mariadb_alias})
+        yield store
+        Log.objects.using(mariadb_alias).exclude(name="").delete()
 
 
 def test_the_database_store_declares_its_capabilities() -> None:

@@ -85,7 +85,7 @@ class ReadOnly(StoreError):
 def check_names(alias: str, found: Iterable[str], wanted: Collection[str]) -> None:
     """Refuse rows whose names only resemble the wanted ones.
 
-    A database with another collation than that of migration 0004, such as a restored dump, can
+    A database with another collation than that of migration 0005, such as a restored dump, can
     return the row of another topic.
 
     Args:

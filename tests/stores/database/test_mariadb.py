@@ -1,4 +1,4 @@
-"""The database store and the outbox on MariaDB, whose names ignore case until migration 0004."""
+"""The database store and the outbox on MariaDB, whose names ignore case until migration 0005."""
 
 import threading
 from collections.abc import Iterator
@@ -41,9 +41,9 @@ def store(database: None, mariadb_alias: str) -> Iterator[DatabaseStore]:
 
 @pytest.fixture
 def old(add_database: AddDatabase, mariadb_database: str) -> DatabaseStore:
-    """A store on a database of its own, as migration 0003 left it."""
+    """A store on a database of its own, as migration 0004 left it."""
     alias = add_database(database_config(mariadb_database))
-    migrate(alias, "0003")
+    migrate(alias, "0004")
     return DatabaseStore(options={"using": alias})
 
 
@@ -51,7 +51,7 @@ def migrate(alias: str, *target: str) -> None:
     call_command("migrate", "realtime", *target, database=alias, verbosity=0)
 
 
-def test_migration_0004_makes_the_names_of_an_existing_database_exact(old: DatabaseStore) -> None:
+def test_migration_0005_makes_the_names_of_an_existing_database_exact(old: DatabaseStore) -> None:
     begin = old.heads(["Orders"])["Orders"]
     old.append("Orders", [Draft("mine", "1")])
     migrate(old.alias)
@@ -60,10 +60,10 @@ def test_migration_0004_makes_the_names_of_an_existing_database_exact(old: Datab
     assert old.append("orders", X).events[0].seq == 1
     assert old.append("Orders", X).events[0].seq == 2
     with pytest.raises(IntegrityError, match="Duplicate entry"):
-        migrate(old.alias, "0003")  # "orders" and "Orders" are one name there
+        migrate(old.alias, "0004")  # "orders" and "Orders" are one name there
 
 
-def test_migration_0004_can_be_applied_to_an_upgraded_database_and_taken_back(
+def test_migration_0005_can_be_applied_to_an_upgraded_database_and_taken_back(
     old: DatabaseStore,
 ) -> None:
     before = columns(old.alias)
@@ -73,10 +73,10 @@ def test_migration_0004_can_be_applied_to_an_upgraded_database_and_taken_back(
     for column, (kind, null, default, collation) in after.items():
         assert (kind, null, default) == before[column][:3]
         assert collation in ("utf8mb4_general_ci", "utf8mb4_nopad_bin")
-    migrate(old.alias, "0003")
+    migrate(old.alias, "0004")
     assert columns(old.alias) == before
     migrate(old.alias)
-    call_command("migrate", "realtime", "0003", fake=True, database=old.alias, verbosity=0)
+    call_command("migrate", "realtime", "0004", fake=True, database=old.alias, verbosity=0)
     migrate(old.alias)
     assert columns(old.alias) == after
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("realtime", "0004_exact_names"),
+        ("realtime", "0003_node_writes"),
     ]
 
     operations = [

@@ -18,6 +18,7 @@ NAMES = {
     "Member": ["uid", "node"],
     "NodeRow": ["name"],
     "OutboxEntry": ["uid", "topic"],
+    "Quota": ["name"],
     "SeenEvent": ["uid"],
 }
 
@@ -51,7 +52,7 @@ def _fields(apps: Any, schema_editor: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("realtime", "0003_node_writes")]
+    dependencies = [("realtime", "0004_quotas_and_trim_at")]
 
     # Not atomic: MariaDB cannot roll back the change of a column, so Django refuses it there.
     operations = [migrations.RunPython(make_exact, make_plain, atomic=False)]

@@ -24,7 +24,7 @@ from realtime.consumers.http import (
     http_error,
     read_body,
 )
-from realtime.consumers.rate_limits import limit_command
+from realtime.consumers.rate_limits import limit_command, limit_publish
 from realtime.exceptions import ProtocolError, RealtimeError
 from realtime.protocol.commands import Call, Command, Members, Publish, parse
 from realtime.protocol.dialogue import Dialogue, refusal
@@ -67,7 +67,11 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
         raise HttpError(400, ErrorCode.BAD_JSON, reason, "send JSON in UTF-8") from None
     try:
         command = parse(text, limits.frame_bytes)
+        if isinstance(command, Publish):
+            limit_publish(request.scope, identity.user, len(body))
         return Response.of_json(await _run(Dialogue(limits), identity, command))
+    except HttpError:
+        raise
     except Exception as error:
         if not isinstance(error, RealtimeError):
             logger.exception("a client's command failed")

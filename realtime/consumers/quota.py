@@ -13,6 +13,7 @@ from realtime.exceptions import ProtocolError
 from realtime.outage import Outage
 from realtime.protocol.frames import ErrorCode
 from realtime.stores import get_store
+from realtime.stores.base import Store
 
 __all__ = ["ROW_BYTES", "ClientQuota", "spend_quota"]
 
@@ -28,9 +29,14 @@ PAUSE_SECONDS = 10.0  # before the store is asked again, once the quota was used
 
 
 class ClientQuota:
-    """The part of the site's quota that this process has taken and not spent."""
+    """The part of the site's quota that this process has taken and not spent.
 
-    def __init__(self) -> None:
+    Attributes:
+        store: where the logs are, and the site's counter.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self._left = 0
         self._refused_until = 0.0
         self._outage = Outage(
@@ -56,7 +62,7 @@ class ClientQuota:
             chunk = max(amount, limit // CHUNKS)
             if _now() < self._refused_until:
                 self._refuse(limit)
-            if not await get_store().atake(NAME, chunk, limit, DAY_SECONDS):
+            if not await self.store.atake(NAME, chunk, limit, DAY_SECONDS):
                 self._refused_until = _now() + PAUSE_SECONDS
                 self._refuse(limit)
             self._left += chunk
@@ -78,9 +84,15 @@ def _now() -> float:
     return time.monotonic()
 
 
-_quota = ClientQuota()
+# One for the store of the process. After a change of the settings, as in tests, there is another
+# store, whose counter is another too.
+_quota: ClientQuota | None = None
 
 
 async def spend_quota(size: int) -> None:
     """Count an event of a client that is about to be stored; see ``ClientQuota.spend()``."""
+    global _quota
+    store = get_store()
+    if _quota is None or _quota.store is not store:
+        _quota = ClientQuota(store)
     await _quota.spend(size)

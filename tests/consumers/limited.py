@@ -8,7 +8,7 @@ __all__ = ["application"]
 
 settings.REALTIME = {
     "LIMITS": {
-        "anonymous_requests_per_second": 2,
+        "anonymous_requests_per_second": 1,
         "publish_bytes_per_second": 1_000,
         "publish_bytes_burst": 100_000,
         "stored_client_bytes_per_day": 20_000,

@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 
 from realtime.consumers import quota as module
-from realtime.consumers.quota import ROW_BYTES, ClientQuota
+from realtime.consumers.quota import ROW_BYTES, ClientQuota, spend_quota
 from realtime.exceptions import ProtocolError, StoreUnavailable
 from realtime.stores.memory import MemoryStore
 
@@ -62,7 +62,7 @@ async def count_until_refused(quota: ClientQuota, size: int) -> int:
 async def test_the_processes_of_a_site_store_no_more_than_the_quota_together(
     store: CountingStore, now: list[float]
 ) -> None:
-    one, other = ClientQuota(), ClientQuota()
+    one, other = ClientQuota(store), ClientQuota(store)
     count = 0
     refused: set[ClientQuota] = set()
     while len(refused) < 2:
@@ -80,13 +80,13 @@ async def test_the_processes_of_a_site_store_no_more_than_the_quota_together(
 async def test_an_empty_event_counts_with_the_bytes_of_its_row(
     store: CountingStore, now: list[float]
 ) -> None:
-    count = await count_until_refused(ClientQuota(), 0)
+    count = await count_until_refused(ClientQuota(store), 0)
     assert 3_000 <= count <= 1_000_000 / ROW_BYTES
 
 
 @override_settings(REALTIME={})
 async def test_a_thousandth_of_the_quota_is_taken_at_a_time(store: CountingStore) -> None:
-    quota = ClientQuota()
+    quota = ClientQuota(store)
     for _ in range(1_000):
         await quota.spend(100)
     assert store.taken == [1_073_741]
@@ -96,7 +96,7 @@ async def test_a_thousandth_of_the_quota_is_taken_at_a_time(store: CountingStore
 async def test_concurrent_events_spend_what_they_have_taken(
     store: CountingStore, now: list[float]
 ) -> None:
-    quota = ClientQuota()
+    quota = ClientQuota(store)
     await asyncio.gather(*(quota.spend(744) for _ in range(1_000)))
     assert sum(store.taken) == 1_000_000
     with pytest.raises(ProtocolError):
@@ -107,7 +107,7 @@ async def test_concurrent_events_spend_what_they_have_taken(
 async def test_a_refusal_names_the_quota_and_can_be_retried(
     store: CountingStore, now: list[float]
 ) -> None:
-    quota = ClientQuota()
+    quota = ClientQuota(store)
     await count_until_refused(quota, 744)
     with pytest.raises(ProtocolError) as caught:
         await quota.spend(744)
@@ -122,7 +122,7 @@ async def test_a_used_up_quota_is_logged_once_and_asked_for_every_ten_seconds_un
     store: CountingStore, now: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "realtime")
-    quota = ClientQuota()
+    quota = ClientQuota(store)
     await count_until_refused(quota, 744)
     calls = store.calls
     for moment in range(100):
@@ -147,4 +147,16 @@ async def test_an_event_is_not_stored_while_the_counter_cannot_be_reached(
 ) -> None:
     store.is_down = True
     with pytest.raises(StoreUnavailable):
-        await ClientQuota().spend(1)
+        await ClientQuota(store).spend(1)
+
+
+@override_settings(REALTIME=LIMIT)
+async def test_another_store_has_a_quota_of_its_own(
+    store: CountingStore, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spend_quota(999_000)
+    with pytest.raises(ProtocolError):
+        await spend_quota(999_000)
+    other = CountingStore()
+    monkeypatch.setattr(module, "get_store", lambda: other)
+    await spend_quota(999_000)

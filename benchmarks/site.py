@@ -16,18 +16,23 @@ from django.conf import settings
 
 from tests.support.databases import database_config
 
-engine: dict[str, Any] = {}
+# All clients of a benchmark have one address, and thousands of them connect at the same time.
+limits = {"anonymous_requests_per_second": 1_000_000}
+engine: dict[str, Any] = {"REALTIME": {"LIMITS": limits}}
 if url := os.environ.get("BENCHMARK_REDIS"):
     store = {"BACKEND": "realtime.stores.redis.RedisStore", "LOCATION": url}
     layer = {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         "CONFIG": {"hosts": [url]},
     }
-    engine = {"REALTIME": {"STORE": store}, "CHANNEL_LAYERS": {"default": layer}}
+    engine = {"REALTIME": {"STORE": store, "LIMITS": limits}, "CHANNEL_LAYERS": {"default": layer}}
 
 if os.environ.get("BENCHMARK_MEMORY"):
     engine = {
-        "REALTIME": {"STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"}},
+        "REALTIME": {
+            "STORE": {"BACKEND": "realtime.stores.memory.MemoryStore"},
+            "LIMITS": limits,
+        },
         "CHANNEL_LAYERS": {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
     }
 

@@ -77,8 +77,18 @@ class Limits:
         topics: number of topics that one connection follows.
         commands_per_second: the rate of a connection's commands. Over HTTP, the rate of the
             commands of a user, or of an address if the client is not signed in, and the rate of
-            its polls and streams.
+            its polls and streams, of which each counts once for each of its topics, and of its
+            WebSocket handshakes.
         commands_burst: commands in a burst, as when a page subscribes to all its topics.
+        anonymous_requests_per_second: the rate of the polls, streams and WebSocket handshakes of
+            all clients together that are not signed in and that cannot be told apart, because
+            ``TRUSTED_PROXIES`` is not set; for each process, and ten times as many at once. Each
+            poll and stream counts once for each of its topics.
+        publish_bytes_per_second: the rate of the bytes that a connection publishes; over HTTP, a
+            user or an address. A frame counts with its whole size.
+        publish_bytes_burst: bytes published in a burst.
+        stored_client_bytes_per_day: bytes of ``stored_client_events`` that all clients of the site
+            together can add to the logs in a day.
         pending: unanswered commands of a connection, other than subscribe and unsubscribe.
         buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
             from the log later.
@@ -89,6 +99,10 @@ class Limits:
     topics: int = 100  # keeps a stream's composite cursor below 4 KB, which proxies accept
     commands_per_second: int = 50
     commands_burst: int = 200  # two reconnects with 100 topics each
+    anonymous_requests_per_second: int = 200  # a handshake or a poll costs 1 to 2 ms of a core
+    publish_bytes_per_second: int = 65_536  # typing events need 5 KB/s; one large comment a second
+    publish_bytes_burst: int = 262_144  # four events of the largest size
+    stored_client_bytes_per_day: int = 1_073_741_824  # 10,000 users with 100 comments of 1 KB each
     pending: int = 64
     buffer_bytes: int = 1_048_576
 

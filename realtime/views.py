@@ -103,7 +103,8 @@ def _answer(request: Request, user: Any) -> Response:
     set_source(request.scope)
     identity = _identify(request, user)
     user = identity.user
-    limit_request(request.scope, user, max_delay=0.0)  # refuse at once; do not block a thread
+    # Refuse at once; do not block a thread.
+    limit_request(request.scope, user, len(query.starts), can_wait=False)
     topics, refused = async_to_sync(permitted_topics)(identity, list(query.starts))
     relay_stale_if_due()  # the events of a crashed process; there may be no ASGI server to do it
     store = get_store()

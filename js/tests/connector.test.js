@@ -46,7 +46,7 @@ for (const [code, state] of [[4400, "closed"], [4401, "denied"], [4403, "denied"
   });
 }
 
-for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4500, 4512, 4513, 4599, 3000]) {
+for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4500, 4512, 4513, 4514, 4599, 3000]) {
   test(`after ${code} the client reconnects`, async () => {
     const { client, clock } = await makeLive();
     FakeWebSocket.last.end(code);

@@ -8,6 +8,7 @@ from __future__ import annotations
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from realtime.auth.users import Identity
+from realtime.consumers.quota import spend_quota
 from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
 from realtime.presence import log_of
 from realtime.protocol.commands import Call, Command, Members, Publish
@@ -60,14 +61,16 @@ async def run_publish(identity: Identity, command: Publish) -> None:
     """Publish a client's event.
 
     Raises:
-        ProtocolError: the topic does not allow it.
-        PublishError, InvalidData: the event could not be published.
+        ProtocolError: the topic does not allow it, or the clients of the site have stored too much.
+        PublishError, StoreError, InvalidData: the event could not be published.
     """
     topic = find_topic(command.topic, identity)
     if not await topic.may_publish(identity.user, command.event):
         raise forbidden()
     ephemeral = command.event in topic.client_events
     draft = Draft(command.event, encode(command.data))
+    if not ephemeral:
+        await spend_quota(len(draft.name) + len(draft.json.encode()))
     await publish_draft(topic, draft, ephemeral=ephemeral)
 
 

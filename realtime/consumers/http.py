@@ -24,7 +24,7 @@ from realtime.auth.addresses import set_source
 from realtime.auth.users import Identity, identify
 from realtime.consumers.languages import activate_language
 from realtime.exceptions import ProtocolError, RealtimeError, StoreError
-from realtime.protocol.frames import ErrorCode, check_version, escape_html
+from realtime.protocol.frames import ErrorCode, check_version, cut_error, escape_html
 from realtime.repeated_errors import log_error
 from realtime.writers.asgi import Send
 
@@ -146,8 +146,8 @@ class Response:
         fields = {
             "type": "error",
             "code": error.code,
-            "message": error.reason,
-            "hint": error.hint,
+            "message": cut_error(error.reason),
+            "hint": cut_error(error.hint),
             "retry": error.status in (408, 429, 503),
         }
         if error.topic is not None:

@@ -101,7 +101,7 @@ class _Poll:
         self.writer = CollectingWriter(read_limit(request), MAX_BYTES)
         identity = await request.identify()
         user = identity.user
-        if delay := limit_request(request.scope, user):
+        if delay := limit_request(request.scope, user, len(query.starts)):
             await asyncio.sleep(delay)
         topics = await FollowedTopics.open(get_hub(), identity, list(query.starts))
         self.connection = Connection(topics.hub, user, self.writer, MAX_BYTES, self._fail)

@@ -23,7 +23,7 @@ from realtime.consumers.http import (
     http_error,
     read_body,
 )
-from realtime.consumers.rate_limits import limit_command
+from realtime.consumers.rate_limits import limit_command, limit_publish
 from realtime.exceptions import ProtocolError
 from realtime.protocol.commands import Call, Command, Members, Publish, parse
 from realtime.protocol.dialogue import Dialogue, refusal
@@ -65,7 +65,11 @@ async def _answer(request: Request, receive: Receive, secure: bool | None) -> Re
     command: Command | None = None
     try:
         command = parse(text, limits.frame_bytes)
+        if isinstance(command, Publish):
+            limit_publish(request.scope, identity.user, len(body))
         return Response.of_json(await _run(Dialogue(limits), identity, command))
+    except HttpError:
+        raise
     except Exception as error:
         if command is not None:
             log_failure(command, error)

@@ -97,7 +97,7 @@ class _Stream:
         limits = conf.get().limits
         query = read_query(request, limits.topics)
         identity = await request.identify()
-        if delay := limit_request(request.scope, identity.user):
+        if delay := limit_request(request.scope, identity.user, len(query.starts)):
             await asyncio.sleep(delay)
         topics = await FollowedTopics.open(get_hub(), identity, list(query.starts))
         try:

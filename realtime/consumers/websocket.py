@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Coroutine, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -27,7 +28,9 @@ from realtime.consumers.handlers import (
     run_publish,
     welcome_for,
 )
+from realtime.consumers.http import HttpError
 from realtime.consumers.languages import activate_language
+from realtime.consumers.rate_limits import limit_request
 from realtime.exceptions import ProtocolError
 from realtime.hub import Hub, get_hub
 from realtime.hub.connection import Connection, Subscription
@@ -46,7 +49,7 @@ from realtime.protocol.commands import (
 from realtime.protocol.dialogue import Dialogue, forbidden
 from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
-from realtime.protocol.frames import CloseCode, check_version
+from realtime.protocol.frames import CloseCode, ErrorCode, check_version
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import FrameGuard, is_secure, writer_for
@@ -55,6 +58,9 @@ __all__ = ["WebSocketConsumer"]
 
 logger = logging.getLogger("realtime")
 
+# Seconds after which a client that was refused with ``BUSY`` may reconnect; random, so that the
+# reconnects are spread.
+BUSY_RETRY = (2.0, 10.0)
 NO_HANDSHAKE = (
     "this WebSocket has no headers of a handshake, not even Host, so it comes from a test: connect "
     "with realtime.testing.RealtimeClient, which needs no headers, instead of "
@@ -99,6 +105,7 @@ class WebSocketConsumer(AsyncConsumer):
         refused: ProtocolError | None = None
         try:
             self.identity = await self.identify()
+            await self.wait_for_turn()
         except ProtocolError as error:  # sent after the accept, when a client can read it
             refused, self.identity = error, users.Identity(None)
         await send({"type": "websocket.accept"})
@@ -140,6 +147,20 @@ class WebSocketConsumer(AsyncConsumer):
             ProtocolError: the token is refused, or authentication failed.
         """
         return await users.identify(self.scope, token)
+
+    async def wait_for_turn(self) -> None:
+        """Wait until the rate of the client's requests permits the handshake.
+
+        Raises:
+            ProtocolError: the wait would be too long.
+        """
+        try:
+            delay = limit_request(self.scope, self.identity.user)
+        except HttpError as error:
+            reason = f"{error.reason}; connect again later"
+            raise ProtocolError(ErrorCode.RATE_LIMITED, reason, close_code=CloseCode.BUSY) from None
+        if delay:
+            await asyncio.sleep(delay)
 
     def get_hub(self) -> Hub:
         """Return the hub of this process."""
@@ -185,7 +206,8 @@ class WebSocketConsumer(AsyncConsumer):
         """Send the reason, then close; later calls do nothing."""
         if self.closing is not None:
             return
-        text = self.dialogue.closing(code)
+        retry_after = round(random.uniform(*BUSY_RETRY), 1) if code is CloseCode.BUSY else None
+        text = self.dialogue.closing(code, retry_after)
         self.connection.push(Frame(text))
         self.closing = asyncio.get_running_loop().create_task(self._close(code))
 

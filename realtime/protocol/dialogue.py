@@ -32,7 +32,14 @@ from realtime.protocol.commands import (
     parse,
 )
 from realtime.protocol.events import Cursor
-from realtime.protocol.frames import MEMBERS_CHARACTERS, CloseCode, ErrorCode, frame, members_frames
+from realtime.protocol.frames import (
+    MEMBERS_CHARACTERS,
+    CloseCode,
+    ErrorCode,
+    cut_error,
+    frame,
+    members_frames,
+)
 
 __all__ = ["BAD_FRAMES", "Bucket", "Dialogue", "Limits", "forbidden", "refusal", "unavailable"]
 
@@ -59,6 +66,14 @@ class Limits(Protocol):
     @property
     def commands_burst(self) -> int:
         """Maximum number of commands in a burst after a pause."""
+
+    @property
+    def publish_bytes_per_second(self) -> int:
+        """Maximum number of bytes published per second, on average."""
+
+    @property
+    def publish_bytes_burst(self) -> int:
+        """Maximum number of bytes published in a burst after a pause."""
 
     @property
     def pending(self) -> int:
@@ -114,22 +129,25 @@ class Bucket:
         self.level = burst
         self.filled = 0.0
 
-    def take(self, now: float) -> bool:
-        """Take a token if one is available; ``now`` is a monotonic time in seconds."""
-        return self.reserve(now, 0.0) <= 0.0
+    def take(self, now: float, amount: float = 1) -> bool:
+        """Take tokens if they are available; ``now`` is a monotonic time in seconds."""
+        return self.reserve(now, 0.0, amount) <= 0.0
 
-    def reserve(self, now: float, patience: float) -> float:
-        """Return the seconds until a token is available; take it if the caller can wait that long.
+    def reserve(self, now: float, patience: float, amount: float = 1) -> float:
+        """Return the seconds until tokens are available; take them if the caller can wait for them.
 
         Args:
             now: monotonic time in seconds.
             patience: maximum wait in seconds. If the wait is longer, no token is taken.
+            amount: number of tokens. More than ``burst`` count as ``burst``, because a bucket never
+                has more.
         """
+        amount = min(amount, self.burst)
         self.level = min(self.burst, self.level + max(0.0, now - self.filled) * self.rate)
         self.filled = max(self.filled, now)
-        wait = max(0.0, 1 - self.level) / self.rate
+        wait = max(0.0, amount - self.level) / self.rate
         if wait <= patience:
-            self.level -= 1
+            self.level -= amount
         return wait
 
 
@@ -149,6 +167,7 @@ class Dialogue:
         "_bad_frames",
         "_commands",
         "_pending",
+        "_published",
         "_refusals",
         "_subscribed",
         "_unanswered_others",
@@ -172,6 +191,7 @@ class Dialogue:
         # that empties this one too sends at more than twice the rate and ignores the errors, so its
         # connection is closed.
         self._refusals = Bucket(limits.commands_per_second, limits.commands_burst)
+        self._published: Bucket | None = None  # of bytes; made for the first publish
 
     @property
     def topics(self) -> frozenset[str]:
@@ -218,6 +238,8 @@ class Dialogue:
             raise
         self._check_rate(now, command.id)
         self._bad_frames = 0
+        if isinstance(command, Publish):
+            self._check_bytes(text, now, command.id)
         self._track(command)
         return command
 
@@ -228,8 +250,23 @@ class Dialogue:
             f"this connection may send {self.limits.commands_per_second} commands a second "
             f"and {self.limits.commands_burst} at once; send this one again later"
         )
+        raise self._rate_limited(reason, now, id)
+
+    def _check_bytes(self, text: str, now: float, id: int | None) -> None:
+        limits = self.limits
+        if self._published is None:
+            self._published = Bucket(limits.publish_bytes_per_second, limits.publish_bytes_burst)
+        if self._published.take(now, len(text.encode("utf-8", "surrogatepass"))):
+            return
+        reason = (
+            f"this connection may publish {limits.publish_bytes_per_second} bytes a second and "
+            f"{limits.publish_bytes_burst} at once; send this one again later"
+        )
+        raise self._rate_limited(reason, now, id)
+
+    def _rate_limited(self, reason: str, now: float, id: int | None) -> ProtocolError:
         close_code = None if self._refusals.take(now) else CloseCode.LIMIT
-        raise ProtocolError(ErrorCode.RATE_LIMITED, reason, close_code=close_code, id=id)
+        return ProtocolError(ErrorCode.RATE_LIMITED, reason, close_code=close_code, id=id)
 
     def _count_bad(self, error: ProtocolError) -> None:
         if error.id is not None:
@@ -370,8 +407,8 @@ class Dialogue:
 
     def error(self, error: ProtocolError) -> str:
         """Return the frame for an error of ``receive_text()`` or ``check_version()``."""
-        code = ErrorCode(error.code)
-        return frame("error", id=error.id, code=code, message=error.reason, retry=code.retry)
+        code, message = ErrorCode(error.code), cut_error(error.reason)
+        return frame("error", id=error.id, code=code, message=message, retry=code.retry)
 
     def closing(self, code: CloseCode, retry_after: float | None = None) -> str:
         """Announce a close; further frames of the client are ignored.

@@ -20,6 +20,7 @@ from realtime.protocol.events import Cursor
 __all__ = [
     "HEARTBEAT",
     "HEARTBEAT_SECONDS",
+    "MAX_ERROR_CHARACTERS",
     "MAX_INTEGER",
     "MAX_NESTING",
     "MEMBERS_CHARACTERS",
@@ -29,6 +30,7 @@ __all__ = [
     "ErrorCode",
     "Reset",
     "check_version",
+    "cut_error",
     "escape_html",
     "frame",
     "members_frames",
@@ -41,6 +43,7 @@ VERSION = 1
 HEARTBEAT_SECONDS = 25  # most proxies close a connection that is silent for 30 or 60 seconds
 SILENCE_SECONDS = 35  # silence after which a client reconnects: a heartbeat interval and 10 s
 MAX_NESTING = 100  # levels in an event's data; some parsers (.NET) stop at 64 to 128 by default
+MAX_ERROR_CHARACTERS = 1_000  # enough for a person; a project's messages can quote a client's data
 MEMBERS_CHARACTERS = 131_072  # of members in one frame; Daphne limits a message to 1 MiB
 MAX_INTEGER = 2**53  # up to here, every JSON parser, even JavaScript's, reads integers exactly
 
@@ -76,6 +79,8 @@ class CloseCode(IntEnum):
     RESTART = 4512, "restart"
     #: The client reads more slowly than events arrive; it can resume from its cursors.
     SLOW = 4513, "slow"
+    #: Too many clients connect at the same time; reconnect after ``retry_after`` seconds.
+    BUSY = 4514, "busy"
 
 
 class ErrorCode(StrEnum):
@@ -174,6 +179,12 @@ def _encode(fields: dict[str, Any]) -> str:
 
 
 HEARTBEAT = frame("heartbeat")
+
+
+def cut_error(text: str) -> str:
+    """Cut the text of an error to ``MAX_ERROR_CHARACTERS``, with an ellipsis at its end."""
+    is_short = len(text) <= MAX_ERROR_CHARACTERS
+    return text if is_short else text[: MAX_ERROR_CHARACTERS - 1] + "…"
 
 
 def reset(topic: str, cursor: Cursor, reason: Reset) -> str:

@@ -92,7 +92,9 @@ def test_retry_after_of_the_server_is_used_as_the_delay(asked: float, waited: fl
     play(story())
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 4500, 4512, 4513])
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 3000, 4500, 4512, 4513, 4514]
+)
 def test_the_client_reconnects_after_every_other_close_code(code: int) -> None:
     server = FakeServer()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,8 @@ CALL = {"type": "call", "id": 2, "topic": "public.a", "action": "rename"}
 
 @pytest.fixture(autouse=True)
 def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_commands", rate_limits.RateLimiter())
+    for limiter in (rate_limits._commands, rate_limits._published):
+        monkeypatch.setattr(limiter, "_buckets", OrderedDict())
 
 
 async def post(

@@ -1,5 +1,6 @@
 """The conversation with one client: topics, answers, limits, and its end."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class Limits:
     topics: int = 3
     commands_per_second: int = 10
     commands_burst: int = 20
+    publish_bytes_per_second: int = 1_000
+    publish_bytes_burst: int = 4_000
     pending: int = 2
 
 
@@ -302,6 +305,80 @@ def test_frames_that_are_not_commands_count_towards_the_rate_limit():
     for _ in range(5):
         refused(d, frame("x"))
     assert refused(d, frame("x", id=2)).code == "rate_limited"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "ping"},
+        {"type": "auth", "token": "x"},
+        {"type": "members", "topic": "a"},
+        {"type": "call", "topic": "a", "action": "b"},
+        {"type": "publish", "topic": "a", "event": "b"},
+        {"type": "unsubscribe", "topic": "a"},
+        {"type": "no_such_command"},
+    ],
+    ids=lambda fields: fields["type"],
+)
+def test_every_kind_of_frame_counts_towards_the_rate_limit_and_ends_in_4429(fields):
+    d = talk(commands_per_second=10, commands_burst=5, pending=100)
+    errors = []
+    while not d.is_closing:
+        assert len(errors) < 20, "it was never closed"
+        with contextlib.suppress(ProtocolError):
+            errors.append(None)
+            d.receive_text(json.dumps({"id": 1, **fields}), 0.0)
+    assert len(errors) == 11  # 5 within the rate, 5 refused, 1 closed
+
+
+def test_publishes_above_the_rate_in_bytes_are_refused_with_their_id():
+    d = talk(publish_bytes_per_second=1_000, publish_bytes_burst=4_000)
+
+    def publish(size, now, id=None):
+        text = frame("publish", topic="a", event="b", data="", id=id)
+        text = text.replace('"data":""', f'"data":"{"é" * ((size - len(text)) // 2)}"')
+        command = d.receive_text(text, now)
+        d.ok(command)
+
+    for _ in range(4):
+        publish(1_000, 100.0)
+    with pytest.raises(ProtocolError) as caught:
+        publish(1_000, 100.0, id=7)
+    error = caught.value
+    assert (error.code, error.id, error.close_code) == ("rate_limited", 7, None)
+    assert "1000 bytes a second" in error.reason
+    receive(d, "call", topic="a", action="b", data="x" * 5_000, now=100.0)  # only publishes count
+    publish(1_000, 101.0)
+    with pytest.raises(ProtocolError):
+        publish(1_000, 101.5)
+    publish(1_000, 102.0)
+
+
+def test_a_publish_larger_than_the_burst_is_accepted_after_a_pause():
+    d = talk(publish_bytes_per_second=1_000, publish_bytes_burst=4_000)
+    for now in (100.0, 104.0):
+        d.ok(receive(d, "publish", topic="a", event="b", data="x" * 10_000, now=now))
+        refused(d, frame("publish", topic="a", event="b"), now=now)
+
+
+def test_a_client_that_keeps_publishing_above_the_rate_in_bytes_is_closed_with_4429():
+    d = talk(commands_burst=1000, publish_bytes_burst=1)
+    text = frame("publish", topic="a", event="b")
+    d.ok(d.receive_text(text, 0.0))
+    for _ in range(1000):
+        error = refused(d, text)
+        assert (error.code, error.close_code) == ("rate_limited", None)
+    assert refused(d, text).close_code == 4429
+    assert d.is_closing
+
+
+def test_the_text_of_an_error_is_cut_at_1000_characters():
+    d = talk()
+    for length in (999, 1000):
+        text = "é" * length
+        assert json.loads(d.error(ProtocolError("invalid", text)))["message"] == text
+    cut = json.loads(d.error(ProtocolError("invalid", "é" * 1001)))["message"]
+    assert cut == "é" * 999 + "…"
 
 
 def test_a_clock_that_goes_back_adds_no_tokens():

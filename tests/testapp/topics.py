@@ -41,6 +41,8 @@ class OrderTopic(Topic):
                 raise ValidationError("not a name")
             case "invalid translated":
                 raise ValidationError([_("This field is required."), gettext("Monday")])
+            case "invalid long":
+                raise ValidationError("é" * 100_000)
             case "invalid fields":
                 raise ValidationError({"name": ["too long", "too loud"]})
             case _:

@@ -82,7 +82,7 @@ class Limits:
         commands_burst: commands in a burst, as when a page subscribes to all its topics.
         anonymous_requests_per_second: the rate of the polls, streams and WebSocket handshakes of
             all clients together that are not signed in and that cannot be told apart, because
-            ``TRUSTED_PROXIES`` is not set; for each process, and ten times as many at once. Each
+            ``TRUSTED_PROXIES`` is not set; for each process, and fifty times as many at once. Each
             poll and stream counts once for each of its topics.
         publish_bytes_per_second: the rate of the bytes that a connection publishes; over HTTP, a
             user or an address. A frame counts with its whole size.

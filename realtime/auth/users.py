@@ -119,7 +119,7 @@ async def identify(scope: Mapping[str, Any], token: str | None = None) -> Identi
         return await _identify(scope, bearer(scope) if token is None else token)
     except ProtocolError as error:
         if error.close_code is None:  # too many clients are waiting
-            error.close_code = CloseCode.FAILED
+            error.close_code = CloseCode.BUSY
         raise
     except Exception as error:
         log_error("identify", error, "a client could not be authenticated")

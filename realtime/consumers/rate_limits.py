@@ -34,7 +34,7 @@ MAX_CLIENTS = 10_000  # users and addresses with a bucket; the least recently us
 # Longest delay of a request for a few topics; it is refused if it would take more. A request for
 # many topics can take longer: see _reserve().
 MAX_DELAY_SECONDS = 1.0
-ANONYMOUS_BURST_SECONDS = 10  # of the rate of anonymous clients: their reconnects after a restart
+ANONYMOUS_BURST_SECONDS = 50  # of the rate of anonymous clients: 10,000 reconnect after a restart
 
 
 class RateLimiter:

@@ -2,10 +2,12 @@
 
 from django.conf import settings
 
+from realtime.consumers import rate_limits
 from tests.asgi import application
 
 __all__ = ["application"]
 
+rate_limits.ANONYMOUS_BURST_SECONDS = 10
 settings.REALTIME = {
     "LIMITS": {
         "anonymous_requests_per_second": 1,

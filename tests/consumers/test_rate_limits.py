@@ -26,6 +26,11 @@ LIMITS = {"LIMITS": {"commands_per_second": 10, "commands_burst": 3}}
 
 
 @pytest.fixture(autouse=True)
+def _few_requests_are_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "ANONYMOUS_BURST_SECONDS", 10)
+
+
+@pytest.fixture(autouse=True)
 def fresh_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     for limiter in (rate_limits._commands, rate_limits._requests, rate_limits._published):
         monkeypatch.setattr(limiter, "_buckets", OrderedDict())

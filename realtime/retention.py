@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -95,10 +96,17 @@ def trim_due() -> None:
 
     The logs of topics that are no longer registered are looked at once a day, and forgotten only if
     they are empty: their retention is unknown.
+    A topic that clients follow is not forgotten, because they would be reset. That holds for the
+    topics that the last heartbeat of a node lists: its 1,000 most followed ones.
     """
     store = get_store()
+    followed = {topic for node in store.nodes() for topic in node.followers}
+    followed |= {names.presence_log(topic) for topic in followed}
     for name in store.due():
-        store.trim(name, _retention_by_name(name))
+        retention = _retention_by_name(name)
+        if name in followed and retention.forget_after is not None:
+            retention = replace(retention, forget_after=math.inf, look_again=LOOK_AGAIN_SECONDS)
+        store.trim(name, retention)
 
 
 def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:

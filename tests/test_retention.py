@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,6 +168,25 @@ def test_a_presence_log_that_nobody_is_in_is_trimmed_and_forgotten() -> None:
     age(log, 31 * 86_400)
     retention.trim_due()
     assert log_of(log) is None
+
+
+def test_a_topic_that_clients_follow_is_not_forgotten_until_they_have_left() -> None:
+    store = get_store()
+    node = Node("n", "host", 1, "1.0", followers={"public.a": 2})
+    store.beat(node, is_known=False)
+    publish("public.a", "tick")
+    store.change_members(presence_log("public.a"), "m", {"1": '{"id":"1"}'}, ())
+    store.change_members(presence_log("public.a"), "m", {}, ("1",))
+    for log in ("public.a", presence_log("public.a")):
+        age(log, 31 * 86_400)
+        retention.trim_due()
+        assert log_of(log) is not None
+        assert log not in set(store.due())
+    store.beat(replace(node, followers={}), is_known=True)
+    for log in ("public.a", presence_log("public.a")):
+        age(log, 86_401)
+        retention.trim_due()
+        assert log_of(log) is None
 
 
 class LaterStore(MemoryStore):

@@ -147,26 +147,26 @@ class LiveTopic(Subscribers):
         elif cursor.seq > position.seq + 1:
             self._hold(event, cursor, previous)
             self._repair_in(EARLY_SECONDS)
-        elif not self._follows(previous):
+        elif previous != position.tag and not self._was_beginning(previous):
             self.force_repair()  # the number is the next one, but not the tag: the log was rewound
         else:
             self._deliver(self.make_frame(event, cursor))
             self._deliver_early()
 
-    def _follows(self, previous: int | None) -> bool:
-        """Tell whether the tag of an event's predecessor is that of the position."""
+    def _was_beginning(self, previous: int | None) -> bool:
+        """Tell whether the position and an event's predecessor are before the first event.
+
+        The tag of that cursor changes with time (``beginning()``).
+        """
         position = self.position
-        return previous == position.tag or (
+        return (
             position.seq == 0
             and previous is not None
             and is_beginning(replace(position, tag=previous), self.name)
         )
 
     def is_at(self, cursor: Cursor | None) -> bool:
-        """Tell whether a cursor from which the log can be read is the position.
-
-        The tag of the cursor before the first event changes with time (``beginning()``).
-        """
+        """Tell whether a cursor from which the log can be read is the position."""
         position = self.position
         return cursor == position or (
             cursor is not None
@@ -194,7 +194,7 @@ class LiveTopic(Subscribers):
         while (held := self._early.pop(self.position.seq + 1, None)) is not None:
             frame, previous = held
             self._early_bytes -= frame.size
-            if not self._follows(previous):
+            if previous != self.position.tag and not self._was_beginning(previous):
                 self.force_repair()
                 break
             self._deliver(frame)

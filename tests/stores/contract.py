@@ -4,6 +4,7 @@ A test module subclasses `StoreContract`, and defines its `store` fixture and `p
 """
 
 import asyncio
+import math
 import threading
 import time
 import uuid
@@ -473,6 +474,17 @@ class StoreContract(MembersContract):
         assert log.trim() == 1
         assert log.topic in set(log.store.topics())
         assert not self.due(log)
+
+    def test_a_log_that_must_be_kept_is_looked_at_again_after_a_while(self, log: Subject) -> None:
+        kept = Retention(1000, DAY, forget_after=math.inf, look_again=100.0)
+        log.fill(1)
+        self.pass_time(log.store, log.topic, 1000 * DAY)
+        assert log.call("trim", log.topic, kept) == 1
+        assert log.topic in set(log.store.topics())
+        assert not self.due(log)
+        self.pass_time(log.store, log.topic, 101)
+        assert self.due(log)
+        assert self.forget(log)
 
     def test_a_renewed_and_a_deleted_log_are_not_forgotten_at_once(self, log: Subject) -> None:
         other = log.other()

@@ -96,9 +96,10 @@ A reset means that events are missing which the log no longer keeps.
 TRIM = """\
 Removes the events that exceed the limits of their topics (max_age, max_events).
 
-Publishing trims its own topic's log, and each server process trims all logs about once an hour.
-Run this once a day only where no server process runs for an hour: on a site that serves only WSGI,
-or whose processes live shorter. It also applies changed limits at once.
+Publishing trims its own topic's log, and the server processes trim what is too old about once an
+hour. Run this once a day only where no server process runs for an hour: on a site that serves only
+WSGI, or whose processes live shorter. It looks at every log, so it applies changed limits at once.
+It also forgets logs that are empty and idle for 30 days (FORGET_AFTER).
 """
 TRIM_EXAMPLES = f"""\
 examples:

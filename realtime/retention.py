@@ -18,6 +18,7 @@ from realtime.topics import Topic, resolve
 
 __all__ = [
     "INTERNAL_RETENTION",
+    "Trimmer",
     "internal_retention",
     "retention_of",
     "trim_after",
@@ -39,17 +40,17 @@ _lock = threading.Lock()  # guards _waiting
 
 def retention_of(topic: Topic) -> Retention:
     """Return how much of its log a topic keeps."""
-    return _forgetting(Retention(topic.max_events, topic.max_age.total_seconds()))
+    return Retention(topic.max_events, topic.max_age.total_seconds(), _forget_after())
 
 
 def internal_retention() -> Retention:
     """Return how much of an internal log is kept."""
-    return _forgetting(INTERNAL_RETENTION)
+    return replace(INTERNAL_RETENTION, forget_after=_forget_after())
 
 
-def _forgetting(retention: Retention) -> Retention:
+def _forget_after() -> float | None:
     after = conf.get().forget_after
-    return retention if after is None else replace(retention, forget_after=after.total_seconds())
+    return None if after is None else after.total_seconds()
 
 
 def _retention_by_name(name: str) -> Retention:
@@ -58,7 +59,26 @@ def _retention_by_name(name: str) -> Retention:
     try:
         return retention_of(resolve(name))
     except (UnknownTopic, InvalidTopicName):
-        return _forgetting(UNKNOWN_RETENTION)
+        return replace(UNKNOWN_RETENTION, forget_after=_forget_after())
+
+
+class Trimmer:
+    """Trims many logs, and forgets none that clients follow, because they would be reset.
+
+    Those are the logs of the topics that the last heartbeats of the nodes list: the 1,000 most
+    followed topics of each node.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        topics = {topic for node in store.nodes() for topic in node.followers}
+        self._followed = topics | {names.presence_log(topic) for topic in topics}
+
+    def trim(self, name: str, retention: Retention) -> int:
+        """Trim a log; return how many events were removed."""
+        if name in self._followed and retention.forget_after is not None:
+            retention = replace(retention, forget_after=math.inf, look_again=LOOK_AGAIN_SECONDS)
+        return self._store.trim(name, retention)
 
 
 def trim_after(topic: Topic, appended: Appended) -> None:
@@ -96,17 +116,11 @@ def trim_due() -> None:
 
     The logs of topics that are no longer registered are looked at once a day, and forgotten only if
     they are empty: their retention is unknown.
-    A topic that clients follow is not forgotten, because they would be reset. That holds for the
-    topics that the last heartbeat of a node lists: its 1,000 most followed ones.
     """
     store = get_store()
-    followed = {topic for node in store.nodes() for topic in node.followers}
-    followed |= {names.presence_log(topic) for topic in followed}
+    trimmer = Trimmer(store)
     for name in store.due():
-        retention = _retention_by_name(name)
-        if name in followed and retention.forget_after is not None:
-            retention = replace(retention, forget_after=math.inf, look_again=LOOK_AGAIN_SECONDS)
-        store.trim(name, retention)
+        trimmer.trim(name, _retention_by_name(name))
 
 
 def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
@@ -118,14 +132,15 @@ def trim_all(topics: Iterable[str] | None = None) -> dict[str, int]:
     are skipped, because their retention is unknown.
     """
     store = get_store()
+    trimmer = Trimmer(store)
     removed: dict[str, int] = {}
     for name in store.topics() if topics is None else topics:
         if names.is_internal(name):
-            store.trim(name, internal_retention())
+            trimmer.trim(name, internal_retention())
             continue
         try:
             topic = resolve(name)
         except (UnknownTopic, InvalidTopicName):
             continue
-        removed[name] = store.trim(name, retention_of(topic))
+        removed[name] = trimmer.trim(name, retention_of(topic))
     return removed

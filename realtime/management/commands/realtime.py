@@ -246,19 +246,20 @@ class Command(BaseCommand):
         store = get_store()
         for name in options["topics"]:
             read_topic(name)
+        trimmer = retention.Trimmer(store)
         removed: dict[str, int] = {}
         unregistered = []
         logs = 0
         for name in options["topics"] or store.topics():
             if is_internal(name):
-                store.trim(name, retention.internal_retention())
+                trimmer.trim(name, retention.internal_retention())
                 continue
             topic = find(name)
             if topic is None:
                 unregistered.append(name)
                 continue
             logs += 1
-            if count := store.trim(name, retention.retention_of(topic)):
+            if count := trimmer.trim(name, retention.retention_of(topic)):
                 removed[name] = count
                 if not options["as_json"]:
                     self.print(f"{name}: {_events(count)} removed")

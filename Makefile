@@ -5,13 +5,14 @@ PORT ?= 8000
 ARGS ?=
 RUN = @PYTHON="$(PYTHON)" sh tools/python.sh -m
 
-.PHONY: help demo test check chaos js reference test-all bench clean
+.PHONY: help demo test check chaos soak js reference test-all bench clean
 
 help:
 	@echo "make demo      serve the demo on http://127.0.0.1:8000/ (PORT=8001 for another port)"
 	@echo "make test      run the test suite (ARGS='-k hub' is passed to pytest)"
 	@echo "make check     check formatting, lint, types and JavaScript, and try the wheel in a new project"
 	@echo "make chaos     kill, pause and restart servers and databases under clients that check every event"
+	@echo "make soak      flood a server in every way that is limited, under clients that check every event"
 	@echo "make js        bundle js/src into realtime/static/realtime/realtime.js (needs Node)"
 	@echo "make reference write docs/reference.md from the docstrings"
 	@echo "make test-all  run the suite on Django 5.2 and Python 3.11, and on Django 6.1 and the newest Python"
@@ -30,6 +31,9 @@ check:
 
 chaos:
 	$(RUN) tools.run_tests tests/chaos $(ARGS)
+
+soak:
+	$(RUN) tools.bench floods
 
 js:
 	$(RUN) tools.javascript build

@@ -19,8 +19,18 @@ from typing import Any
 from benchmarks.machine import exit_on_sigterm
 from benchmarks.report import HEADLINES, PAGE, README, Target, table, write_table
 
-COMPARING = ("fanout", "burst", "connecting", "resuming", "holding", "stalled", "publishing")
-OTHERS = ("ledger", "latency", "layer", "browser", "capacity", "slowcalls")
+COMPARING = (
+    "fanout",
+    "burst",
+    "connecting",
+    "resuming",
+    "holding",
+    "stalled",
+    "slowcalls",
+    "publishing",
+)
+OTHERS = ("ledger", "latency", "layer", "browser", "capacity")
+SOAK = ("floods",)  # only if it is named: it tests the limits and measures nothing else
 QUICK = ("fanout", "burst", "connecting", "resuming")
 
 
@@ -35,7 +45,7 @@ def run(name: str, quick: bool, folder: Path) -> dict[str, Any] | None:
     """
     print(f"== {name}", flush=True)
     command, file = [sys.executable, "-m", f"benchmarks.{name}"], folder / f"{name}.json"
-    if name in COMPARING or name == "slowcalls":
+    if name in COMPARING:
         command += ["--json", str(file), *(["--quick"] if quick else [])]
     process = subprocess.Popen(command)
     try:
@@ -61,7 +71,8 @@ def summary(reports: list[dict[str, Any]]) -> str:
 def main() -> None:
     names = (*COMPARING, *OTHERS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(names))
+    known = (*names, *SOAK)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(known))
     parser.add_argument("--quick", action="store_true", help="run a part of each benchmark")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument(
@@ -70,8 +81,8 @@ def main() -> None:
         help="write the table into docs/performance.md and README.md",
     )
     options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in names]:
-        parser.error(f"there is no benchmark {unknown[0]!r}, only {', '.join(names)}")
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"there is no benchmark {unknown[0]!r}, only {', '.join(known)}")
     exit_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         chosen = options.names or (QUICK if options.quick else names)

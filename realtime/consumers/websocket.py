@@ -93,6 +93,8 @@ class WebSocketConsumer(AsyncConsumer):
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Send) -> None:
         """Run the connection from the handshake to the disconnect."""
         self.scope = scope
+        limits = conf.get().limits
+        self.guard = FrameGuard(send, limits)
         await receive()  # websocket.connect
         if not self.is_allowed(send):
             if not origins.is_handshake(scope):
@@ -116,12 +118,11 @@ class WebSocketConsumer(AsyncConsumer):
         self.expiry = users.Expiry(users.Identity(None), lambda: None)
         self._task = asyncio.current_task()
         self._is_closed = False
-        limits = conf.get().limits
         self.dialogue = Dialogue(limits)
         self.connection = Connection(
             self.get_hub(), self.identity.user, writer_for(send), limits.buffer_bytes, self.close
         )
-        self.guard = FrameGuard(send, limits, lambda: self.connection.writer.unsent)
+        self.guard.begin(self.connection.writer)
         try:
             if refused is not None:
                 self.refuse(refused)

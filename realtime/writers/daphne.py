@@ -19,9 +19,9 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realtime.protocol.dialogue import Bucket
 from realtime.writers.asgi import AsgiWriter, Framing, Send, frames_of
 
 if TYPE_CHECKING:
@@ -316,48 +316,49 @@ class FrameGuard:
     - if a message is not complete after ``MESSAGE_SECONDS``.
 
     A ping is not answered while more than ``UNSENT_PONG_BYTES`` are unsent.
+
+    Until ``begin()`` nothing is read from the socket: autobahn keeps whatever a client sends before
+    the accept, without a limit, and then takes minutes to parse it.
     """
 
-    __slots__ = ("_frames", "_loop", "_messages", "_protocol", "_timer", "_unsent")
+    __slots__ = ("_began", "_due", "_limits", "_protocol", "_timer", "_writer")
 
-    required = (
-        "current_frame",
-        "data",
-        "dropConnection",
-        "inside_message",
-        "maxMessagePayloadSize",
-        "onFrameBegin",
-        "onPing",
-    )
+    #: Attributes of the protocol before the accept.
+    required = ("data", "dropConnection", "maxMessagePayloadSize", "onFrameBegin", "onPing")
 
-    def __init__(self, send: Send, limits: Limits, unsent: Callable[[], int]) -> None:
+    def __init__(self, send: Send, limits: Limits) -> None:
         """Guard the connection behind an ASGI ``send``; do nothing on another server.
 
         Args:
-            send: of a WebSocket that is accepted.
+            send: of a WebSocket that is not accepted yet.
             limits: ``frame_bytes``, ``commands_per_second`` and ``commands_burst`` are used.
-            unsent: returns the number of bytes that the client has not taken yet.
         """
         protocol = _wrapped_protocol(send, WRAPPER_DEPTH)
         self._protocol: Any = None
         self._timer: asyncio.TimerHandle | None = None
-        if protocol is None:
-            return
-        if missing := [name for name in self.required if not hasattr(protocol, name)]:
-            _warn_unguarded(", ".join(missing))
+        if protocol is None or not _is_guardable(type(protocol), protocol):
             return
         self._protocol = protocol
-        self._unsent = unsent
-        self._frames = Bucket(
-            FRAMES_PER_COMMAND * limits.commands_per_second,
-            FRAMES_PER_COMMAND * limits.commands_burst,
-        )
-        self._messages = 0  # that have begun
-        self._loop = asyncio.get_running_loop()
+        self._limits = limits
+        self._writer: AsgiWriter | None = None
+        self._due = 0.0  # when the frames so far would have been allowed one by one
+        self._began = 0.0  # when the last message began
         largest, ours = protocol.maxMessagePayloadSize, 2 * limits.frame_bytes
         protocol.maxMessagePayloadSize = min(largest, ours) if largest else ours
         protocol.onFrameBegin = self._on_frame
         protocol.onPing = self._on_ping
+        protocol.transport.pauseProducing()
+
+    def begin(self, writer: AsgiWriter) -> None:
+        """Read from the socket; call it after the accept.
+
+        Args:
+            writer: its ``unsent`` is what the client has not taken yet.
+        """
+        if self._protocol is None:  # another server, or aborted by what came with the handshake
+            return
+        self._writer = writer
+        self._protocol.transport.resumeProducing()
 
     def close(self) -> None:
         """Stop guarding; idempotent."""
@@ -370,8 +371,11 @@ class FrameGuard:
             self._protocol = None
 
     def _on_frame(self) -> None:
-        protocol = self._protocol
-        if not self._frames.take(self._loop.time()):
+        protocol, limits = self._protocol, self._limits
+        now = monotonic()
+        rate = FRAMES_PER_COMMAND * limits.commands_per_second
+        self._due = max(self._due, now) + 1 / rate
+        if self._due - now > FRAMES_PER_COMMAND * limits.commands_burst / rate:
             self._abort("sent too many frames")
             return
         is_new = not protocol.inside_message
@@ -379,25 +383,24 @@ class FrameGuard:
         frame = protocol.current_frame
         if not is_new or frame is None or frame.opcode > 7:
             return
-        self._messages += 1
+        self._began = now
         is_whole = frame.fin and len(protocol.data) >= frame.length
         if self._timer is None and not is_whole:
-            check = partial(self._check_message, self._messages)
-            self._timer = self._loop.call_later(MESSAGE_SECONDS, check)
+            self._check_message()
 
-    def _check_message(self, number: int) -> None:
-        """Abort if a message is still incomplete; watch the next one if that is incomplete."""
+    def _check_message(self) -> None:
+        """Abort if the message is incomplete for too long; look again when it would be."""
         self._timer = None
         if self._protocol is None or not self._protocol.inside_message:
             return
-        if number == self._messages:
+        rest = self._began + MESSAGE_SECONDS - monotonic()
+        if rest <= 0:
             self._abort(f"did not complete a message within {MESSAGE_SECONDS:.0f} s")
         else:
-            check = partial(self._check_message, self._messages)
-            self._timer = self._loop.call_later(MESSAGE_SECONDS, check)
+            self._timer = asyncio.get_running_loop().call_later(rest, self._check_message)
 
     def _on_ping(self, payload: bytes) -> None:
-        if self._unsent() <= UNSENT_PONG_BYTES:
+        if self._writer is None or self._writer.unsent <= UNSENT_PONG_BYTES:
             type(self._protocol).onPing(self._protocol, payload)
 
     def _abort(self, reason: str) -> None:
@@ -407,13 +410,78 @@ class FrameGuard:
         protocol.dropConnection(abort=True)
 
 
+def _is_guardable(kind: Any, protocol: Any) -> bool:
+    """Tell whether a protocol has what the guard needs, and calls it; log once where it has not."""
+    if missing := [name for name in FrameGuard.required if not hasattr(protocol, name)]:
+        _warn_unguarded(f"has no {', '.join(missing)}")
+        return False
+    return _calls_hooks(kind)
+
+
 @cache
-def _warn_unguarded(missing: str) -> None:
+def _calls_hooks(kind: Any) -> bool:
+    """Tell whether this autobahn calls the guard's methods for each frame, and cuts by the header.
+
+    Tries a protocol without a connection, once per process.
+    """
+    try:
+        if _hooks_work(kind):
+            return True
+        reason = "handles frames elsewhere"
+    except Exception as error:
+        reason = f"raises {type(error).__name__}: {error}"
+    _warn_unguarded(reason)
+    return False
+
+
+def _hooks_work(kind: Any) -> bool:
+    from autobahn.twisted import websocket
+    from twisted.internet import testing
+
+    class Probe(websocket.WebSocketServerProtocol):
+        """Parses frames as Daphne's protocol does, and passes nothing on."""
+
+        def dropConnection(self, abort: bool = False) -> None:
+            self.state = self.STATE_CLOSED
+
+    for name in ("onFrameBegin", "processData"):
+        if getattr(kind, name, None) is not getattr(websocket.WebSocketServerProtocol, name):
+            return False  # Daphne has its own
+    untyped: Any = websocket.WebSocketServerFactory
+    transport: Any = testing.StringTransport
+    probe: Any = Probe()
+    probe.factory = untyped()
+    probe.openHandshakeTimeout = 0  # no timer
+    probe.makeConnection(transport())
+    probe.state, probe.inside_message, probe.current_frame = probe.STATE_OPEN, False, None
+    probe.maxMessagePayloadSize, probe.websocket_version = 10, 13
+    seen: list[object] = []
+
+    def on_frame() -> None:
+        type(probe).onFrameBegin(probe)
+        frame = probe.current_frame
+        is_whole = len(probe.data) >= frame.length
+        seen.append((frame.opcode, frame.fin, is_whole, probe.inside_message))
+
+    probe.onFrameBegin, probe.onPing = on_frame, seen.append
+    probe.dataReceived(b"\x89\x81\0\0\0\0p" + b"\x01\x80\0\0\0\0")
+    probe.dataReceived(b"\x00\x81\0\0\0\0x" + b"\x80\x8a\0\0\0\0")
+    return probe.wasMaxMessagePayloadSizeExceeded and seen == [
+        (9, True, True, False),
+        b"p",
+        (1, False, True, True),
+        (0, False, True, True),
+        (0, True, False, True),
+    ]
+
+
+@cache
+def _warn_unguarded(reason: str) -> None:
     """Log, once, that frames are not limited on this Daphne or autobahn."""
     logger.warning(
-        "the limits of frames do not support this version of Daphne or autobahn, which has no %s; "
+        "the limits of frames do not support this version of Daphne or autobahn, which %s; "
         "upgrade this package, or let the proxy in front limit its clients",
-        missing,
+        reason,
     )
 
 

@@ -1,14 +1,16 @@
-"""Clients that flood a real Daphne with frames, next to a client that only listens."""
+"""Clients that flood a real Daphne, next to a client that only listens; also behind nginx."""
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import websockets
 
-from tests.support.server import DEADLINE, Server, connect
+from tests.deploy.support.running import deployed_nginx
+from tests.support.server import DEADLINE, Publisher, Server, connect
 from tests.support.waiting import await_until
 
 MASK = b"\0\0\0\0"
@@ -43,6 +45,13 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }
 
 
+HANDSHAKE = (
+    "GET /realtime/ws?v=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+    "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "Sec-WebSocket-Version: 13\r\nAuthorization: Bearer slow\r\n\r\n"
+)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     application = "tests.consumers.impatient:application"
@@ -50,11 +59,37 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def publisher(server: Server) -> Iterator[Publisher]:
+    publisher = Publisher(server)
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture(scope="module", params=["directly", "through nginx"])
+def route(
+    request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Return what the attacker connects to: Daphne, or nginx with the shipped configuration."""
+    if request.param == "directly":
+        yield server
+        return
+    folder = tmp_path_factory.mktemp("nginx")
+    folder.chmod(0o755)
+    with deployed_nginx(folder, [f"127.0.0.1:{server.port}"]) as port:
+        yield Server(folder, port=port)  # never started: nginx listens on this port
+
+
 def memory(server: Server) -> int:
     """Return the resident memory of the server in bytes."""
     assert server.process is not None
     pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def handshakes(server: Server) -> int:
+    """Return the number of handshakes that the application has received."""
+    return server.log.read_text().count("WSCONNECTING")
 
 
 async def flood(server: Server, data: bytes) -> None:
@@ -74,22 +109,54 @@ async def flood(server: Server, data: bytes) -> None:
                     await client.socket.recv()
 
 
-@pytest.mark.parametrize("name", FLOODS)
-async def test_a_flood_is_cut_and_the_others_miss_nothing(server: Server, name: str) -> None:
-    topic = f"public.flood{list(FLOODS).index(name)}"
-    async with connect(server) as quiet:
+@asynccontextmanager
+async def victim(
+    server: Server, route: Server, publisher: Publisher, topic: str
+) -> AsyncIterator[None]:
+    """Follow a topic meanwhile: nothing is missing, and the server has hardly grown."""
+    async with connect(route) as quiet:
         await quiet.subscribe(topic)
-        await asyncio.to_thread(server.publish, topic, 1)
+        await publisher.publish(topic, 1)
         before = memory(server)
-        await flood(server, FLOODS[name]())
-        await asyncio.to_thread(server.publish, topic, 20)
+        yield
+        await publisher.publish(topic, 20)
         assert [event["seq"] for event in await quiet.events(21)] == list(range(1, 22))
         grown = memory(server) - before
     assert grown < 5_000_000, f"the server has grown by {grown:,} bytes"
 
 
-async def test_a_message_that_is_never_completed_is_cut(server: Server) -> None:
-    await flood(server, frame(0x1, b"{", fin=False))  # the application waits for a second
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_is_cut_and_the_others_miss_nothing(
+    server: Server, route: Server, publisher: Publisher, name: str
+) -> None:
+    number = list(FLOODS).index(name)
+    async with victim(server, route, publisher, f"public.flood{number}-{route.port}"):
+        await flood(route, FLOODS[name]())
+
+
+async def test_a_message_that_is_never_completed_is_cut(route: Server) -> None:
+    await flood(route, frame(0x1, b"{", fin=False))  # the application waits for a second
+
+
+async def test_data_sent_before_the_accept_stays_unread_until_the_guard_cuts_it(
+    server: Server, route: Server, publisher: Publisher
+) -> None:
+    part = frame(0x9, b"x" * 125) * 500
+    topic = f"public.early-{route.port}"
+    async with victim(server, route, publisher, topic), asyncio.timeout(DEADLINE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", route.port)
+        before, connecting = memory(server), handshakes(server)
+        writer.write(HANDSHAKE.format(port=route.port).encode())
+        await await_until(lambda: handshakes(server) > connecting, "it connects", DEADLINE)
+        cut = asyncio.ensure_future(reader.read())  # until the end
+        with suppress(ConnectionError):
+            while not cut.done():
+                writer.write(part)
+                await writer.drain()
+                grown = memory(server) - before
+                assert grown < 5_000_000, f"the server has grown by {grown:,} bytes"
+        await asyncio.wait([cut])
+        writer.close()
 
 
 async def test_a_client_that_splits_its_messages_is_served(server: Server) -> None:

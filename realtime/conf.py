@@ -71,6 +71,9 @@ class Limits:
         pending: unanswered commands of a connection, other than subscribe and unsubscribe.
         buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
             from the log later.
+        lingering_topics: topics that a process keeps for a minute after their last follower, so
+            that a page reload need not join them again; beyond them, the oldest one is left at
+            once.
     """
 
     event_bytes: int = 65_536  # an event is a notification, not a file
@@ -80,6 +83,7 @@ class Limits:
     commands_burst: int = 200  # two reconnects with 100 topics each
     pending: int = 64
     buffer_bytes: int = 1_048_576
+    lingering_topics: int = 5_000  # about 15 MB; 80 topics left each second linger 60 s
 
 
 @dataclass(frozen=True, slots=True)

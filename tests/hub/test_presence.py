@@ -4,15 +4,17 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from realtime.broadcast import Wakeup
+from realtime.exceptions import StoreUnavailable
 from realtime.hub.connection import Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
 from realtime.hub.presence import LivePresence
 from realtime.nodes import BEAT_SECONDS, EXPIRY_SECONDS
+from realtime.protocol.names import presence_log
 from realtime.topics import resolve
 from tests.hub.cluster import EXPIRED_SECONDS, LOG, ROOM, Cluster, User, Visitor, user
 from tests.support.virtual_time import passing
@@ -162,6 +164,38 @@ def test_members_that_came_during_an_outage_of_the_store_are_listed_after_it(
     cluster.stores[0].failing = False
     cluster.advance(10)
     assert observer.ids == cluster.listed == user(1, 3)
+
+
+def test_topics_that_visitors_left_are_forgotten_while_the_store_writes_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = cluster.open_node()
+
+    async def fail(*args: Any) -> NoReturn:
+        await asyncio.sleep(60)
+        raise StoreUnavailable("SharedStore", "a lock was not released in time")
+
+    monkeypatch.setattr(cluster.stores[0], "achange_members", fail)
+    for number in range(50):
+        cluster.leave(cluster.enter(hub, 1, room=f"room.r{number}"))
+    observer = cluster.enter(hub, 1)
+    cluster.advance(30)  # the first write is still in progress
+    assert hub.member_writer._dirty == {LOG}
+    monkeypatch.undo()
+    cluster.advance(60)
+    assert observer.ids == cluster.listed == user(1)
+
+
+def test_a_member_that_left_while_its_join_was_written_leaves(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    observer = cluster.enter(hub, 1)
+    cluster.stores[0].after = STREAM_HOLD_SECONDS + 1  # its join takes longer than it is held
+    visitor = cluster.enter(hub, 2, room="room.other")
+    cluster.leave(visitor)
+    cluster.advance(60)
+    assert not hub.member_writer._stored.get(presence_log("room.other"))
+    assert not cluster.stores[0].members(presence_log("room.other")).members
+    assert observer.ids == user(1)
 
 
 def test_a_leave_whose_wakeup_was_lost_is_found(cluster: Cluster) -> None:

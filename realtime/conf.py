@@ -71,6 +71,8 @@ class Limits:
         pending: unanswered commands of a connection, other than subscribe and unsubscribe.
         buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
             from the log later.
+        total_buffer_bytes: unsent bytes of all connections of a process together; beyond them, its
+            slowest clients are closed.
         lingering_topics: topics that a process keeps for a minute after their last follower, so
             that a page reload need not join them again; beyond them, the oldest one is left at
             once.
@@ -83,6 +85,7 @@ class Limits:
     commands_burst: int = 200  # two reconnects with 100 topics each
     pending: int = 64
     buffer_bytes: int = 1_048_576
+    total_buffer_bytes: int = 268_435_456  # 256 clients with a full buffer; a fraction of 1 GB
     lingering_topics: int = 5_000  # about 15 MB; 80 topics left each second linger 60 s
 
 

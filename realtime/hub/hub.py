@@ -23,6 +23,7 @@ from realtime.hub.heartbeats import Heartbeats
 from realtime.hub.jobs import TICK_SECONDS, Jobs, keep_running
 from realtime.hub.member_writer import MemberWriter
 from realtime.hub.presence import LivePresence
+from realtime.hub.slow_clients import SlowClients
 from realtime.hub.topic import LiveTopic
 from realtime.outage import Outage
 from realtime.protocol.names import presence_log
@@ -63,6 +64,7 @@ class Hub:
         member_writer: writes this process's members and its row in the list of nodes.
         flusher: writes the frames that were pushed in one turn of the loop to the sockets.
         heartbeats: when each connection is due for a heartbeat.
+        slow_clients: closes the slowest clients while too many bytes are unsent.
         jobs: the periodic work.
     """
 
@@ -76,9 +78,13 @@ class Hub:
         self.member_writer = MemberWriter(self)
         self.flusher = Flusher(self.loop)
         self.heartbeats = Heartbeats(self.flusher)
+        self.slow_clients = SlowClients(self.flusher, self.limits.total_buffer_bytes)
         self.jobs = Jobs(self.store, self.member_writer)
         self._check = self.jobs.add(self._check_heads, "heads were not checked", TICK_SECONDS)
         self._beat = self.jobs.add(self._push_heartbeats, "no heartbeats were sent", TICK_SECONDS)
+        self._measure = self.jobs.add(
+            self._close_slowest, "unsent bytes were not counted", TICK_SECONDS
+        )
         self._join = self.jobs.add(self._join_waiting, "topics could not be joined")
         self._rejoin = self.jobs.add(self._rejoin_waiting, "groups could not be joined again")
         self._channel = ""  # the layer's channel of this process; "" until it is made
@@ -332,6 +338,9 @@ class Hub:
 
     async def _push_heartbeats(self) -> None:
         self.heartbeats.push(self.loop.time())
+
+    async def _close_slowest(self) -> None:
+        self.slow_clients.check(self.loop.time())
 
     async def _check_heads(self) -> None:
         """Compare the heads of the topics that are due with their positions."""

@@ -71,6 +71,8 @@ class Limits:
         pending: unanswered commands of a connection, other than subscribe and unsubscribe.
         buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
             from the log later.
+        members: members of a topic that clients receive as a list with its changes; beyond them,
+            clients receive only their number, once a second.
         total_buffer_bytes: unsent bytes of all connections of a process together; beyond them, its
             slowest clients are closed.
         lingering_topics: topics that a process keeps for a minute after their last follower, so
@@ -85,6 +87,7 @@ class Limits:
     commands_burst: int = 200  # two reconnects with 100 topics each
     pending: int = 64
     buffer_bytes: int = 1_048_576
+    members: int = 1_000  # who all come and go cost a million frames; a list is about 1 MB
     total_buffer_bytes: int = 268_435_456  # 256 clients with a full buffer; a fraction of 1 GB
     lingering_topics: int = 5_000  # about 15 MB; 80 topics left each second linger 60 s
 

@@ -92,6 +92,13 @@ class Limits:
         pending: unanswered commands of a connection, other than subscribe and unsubscribe.
         buffer_bytes: unsent bytes of a connection; beyond them, its events are not queued but read
             from the log later.
+        members: members of a topic that clients receive as a list with its changes; beyond them,
+            clients receive only their number, once a second.
+        total_buffer_bytes: unsent bytes of all connections of a process together; beyond them, its
+            slowest clients are closed.
+        lingering_topics: topics that a process keeps for a minute after their last follower, so
+            that a page reload need not join them again; beyond them, the oldest one is left at
+            once.
     """
 
     event_bytes: int = 65_536  # an event is a notification, not a file
@@ -105,6 +112,9 @@ class Limits:
     stored_client_bytes_per_day: int = 1_073_741_824  # 10,000 users with 100 comments of 1 KB each
     pending: int = 64
     buffer_bytes: int = 1_048_576
+    members: int = 1_000  # who all come and go cost a million frames; a list is about 1 MB
+    total_buffer_bytes: int = 268_435_456  # 256 clients with a full buffer; a fraction of 1 GB
+    lingering_topics: int = 5_000  # about 15 MB; 80 topics left each second linger 60 s
 
 
 @dataclass(frozen=True, slots=True)

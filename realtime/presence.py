@@ -35,7 +35,17 @@ from realtime.stores.base import MemberList
 from realtime.topics import Topic, resolve, user_topic
 from realtime.user_code import PERMISSIONS, caller_of
 
-__all__ = ["INFO_BYTES", "Member", "amembers", "log_of", "member_id", "member_text", "members"]
+__all__ = [
+    "INFO_BYTES",
+    "Member",
+    "acount",
+    "amembers",
+    "count",
+    "log_of",
+    "member_id",
+    "member_text",
+    "members",
+]
 
 logger = logging.getLogger("realtime")
 
@@ -56,7 +66,9 @@ def log_of(topic: Topic | str) -> str:
 
 
 def members(topic: Topic | str) -> list[Member]:
-    """Return the members of a topic, in the order in which they joined.
+    """Return all members of a topic, in the order in which they joined.
+
+    Clients receive a list only up to ``LIMITS["members"]``; this function has no limit.
 
     Raises:
         UnknownTopic: no registered pattern matches.
@@ -69,6 +81,20 @@ def members(topic: Topic | str) -> list[Member]:
 async def amembers(topic: Topic | str) -> list[Member]:
     """Async version of ``members()``."""
     return _read(await get_store().amembers(log_of(topic)))
+
+
+def count(topic: Topic | str) -> int:
+    """Return the number of members of a topic, without reading them.
+
+    Raises:
+        UnknownTopic, PresenceDisabled, StoreUnavailable: see ``members()``.
+    """
+    return get_store().members(log_of(topic), 0).count or 0
+
+
+async def acount(topic: Topic | str) -> int:
+    """Async version of ``count()``."""
+    return (await get_store().amembers(log_of(topic), 0)).count or 0
 
 
 def _read(stored: MemberList) -> list[Member]:

@@ -196,10 +196,11 @@ class _Answer:
         if self.lists_left <= 0:
             return
         log = presence_log(name)
-        member_list = self.store.members(log)
+        member_list = self.store.members(log, conf.get().limits.members)
         if known != member_list.cursor:
             texts = list(member_list.members.values())
-            frames = list(map(Frame, members_frames(name, texts, member_list.cursor.seq)))
+            version, count = member_list.cursor.seq, member_list.count
+            frames = list(map(Frame, members_frames(name, texts, version, count=count)))
             self.frames += frames
             self.lists_left -= sum(frame.size for frame in frames)
         self.cursors[log] = member_list.cursor

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser
 
 from realtime import Topic, register
@@ -16,7 +17,9 @@ from realtime.exceptions import InvalidTopicName, PresenceDisabled, StoreUnavail
 from realtime.presence import (
     INFO_BYTES,
     Member,
+    acount,
     amembers,
+    count,
     log_of,
     member_id,
     member_text,
@@ -74,6 +77,14 @@ async def test_members_are_listed_in_the_order_in_which_they_joined(room: str) -
         Member(id="user.3", user="3", info={"name": "bo"}),
     ]
     assert await amembers(room) == await amembers(resolve(room)) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_members_are_counted_without_a_limit(room: str) -> None:
+    assert await acount(room) == 0
+    await enter(room, User(7, "zoe"), User(3, "bo"))
+    assert await acount(room) == 2
+    assert await sync_to_async(count)(room) == 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -175,6 +175,21 @@ def test_a_join_changes_the_etag(client: Client, topic: str) -> None:
     assert listed(get(client, room, **fields), room) == [(2, ["user.1", "user.2"])]
 
 
+@override_settings(REALTIME={"LIMITS": {"members": 2}})
+def test_members_beyond_the_limit_come_as_their_number(client: Client, topic: str) -> None:
+    room = topic.replace("public.", "room.")
+    for uid in ("user.1", "user.2"):
+        join(room, uid)
+    first = get(client, room)
+    assert listed(first, room) == [(2, ["user.1", "user.2"])]
+    join(room, "user.3")
+    second = get(client, room, since=first["cursor"])
+    (frame,) = [frame for frame in second["frames"] if frame["type"] == "members"]
+    assert (frame["version"], frame["count"], frame["members"]) == (3, 3, [])
+    third = get(client, room, since=second["cursor"])
+    assert not [frame for frame in third["frames"] if frame["type"] == "members"]
+
+
 def test_many_members_come_in_several_frames(client: Client, topic: str) -> None:
     room = topic.replace("public.", "room.")
     texts = {f"user.{n}": json.dumps({"id": f"user.{n}", "info": "x" * 900}) for n in range(300)}

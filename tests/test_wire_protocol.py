@@ -39,7 +39,9 @@ def test_documented_member_lists_are_sent_like_this():
     shown = [frame for frame in FRAMES if is_from_server(frame) and frame["type"] == "members"]
     for frame in shown:
         texts = [json.dumps(member) for member in frame["members"]]
-        sent = members_frames(frame["topic"], texts, frame["version"], frame.get("id"))
+        sent = members_frames(
+            frame["topic"], texts, frame["version"], frame.get("id"), count=frame.get("count")
+        )
         assert [json.loads(text) for text in sent] == [frame]
 
 

@@ -76,7 +76,7 @@ class RealtimeTopic extends Base {
     const topic = name === USER ? client.subscribeUser(start) : client.subscribe(String(name), start);
     topic.on("*", (_, event) => this.#onEvent(event));
     topic.onReset(() => this.#notify("reset", {}, "events were missed; fetch the state again"));
-    topic.onMembers((members, change) => this.#onMembers(members, change));
+    topic.onMembers((members, change, count) => this.#onMembers(members, change, count));
     topic.onDenied((denial) => this.#notify("denied", denial, denial.message));
     return topic;
   }
@@ -89,10 +89,10 @@ class RealtimeTopic extends Base {
     this.dispatchEvent(new CustomEvent(`realtime:${event.event}`, options));
   }
 
-  /** @param {Member[]} members @param {Change | null} change */
-  #onMembers(members, change) {
+  /** @param {Member[]} members @param {Change | null} change @param {number} count */
+  #onMembers(members, change, count) {
     if (!this.isConnected) return;
-    const detail = { topic: this.#topic?.name, members, change };
+    const detail = { topic: this.#topic?.name, members, change, count };
     const options = { bubbles: true, composed: true, detail };
     this.dispatchEvent(new CustomEvent("realtime-members", options));
   }

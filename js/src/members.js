@@ -20,13 +20,20 @@ export class Members {
   #partialVersion = null;
   /** @type {number | null} The version of the last change in the list; null without a list. */
   #version = null;
+  /** @type {number | null} How many members there are while the server does not list them. */
+  #count = null;
 
   /** @returns {Member[]} in the order in which they joined. */
   get list() {
     return [...this.#all.values()];
   }
 
-  /** Whether a list has been received. */
+  /** How many members there are, also where they are too many for a list. */
+  get count() {
+    return this.#count ?? this.#all.size;
+  }
+
+  /** Whether a list, or the number of members, has been received. */
   get isKnown() {
     return this.#version !== null;
   }
@@ -34,7 +41,7 @@ export class Members {
   /** Remove all members: another user has another topic. */
   clear() {
     this.#all.clear();
-    this.#partial = this.#version = null;
+    this.#partial = this.#version = this.#count = null;
   }
 
   /** The connection ended: the server will send an incomplete list again, from its start. */
@@ -69,6 +76,7 @@ export class Members {
     this.#all = this.#partial;
     this.#partial = null;
     this.#version = frame.version;
+    this.#count = frame.count ?? null;
     return { change: null };
   }
 }

@@ -106,6 +106,11 @@ export class SharedSubscription {
     return this.#members.isKnown ? this.#members.list : null;
   }
 
+  /** How many members the topic has; null until the first list or number has arrived. */
+  get memberCount() {
+    return this.#members.isKnown ? this.#members.count : null;
+  }
+
   get #groups() {
     return [this.#active, ...this.#waiting];
   }
@@ -262,7 +267,10 @@ export class SharedSubscription {
   #presence(frame) {
     const news = this.#members.receive(frame);
     if (news === "missed") this.#repair(); // a new subscription starts with the whole list
-    else if (news) for (const topic of this.#topics) topic.updateMembers(this.#members.list, news.change);
+    else if (news) {
+      const { list, count } = this.#members;
+      for (const topic of this.#topics) topic.updateMembers(list, news.change, count);
+    }
   }
 
   /** @param {Frame} frame */

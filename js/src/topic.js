@@ -26,7 +26,7 @@ export class Topic {
   #resetListeners = new Listeners();
   /** @type {Listeners<[Denial]>} */
   #denialListeners = new Listeners();
-  /** @type {Listeners<[Member[], Change | null]>} */
+  /** @type {Listeners<[Member[], Change | null, number]>} */
   #memberListeners = new Listeners();
 
   /** @param {SharedSubscription} subscription @param {Start} start */
@@ -86,16 +86,17 @@ export class Topic {
    *
    * Only for topics with `presence = True`; for others it is never called.
    *
-   * @param {(members: Member[], change: Change | null) => unknown} run Gets the members in the
-   *   order in which they joined, and the join or leave, which is null for a new list.
+   * @param {(members: Member[], change: Change | null, count: number) => unknown} run Gets the
+   *   members in the order in which they joined; the join or leave, which is null for a new list;
+   *   and the number of members. The list is empty where the server sends only the number.
    * @returns {() => void} a function that removes it.
    */
   onMembers(run) {
     const remove = this.#memberListeners.add(run);
     let isRemoved = false;
     queueMicrotask(() => {
-      const members = this.members;
-      if (members && !isRemoved && this.isFollowed) run(members, null);
+      const { members, memberCount } = this;
+      if (members && !isRemoved && this.isFollowed) run(members, null, Number(memberCount));
     });
     return makeRemover(() => {
       isRemoved = true;
@@ -106,6 +107,13 @@ export class Topic {
   /** The members in the order in which they joined; null until the first list has arrived. */
   get members() {
     return this.#subscription.members;
+  }
+
+  /**
+   * The number of members, also where they are too many for a list; null until it has arrived.
+   */
+  get memberCount() {
+    return this.#subscription.memberCount;
   }
 
   /**
@@ -154,9 +162,9 @@ export class Topic {
     this.#listeners.get("*")?.call(event.data, event);
   }
 
-  /** @internal @param {Member[]} members @param {Change | null} change */
-  updateMembers(members, change) {
-    this.#memberListeners.call(members, change);
+  /** @internal @param {Member[]} members @param {Change | null} change @param {number} count */
+  updateMembers(members, change, count) {
+    this.#memberListeners.call(members, change, count);
   }
 
   /** @internal */

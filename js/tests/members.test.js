@@ -41,6 +41,7 @@ test("there are no members and no calls before the first list", async () => {
   FakeWebSocket.last.receive({ type: "join", topic: "a", member: member(3), version: 6 });
   await settle();
   assert.equal(topic.members, null);
+  assert.equal(topic.memberCount, null);
 });
 
 test("a late listener receives the list at once, unless it was removed", async () => {
@@ -60,6 +61,36 @@ test("a list in several frames is one list", async () => {
   assert.equal(calls.length, 1);
   socket.receive({ type: "members", topic: "a", members: [member(9)], version: 9 });
   assert.deepEqual(calls.at(-1), [["user.8", "user.9"], null]);
+});
+
+test("beyond the server's limit there is a number instead of a list", async () => {
+  const { client, clock, topic, socket } = await makeRoom();
+  /** @type {[number, number][]} */
+  const calls = [];
+  topic.onMembers((members, _, count) => calls.push([members.length, count]));
+  await settle();
+  socket.receive({ type: "join", topic: "a", member: member(3), version: 6 });
+  socket.receive({ type: "members", topic: "a", members: [], count: 1001, version: 7 });
+  assert.deepEqual([topic.members, topic.memberCount], [[], 1001]);
+  socket.receive({ type: "members", topic: "a", members: [], count: 1203, version: 240 });
+  const late = client.subscribe("a");
+  late.onMembers((members, _, count) => calls.push([members.length, count]));
+  await settle();
+  socket.end();
+  await comeBack(clock);
+  FakeWebSocket.last.subscribed({ cursor: "c2", recovered: true });
+  FakeWebSocket.last.receive({ type: "members", topic: "a", members: [], count: 950, version: 500 });
+  FakeWebSocket.last.receive({ type: "members", topic: "a", members: [member(1)], version: 900 });
+  FakeWebSocket.last.receive({ type: "join", topic: "a", member: member(2), version: 901 });
+  assert.deepEqual(calls, [
+    [2, 2],
+    [3, 3],
+    [0, 1001],
+    [0, 1203],
+    [0, 1203],
+    ...[[0, 950], [0, 950], [1, 1], [1, 1], [2, 2], [2, 2]], // each for two listeners
+  ]);
+  assert.equal(topic.memberCount, 2);
 });
 
 test("an incomplete list is not part of the next one", async () => {

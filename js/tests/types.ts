@@ -26,7 +26,7 @@ export const states: Same<Client["state"], shipped.State> = true;
 export function page(realtime: shipped.Client): void {
   const order = realtime.subscribe("orders.42", { last: 20 });
   const off: () => void = order.on<{ eta: string }>("shipped", ({ eta }, { seq }) => [eta, seq]);
-  order.onMembers((members, change) => [members[0]?.user, change?.type === "join"]);
+  order.onMembers((members, change, count) => [members[0]?.user, change?.type === "join", count + 1]);
   realtime.addEventListener("statechange", ({ state, code }) => [state, code]);
   // @ts-expect-error This state does not exist.
   if (realtime.state === "open") off();

@@ -13,6 +13,7 @@ from django.contrib import messages
 from django.http import HttpResponseRedirect
 from django.utils.translation import gettext, ngettext
 
+from realtime import presence
 from realtime.admin import history
 from realtime.admin.entries import (
     ENTRY_ERRORS,
@@ -38,10 +39,8 @@ from realtime.exceptions import (
     StoreError,
 )
 from realtime.nodes import BEAT_SECONDS, Followers, followers_of
-from realtime.presence import log_of
 from realtime.protocol.events import Cursor, Draft, Event
 from realtime.publishing import append, encode, in_any_transaction, publish
-from realtime.stores import get_store
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -263,7 +262,7 @@ def reach_of(topic: Topic) -> str:
     try:
         if not topic.presence:
             return _connections(followers_of(str(topic)))
-        members = len(get_store().members(log_of(topic)).members)
+        members = presence.count(topic)
     except StoreError as error:
         text = gettext("The number of connections is not available: %(reason)s")
         return text % {"reason": error}

@@ -238,12 +238,32 @@ class Client:
         The client does not have to follow the topic.
 
         Raises:
+            CommandRefused: the client is not allowed to follow the topic; or the topic does not
+                track presence; or it has more members than the server lists (with the code
+                ``too_many_members``), call ``member_count()`` then.
+            AnswerLost, ConnectionEnded: see ``publish()``.
+        """
+        answer = await self._ask({"type": "members", "topic": topic})
+        if "count" in answer:
+            reason = (
+                f"{topic} has {answer['count']} members, more than the server lists; use "
+                "member_count()"
+            )
+            raise CommandRefused("too_many_members", reason)
+        return [read_member(fields) for fields in answer["members"]]
+
+    async def member_count(self, topic: str) -> int:
+        """Return the number of members of a topic.
+
+        The client does not have to follow the topic.
+
+        Raises:
             CommandRefused: the client is not allowed to follow the topic, or the topic does not
                 track presence.
             AnswerLost, ConnectionEnded: see ``publish()``.
         """
         answer = await self._ask({"type": "members", "topic": topic})
-        return [read_member(fields) for fields in answer["members"]]
+        return int(answer.get("count", len(answer["members"])))
 
     async def _ask(self, frame: Frame) -> Frame:
         self._check_open()

@@ -61,6 +61,15 @@ class Subscription:
         """
         return self._shared.members.list
 
+    @property
+    def member_count(self) -> int | None:
+        """The number of members of the topic; None until it arrives.
+
+        If the topic has more members than the server lists, ``members`` is empty, and this number
+        changes at most once a second.
+        """
+        return self._shared.members.count
+
     def __aiter__(self) -> Self:
         return self
 

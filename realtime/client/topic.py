@@ -33,6 +33,7 @@ class Members:
     def __init__(self) -> None:
         self._members: dict[str, Member] = {}
         self._version: int | None = None  # of the list; None before the first list arrives
+        self._count: int | None = None  # of members that the server does not list
         self._partial: dict[str, Member] = {}  # a new list, still without its last frames
         self._partial_version: int | None = None
 
@@ -40,6 +41,13 @@ class Members:
     def list(self) -> list[Member] | None:
         """The members in the order in which they joined; None before the first list arrives."""
         return None if self._version is None else [*self._members.values()]
+
+    @property
+    def count(self) -> int | None:
+        """The number of members; None before the first list, or the first number, arrives."""
+        if self._version is None:
+            return None
+        return len(self._members) if self._count is None else self._count
 
     def discard_partial(self) -> None:
         """Discard a list whose remaining frames will not arrive."""
@@ -72,8 +80,10 @@ class Members:
         self._partial |= {member.id: member for member in map(read_member, frame["members"])}
         if frame.get("more"):
             return False
+        count: int | None = frame.get("count")
         has_changed = self._version is None or self._members != self._partial
-        self._members, self._version = self._partial, version
+        has_changed = has_changed or count != self._count
+        self._members, self._version, self._count = self._partial, version, count
         self.discard_partial()
         return has_changed
 

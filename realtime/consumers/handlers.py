@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from django.core.exceptions import PermissionDenied, ValidationError
 
+from realtime import conf
 from realtime.auth.users import Identity
 from realtime.consumers.quota import spend_quota
 from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
@@ -97,7 +98,7 @@ async def run_call(identity: Identity, command: Call) -> str:
 
 
 async def run_members(identity: Identity, command: Members) -> MemberList:
-    """Return the members of a topic.
+    """Return the members of a topic, or only their number beyond ``LIMITS["members"]``.
 
     Raises:
         ProtocolError: the client may not follow the topic.
@@ -107,7 +108,7 @@ async def run_members(identity: Identity, command: Members) -> MemberList:
     topic = find_topic(command.topic, identity)
     if not await topic.may_subscribe(identity.user):
         raise forbidden()
-    return await get_store().amembers(log_of(topic))
+    return await get_store().amembers(log_of(topic), conf.get().limits.members)
 
 
 def log_failure(command: Command, error: Exception) -> None:

@@ -33,6 +33,7 @@ from realtime.consumers.rate_limits import limit_request
 from realtime.exceptions import ProtocolError, StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection, Subscription
+from realtime.hub.hub import Hub
 from realtime.hub.member_writer import POLL_HOLD_SECONDS
 from realtime.hub.presence import PresenceSubscription
 from realtime.protocol.cursors import compose, entry
@@ -41,7 +42,7 @@ from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, ErrorCode
 from realtime.publishing import origin_hash
 from realtime.writers.asgi import Send
-from realtime.writers.daphne import is_secure
+from realtime.writers.daphne import count_answer, is_secure
 from realtime.writers.stream import CollectingWriter
 
 __all__ = [
@@ -65,7 +66,10 @@ async def poll(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Answer one poll, as an ASGI application."""
     request = Request(scope)
     secure = is_secure(send)
-    await answer(request, send, secure, _Poll(request, receive).answer(secure))
+    one = _Poll(request, receive)
+    await answer(request, send, secure, one.answer(secure))
+    if one.hub is not None:
+        count_answer(send, one.hub.flusher)
 
 
 class _Poll:
@@ -74,6 +78,7 @@ class _Poll:
     Attributes:
         request: the request to answer.
         receive: the server's ``receive``, which tells when the client disconnects.
+        hub: the hub of this process; None until the request is accepted.
         failed: whether the hub closed the connection because a log could not be read.
         writer: collects the frames of the answer.
         connection: follows the topics until the answer is complete.
@@ -85,6 +90,7 @@ class _Poll:
     def __init__(self, request: Request, receive: Receive) -> None:
         self.request = request
         self.receive = receive
+        self.hub: Hub | None = None
         self.failed = False
 
     async def answer(self, secure: bool | None) -> Response | None:
@@ -104,6 +110,7 @@ class _Poll:
         if delay := limit_request(request.scope, user, len(query.starts)):
             await asyncio.sleep(delay)
         topics = await FollowedTopics.open(get_hub(), identity, list(query.starts))
+        self.hub = topics.hub
         self.connection = Connection(topics.hub, user, self.writer, MAX_BYTES, self._fail)
         try:
             secret = request.headers.get("x-realtime-origin")

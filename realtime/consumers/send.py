@@ -105,7 +105,9 @@ async def _run(dialogue: Dialogue, identity: Identity, command: Command) -> str:
         case Members():
             member_list = await run_members(identity, command)
             members, version = list(member_list.members.values()), member_list.cursor.seq
-            return dialogue.members(command, members, version, max_characters=math.inf)[0]
+            return dialogue.members(
+                command, members, version, count=member_list.count, max_characters=math.inf
+            )[0]
         case _:
             reason = "only publish, call and members can be sent; follow topics by sse, poll or ws"
             raise ProtocolError(ErrorCode.UNSUPPORTED, reason, id=command.id)

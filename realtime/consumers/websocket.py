@@ -303,7 +303,8 @@ class WebSocketConsumer(AsyncConsumer):
         """Send the members of a topic, which the client need not follow."""
         member_list = await run_members(self.identity, command)
         members = list(member_list.members.values())
-        for text in self.dialogue.members(command, members, member_list.cursor.seq):
+        version, count = member_list.cursor.seq, member_list.count
+        for text in self.dialogue.members(command, members, version, count=count):
             self.answer(text)
 
     async def _subscribe(self, command: Subscribe) -> None:

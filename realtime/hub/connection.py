@@ -68,7 +68,7 @@ class Connection:
         self.limit = limit
         self.subscriptions: dict[str, Subscription] = {}
         self._close = close  # asks the consumer to close the connection
-        writer.attach(hub.flusher, limit, self._on_failure)
+        writer.attach(hub.flusher, limit, self.close)
         self.due = 0
         hub.connections.add(self)
         hub.heartbeats.add(self, hub.loop.time())
@@ -125,9 +125,6 @@ class Connection:
         # A write pass does not update the writer's last_flush, but the topic's last_push.
         pushes = [s.topic.last_push for s in self.subscriptions.values() if s in s.topic.live]
         return max(self.writer.last_flush, *pushes) if pushes else self.writer.last_flush
-
-    def _on_failure(self) -> None:
-        self.close(CloseCode.FAILED)
 
     def close(self, code: CloseCode) -> None:
         """Ask the consumer to close the connection."""

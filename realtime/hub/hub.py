@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from channels.layers import BaseChannelLayer
 
+from realtime import conf
 from realtime.broadcast import WAKEUP_TYPE, Wakeup, abroadcast, adopt_loop, get_layer, group_name
 from realtime.exceptions import StoreError, StoreUnavailable
 from realtime.hub.heartbeats import Heartbeats
 from realtime.hub.jobs import TICK_SECONDS, Jobs, keep_running
 from realtime.hub.member_writer import MemberWriter
 from realtime.hub.presence import LivePresence
+from realtime.hub.slow_clients import SlowClients
 from realtime.hub.topic import LiveTopic
 from realtime.outage import Outage
 from realtime.protocol.names import presence_log
@@ -56,11 +58,13 @@ class Hub:
         loop: the event loop that everything here runs on.
         store: where the logs are.
         layer: the channel layer that delivers the wake-ups.
+        limits: the limits in the settings.
         topics: the followed topics, also those that linger without followers, by name.
         connections: the clients of this process.
         member_writer: writes this process's members and its row in the list of nodes.
         flusher: writes the frames that were pushed in one turn of the loop to the sockets.
         heartbeats: when each connection is due for a heartbeat.
+        slow_clients: closes the slowest clients while too many bytes are unsent.
         jobs: the periodic work.
     """
 
@@ -68,20 +72,26 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.store = store or get_store()
         self.layer: BaseChannelLayer = layer or get_layer()
+        self.limits = conf.get().limits
         self.topics: dict[str, LiveTopic] = {}
         self.connections: set[Connection] = set()
         self.member_writer = MemberWriter(self)
         self.flusher = Flusher(self.loop)
         self.heartbeats = Heartbeats(self.flusher)
+        self.slow_clients = SlowClients(self.flusher, self.limits.total_buffer_bytes)
         self.jobs = Jobs(self.store, self.member_writer)
         self._check = self.jobs.add(self._check_heads, "heads were not checked", TICK_SECONDS)
         self._beat = self.jobs.add(self._push_heartbeats, "no heartbeats were sent", TICK_SECONDS)
+        self._measure = self.jobs.add(
+            self._close_slowest, "unsent bytes were not counted", TICK_SECONDS
+        )
         self._join = self.jobs.add(self._join_waiting, "topics could not be joined")
         self._rejoin = self.jobs.add(self._rejoin_waiting, "groups could not be joined again")
         self._channel = ""  # the layer's channel of this process; "" until it is made
         self._channel_lock = asyncio.Lock()
         self._closed = False
-        self._joining: list[LiveTopic] = []  # topics that the next run of _join takes
+        self._lingering: dict[str, LiveTopic] = {}  # without followers, the oldest one first
+        self._joining: dict[str, LiveTopic] = {}  # topics that the next run of _join takes
         self._adding: set[asyncio.Task[None]] = set()  # calls of group_add under way
         self._leaving: dict[str, asyncio.Task[None]] = {}  # calls of group_discard, by topic name
         self._rejoining: dict[str, LiveTopic] = {}  # topics that the next run of _rejoin takes
@@ -142,11 +152,12 @@ class Hub:
             raise StoreError("the server is shutting down")
         if live.name not in self.topics:
             self.topics[live.name] = live
-            self._joining.append(live)
+            self._joining[live.name] = live
             self._join.start()
         if live.linger is not None:
             live.linger.cancel()
             live.linger = None
+            del self._lingering[live.name]
         live.followers += 1
         try:
             joined = live.joined  # if it is done, a timer would be wasted
@@ -156,14 +167,22 @@ class Hub:
             raise
 
     def release(self, live: LiveTopic) -> None:
-        """Remove a follower; the hub leaves a topic that has none for ``LINGER_SECONDS``."""
+        """Remove a follower; the hub leaves a topic that has none for ``LINGER_SECONDS``.
+
+        Clients choose the names of topics, so at most ``lingering_topics`` are kept without
+        followers.
+        """
         live.followers -= 1
         if live.followers == 0 and self.topics.get(live.name) is live:
             live.linger = self.loop.call_later(LINGER_SECONDS, self._drop, live)
+            self._lingering[live.name] = live
+            if len(self._lingering) > self.limits.lingering_topics:
+                self._drop(next(iter(self._lingering.values())))
 
     def _drop(self, live: LiveTopic) -> None:
-        if self.topics.get(live.name) is live:
-            del self.topics[live.name]
+        for topics in (self.topics, self._lingering, self._joining, self._rejoining):
+            if topics.get(live.name) is live:
+                del topics[live.name]
         live.close()
         self._leave(live)
 
@@ -193,7 +212,7 @@ class Hub:
     async def _join_waiting(self) -> None:
         """Join the groups and read the heads of all topics that wait for it."""
         while self._joining:
-            batch, self._joining = self._joining, []
+            batch, self._joining = list(self._joining.values()), {}
             await self._add_in_time(batch)
             try:
                 found = await self.store.aheads([live.name for live in batch])
@@ -245,8 +264,8 @@ class Hub:
         if live.closed:
             return
         try:
-            channel = await self._ensure_channel()
             async with asyncio.timeout(LAYER_SECONDS):
+                channel = await self._ensure_channel()
                 await self.layer.group_add(group_name(live.name), channel)
         except Exception as error:
             # Head checks find its events meanwhile, and each tries to join the group again.
@@ -319,6 +338,9 @@ class Hub:
 
     async def _push_heartbeats(self) -> None:
         self.heartbeats.push(self.loop.time())
+
+    async def _close_slowest(self) -> None:
+        self.slow_clients.check(self.loop.time())
 
     async def _check_heads(self) -> None:
         """Compare the heads of the topics that are due with their positions."""

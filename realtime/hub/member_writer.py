@@ -106,7 +106,18 @@ class MemberWriter:
         del self._local[log][uid]
         if not self._local[log]:
             del self._local[log]
-        self._mark(log)
+        if self._has_work(log):
+            self._mark(log)
+        else:
+            self._dirty.discard(log)
+
+    def _has_work(self, log: str) -> bool:
+        """Tell whether a log can have anything to write.
+
+        Clients choose the topics, so a log that was never written is not kept in ``_dirty`` while
+        the store fails. If a write is in progress, it compares the members again when it ends.
+        """
+        return log in self._local or log in self._stored or log in self._unsure
 
     def text_of(self, log: str, uid: str) -> str | None:
         """Return the JSON text of a member that is connected here; None if it is not."""
@@ -174,7 +185,8 @@ class MemberWriter:
                 failed = [result for result in results if result is not None]
                 failures.extend(failed)
                 if len(failed) == len(batch):
-                    self._dirty.update(logs)  # all of them fail: the store is unreachable
+                    # All of them fail: the store is unreachable.
+                    self._dirty.update(filter(self._has_work, logs))
                     break
             if failures:
                 raise failures[0]
@@ -225,7 +237,10 @@ class MemberWriter:
         if node != self.node.id:
             self._dirty.add(log)  # written under the old id
             return
-        self._note_stored(log, (stored | arrived.keys()) - left)
+        stored = (stored | arrived.keys()) - left
+        self._note_stored(log, stored)
+        if stored != self._local.get(log, {}).keys():
+            self._mark(log)
         await self._announce(log, appended)
 
     async def _announce(self, log: str, appended: Appended) -> None:

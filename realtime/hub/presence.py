@@ -5,15 +5,22 @@ those of ``LiveTopic``.
 Only the frames for the clients differ: first the member list, then joins and leaves. A client that
 has fallen behind further than the ring buffer reaches, or that would be reset on another log,
 receives the member list again.
+
+If every client received each change, n members that come and go would cost n * n frames. So the
+clients of a topic with more than ``LIMITS["members"]`` members receive only the number of members,
+at most once a second, and the list again when it has shrunk to nine tenths of the limit.
+The number is exact: the presence log has one join and one leave for each member.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realtime.hub.recent import EventFrame, Pieces
+from realtime.exceptions import StoreError
+from realtime.hub.recent import EventFrame, Frames, Pieces
 from realtime.hub.subscribers import BaseSubscription
 from realtime.hub.topic import LiveTopic
 from realtime.presence import member_id, member_text
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LivePresence", "PresenceSubscription", "hold_member"]
 
 RING_CHANGES = 256  # joins and leaves that a client can miss without receiving the whole list
+COUNT_SECONDS = 1.0  # between two frames with the number of members
 
 
 class MemberFrame(EventFrame):
@@ -61,21 +69,27 @@ class LivePresence(LiveTopic):
 
     Attributes:
         topic: the topic's name; ``name`` is that of the presence log.
-        members: the JSON text of each member by its id.
+        members: the JSON text of each member by its id; empty while they are only counted.
+        count: how many members there are while they are only counted, else None.
     """
 
     def __init__(self, hub: Hub, topic: str) -> None:
         super().__init__(hub, presence_log(topic), RING_CHANGES)
         self.topic = topic
         self.members: dict[str, str] = {}
+        self.count: int | None = None
+        self._limit = hub.limits.members
+        self._count_timer: asyncio.TimerHandle | None = None
+        self._listing: asyncio.Task[None] | None = None  # returns from the number to the list
         self._list_frames: Sequence[Frame] | None = None  # of current members; None until made
 
     async def where_to_start(self, head: Cursor) -> Cursor:
         """Read the members, and return the position that the list belongs to."""
-        return self._set_members(await self.hub.store.amembers(self.name))
+        return self._set_members(await self.hub.store.amembers(self.name, self._limit))
 
     def _set_members(self, member_list: MemberList) -> Cursor:
         self.members = dict(member_list.members)
+        self.count = member_list.count
         self._list_frames = None
         return member_list.cursor
 
@@ -84,30 +98,86 @@ class LivePresence(LiveTopic):
         return MemberFrame(self.topic, event, cursor)
 
     def list_frames(self) -> Sequence[Frame]:
-        """Return the frames of the member list, cached until the list changes."""
+        """Return the frames of the list or of the number of members, cached until they change."""
         if self._list_frames is None:
             texts = list(self.members.values())
-            frames = members_frames(self.topic, texts, self.position.seq)
+            frames = members_frames(self.topic, texts, self.position.seq, count=self.count)
             self._list_frames = [Frame(text) for text in frames]
         return self._list_frames
 
     def _deliver(self, frame: EventFrame) -> None:
         assert isinstance(frame, MemberFrame)
         self._list_frames = None
+        if self.count is not None:
+            self.count += 1 if frame.is_join else -1
+            self._position = frame.cursor
+            self._push_count_later()
+            return
         if frame.is_join:
             self.members[frame.uid] = frame.member
         else:
             self.members.pop(frame.uid, None)
         super()._deliver(frame)
+        if len(self.members) > self._limit:
+            self.count, self.members, self._list_frames = len(self.members), {}, None
+            self.push_batch()
+            self._push_count()
+
+    def recent(self, after: Cursor) -> Frames | None:
+        """Return the changes after a cursor; None, so that a list is sent, if they are counted."""
+        return None if self.count is not None else super().recent(after)
+
+    def _push_count_later(self) -> None:
+        if self._count_timer is None and not self.closed:
+            self._count_timer = self.hub.loop.call_later(COUNT_SECONDS, self._push_count)
+
+    def _push_count(self) -> None:
+        """Push the number of members; read the list again if it is short enough."""
+        self._count_timer = None
+        if self.count is None or self._listing is not None:
+            return
+        if self.count <= self._limit * 9 // 10:
+            self._listing = self.hub.loop.create_task(self._list_again())
+            # A callback, since an eager task may end before the assignment above.
+            self._listing.add_done_callback(self._listed)
+        else:
+            self.push_reset(bundle(self.list_frames()), None)
+
+    async def _list_again(self) -> None:
+        try:
+            member_list = await self.hub.store.amembers(self.name, self._limit)
+        except StoreError:
+            return  # tried again in a second
+        cursor, position = member_list.cursor, self.position
+        # In another epoch, a repair reads the members. A list from before the position lacks the
+        # changes that arrived during the read.
+        is_valid = cursor.epoch == position.epoch and cursor.seq >= position.seq
+        if is_valid and self.count is not None:
+            self._push_list(member_list)
+
+    def _listed(self, task: asyncio.Task[None]) -> None:
+        self._listing = None
+        if self.count is not None:
+            self._push_count_later()
+
+    def close(self) -> None:
+        """Stop timers and tasks; no new ones start."""
+        super().close()
+        if self._count_timer is not None:
+            self._count_timer.cancel()
+        if self._listing is not None:
+            self._listing.cancel()
 
     async def _reset(self, head: Cursor, reason: Reset) -> None:
         """Read the members again, and push the list to all live subscribers."""
         self.hub.member_writer.check(self.name)
-        member_list = await self.hub.store.amembers(self.name)
+        self._push_list(await self.hub.store.amembers(self.name, self._limit))
+
+    def _push_list(self, member_list: MemberList) -> None:
+        """Push the list, or the number, to all live subscribers, and go on from its cursor."""
         self.push_batch()
-        before = self.position
         self._restart(self._set_members(member_list))
-        self.push_reset(bundle(self.list_frames()), before)
+        self.push_reset(bundle(self.list_frames()), None)
         self._deliver_early()
 
 
@@ -144,7 +214,15 @@ class PresenceSubscription(BaseSubscription):
         list_frames: how many frames of the member list ``start()`` has pushed.
     """
 
-    __slots__ = ("_has_started", "_hold", "_member", "_page", "_project_topic", "list_frames")
+    __slots__ = (
+        "_has_count",
+        "_has_started",
+        "_hold",
+        "_member",
+        "_page",
+        "_project_topic",
+        "list_frames",
+    )
 
     topic: LivePresence
 
@@ -173,12 +251,19 @@ class PresenceSubscription(BaseSubscription):
         self._hold = hold
         self._member: tuple[str, str] | None = None  # id and JSON text
         self._has_started = False
+        self._has_count = False  # the client last received the number of members
 
     @property
     def cursor(self) -> Cursor | None:
-        """The cursor in the presence log up to which the client has received the changes."""
+        """The cursor in the presence log up to which the client has received the changes.
+
+        None while the members are only counted: whoever comes back receives the number, or the
+        list.
+        """
         self.topic.queue_pending()
-        return self.topic.position if self in self.topic.live else self.position
+        if self in self.topic.live:
+            return self.topic.position if self.topic.count is None else None
+        return None if self._has_count else self.position
 
     async def prepare(self) -> None:
         """Look up the member that others will see."""
@@ -200,6 +285,7 @@ class PresenceSubscription(BaseSubscription):
         if self._member is not None:
             self.topic.hub.member_writer.arrive(self.topic.name, *self._member)
         if since is None or self.topic.recent(since) is None:
+            self._has_count = self.topic.count is not None
             frames = self.topic.list_frames()
             if at_once:
                 if not self.writer.write_list(frames):
@@ -220,10 +306,17 @@ class PresenceSubscription(BaseSubscription):
         if self._has_started and self._member is not None and self._hold is not None:
             self.topic.hub.member_writer.leave(self.topic.name, self._member[0], self._hold)
 
+    def _is_current(self) -> bool:
+        """Tell whether the client has the newest list, or the newest number of members."""
+        # A list can belong to the same position as the number before it.
+        return super()._is_current() and self._has_count == (self.topic.count is not None)
+
     async def _missing(self) -> Pieces:
-        recent = None if self.position is None else self.topic.recent(self.position)
-        if recent is not None:
-            return recent.singles
+        had_count, self._has_count = self._has_count, self.topic.count is not None
+        if self.position is not None and had_count == self._has_count:
+            recent = self.topic.recent(self.position)
+            if recent is not None:
+                return recent.singles
         # The position moves only when the whole list was sent.
         *first, last = self.topic.list_frames()
         return [*((frame, self.position) for frame in first), (last, self.topic.position)]

@@ -37,7 +37,7 @@ class Subscriber(Recipient, Protocol):
     def writer(self) -> AsgiWriter:
         """The writer of its client."""
 
-    def fall_behind(self, position: Cursor) -> None:
+    def fall_behind(self, position: Cursor | None) -> None:
         """Catch up from the log after this cursor; the subscription is no longer live."""
 
 
@@ -87,17 +87,16 @@ class Subscribers:
             self._fall_behind(cursors[-1] if cursors else before, subscriber)
 
     def _fall_behind(self, position: Cursor | None, subscriber: Subscriber, _: int = 0) -> None:
-        assert position is not None
         del self.live[subscriber]
         subscriber.fall_behind(position)
 
-    def push_reset(self, piece: Piece, before: Cursor) -> None:
+    def push_reset(self, piece: Piece, before: Cursor | None) -> None:
         """Push a reset or a member list to the live subscribers, after a gap in the log.
 
         Args:
             piece: a reset, or the member list.
             before: the topic's position before the gap. A subscriber whose buffer is full catches
-                up from there.
+                up from there; with None, it receives the member list.
         """
         self._flusher.write_all(piece, self.live, partial(self._fall_behind, before))
 
@@ -149,7 +148,7 @@ class BaseSubscription:
         """Queue a live frame; return False if the connection's buffer is full."""
         return self.connection.push(frame)
 
-    def fall_behind(self, position: Cursor) -> None:
+    def fall_behind(self, position: Cursor | None) -> None:
         """Catch up from the log after this cursor, as fast as the client reads."""
         self.position = position
         self._advance()
@@ -168,7 +167,7 @@ class BaseSubscription:
         """Go live if nothing is missing, else catch up, first with ``pieces`` if there are any."""
         if self.ended:
             return
-        if not pieces and self.topic.is_at(self.position):
+        if not pieces and self._is_current():
             self.topic.add_live(self)
         else:
             self._task = self.topic.hub.loop.create_task(self._run(pieces))
@@ -190,10 +189,14 @@ class BaseSubscription:
                 self.position = cursor
             # With a full buffer, the client would fall behind again at the next event.
             await self.connection.drain()
-            if self.topic.is_at(self.position):
+            if self._is_current():
                 self.topic.add_live(self)
                 return
             pieces = await self._missing()
+
+    def _is_current(self) -> bool:
+        """Tell whether the client misses nothing."""
+        return self.topic.is_at(self.position)
 
     async def _missing(self) -> Pieces:
         """Return the frames that the client is missing after its position."""

@@ -59,9 +59,11 @@ class _Printer(AsgiWriter):
         super().__init__(_nowhere)
         self._show = show
 
-    def attach(self, flusher: Flusher, limit: int, failed: Callable[[], None]) -> None:
+    def attach(
+        self, flusher: Flusher, limit: int, request_close: Callable[[CloseCode], None]
+    ) -> None:
         """Print each frame at once, instead of using the flusher."""
-        self._failed = failed
+        self._request_close = request_close
 
     def fits(self, size: int, limit: int) -> bool:
         return True

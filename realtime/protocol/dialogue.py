@@ -379,12 +379,13 @@ class Dialogue:
         members: Sequence[str],
         version: int,
         *,
+        count: int | None = None,
         max_characters: float = MEMBERS_CHARACTERS,
     ) -> list[str]:
         """Answer with the members of a topic; see ``members_frames()``."""
         self._untrack(command)
         return members_frames(
-            command.topic, members, version, command.id, max_characters=max_characters
+            command.topic, members, version, command.id, count=count, max_characters=max_characters
         )
 
     def pong(self, command: Ping) -> str:

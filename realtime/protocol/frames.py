@@ -198,6 +198,7 @@ def members_frames(
     version: int,
     id: int | None = None,
     *,
+    count: int | None = None,
     max_characters: float = MEMBERS_CHARACTERS,
 ) -> list[str]:
     """Return the frames that list the members of a topic.
@@ -209,6 +210,7 @@ def members_frames(
         members: the members as JSON texts, in the order in which they joined.
         version: the seq of the last join or leave that the list includes.
         id: the id of the command that this answers, if any.
+        count: how many members there are if they are too many to be listed; ``members`` is empty.
         max_characters: the members of a frame exceed this size by at most one member.
     """
     parts: list[list[str]] = [[]]
@@ -222,7 +224,7 @@ def members_frames(
     frames = []
     for number, part in enumerate(parts, 1):
         more = True if number < len(parts) else None
-        end = frame("members", id=id, topic=topic, version=version, more=more)
+        end = frame("members", id=id, topic=topic, version=version, count=count, more=more)
         frames.append(f'{end[:-1]},"members":[{",".join(part)}]}}')
     return frames
 

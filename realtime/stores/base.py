@@ -228,11 +228,14 @@ class MemberList:
 
     Attributes:
         cursor: the head of the presence log when the list was read.
-        members: the members' JSON text by their ids, in the order in which they joined.
+        members: the members' JSON text by their ids, in the order in which they joined; empty if
+            they are too many to be listed.
+        count: how many members there are if they are too many to be listed, else None.
     """
 
     cursor: Cursor
     members: Mapping[str, str]
+    count: int | None = None
 
 
 def _matches(event: Event, name: str, since: float | None, until: float | None) -> bool:
@@ -469,8 +472,13 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def members(self, log: str) -> MemberList:
-        """Return a topic's members and the head of its presence log, in one consistent read."""
+    def members(self, log: str, limit: int | None = None) -> MemberList:
+        """Return a topic's members and the head of its presence log, in one consistent read.
+
+        Args:
+            log: the topic's presence log.
+            limit: if there are more members, they are only counted; None lists all.
+        """
 
     @abstractmethod
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
@@ -573,9 +581,9 @@ class Store(ABC):
         """Async version of ``change_members()``."""
         return await self._call(self.change_members, log, node, arrived, left)
 
-    async def amembers(self, log: str) -> MemberList:
+    async def amembers(self, log: str, limit: int | None = None) -> MemberList:
         """Async version of ``members()``."""
-        return await self._call(self.members, log)
+        return await self._call(self.members, log, limit)
 
     async def amembers_of(self, node: str) -> Mapping[str, Sequence[str]]:
         """Async version of ``members_of()``."""

@@ -311,10 +311,12 @@ class MemoryStore(Store):
                 del self._members[log]
             return self.append(log, drafts)
 
-    def members(self, log: str) -> MemberList:
-        """Return a topic's members and the head of its presence log."""
+    def members(self, log: str, limit: int | None = None) -> MemberList:
+        """Return a topic's members, or only their number, and the head of its presence log."""
         with self._lock:
             members = self._members.get(log, {})
+            if limit is not None and len(members) > limit:
+                return MemberList(self._state(log).head, {}, len(members))
             shown = {uid: next(iter(by_node.values())) for uid, by_node in members.items()}
             return MemberList(self._state(log).head, shown)
 

@@ -224,11 +224,15 @@ class RealtimeClient:
         outside of a test, that takes a few seconds.
 
         Raises:
-            CommandRefused: the user is not allowed to follow the topic, or the topic does not track
-                presence.
+            CommandRefused: the user is not allowed to follow the topic; or the topic does not track
+                presence; or it has more than ``LIMITS["members"]`` members (with the code
+                ``too_many_members``).
         """
         self._connected().server.write_members()
         answer = self._ask({"type": "members", "topic": str(topic)})
+        if "count" in answer:
+            reason = f"{topic} has {answer['count']} members, more than LIMITS['members']"
+            raise CommandRefused("too_many_members", reason)
         members = answer["members"]
         while answer.get("more"):
             answer = self._answer_to(answer["id"], "the other members")

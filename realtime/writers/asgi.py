@@ -27,11 +27,21 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from realtime.exceptions import RealtimeError
 from realtime.protocol.encoders import Bundle, Frame, Wire
+from realtime.protocol.frames import CloseCode
 
 if TYPE_CHECKING:
     from realtime.writers.flusher import Flusher, WritePath
 
-__all__ = ["AsgiWriter", "Framing", "Message", "Piece", "Send", "SlowReader", "WebSocketFraming"]
+__all__ = [
+    "CLOSE_SECONDS",
+    "AsgiWriter",
+    "Framing",
+    "Message",
+    "Piece",
+    "Send",
+    "SlowReader",
+    "WebSocketFraming",
+]
 
 logger = logging.getLogger("realtime")
 
@@ -174,7 +184,7 @@ class AsgiWriter:
         "_framing",
         "_in_flight",
         "_limit",
-        "_on_failure",
+        "_request_close",
         "_send",
         "_start",
         "_task",
@@ -190,7 +200,7 @@ class AsgiWriter:
         self._send = send
         self._framing = framing or WEBSOCKET_FRAMING
         self._flusher: Flusher | None = None
-        self._on_failure: Callable[[], None] | None = None
+        self._request_close: Callable[[CloseCode], None] | None = None
         self._limit = 0
         self._dequeued = 0  # bytes that have left the queue
         self._in_flight = 0  # of those, bytes that the server has not received yet
@@ -203,16 +213,19 @@ class AsgiWriter:
         self.last_flush = 0.0
         self.closed = False
 
-    def attach(self, flusher: Flusher, limit: int, on_failure: Callable[[], None]) -> None:
+    def attach(
+        self, flusher: Flusher, limit: int, request_close: Callable[[CloseCode], None]
+    ) -> None:
         """Connect the writer to the flusher of its loop; call this before ``write()``.
 
         Args:
             flusher: the flusher of the loop.
             limit: bytes that can be unsent before the buffer counts as full.
-            on_failure: closes the connection; called once, when a write fails.
+            request_close: closes the connection; called once, when a write fails or the client is
+                too slow.
         """
         self._flusher = flusher
-        self._on_failure = on_failure
+        self._request_close = request_close
         self._limit = limit
         self.last_flush = flusher.time()
         self.refresh_available()
@@ -232,6 +245,11 @@ class AsgiWriter:
     def _buffered(self) -> int:
         """Return the bytes in the server's buffer, where they can be counted."""
         return 0
+
+    def _note_unsent(self) -> None:
+        """Have the unsent bytes counted, since the client does not take them at once."""
+        if self._flusher is not None and self._request_close is not None:
+            self._flusher.behind.add(self)
 
     def refresh_available(self) -> None:
         """Measure what is unsent, and set ``available``."""
@@ -308,6 +326,8 @@ class AsgiWriter:
         # _send_queue() sets self._task to None when it ends. If it ends during an eager start,
         # _start() returns None, so this assignment does not undo that.
         self._task = self._start(self._send_queue())
+        if self._task is not None:
+            self._note_unsent()
         return "portable"
 
     def _flush_all(self) -> None:
@@ -341,6 +361,10 @@ class AsgiWriter:
                     self._in_flight -= part
                 self._in_flight = 0  # for an event stream, the parts do not add up to the size
                 self.refresh_available()  # with what the server's buffer holds, if it is known
+                if self.available < self._limit:
+                    self._note_unsent()
+                elif self._flusher is not None:
+                    self._flusher.behind.discard(self)
         except Exception as error:
             # The client is gone; the server notifies the consumer.
             logger.debug("writing to a client ended: %s", error)
@@ -359,19 +383,19 @@ class AsgiWriter:
         """
         loop = asyncio.get_running_loop()
         delay = 0.0
-        drained = self._drained
+        drained = self.drained
         stalled_at = loop.time() + STALL_SECONDS
         while self.unsent > below and not self.closed:
             await asyncio.sleep(delay)
             delay = min(max(delay * 2, POLL_SECONDS[0]), POLL_SECONDS[1])
             now = loop.time()
-            if (drained_now := self._drained) > drained:
+            if (drained_now := self.drained) > drained:
                 drained, stalled_at = drained_now, now + STALL_SECONDS
             elif now > stalled_at:
                 raise SlowReader(f"{self.unsent} bytes wait and none were sent")
 
     @property
-    def _drained(self) -> int:
+    def drained(self) -> int:
         """Bytes that the kernel has taken since the beginning, as far as is known."""
         return self._dequeued - self._in_flight - self._buffered()
 
@@ -381,12 +405,18 @@ class AsgiWriter:
         The client reconnects and resumes; no other client waits for it.
         """
         logger.exception("writing to a client failed")
-        on_failure, self._on_failure = self._on_failure, None
         self.queue.clear()
-        if on_failure is None:
+        self.request_close(CloseCode.FAILED)
+
+    def request_close(self, code: CloseCode) -> None:
+        """Have the connection closed; the client's unsent bytes are no longer counted."""
+        request_close, self._request_close = self._request_close, None
+        if self._flusher is not None:
+            self._flusher.behind.discard(self)
+        if request_close is None:
             self.abort()
         else:
-            on_failure()
+            request_close(code)
 
     def abort(self) -> None:
         """Drop the queue and write nothing more."""
@@ -395,7 +425,9 @@ class AsgiWriter:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self.queue.clear()
-        self.send_direct = self._on_failure = None
+        if self._flusher is not None:
+            self._flusher.behind.discard(self)
+        self.send_direct = self._request_close = None
         # With nothing available, every caller asks fits() and finds the writer closed.
         self._in_flight = self.available = 0
 

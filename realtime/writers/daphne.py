@@ -22,15 +22,17 @@ from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from realtime.writers.asgi import AsgiWriter, Framing, Send, frames_of
+from realtime.writers.asgi import CLOSE_SECONDS, AsgiWriter, Framing, Send, frames_of
 
 if TYPE_CHECKING:
     from realtime.conf import Limits
-    from realtime.writers.flusher import WritePath
+    from realtime.protocol.frames import CloseCode
+    from realtime.writers.flusher import Flusher, WritePath
 
 __all__ = [
     "DaphneWriter",
     "FrameGuard",
+    "count_answer",
     "is_secure",
     "protocol_of",
     "root_paths_of",
@@ -156,6 +158,66 @@ def writer_for(send: Send, framing: Framing | None = None) -> AsgiWriter:
     return kind(send, protocol, framing)
 
 
+def _buffer_size(transport: Any) -> int:
+    """Return the size of a transport's buffers; with TLS, also of the socket's below it."""
+    size = 0
+    while transport is not None:
+        size += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+        size += getattr(transport, "_tempDataLen", 0)
+        # A TLS transport wraps the socket's transport.
+        transport = getattr(transport, "transport", None)
+    return size
+
+
+def _abort_unread(transport: Any) -> None:
+    """Cut a connection whose client does not take what is in the buffer, which frees the buffer."""
+    if not _buffer_size(transport):
+        return
+    while transport is not None and not hasattr(transport, "abortConnection"):
+        transport = getattr(transport, "transport", None)  # a channel of HTTP wraps its transport
+    if transport is not None:
+        transport.abortConnection()
+
+
+class UnsentAnswer:
+    """What Daphne's buffer has of an HTTP answer, which was sent as a whole."""
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnsentAnswer) and other._transport is self._transport
+
+    def __hash__(self) -> int:
+        return hash(self._transport)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes in the buffer, also of the connection's next answers."""
+        return _buffer_size(self._transport)
+
+    @property
+    def drained(self) -> int:
+        """A number that grows when the client takes bytes."""
+        return -self.unsent
+
+    def request_close(self, code: CloseCode) -> None:
+        """Cut the connection: an answer that has begun cannot say why it ends."""
+        _abort_unread(self._transport)
+
+
+def count_answer(send: Send, flusher: Flusher) -> None:
+    """Have the bytes counted that an HTTP answer has left in Daphne's buffer.
+
+    Other servers wait in ``send()`` until the client has taken most of them.
+    """
+    transport = getattr(_wrapped_protocol(send, WRAPPER_DEPTH), "transport", None)
+    if _buffer_size(transport):
+        flusher.behind.add(UnsentAnswer(transport))
+
+
 class DaphneWriter(AsgiWriter):
     """Writes to the socket past Daphne where that is safe, and counts what Daphne buffers.
 
@@ -215,6 +277,7 @@ class DaphneWriter(AsgiWriter):
 
     def _on_start_writing(self) -> None:
         self._safe_send = self.send_direct = None
+        self._note_unsent()
         self.refresh_available()  # the transport's bytes are more than frames' texts
         type(self._transport).startWriting(self._transport)
 
@@ -239,15 +302,8 @@ class DaphneWriter(AsgiWriter):
         return not is_ending and self._may_send()
 
     def _buffered(self) -> int:
-        """Return the size of the transport's buffers; with TLS, also of the socket's below it."""
-        size = 0
-        transport = getattr(self._protocol, "transport", None)
-        while transport is not None:
-            size += len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-            size += getattr(transport, "_tempDataLen", 0)
-            # A TLS transport wraps the socket's transport.
-            transport = getattr(transport, "transport", None)
-        return size
+        """Return the size of the transport's buffers."""
+        return _buffer_size(getattr(self._protocol, "transport", None))
 
     def flush(self) -> WritePath | None:
         """Write the queue by the fastest safe path; return it, None if nothing was written."""
@@ -292,6 +348,13 @@ class DaphneWriter(AsgiWriter):
         """Put the bytes that the socket did not take into the transport's buffer."""
         self._dequeued += len(rest)
         self._transport.write(rest)
+
+    async def close(self, code: int) -> None:
+        """Send what is queued, then close; cut the connection if the client does not take it."""
+        await super().close(code)
+        if self._buffered():
+            loop, transport = asyncio.get_running_loop(), self._protocol.transport
+            loop.call_later(CLOSE_SECONDS, _abort_unread, transport)
 
     def abort(self) -> None:
         """Drop the queue and write nothing more."""

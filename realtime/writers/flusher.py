@@ -27,8 +27,9 @@ from realtime.writers.asgi import AsgiWriter, Piece
 
 if TYPE_CHECKING:
     from realtime.protocol.encoders import Frame, Wire
+    from realtime.protocol.frames import CloseCode
 
-__all__ = ["Flusher", "Recipient", "WritePath"]
+__all__ = ["BufferedClient", "Flusher", "Recipient", "WritePath"]
 
 logger = logging.getLogger("realtime")
 
@@ -46,6 +47,21 @@ class Recipient(Protocol):
 
     def push(self, frame: Frame) -> bool:
         """Queue a frame; return False if the client's buffer is full."""
+
+
+class BufferedClient(Protocol):
+    """A client whose unsent bytes are counted."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the client has not taken."""
+
+    @property
+    def drained(self) -> int:
+        """A number that grows when the client takes bytes."""
+
+    def request_close(self, code: CloseCode) -> None:
+        """Have the connection closed, and the bytes dropped."""
 
 
 R = TypeVar("R", bound=Recipient)
@@ -76,11 +92,13 @@ class Flusher:
     Attributes:
         time: returns the loop's time.
         now: the loop's time when the last flush began.
+        behind: the writers that can have unsent bytes; see ``realtime.hub.slow_clients``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.time = loop.time
         self.now = self.time()
+        self.behind: set[BufferedClient] = set()
         self._loop = loop
         self._counts: dict[str, int] = {"direct": 0, "buffered": 0, "portable": 0}
         self._interactive: deque[AsgiWriter] = deque()  # wait for a flush of frames for few clients

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from realtime.protocol.cursors import compose, entry
 from realtime.protocol.encoders import Frame, Wire, http_chunk
 from realtime.protocol.events import Cursor
-from realtime.protocol.frames import HEARTBEAT
+from realtime.protocol.frames import HEARTBEAT, CloseCode
 from realtime.writers.asgi import AsgiWriter, Message, Piece
 from realtime.writers.flusher import Flusher
 
@@ -102,9 +102,11 @@ class CollectingWriter(AsgiWriter):
         self._list_bytes = 0
         self._changed = asyncio.Event()
 
-    def attach(self, flusher: Flusher, limit: int, on_failure: Callable[[], None]) -> None:
+    def attach(
+        self, flusher: Flusher, limit: int, request_close: Callable[[CloseCode], None]
+    ) -> None:
         """Leave ``available`` at 0, so that frames are pushed one by one, and each is checked."""
-        self._on_failure = on_failure
+        self._request_close = request_close
 
     @property
     def unsent(self) -> int:

@@ -238,6 +238,43 @@ def test_on_members_for_a_topic_without_presence_raises() -> None:
     play(story())
 
 
+def test_beyond_the_servers_limit_there_is_a_number_instead_of_a_list() -> None:
+    async def story(server: FakeServer, reader: Reader) -> None:
+        assert reader.events.member_count is None
+        counts: list[int | None] = []
+        for frame in (
+            listing(1, 1, 2),
+            listing(2, count=1_001),
+            listing(9, count=1_001),
+            listing(30, count=1_203),
+            listing(800, 1, 2, 3),
+            change("leave", 2, 801),
+        ):
+            server.link.say(frame)
+            await passing(1)
+            counts.append(reader.events.member_count)
+        assert counts == [2, 1_001, 1_001, 1_203, 3, 2]
+        assert reader.received == [[1, 2], [], [], [1, 2, 3], [1, 3]]
+
+    with_reader(story)
+
+
+def test_members_beyond_the_servers_limit_can_be_counted_and_listing_them_is_refused() -> None:
+    server = FakeServer()
+
+    async def story() -> None:
+        async with FakeClient(server) as client:
+            server.answer = lambda frame: listing(4, count=1_203)
+            assert await client.member_count(TOPIC) == 1_203
+            with pytest.raises(CommandRefused, match=r"1203 members.*member_count\(\)") as refused:
+                await client.members(TOPIC)
+            assert refused.value.code == "too_many_members"
+            server.answer = lambda frame: listing(4, 1, 2)
+            assert await client.member_count(TOPIC) == 2
+
+    play(story())
+
+
 def test_members_can_be_listed_without_following_the_topic() -> None:
     server = FakeServer()
 

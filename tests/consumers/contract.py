@@ -34,6 +34,7 @@ class Follower(ABC):
         cursor: where it would resume.
         was_reset: whether it was reset.
         members: the names of the topic's members, by id.
+        count: the number of members while they are too many to be listed.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,7 @@ class Follower(ABC):
         self.cursor: str | None = None
         self.was_reset = False
         self.members: dict[str, str] = {}
+        self.count: int | None = None
         self._version = -1
 
     @classmethod
@@ -72,9 +74,11 @@ class Follower(ABC):
             self.was_reset = True
         if frame["type"] == "members":
             self.members = {member["id"]: member["info"]["name"] for member in frame["members"]}
+            self.count = frame.get("count")
             self._version = frame["version"]
         elif frame["type"] in ("join", "leave"):
             assert frame["version"] == self._version + 1, frame
+            assert self.count is None, frame
             self._version += 1
             self.members.pop(frame["member"]["id"], None)
             if frame["type"] == "join":

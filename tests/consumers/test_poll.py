@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -298,6 +299,22 @@ def test_a_list_from_a_node_that_is_behind_does_not_answer_a_long_poll(web: Web)
     assert members_of(waiting.json()) == ["", "join user.0"]
 
 
+def test_a_poll_gets_the_number_of_members_beyond_the_limit_and_waits_for_another(
+    web: Web,
+) -> None:
+    web.scene.hub.limits = replace(web.scene.hub.limits, members=100)
+    fill(web, ROOM, 101)
+    first = web.get(f"poll?topic={ROOM}").json()
+    (frame,) = [frame for frame in first["frames"] if frame["type"] == "members"]
+    assert (frame["count"], frame["members"], frame["version"]) == (101, [], 101)
+    waiting = web.open(f"poll?topic={ROOM}&since={first['cursor']}&wait=25")
+    web.scene.advance(3)
+    assert not waiting.sent
+    web.get(f"poll?topic={ROOM}", PAGE)
+    web.scene.advance(5)
+    assert [f["count"] for f in waiting.json()["frames"] if f["type"] == "members"] == [101, 102]
+
+
 def test_a_visitor_without_an_id_gets_the_members_and_is_not_one(web: Web) -> None:
     web.get(f"poll?topic={ROOM}")
     web.scene.advance(1)
@@ -335,6 +352,7 @@ def test_lists_of_members_leave_room_for_events(web: Web) -> None:
 
 
 def test_a_list_in_several_frames_is_complete_in_one_answer(web: Web) -> None:
+    web.scene.hub.limits = replace(web.scene.hub.limits, members=3_000)
     fill(web, ROOM, 3_000)
     first = web.get(f"poll?topic={ROOM}").json()
     parts = [frame for frame in first["frames"] if frame["type"] == "members"]

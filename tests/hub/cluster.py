@@ -75,6 +75,7 @@ class Visitor:
         self.user = user
         self.frames: list[dict[str, Any]] = []
         self.members: dict[str, Any] = {}
+        self.count: int | None = None
         self.expects_more = False
         self.version: int | None = None
         self.broken: list[str] = []
@@ -92,6 +93,11 @@ class Visitor:
             known = self.members if self.expects_more else {}
             self.members = known | {member["id"]: member for member in frame["members"]}
             self.expects_more = frame.get("more", False)
+            self.count = frame.get("count")
+            if self.count is not None and self.members:
+                self.broken.append(f"{frame} has both a number and a list")
+        elif self.count is not None:
+            self.broken.append(f"{frame} follows a number of members")
         elif self.version is None or frame["version"] != self.version + 1:
             self.broken.append(f"{frame} does not follow version {self.version}")
         elif frame["type"] == "join":
@@ -111,6 +117,11 @@ class Visitor:
 
     def received(self, kind: str) -> list[str]:
         return [frame["member"]["id"] for frame in self.frames if frame["type"] == kind]
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of members that arrived; 0 stands for a list."""
+        return [frame.get("count", 0) for frame in self.frames if frame["type"] == "members"]
 
     @property
     def ids(self) -> set[str]:

@@ -362,7 +362,7 @@ def test_a_large_frame_of_a_replay_waits_until_it_fits(scene: Scene) -> None:
 
     client = scene.connect(limit=2_000)
     client.connection.writer = Writer(swallow)
-    client.connection.writer.attach(scene.hub.flusher, 2_000, lambda: None)
+    client.connection.writer.attach(scene.hub.flusher, 2_000, lambda code: None)
     scene.run(client.connection.push_paced(Frame("s" * 1_100)))
     scene.run(client.connection.push_paced(Frame("l" * 1_500)))
     scene.run(client.connection.push_paced(Frame("h" * 5_000)))

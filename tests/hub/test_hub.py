@@ -1,6 +1,9 @@
 """The hub: groups, heads, lingering, and a layer or a store that fails."""
 
 import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -276,6 +279,74 @@ def test_a_topic_that_is_followed_again_while_it_lingers_stays(scene: Scene) -> 
     scene.leave(client)
     scene.advance(61.0)
     assert scene.hub.topics == {}
+
+
+def names_of(*numbers: int) -> list[str]:
+    return [f"public.t{number}" for number in numbers]
+
+
+def follow_and_leave(scene: Scene, names: list[str]) -> None:
+    """Follow topics and leave them again, as a client that subscribes and unsubscribes."""
+    for name in names:
+        scene.leave(scene.join(topic=name))
+
+
+def test_as_many_topics_linger_as_the_limit_says_and_then_the_oldest_is_left(scene: Scene) -> None:
+    scene.hub.limits = replace(scene.hub.limits, lingering_topics=3)
+    follow_and_leave(scene, names_of(1, 2, 3))
+    assert list(scene.hub.topics) == names_of(1, 2, 3)
+    assert scene.layer.called("group_discard") == 0
+    follow_and_leave(scene, names_of(1))  # it was followed again, so it is now the newest
+    follow_and_leave(scene, names_of(4))
+    assert sorted(scene.hub.topics) == names_of(1, 3, 4)
+    assert not in_group(scene, "public.t2")
+    assert in_group(scene, "public.t3")
+    scene.advance(61.0)
+    assert scene.hub.topics == {}
+
+
+def test_a_followed_topic_does_not_count_as_lingering(scene: Scene) -> None:
+    scene.hub.limits = replace(scene.hub.limits, lingering_topics=1)
+    clients = [scene.join(topic=name) for name in names_of(1, 2, 3)]
+    follow_and_leave(scene, names_of(4, 5))
+    assert sorted(scene.hub.topics) == names_of(1, 2, 3, 5)
+    for client, name in zip(clients, names_of(1, 2, 3), strict=True):
+        scene.publish(topic=name)
+        assert client.seqs(name) == [1]
+
+
+@pytest.mark.parametrize("hangs", ["nothing", "the layer", "its channel", "the store"])
+def test_a_client_that_follows_ever_new_names_does_not_grow_the_hub(
+    scene: Scene, hangs: str
+) -> None:
+    scene.hub.limits = replace(scene.hub.limits, lingering_topics=5)
+    client = scene.join()
+    if hangs == "the layer":
+        scene.layer.add_delay = scene.layer.discard_delay = 60.0
+    elif hangs == "its channel":
+        scene.hub._channel = ""
+        scene.layer.channel_delay = 60.0
+    elif hangs == "the store":
+        scene.store.after = 60.0
+
+    async def follow_for_a_moment(name: str) -> None:
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(0.1):
+                scene.hub.release(await follow(scene, name))
+
+    most: Counter[str] = Counter()
+    for number in range(400):  # ten a second
+        scene.run(follow_for_a_moment(f"public.t{number}"))
+        scene.advance(0.1)
+        for held in ("topics", "_lingering", "_joining", "_rejoining", "_adding", "_leaving"):
+            most[held] = max(most[held], len(getattr(scene.hub, held)))
+    assert most["topics"] <= 7  # the limit, the client's, and one that is followed for a moment
+    assert max(most.values()) <= 120, most  # no more than begin while a call of the layer times out
+    scene.layer.add_delay = scene.layer.discard_delay = scene.layer.channel_delay = 0.0
+    scene.store.after = 0.0
+    scene.advance(61.0)
+    scene.publish()
+    assert client.seqs() == [1]
 
 
 def test_a_topic_followed_again_while_its_group_is_being_left_is_in_the_group(

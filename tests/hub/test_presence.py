@@ -4,18 +4,44 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import pytest
 
 from realtime.broadcast import Wakeup
-from realtime.hub.connection import Subscription
+from realtime.exceptions import StoreUnavailable
+from realtime.hub.connection import Connection, Subscription
 from realtime.hub.member_writer import POLL_HOLD_SECONDS, STREAM_HOLD_SECONDS
 from realtime.hub.presence import LivePresence
 from realtime.nodes import BEAT_SECONDS, EXPIRY_SECONDS
+from realtime.protocol.events import Cursor
+from realtime.protocol.names import presence_log
+from realtime.stores.base import MemberList
 from realtime.topics import resolve
+from realtime.writers.stream import CollectingWriter
 from tests.hub.cluster import EXPIRED_SECONDS, LOG, ROOM, Cluster, User, Visitor, user
+from tests.hub.support import QuietHub
 from tests.support.virtual_time import passing
+
+
+def limit_members(cluster: Cluster, members: int, nodes: int = 1) -> list[QuietHub]:
+    """Open nodes that list so many members."""
+    hubs = [cluster.open_node() for _ in range(nodes)]
+    for hub in hubs:
+        hub.limits = replace(hub.limits, members=members)
+    return hubs
+
+
+def crowd(cluster: Cluster, hub: QuietHub, *pks: int) -> list[Visitor]:
+    return [cluster.enter(hub, pk) for pk in pks]
+
+
+def leave(cluster: Cluster, visitors: Sequence[Visitor]) -> None:
+    """Let visitors go, and wait until the others know."""
+    for visitor in visitors:
+        cluster.leave(visitor)
+    cluster.advance(STREAM_HOLD_SECONDS + 3)
 
 
 def test_a_visitor_receives_the_member_list_and_the_others_a_join(cluster: Cluster) -> None:
@@ -164,6 +190,41 @@ def test_members_that_came_during_an_outage_of_the_store_are_listed_after_it(
     assert observer.ids == cluster.listed == user(1, 3)
 
 
+def test_topics_that_visitors_left_are_forgotten_while_the_store_writes_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = cluster.open_node()
+
+    timeout = asyncio.Event()
+
+    async def fail(*args: Any) -> NoReturn:
+        await timeout.wait()
+        raise StoreUnavailable("SharedStore", "a lock was not released in time")
+
+    monkeypatch.setattr(cluster.stores[0], "achange_members", fail)
+    for number in range(50):
+        cluster.leave(cluster.enter(hub, 1, room=f"room.r{number}"))
+    observer = cluster.enter(hub, 1)
+    cluster.advance(30)  # the first write is still in progress
+    assert hub.member_writer._dirty == {LOG}
+    monkeypatch.undo()
+    timeout.set()
+    cluster.advance(60)
+    assert observer.ids == cluster.listed == user(1)
+
+
+def test_a_member_that_left_while_its_join_was_written_leaves(cluster: Cluster) -> None:
+    hub = cluster.open_node()
+    observer = cluster.enter(hub, 1)
+    cluster.stores[0].after = STREAM_HOLD_SECONDS + 1  # its join takes longer than it is held
+    visitor = cluster.enter(hub, 2, room="room.other")
+    cluster.leave(visitor)
+    cluster.advance(60)
+    assert not hub.member_writer._stored.get(presence_log("room.other"))
+    assert not cluster.stores[0].members(presence_log("room.other")).members
+    assert observer.ids == user(1)
+
+
 def test_a_leave_whose_wakeup_was_lost_is_found(cluster: Cluster) -> None:
     home, away = cluster.open_node(), cluster.open_node()
     observer, visitor = cluster.enter(home, 1), cluster.enter(away, 2)
@@ -253,10 +314,11 @@ def test_the_row_of_a_node_has_its_load(cluster: Cluster) -> None:
     assert (node.connections, node.topics, node.followers) == (2, 1, {ROOM: 2})
 
 
+@pytest.mark.parametrize("listed", [2_000, 500])
 def test_member_lists_agree_after_a_thousand_visits_over_a_layer_that_loses_a_fifth(
-    cluster: Cluster,
+    cluster: Cluster, listed: int
 ) -> None:
-    hubs = [cluster.open_node() for _ in range(4)]
+    hubs = limit_members(cluster, listed, nodes=4)
     observers = [cluster.enter(hub, pk) for pk in range(1, 9) for hub in hubs]
     cluster.layer.loss = 0.2
     choose = random.Random(11)
@@ -287,9 +349,12 @@ def test_member_lists_agree_after_a_thousand_visits_over_a_layer_that_loses_a_fi
         assert set(live.members) == expected
     for observer in observers:
         assert observer.ids == expected
-        assert sorted(observer.received("leave")) == sorted(
-            f"user.{pk}" for pk in guests if pk not in staying
-        )
+        if listed < len(guests):
+            assert max(observer.counts) > listed
+        else:
+            assert sorted(observer.received("leave")) == sorted(
+                f"user.{pk}" for pk in guests if pk not in staying
+            )
 
 
 def seen(frames: Sequence[dict[str, Any]]) -> list[str]:
@@ -317,3 +382,191 @@ def test_a_cursor_in_the_presence_log_brings_only_the_changes_after_it(cluster: 
     cluster.advance(0.1)
     assert seen(returning.frames) == ["join"]
     assert first.ids == user(1, 2)
+
+
+# More members than are listed
+
+
+def test_as_many_members_as_the_limit_are_a_list_and_one_more_makes_it_a_number(
+    cluster: Cluster,
+) -> None:
+    (hub,) = limit_members(cluster, 10)
+    observer, *_ = crowd(cluster, hub, *range(1, 11))
+    assert observer.ids == user(*range(1, 11))
+    assert observer.count is None
+    crowd(cluster, hub, 11)
+    assert (observer.count, observer.ids) == (11, set())
+    assert observer.received("join")[-1] == "user.11"
+    late = cluster.enter(hub, 3)
+    assert (late.count, late.ids, late.counts) == (11, set(), [11])
+
+
+def test_a_number_of_members_is_sent_once_a_second_however_many_come_and_go(
+    cluster: Cluster,
+) -> None:
+    hubs = limit_members(cluster, 10, nodes=2)
+    observer, *_ = crowd(cluster, hubs[0], *range(1, 12))
+    cluster.advance(5)
+    before = len(observer.frames)
+    crowd(cluster, hubs[1], *range(20, 70))  # takes ten seconds
+    cluster.advance(2)
+    frames = observer.frames[before:]
+    assert {frame["type"] for frame in frames} == {"members"}
+    assert 5 <= len(frames) <= 12
+    assert observer.count == 61
+    assert observer.version == cluster.stores[0].members(LOG).cursor.seq
+    cluster.advance(30)
+    assert len(observer.frames[before:]) == len(frames), "a number was sent without a change"
+
+
+def test_the_list_is_back_at_nine_tenths_of_the_limit_and_not_before(cluster: Cluster) -> None:
+    (hub,) = limit_members(cluster, 10)
+    observer, *others = crowd(cluster, hub, *range(1, 13))
+    leave(cluster, others[9:])
+    assert (observer.count, observer.ids) == (10, set())  # no list yet, else it would flap
+    leave(cluster, others[8:9])
+    assert observer.count is None
+    assert observer.ids == cluster.listed == user(*range(1, 10))
+    crowd(cluster, hub, 30)
+    assert observer.received("join")[-1] == "user.30"
+    assert observer.ids == cluster.listed
+
+
+def test_a_client_that_did_not_read_has_the_number_or_the_list_when_it_reads_again(
+    cluster: Cluster,
+) -> None:
+    (hub,) = limit_members(cluster, 10)
+    everybody = crowd(cluster, hub, *range(1, 11))
+    observer = cluster.enter(hub, 1, limit=300)
+    observer.gate.clear()
+    everybody += crowd(cluster, hub, 11, 12)
+    cluster.advance(3)
+    observer.gate.set()
+    cluster.advance(1)
+    assert (observer.count, observer.ids) == (12, set())
+    observer.gate.clear()
+    everybody += crowd(cluster, hub, 13, 14, 15)
+    leave(cluster, everybody[5:])
+    observer.gate.set()
+    cluster.advance(1)
+    assert observer.count is None
+    assert observer.ids == cluster.listed == user(*range(1, 6))
+
+
+def test_a_list_that_belongs_to_the_position_of_the_number_before_it_reaches_everybody(
+    cluster: Cluster,
+) -> None:
+    (hub,) = limit_members(cluster, 10)
+    everybody = crowd(cluster, hub, *range(1, 13))
+    live: Any = hub.topics[LOG]
+    observer = cluster.enter(hub, 1, limit=60)  # less than a frame: one is accepted if it is empty
+    observer.gate.clear()
+    for pk in (13, 14):
+        crowd(cluster, hub, pk)
+        cluster.advance(2)
+    presence = observer.connection.subscriptions[ROOM].presence
+    assert presence not in live.live
+    for visitor in everybody[4:]:
+        cluster.leave(visitor)
+    while live.count > 9:
+        cluster.advance(0.01)
+    observer.gate.set()
+    cluster.advance(0.001)
+    observer.gate.clear()
+    cluster.advance(0.2)
+    assert presence is not None
+    assert presence.position == live.position  # it has the number of this position, unread
+    cluster.advance(2)
+    assert live.count is None
+    assert presence.position == live.position
+    observer.gate.set()
+    cluster.advance(1)
+    assert observer.ids == cluster.listed == user(1, 2, 3, 4, 13, 14)
+
+
+def test_a_poll_receives_the_number_without_a_cursor_and_the_list_with_one(
+    cluster: Cluster,
+) -> None:
+    (hub,) = limit_members(cluster, 10)
+    everybody = crowd(cluster, hub, *range(1, 10))
+    live: Any = hub.topics[LOG]
+    listed = live.position
+
+    async def poll(since: Cursor | None) -> tuple[list[Any], Cursor | None]:
+        """Return the frames and the cursor that a poll's answer would have."""
+        writer = CollectingWriter(500, 100_000)
+        connection = Connection(hub, User(1), writer, 100_000, lambda code: None)
+        topic = resolve(ROOM)
+        subscription = Subscription(connection, await hub.follow(topic))
+        presence = subscription.add_presence(topic, await hub.follow_presence(topic), None, None)
+        await presence.prepare()
+        await subscription.start(None, None, True, lambda *_: None)
+        presence.start(since, at_once=True)
+        reached = presence.cursor
+        connection.end()
+        return [json.loads(frame.text) for frame in writer.frames], reached
+
+    everybody += crowd(cluster, hub, 10, 11, 12)
+    for since in (None, listed, live.position):
+        (frame,), reached = cluster.run(poll(since))
+        assert (frame["type"], frame["count"], frame["members"]) == ("members", 12, [])
+        assert reached is None
+    numbered = live.position
+    leave(cluster, everybody[5:])
+    for since in (None, listed, numbered):
+        (frame,), reached = cluster.run(poll(since))
+        assert [member["id"] for member in frame["members"]] == sorted(user(*range(1, 6)))
+        assert reached == live.position
+    assert cluster.run(poll(live.position)) == ([], live.position)
+
+
+def test_a_new_epoch_of_the_log_brings_the_number_again(cluster: Cluster) -> None:
+    (hub,) = limit_members(cluster, 10)
+    observer, *_ = crowd(cluster, hub, *range(1, 13))
+    cluster.stores[0].delete(LOG)
+    cluster.advance(10)
+    assert observer.count == 12
+    crowd(cluster, hub, 30)
+    cluster.advance(2)
+    assert observer.count == 13 == len(cluster.listed)
+
+
+def test_the_list_comes_back_after_an_outage_of_the_store(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hub,) = limit_members(cluster, 10)
+    observer, *others = crowd(cluster, hub, *range(1, 13))
+
+    async def fail(*args: Any) -> NoReturn:
+        raise StoreUnavailable("SharedStore", "it fails as configured")
+
+    monkeypatch.setattr(cluster.stores[0], "amembers", fail)
+    leave(cluster, others[5:])
+    assert observer.ids == set()
+    monkeypatch.undo()
+    cluster.advance(2)
+    assert observer.ids == cluster.listed == user(*range(1, 7))
+
+
+def test_a_change_that_arrives_while_the_list_is_read_is_not_lost(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hubs = limit_members(cluster, 10, nodes=2)
+    observer, *others = crowd(cluster, hubs[0], *range(1, 13))
+    real = cluster.stores[0].amembers
+    arrived = asyncio.Event()
+    read: list[MemberList] = []
+
+    async def read_slowly(log: str, limit: int | None = None) -> MemberList:
+        read.append(await real(log, limit))
+        await arrived.wait()
+        return read[-1]
+
+    monkeypatch.setattr(cluster.stores[0], "amembers", read_slowly)
+    leave(cluster, others[5:])
+    assert read
+    crowd(cluster, hubs[1], 30)
+    cluster.advance(1)
+    arrived.set()
+    cluster.advance(3)
+    assert observer.ids == cluster.listed == user(*range(1, 7), 30)

@@ -181,10 +181,10 @@ def test_a_presence_that_cannot_be_read_fails_alone(cluster: Cluster) -> None:
     store = cluster.stores[0]
     real = store.amembers
 
-    async def some(log: str) -> Any:
+    async def some(log: str, limit: int | None = None) -> Any:
         if "bad" in log:
             raise StoreUnavailable("the store", "a part of it is away")
-        return await real(log)
+        return await real(log, limit)
 
     store.amembers = some  # type: ignore[method-assign]
     good, bad = Visitor(hub, User(1)), Visitor(hub, User(2))

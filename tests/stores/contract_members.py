@@ -137,6 +137,20 @@ class MembersContract:
         assert len(store.change_members(log, "a", {}, uids).events) == 1_200
         assert store.members(log).members == {}
 
+    def test_members_beyond_the_limit_are_only_counted(self, store: Store) -> None:
+        log = new_log()
+        assert store.members(log, 0).count is None
+        store.change_members(log, "a", texts("ann", "bob"), [])
+        store.change_members(log, "b", texts("bob", "cid"), [])
+        found = store.members(log, 3)
+        assert (list(found.members), found.count) == (["ann", "bob", "cid"], None)
+        counted = store.members(log, 2)
+        assert (counted.members, counted.count) == ({}, 3)
+        assert counted.cursor == found.cursor == store.members(log).cursor
+        store.change_members(log, "a", {}, ["ann", "bob"])
+        assert store.members(log, 1).count == 2
+        assert list(store.members(log, 2).members) == ["bob", "cid"]
+
     def test_a_nodes_members_are_found_by_log(self, store: Store) -> None:
         logs, node = [new_log(), new_log()], uuid.uuid4().hex
         store.change_members(logs[0], node, texts("ann", "bob"), [])
@@ -185,6 +199,7 @@ class MembersContract:
         assert node.id in [found.id for found in await store.anodes()]
         await store.achange_members(log, node.id, texts("ann"), [])
         assert (await store.amembers(log)).members == texts("ann")
+        assert (await store.amembers(log, 0)).count == 1
         assert await store.amembers_of(node.id) == {log: ["ann"]}
         assert node.id in await store.anodes_of_members()
         await store.achange_members(log, node.id, {}, ["ann"])

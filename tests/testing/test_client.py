@@ -333,6 +333,18 @@ class MembersTests(TestCase):
             get_store().change_members(presence_log("room.lobby"), "a", texts, [])
             assert [member.id for member in ada.members("room.lobby")] == list(texts)
 
+    @override_settings(REALTIME={"LIMITS": {"members": 2}})
+    def test_members_beyond_the_limit_are_not_listed(self) -> None:
+        with RealtimeClient(self.ada) as ada:
+            log, fields = presence_log("room.lobby"), {"user": None, "info": None}
+            texts = {uid: json.dumps({"id": uid, **fields}) for uid in ("user.1", "user.2")}
+            get_store().change_members(log, "a", texts, [])
+            assert len(ada.members("room.lobby")) == 2
+            get_store().change_members(log, "a", {"user.3": "{}"}, [])
+            with pytest.raises(CommandRefused, match="3 members") as refused:
+                ada.members("room.lobby")
+            assert refused.value.code == "too_many_members"
+
     async def test_a_coroutine_can_list_members(self) -> None:
         async with RealtimeClient(self.ada) as ada:
             await ada.asubscribe("room.lobby")

@@ -9,9 +9,10 @@ from twisted.internet import error
 
 from realtime.protocol.encoders import Frame, bundle, http_chunk
 from realtime.protocol.events import Cursor
+from realtime.protocol.frames import CloseCode
 from realtime.writers import daphne
 from realtime.writers.asgi import AsgiWriter
-from realtime.writers.daphne import writer_for
+from realtime.writers.daphne import count_answer, writer_for
 from realtime.writers.flusher import Flusher
 from realtime.writers.stream import StreamFraming
 from tests.writers.links import PING, SMALL, Link, Request, WebSocket, fill, shown, write_pass_to
@@ -251,3 +252,48 @@ def test_what_the_transport_of_a_full_socket_holds_counts_for_the_limit(
     assert not connection.push(event("a"))
     one.drain()
     assert connection.push(event("a"))
+
+
+def test_a_writer_is_counted_from_the_first_byte_that_the_socket_does_not_take(
+    make_link: Make, flusher: Flusher, loop: ManualLoop
+) -> None:
+    one = make_link(SMALL)
+    writer = one.open()
+    write_pass_to(flusher, event("a"), writer)
+    loop.turns()
+    assert not flusher.behind
+    fill(one)
+    write_pass_to(flusher, event("b"), writer)
+    loop.turns()
+    assert flusher.behind == {writer}
+    writer.abort()
+    assert not flusher.behind
+
+
+def test_an_answer_that_the_socket_does_not_take_is_counted_and_can_be_cut(
+    make_link: Make, flusher: Flusher
+) -> None:
+    one = make_link(SMALL)
+    send = partial(Request.handle_reply, Request(one.transport))
+    count_answer(send, flusher)
+    assert not flusher.behind
+    fill(one)
+    one.transport.write(b"x" * 700)
+    for _ in range(2):  # the next answer on the same connection is in the same buffer
+        count_answer(send, flusher)
+    (rest,) = flusher.behind
+    assert (rest.unsent, rest.drained) == (700, -700)
+    rest.request_close(CloseCode.SLOW)
+    assert one.transport.disconnecting or one.transport._aborting or one.transport.disconnected
+
+
+def test_an_answer_that_was_read_is_not_cut(make_link: Make, flusher: Flusher) -> None:
+    one = make_link(SMALL)
+    fill(one)
+    one.transport.write(b"x" * 700)
+    count_answer(partial(Request.handle_reply, Request(one.transport)), flusher)
+    (rest,) = flusher.behind
+    one.drain()
+    assert rest.unsent == 0
+    rest.request_close(CloseCode.SLOW)
+    assert not one.transport._aborting

@@ -61,11 +61,16 @@ export interface Topic {
   /**
    * Call a function with the members, now and after each change; returns a function that removes
    * it.
-   * The change is null for a new list. Never called for a topic without presence.
+   * The change is null for a new list. Where there are too many members for a list, it is empty,
+   * and the count changes at most once a second. Never called for a topic without presence.
    */
-  onMembers(run: (members: Member[], change: Change | null) => unknown): () => void;
+  onMembers(
+    run: (members: Member[], change: Change | null, count: number) => unknown,
+  ): () => void;
   /** The members in the order in which they joined; null until the first list has arrived. */
   readonly members: Member[] | null;
+  /** The number of members, also where there are too many for a list; null until it arrived. */
+  readonly memberCount: number | null;
   /** Publish one of the topic's client events; rejects with a `RealtimeError`. */
   publish(event: string, data?: any): Promise<void>;
   /** Run an action of the topic and return its result; rejects with a `RealtimeError`. */
@@ -174,6 +179,11 @@ declare global {
     "realtime-reset": CustomEvent<{ topic: string }>;
     /** The server refused the topic or ended the subscription; `preventDefault()` as above. */
     "realtime-denied": CustomEvent<Denial & { topic: string }>;
-    "realtime-members": CustomEvent<{ topic: string; members: Member[]; change: Change | null }>;
+    "realtime-members": CustomEvent<{
+      topic: string;
+      members: Member[];
+      change: Change | null;
+      count: number;
+    }>;
   }
 }

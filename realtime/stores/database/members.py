@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F
+from django.db.models import Count, F
 
 from realtime.protocol.events import Draft
 from realtime.stores.base import JOIN, LEAVE, Appended, MemberList, Node, Store
@@ -133,9 +133,25 @@ class DatabaseMembers(Store):
             delete_rows(self._tables.members.filter(log_id=log.pk, node=node, uid__in=batch))
         return [Draft(LEAVE, present[uid][node]) for uid in removed if len(present[uid]) == 1]
 
-    def members(self, log: str) -> MemberList:
-        """Return a topic's members and the head of its presence log."""
-        return self._access.read(lambda _: self._members(log))
+    def members(self, log: str, limit: int | None = None) -> MemberList:
+        """Return a topic's members, or only their number, and the head of its presence log."""
+        return self._access.read(lambda _: self._counted(log, limit) or self._members(log))
+
+    def _counted(self, log: str, limit: int | None) -> MemberList | None:
+        """Return only the number of members and the head; None if all can be listed."""
+        if limit is None:
+            return None
+        # One statement, so that the number and the head are consistent.
+        rows = list(
+            self._tables.logs.filter(name__in=[log, STORE_ID])
+            .annotate(count=Count("members__uid", distinct=True))
+            .values_list(*STATE_COLUMNS, "count")
+        )
+        count = next((row[-1] for row in rows if row[0] == log), 0)
+        if count <= limit:
+            return None
+        state: LogState = self._tables.log_state(log, [row[:-1] for row in rows])
+        return MemberList(state.head, {}, count)
 
     def _members(self, log: str) -> MemberList:
         # One statement, so that the list and the head are consistent.

@@ -124,9 +124,14 @@ save(state)
 return reply
 """)
 
-# ARGV: store id. Returns the value of `meta` and a flat list of member ids and values.
+# ARGV: store id, and the limit; a negative one is none.
+# Returns the value of `meta`, and a flat list of member ids and values, or the number of members if
+# it exceeds the limit.
 MEMBERS = Script.of("""
 local meta = load_meta()
+local count = math.max(redis.call('HLEN', KEYS[8]) - 1, 0)
+local limit = tonumber(ARGV[2])
+if limit >= 0 and count > limit then return {meta, count} end
 return {meta, redis.call('HGETALL', KEYS[8])}
 """)
 
@@ -202,15 +207,15 @@ class RedisMembers(Store):
         args = _change_args(log, node, arrived, left)
         return _appended(log, await self._access.arun(CHANGE, self._member_keys(log, node), *args))
 
-    def members(self, log: str) -> MemberList:
-        """Return a topic's members and the head of its presence log."""
-        return _member_list(log, self._access.run(MEMBERS, self._member_keys(log), new_epoch()))
+    def members(self, log: str, limit: int | None = None) -> MemberList:
+        """Return a topic's members, or only their number, and the head of its presence log."""
+        args = _members_args(limit)
+        return _member_list(log, self._access.run(MEMBERS, self._member_keys(log), *args))
 
-    async def amembers(self, log: str) -> MemberList:
+    async def amembers(self, log: str, limit: int | None = None) -> MemberList:
         """Async version of ``members()``."""
-        return _member_list(
-            log, await self._access.arun(MEMBERS, self._member_keys(log), new_epoch())
-        )
+        args = _members_args(limit)
+        return _member_list(log, await self._access.arun(MEMBERS, self._member_keys(log), *args))
 
     def members_of(self, node: str) -> Mapping[str, Sequence[str]]:
         """Return the ids of a node's members, by presence log."""
@@ -282,14 +287,21 @@ def _appended(log: str, answer: Sequence[Any]) -> Appended:
     return Appended(state.head, events, kept)
 
 
+def _members_args(limit: int | None) -> tuple[object, ...]:
+    return new_epoch(), -1 if limit is None else limit
+
+
 def _member_list(log: str, answer: Sequence[Any]) -> MemberList:
+    head = log_state_of(log, answer[0]).head
+    if isinstance(answer[1], int):
+        return MemberList(head, {}, answer[1])
     found = []
     for uid, value in zip(answer[1][::2], answer[1][1::2], strict=True):
         if uid:
             order, line, *_ = value.decode().split("\n")
             found.append((int(order), uid.decode(), line.partition(" ")[2]))
     members = {uid: text for _, uid, text in sorted(found)}
-    return MemberList(log_state_of(log, answer[0]).head, members)
+    return MemberList(head, members)
 
 
 def _group_by_log(found: dict[str, list[str]], entries: Sequence[bytes]) -> None:

@@ -88,9 +88,9 @@ def test_many_clients_with_few_bytes_stay_and_one_with_many_is_closed(scene: Sce
 def test_a_client_that_reads_a_burst_is_not_closed_for_those_that_read_nothing(
     scene: Scene,
 ) -> None:
-    scene.hub.slow_clients.limit = 26 * ROUND
+    scene.hub.slow_clients.limit = 36 * ROUND
     reader = stall(scene)
-    scene.publish(size=SIZE)
+    scene.publish(10, size=SIZE)
     stalled = [stall(scene) for _ in range(6)]
     scene.publish(25, size=SIZE)  # beyond the limit at once, and most of it is the reader's
     for _ in range(25):

@@ -22,7 +22,7 @@ __all__ = ["LOG_SECONDS", "SlowClients"]
 
 logger = logging.getLogger("realtime")
 
-MIN_STALL_SECONDS = 0.25  # of a client that has just taken bytes; the time between two checks
+MIN_STALL_SECONDS = 0.1  # of a client that has taken bytes since the last check, 0.25 s ago
 LOG_SECONDS = 60.0  # between two log lines at least
 
 
@@ -44,11 +44,15 @@ class SlowClients:
         self._flusher = flusher
         # By client: what it had taken when it last took any, and when that was noticed.
         self._progress: dict[BufferedClient, tuple[int, float]] = {}
+        self._was_beyond = False  # the last check found more than the limit
         self._closed = 0  # since the last log line
         self._next_log = 0.0
 
     def check(self, now: float) -> None:
         """Count the unsent bytes, and close the slowest clients until they are within the limit.
+
+        Clients are closed only at the second check in a row that finds too much: the first one
+        cannot tell a client that reads a burst from one that reads nothing.
 
         Args:
             now: the time on the loop's clock.
@@ -64,8 +68,9 @@ class SlowClients:
             progress[client] = (drained, now) if before is None or drained > before[0] else before
         self._progress = progress
         self.unsent = sum(sizes.values())
-        if self.unsent > self.limit:
+        if self.unsent > self.limit and self._was_beyond:
             self._close_slowest(sizes, now)
+        self._was_beyond = self.unsent > self.limit
         if self._closed and now >= self._next_log:
             logger.warning(
                 "closed %d slow clients, because more than %d bytes were unsent in this process; "

@@ -40,15 +40,15 @@ def test_beyond_the_limit_the_slowest_clients_are_closed_until_the_rest_is_below
     for _ in range(10):  # each has missed one event more than the next one
         stalled.append(stall(scene))
         scene.publish(size=SIZE)
-        scene.advance(0.3)
+        scene.advance(0.6)
     scene.hub.slow_clients.limit = unsent(*stalled[4:])
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert [client.closed for client in stalled[:4]] == [[int(CloseCode.SLOW)]] * 4
     assert [client.closed for client in stalled[4:]] == [[]] * 6
     scene.publish(3)
     for client in (reader, *stalled[4:]):
         client.gate.set()
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert reader.seqs() == list(range(1, 14))
     assert [client.seqs()[-1] for client in stalled[4:]] == [13] * 6
     assert not reader.closed
@@ -67,7 +67,7 @@ def test_a_client_that_reads_slowly_is_closed_after_one_that_reads_nothing(scene
     assert unsent(stopped) > 0
     assert unsent(slow) > 0
     scene.hub.slow_clients.limit = max(unsent(stopped), unsent(slow))
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert stopped.closed == [int(CloseCode.SLOW)]
     assert not slow.closed
 
@@ -80,9 +80,33 @@ def test_many_clients_with_few_bytes_stay_and_one_with_many_is_closed(scene: Sce
     scene.publish(500, topic="public.b", size=SIZE)
     scene.advance(5.0)
     scene.hub.slow_clients.limit = unsent(*phones) + ROUND
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert glutton.closed == [int(CloseCode.SLOW)]
     assert not any(phone.closed for phone in phones)
+
+
+def test_a_client_that_reads_a_burst_is_not_closed_for_those_that_read_nothing(
+    scene: Scene,
+) -> None:
+    reader = stall(scene)
+    scene.publish(10, size=SIZE)
+    stalled = [stall(scene) for _ in range(6)]
+    scene.publish(25, size=SIZE)  # beyond the limit at once, and the reader has most to read
+    slow, now = scene.hub.slow_clients, scene.loop.time()
+    slow.limit = 36 * ROUND
+    scene.run(check(scene, now))
+    reader.gate.set()  # reads one event
+    reader.gate.clear()
+    scene.advance(0.001)
+    assert not any(client.closed for client in (reader, *stalled))
+    assert unsent(reader) > 0
+    scene.run(check(scene, now + 0.25))
+    assert not reader.closed
+    assert len([client for client in stalled if client.closed]) >= 5
+
+
+async def check(scene: Scene, now: float) -> None:
+    scene.hub.slow_clients.check(now)
 
 
 def test_clients_that_take_their_bytes_at_once_are_not_visited(scene: Scene) -> None:
@@ -95,10 +119,10 @@ def test_clients_that_take_their_bytes_at_once_are_not_visited(scene: Scene) -> 
 def test_a_client_that_has_read_everything_is_visited_once_more_at_most(scene: Scene) -> None:
     client = stall(scene)
     scene.publish(5, size=SIZE)
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert scene.hub.flusher.behind == {client.connection.writer}
     client.gate.set()
-    scene.advance(0.3)
+    scene.advance(0.6)
     assert not scene.hub.flusher.behind
     assert scene.hub.slow_clients.unsent == 0
 
@@ -118,7 +142,7 @@ def test_closed_clients_are_logged_once_a_minute_with_their_number(
     for _ in range(3):
         clients = [stall(scene), stall(scene)]
         scene.publish(size=SIZE)
-        scene.advance(0.3)
+        scene.advance(0.6)
         assert all(client.closed for client in clients)
     assert [record.getMessage()[:21] for record in caplog.records] == ["closed 2 slow clients"]
     scene.advance(LOG_SECONDS)

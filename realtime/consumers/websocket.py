@@ -273,8 +273,8 @@ class WebSocketConsumer(AsyncConsumer):
                 case Ping():
                     pass  # answered by begin()
         except Exception as error:
-            log_failure(command, error)
             self.answer(self.dialogue.refused(command, error))
+            log_failure(command, error)  # last: the repr() of a topic's odd value can fail
 
     async def _members(self, command: Members) -> None:
         """Send the members of a topic, which the client need not follow."""

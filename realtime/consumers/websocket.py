@@ -9,7 +9,6 @@ block them.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -47,13 +46,12 @@ from realtime.protocol.dialogue import Dialogue, forbidden
 from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, check_version
+from realtime.repeated_errors import log_error
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import FrameGuard, is_secure, writer_for
 
 __all__ = ["WebSocketConsumer"]
-
-logger = logging.getLogger("realtime")
 
 NO_HANDSHAKE = (
     "this WebSocket has no headers of a handshake, not even Host, so it comes from a test: connect "
@@ -385,7 +383,7 @@ class WebSocketConsumer(AsyncConsumer):
         try:
             presence = await self._prepare_presence(subscription, topic)
         except Exception as error:
-            logger.error("sending the members of %s failed", topic, exc_info=error)
+            log_error((type(topic), "members"), error, "sending the members of %s failed", topic)
             self.close(CloseCode.FAILED)
             return
         if presence is not None:

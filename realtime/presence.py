@@ -20,7 +20,6 @@ the newest event in that log.
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -46,8 +45,6 @@ __all__ = [
     "member_text",
     "members",
 ]
-
-logger = logging.getLogger("realtime")
 
 INFO_BYTES = 1_024  # maximum size of a member's info; a list of 1,000 members is then about 1 MB
 
@@ -117,20 +114,22 @@ async def member_text(topic: Topic, user: Any, id: str) -> str:
         ProtocolError: too many functions of the project are waiting; the client should try again.
     """
     is_user = user is not None and user.is_authenticated
+    where = type(topic), "member_info"
     text = json.dumps({"id": id, "user": str(user.pk) if is_user else None})
     try:
         info = await PERMISSIONS.run(caller_of(user), topic.member_info, user)
         info_text = encode_data(info, DjangoJSONEncoder().default, INFO_BYTES)
     except DataTooLarge as error:
         reason = f"{error.size} bytes of JSON, and {error.limit} are allowed"
-        logger.error("member_info() of %r returned %s", topic, reason)
+        # Without the error's own text: no setting raises this limit.
+        log_error(where, ValueError(reason), "member_info() of %r is too large", topic)
         info_text = "null"
     except InvalidData as error:
-        logger.error("member_info() of %r: %s", topic, error)
+        log_error(where, error, "member_info() of %r: %s", topic, error)
         info_text = "null"
     except ProtocolError:
         raise
     except Exception as error:
-        log_error((type(topic), "member_info"), error, "member_info() of %r failed", topic)
+        log_error(where, error, "member_info() of %r failed", topic)
         info_text = "null"
     return f'{text[:-1]}, "info": {info_text}}}'

@@ -151,7 +151,7 @@ def _run_contained(function: Callable[..., Any], *args: Any) -> Any:
 
 def _contained(function: Callable[..., Any], error: BaseException) -> RuntimeError:
     name = getattr(function, "__qualname__", repr(function))
-    return RuntimeError(f"{name}() raised {type(error).__name__}: {error}")
+    return RuntimeError(f"{name}() raised {type(error).__name__}")  # its str() can fail, too
 
 
 # Sessions, tokens and `AUTHENTICATE`. Behind a proxy that is not in TRUSTED_PROXIES all anonymous

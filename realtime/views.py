@@ -7,6 +7,7 @@ There is no hub; the view reads the log, with a single query if nothing is new.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
@@ -40,7 +41,8 @@ from realtime.consumers.poll import (
     read_wait,
 )
 from realtime.consumers.rate_limits import limit_request
-from realtime.exceptions import CursorExpired
+from realtime.exceptions import CursorExpired, ProtocolError
+from realtime.fair_slots import busy
 from realtime.hub.connection import since_without_history
 from realtime.hub.recent import EventFrame
 from realtime.outbox import relay_stale_if_due
@@ -51,6 +53,7 @@ from realtime.protocol.names import presence_log
 from realtime.stores import get_store
 from realtime.stores.base import Page, Store
 from realtime.topics import Topic
+from realtime.user_code import COMMAND_SECONDS
 from realtime.writers.stream import MAX_LIST_BYTES
 
 __all__ = ["poll"]
@@ -105,7 +108,7 @@ def _answer(request: Request, user: Any) -> Response:
     user = identity.user
     # Refuse at once; do not block a thread.
     limit_request(request.scope, user, len(query.starts), can_wait=False)
-    topics, refused = async_to_sync(permitted_topics)(identity, list(query.starts))
+    topics, refused = async_to_sync(_permitted_topics)(identity, list(query.starts))
     relay_stale_if_due()  # the events of a crashed process; there may be no ASGI server to do it
     store = get_store()
     names = [str(topic) for topic in topics]
@@ -129,6 +132,18 @@ def _answer(request: Request, user: Any) -> Response:
     if request.method == "HEAD":
         return Response.of_json(text)  # without an ETag: the client does not get the events
     return Response.of_json(text, ETag=etag_of(user, refused, cursors))
+
+
+async def _permitted_topics(
+    identity: Identity, names: Sequence[str]
+) -> tuple[list[Topic], dict[str, ProtocolError]]:
+    # The loops of several threads do not know each other's turns, so the threads of the project's
+    # code can all be in use; this thread waits no longer for them than a command does.
+    try:
+        async with asyncio.timeout(COMMAND_SECONDS):
+            return await permitted_topics(identity, names)
+    except TimeoutError:
+        raise busy() from None
 
 
 def _identify(request: Request, user: Any) -> Identity:

@@ -5,6 +5,8 @@ import logging
 import pytest
 
 from realtime import repeated_errors
+from realtime.consumers.http import error_response
+from realtime.exceptions import StoreUnavailable
 from realtime.repeated_errors import log_error
 from tests.support.waiting import await_until
 
@@ -57,3 +59,11 @@ def test_the_number_of_kinds_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     for where in range(10):
         log_error(where, ValueError(), "failed")
     assert len(repeated_errors._periods) == 3
+
+
+def test_requests_that_cannot_reach_the_log_are_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(100):
+        assert error_response(StoreUnavailable("RedisStore", "away")).status == 503
+    assert caplog.messages == ["a request could not be answered"]

@@ -64,7 +64,10 @@ async def test_exceptions_of_user_code_propagate() -> None:
 
 
 class Odd(BaseException):
-    """An exception that `except Exception` does not catch."""
+    """An exception that `except Exception` does not catch, and whose text ends the process."""
+
+    def __str__(self) -> str:
+        raise SystemExit
 
 
 UNCONTAINED = [

@@ -13,11 +13,12 @@ from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError
 from django.test import Client, override_settings
 
-from realtime import publish, views
+from realtime import Topic, publish, register, views
 from realtime.exceptions import StoreUnavailable
 from realtime.protocol.names import presence_log
 from realtime.retention import trim_all
 from realtime.stores import get_store
+from realtime.topics import isolated
 from tests.consumers.test_poll import BAD, seqs, types
 
 pytestmark = [
@@ -126,6 +127,28 @@ def test_an_unchanged_head_is_304_without_reading_the_log(
     response = client.get(URL, {"topic": topic, "since": first.json()["cursor"]}, headers=headers)
     assert (response.status_code, response.content) == (304, b"")
     assert response["ETag"] == first["ETag"]
+
+
+def test_a_permission_method_that_hangs_does_not_keep_the_thread(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+
+    class HangingTopic(Topic):
+        anonymous = True
+
+        def can_subscribe(self, user: Any) -> bool:
+            return opened.wait(30)
+
+    monkeypatch.setattr(views, "COMMAND_SECONDS", 0.1)
+    with isolated():
+        register("hanging")(HangingTopic)
+        try:
+            assert get(client, "hanging", status=429)["code"] == "busy"
+            assert not opened.is_set()
+        finally:
+            opened.set()
+    assert get(client, "public.after")["events"] == []
 
 
 def test_events_change_the_etag(client: Client, topic: str) -> None:

@@ -11,9 +11,10 @@ from realtime import conf
 from realtime.auth.users import Identity
 from realtime.consumers.quota import spend_quota
 from realtime.exceptions import InvalidTopicName, ProtocolError, RealtimeError
+from realtime.outage import means_unavailable
 from realtime.presence import log_of
 from realtime.protocol.commands import Call, Command, Members, Publish
-from realtime.protocol.dialogue import forbidden
+from realtime.protocol.dialogue import forbidden, unavailable
 from realtime.protocol.events import Draft
 from realtime.protocol.frames import ErrorCode, welcome
 from realtime.publishing import encode, publish_draft
@@ -47,11 +48,17 @@ def find_topic(name: str, identity: Identity) -> Topic:
 
     Raises:
         ProtocolError: there is no such topic, or the client's token is not for it. The error is the
-            same as for a user who may not follow the topic.
+            same as for a user who may not follow the topic, unless a path converter could not reach
+        its database or service now.
     """
     try:
         topic = find(name)
     except InvalidTopicName:
+        topic = None
+    except Exception as error:
+        log_error("find", error, "a path converter failed for a client's topic")
+        if means_unavailable(error):
+            raise unavailable() from error
         topic = None
     if topic is None or not identity.allows(name):
         raise forbidden()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,8 +40,6 @@ __all__ = [
     "store_unavailable",
     "whole_number",
 ]
-
-logger = logging.getLogger("realtime")
 
 Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -335,11 +332,8 @@ def error_response(error: Exception) -> Response:
         return Response.of_error(error)
     if isinstance(error, ProtocolError):
         return Response.of_error(http_error(error))
-    if isinstance(error, StoreError):
-        logger.warning("a request could not be answered: %s", error)
-        return Response.of_error(store_unavailable())
     log_error("request", error, "a request could not be answered")
-    if isinstance(error, DatabaseError | InterfaceError):
+    if isinstance(error, DatabaseError | InterfaceError | StoreError):
         return Response.of_error(store_unavailable())
     reason, hint = "the server failed to answer this request", "its log says why"
     failure = HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorCode.FAILED, reason, hint)

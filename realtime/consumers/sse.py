@@ -20,12 +20,12 @@ from realtime.consumers.handlers import welcome_for
 from realtime.consumers.http import Receive, Request, answer, encode_headers
 from realtime.consumers.http_topics import FollowedTopics, TopicQuery, read_query
 from realtime.consumers.rate_limits import limit_request
-from realtime.exceptions import StoreError
 from realtime.hub import get_hub
 from realtime.hub.connection import Connection
 from realtime.hub.member_writer import STREAM_HOLD_SECONDS
 from realtime.protocol.encoders import Frame
 from realtime.protocol.frames import CloseCode, frame
+from realtime.repeated_errors import log_error
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import is_secure, writer_for
 from realtime.writers.stream import StreamFraming
@@ -145,8 +145,7 @@ class _Stream:
             )
         except Exception as error:
             # The browser reconnects with the last id that it received.
-            is_known = isinstance(error, StoreError)
-            logger.error("an event stream could not begin: %s", error, exc_info=not is_known)
+            log_error("stream", error, "an event stream could not begin")
             self.close(CloseCode.FAILED)
 
     async def wait_for_disconnect(self) -> None:

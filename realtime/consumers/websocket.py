@@ -9,7 +9,6 @@ block them.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -50,13 +49,12 @@ from realtime.protocol.dialogue import Dialogue, forbidden
 from realtime.protocol.encoders import Frame, Kind
 from realtime.protocol.events import Cursor
 from realtime.protocol.frames import CloseCode, ErrorCode, check_version
+from realtime.repeated_errors import log_error
 from realtime.topics import Topic
 from realtime.writers.asgi import Send
 from realtime.writers.daphne import FrameGuard, is_secure, writer_for
 
 __all__ = ["WebSocketConsumer"]
-
-logger = logging.getLogger("realtime")
 
 # Seconds after which a client that was refused with ``BUSY`` may reconnect; random, so that the
 # reconnects are spread.
@@ -296,8 +294,8 @@ class WebSocketConsumer(AsyncConsumer):
                 case Ping():
                     pass  # answered by begin()
         except Exception as error:
-            log_failure(command, error)
             self.answer(self.dialogue.refused(command, error))
+            log_failure(command, error)  # last: the repr() of a topic's odd value can fail
 
     async def _members(self, command: Members) -> None:
         """Send the members of a topic, which the client need not follow."""
@@ -409,7 +407,7 @@ class WebSocketConsumer(AsyncConsumer):
         try:
             presence = await self._prepare_presence(subscription, topic)
         except Exception as error:
-            logger.error("sending the members of %s failed", topic, exc_info=error)
+            log_error((type(topic), "members"), error, "sending the members of %s failed", topic)
             self.close(CloseCode.FAILED)
             return
         if presence is not None:

@@ -23,9 +23,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from datetime import timedelta
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.http import Http404
 from django.urls.converters import get_converters
@@ -269,19 +270,24 @@ class Topic:
 
 
 def _returning_bool(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a sync method so that it returns a bool, or None.
+    """Wrap a method so that it returns a bool, or None.
 
-    The conversion then runs in the method's thread, where the ``bool()`` of a queryset is allowed
-    to query the database.
+    The conversion of a sync method's result then runs in its thread, where the ``bool()`` of a
+    queryset is allowed to query the database. If the conversion fails, the method has failed.
     """
-    if iscoroutinefunction(method):
-        return method
 
+    async def converted(awaitable: Awaitable[Any]) -> bool | None:
+        result = await awaitable
+        return None if result is None else bool(result)
+
+    @wraps(method)
     def wrapper(*args: Any) -> Any:
         result = method(*args)
-        return result if result is None or inspect.isawaitable(result) else bool(result)
+        if inspect.isawaitable(result):
+            return converted(result)
+        return None if result is None else bool(result)
 
-    return wrapper
+    return markcoroutinefunction(wrapper) if iscoroutinefunction(method) else wrapper
 
 
 registry = Registry(Topic)

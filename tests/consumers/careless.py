@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from django.db import OperationalError
+from django.urls import register_converter
 
 from realtime import Topic, action, register
 from tests.asgi import application
@@ -73,6 +74,41 @@ class BrokenTopic(CarelessTopic):
     @action
     async def fail_later(self, user: Any, data: Any) -> None:
         raise error_named(self.error)
+
+
+class OddValue:
+    """A value that cannot be logged."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr() fails")
+
+
+class OddConverter:
+    """A path converter that raises the error that the name says, or returns an odd value."""
+
+    regex = "[A-Za-z]+"
+
+    def to_python(self, text: str) -> OddValue:
+        if text != "value":
+            raise error_named(text)
+        return OddValue()
+
+    def to_url(self, value: OddValue) -> str:
+        return "value"
+
+
+register_converter(OddConverter, "odd")
+
+
+@register("odd.<odd:value>")
+class OddTopic(CarelessTopic):
+    """Its name has a value of the odd converter."""
+
+    value: OddValue
+
+    @action
+    def fail(self, user: Any, data: Any) -> None:
+        raise ValueError("a fault of the project")
 
 
 @register("away.<slug:name>")

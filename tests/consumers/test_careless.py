@@ -85,6 +85,16 @@ async def test_whatever_the_project_raises_the_client_gets_an_answer(
     assert server.process.poll() is None
 
 
+async def test_an_odd_path_converter_does_not_keep_a_client_without_an_answer(
+    client: Client,
+) -> None:
+    for error, code in (("TypeError", "forbidden"), ("TimeoutError", "unavailable")):
+        for command in ({"type": "subscribe"}, {"type": "call", "action": "fail"}):
+            assert (await client.ask(**command, topic=f"odd.{error}"))["code"] == code
+    answer = await client.ask(type="call", topic="odd.value", action="fail")
+    assert answer["code"] == "failed"
+
+
 # A database that is away
 
 

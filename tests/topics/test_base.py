@@ -179,6 +179,13 @@ def test_the_package_exports_the_public_names() -> None:
 # Permissions
 
 
+class Undecided:
+    """A value that is neither true nor false, like a queryset on the event loop."""
+
+    def __bool__(self) -> bool:
+        raise SystemExit
+
+
 class PermissionMethods:
     """The ways in which a permission method can answer."""
 
@@ -215,6 +222,9 @@ class PermissionMethods:
 
     def sync_crash(self, user: Any, *event: str) -> bool:
         raise RuntimeError("broken")
+
+    async def async_odd(self, *args: Any) -> Any:
+        return Undecided()
 
     async def async_crash(self, user: Any, *event: str) -> bool:
         raise RuntimeError("broken")
@@ -253,7 +263,7 @@ async def test_a_permission_method_can_deny(method: str, caplog: pytest.LogCaptu
     assert not caplog.records
 
 
-@pytest.mark.parametrize("method", ["sync_crash", "async_crash"])
+@pytest.mark.parametrize("method", ["sync_crash", "async_crash", "async_odd"])
 async def test_an_exception_in_a_permission_method_denies_and_is_logged(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:

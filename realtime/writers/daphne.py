@@ -367,6 +367,8 @@ class FrameGuard:
         if self._protocol is None:  # another server, or aborted by what came with the handshake
             return
         self._writer = writer
+        # autobahn keeps the handshake's texts, which take more memory than the guard.
+        self._protocol.http_request_data, self._protocol.http_response_data = b"", ""
         self._protocol.transport.resumeProducing()
 
     def close(self) -> None:

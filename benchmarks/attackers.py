@@ -18,7 +18,7 @@ MASK = b"\0\0\0\0"
 CONNECTIONS = 20
 PART = 2_000  # frames that are prepared together
 PAUSE_SECONDS = 0.2  # between two connections
-PATIENCE_SECONDS = 5.0  # after which an attacker that is not cut gives up
+PATIENCE_SECONDS = 3.0  # after which an attacker that is not cut gives up
 HEAD = (
     "GET /realtime/ws?v=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -100,14 +100,12 @@ class Outcome:
 
     Attributes:
         connections: that it opened.
-        cut: those that the server ended.
-        slowest: seconds until the last of them was ended, counted from its first frame.
+        cut: those that were ended, as far as the attacker could see.
         sent: bytes that the kernel took.
     """
 
     connections: int = 0
     cut: int = 0
-    slowest: float = 0.0
     sent: int = 0
 
 
@@ -129,8 +127,7 @@ def connect(port: int, attack: Attack) -> socket.socket:
 
 def flood(client: socket.socket, attack: Attack, outcome: Outcome) -> None:
     """Send until the server ends the connection, or patience ends."""
-    began = time.monotonic()
-    deadline = began + PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     part = attack.repeat() if attack.repeat else b""
     rest = memoryview(attack.first or part)
     poll = select.poll()
@@ -151,7 +148,6 @@ def flood(client: socket.socket, attack: Attack, outcome: Outcome) -> None:
             ended = True
         if ended:
             outcome.cut += 1
-            outcome.slowest = max(outcome.slowest, time.monotonic() - began)
             return
         if not rest:  # all was sent
             poll.modify(client, wanted & ~select.POLLOUT)

@@ -387,7 +387,16 @@ class FrameGuard:
     __slots__ = ("_began", "_due", "_limits", "_protocol", "_timer", "_writer")
 
     #: Attributes of the protocol before the accept.
-    required = ("data", "dropConnection", "maxMessagePayloadSize", "onFrameBegin", "onPing")
+    required = (
+        "STATE_CLOSED",
+        "data",
+        "dropConnection",
+        "maxMessagePayloadSize",
+        "muted",
+        "onFrameBegin",
+        "onPing",
+        "state",
+    )
 
     def __init__(self, send: Send, limits: Limits) -> None:
         """Guard the connection behind an ASGI ``send``; do nothing on another server.
@@ -421,17 +430,32 @@ class FrameGuard:
         if self._protocol is None:  # another server, or aborted by what came with the handshake
             return
         self._writer = writer
+        # autobahn keeps the handshake's texts, which take more memory than the guard.
+        self._protocol.http_request_data, self._protocol.http_response_data = b"", ""
         self._protocol.transport.resumeProducing()
 
     def close(self) -> None:
-        """Stop guarding; idempotent."""
+        """Drop further messages, because the application has ended; idempotent.
+
+        A client can go on sending until its connection is lost, so frames are still counted.
+        """
+        self._stop_timer()
+        protocol = self._protocol
+        if protocol is None:
+            return
+        protocol.muted = True  # else Daphne would queue messages that nobody receives
+        if protocol.state == protocol.STATE_CLOSED:
+            self._unhook()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._protocol is not None:
-            for name in ("onFrameBegin", "onPing"):
-                vars(self._protocol).pop(name, None)
-            self._protocol = None
+
+    def _unhook(self) -> None:
+        for name in ("onFrameBegin", "onPing"):
+            vars(self._protocol).pop(name, None)
+        self._protocol = None
 
     def _on_frame(self) -> None:
         protocol, limits = self._protocol, self._limits
@@ -469,7 +493,8 @@ class FrameGuard:
     def _abort(self, reason: str) -> None:
         protocol = self._protocol
         logger.info("a client was disconnected because it %s", reason)
-        self.close()
+        self._stop_timer()
+        self._unhook()
         protocol.dropConnection(abort=True)
 
 

@@ -34,6 +34,7 @@ FLOODS: dict[str, Callable[[], bytes]] = {
     "pings": lambda: frame(0x9, b"x" * 125) * BURST,
     "pongs": lambda: frame(0xA) * BURST,
     "empty continuation frames": lambda: frame(0x1, fin=False) + frame(0x0, fin=False) * BURST,
+    "commands": lambda: frame(0x1, b'{"type":"ping"}') * BURST,
     "fragments of two bytes": lambda: (
         frame(0x1, b"  ", fin=False) + frame(0x0, b"  ", fin=False) * BURST
     ),
@@ -45,10 +46,11 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 }
 
 
+SLOW = "Authorization: Bearer slow\r\n"  # the application waits for a second
 HANDSHAKE = (
     "GET /realtime/ws?v=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    "Sec-WebSocket-Version: 13\r\nAuthorization: Bearer slow\r\n\r\n"
+    "Sec-WebSocket-Version: 13\r\n" + SLOW + "\r\n"
 )
 
 
@@ -156,6 +158,26 @@ async def test_data_sent_before_the_accept_stays_unread_until_the_guard_cuts_it(
                 grown = memory(server) - before
                 assert grown < 5_000_000, f"the server has grown by {grown:,} bytes"
         await asyncio.wait([cut])
+        writer.close()
+
+
+async def test_messages_after_the_servers_close_are_dropped(
+    server: Server, publisher: Publisher
+) -> None:
+    head = HANDSHAKE.format(port=server.port).replace(SLOW, "").encode()
+    async with victim(server, server, publisher, "public.after"), asyncio.timeout(DEADLINE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(0x1, b'{"type":"ping"}') * 500)
+        await reader.readuntil(b"\x88\x02" + (4429).to_bytes(2, "big"))
+        before = memory(server)
+        with suppress(ConnectionError):
+            for _ in range(1_000):
+                writer.write(frame(0x1, b" " * 30_000))
+                await writer.drain()
+                grown = memory(server) - before
+                assert grown < 5_000_000, f"the server has grown by {grown:,} bytes"
         writer.close()
 
 

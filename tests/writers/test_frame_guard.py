@@ -50,7 +50,7 @@ def test_daphnes_protocol_calls_the_guard_for_each_frame_and_cuts_by_the_header(
 def test_a_protocol_without_an_attribute_is_left_alone_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    protocol = NewProtocol(data=b"", maxMessagePayloadSize=0, onFrameBegin=None, onPing=None)
+    protocol = NewProtocol(**dict.fromkeys(set(FrameGuard.required) - {"dropConnection"}))
     before = dict(vars(protocol))
     for _ in range(3):
         guard(protocol)
@@ -77,7 +77,7 @@ def test_a_protocol_that_handles_frames_elsewhere_is_left_alone_and_logged_once(
     if kind is WebSocketProtocol:
         monkeypatch.setattr(WebSocketServerProtocol, "processData", lambda protocol: False)
     protocol = kind()
-    protocol.data, protocol.maxMessagePayloadSize = b"", 0
+    protocol.data, protocol.maxMessagePayloadSize, protocol.state = b"", 0, 1
     for _ in range(3):
         guard(protocol)
     assert protocol.maxMessagePayloadSize == 0
@@ -94,6 +94,6 @@ def test_an_autobahn_that_fails_on_the_trial_is_logged_with_its_error(
 
     monkeypatch.setattr(WebSocketServerProtocol, "processData", fail)
     protocol = WebSocketProtocol()
-    protocol.data, protocol.maxMessagePayloadSize = b"", 0
+    protocol.data, protocol.maxMessagePayloadSize, protocol.state = b"", 0, 1
     guard(protocol)
     assert "which raises TypeError: it takes 2 arguments; upgrade" in caplog.text

@@ -158,7 +158,7 @@ async def _ask_project(path: str, scope: Mapping[str, Any], token: str | None) -
     found = answer if isinstance(answer, Identity) else Identity(answer)
     if found.user is None:
         return None
-    if not hasattr(found.user, "is_authenticated"):
+    if not hasattr(found.user, "is_authenticated") or not hasattr(found.user, "pk"):
         kind = type(found.user).__name__
         raise TypeError(f"{path} returned a {kind}; return a user, an Identity, or None")
     if found.expires is not None and found.expires <= time.time():

@@ -425,6 +425,8 @@ async def _permitted(name: str, identity: users.Identity) -> Topic | None:
     """Return a topic; None if the identity may not follow it."""
     try:
         topic = find_topic(name, identity)
-    except ProtocolError:
+    except ProtocolError as error:
+        if ErrorCode(error.code).retry:
+            raise
         return None
     return topic if await topic.may_subscribe(identity.user) else None

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,7 +164,8 @@ class IdentityTests(TransactionTestCase):
 
     @override_settings(REALTIME={"AUTHENTICATE": f"{__name__}.answer"})
     async def test_errors_of_the_projects_function_are_logged_and_refuse_the_client(self) -> None:
-        for wrong in ("ada", True, (self.user, 5), RuntimeError("the key server is down")):
+        nameless = SimpleNamespace(is_authenticated=True)
+        for wrong in ("ada", True, nameless, RuntimeError("the key server is down")):
             answers["x"] = wrong
             repeated_errors._periods.clear()
             with self.assertLogs("realtime", "ERROR"), pytest.raises(ProtocolError) as caught:

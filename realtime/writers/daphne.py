@@ -46,6 +46,7 @@ UNSHARED_FRAMES = 16  # encoded in one flush of a client whose bytes are its own
 WRAPPER_DEPTH = 4  # nested wrappers in which Daphne's send() is searched for
 
 FRAMES_PER_COMMAND = 8  # a client's library can split a message, send pings and answer them
+QUEUED_MESSAGES = 100  # that wait for the application before nothing more is read
 UNSENT_PONG_BYTES = 64 * 1024  # unsent bytes above which a client receives no pongs
 MESSAGE_SECONDS = 30.0  # from the first frame of a message to its last byte
 
@@ -378,17 +379,19 @@ class FrameGuard:
       is a little too large; autobahn compares that with the header, before it reads the message;
     - if a message is not complete after ``MESSAGE_SECONDS``.
 
-    A ping is not answered while more than ``UNSENT_PONG_BYTES`` are unsent.
+    A ping is not answered while more than ``UNSENT_PONG_BYTES`` are unsent, and nothing is read
+    while ``QUEUED_MESSAGES`` wait for the application.
 
     Until ``begin()`` nothing is read from the socket: autobahn keeps whatever a client sends before
     the accept, without a limit, and then takes minutes to parse it.
     """
 
-    __slots__ = ("_began", "_due", "_limits", "_protocol", "_timer", "_writer")
+    __slots__ = ("_began", "_due", "_is_paused", "_limits", "_protocol", "_timer", "_writer")
 
     #: Attributes of the protocol before the accept.
     required = (
         "STATE_CLOSED",
+        "application_queue",
         "data",
         "dropConnection",
         "maxMessagePayloadSize",
@@ -419,6 +422,7 @@ class FrameGuard:
         protocol.maxMessagePayloadSize = min(largest, ours) if largest else ours
         protocol.onFrameBegin = self._on_frame
         protocol.onPing = self._on_ping
+        self._is_paused = True
         protocol.transport.pauseProducing()
 
     def begin(self, writer: AsgiWriter) -> None:
@@ -432,6 +436,18 @@ class FrameGuard:
         self._writer = writer
         # autobahn keeps the handshake's texts, which take more memory than the guard.
         self._protocol.http_request_data, self._protocol.http_response_data = b"", ""
+        self._resume()
+
+    def read_on(self) -> None:
+        """Read from the socket if few messages wait; call it before each ``receive()``."""
+        protocol = self._protocol
+        if protocol is None or not self._is_paused:
+            return
+        if protocol.application_queue.qsize() < QUEUED_MESSAGES // 2:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._is_paused = False
         self._protocol.transport.resumeProducing()
 
     def close(self) -> None:
@@ -444,6 +460,7 @@ class FrameGuard:
         if protocol is None:
             return
         protocol.muted = True  # else Daphne would queue messages that nobody receives
+        self._resume()
         if protocol.state == protocol.STATE_CLOSED:
             self._unhook()
 
@@ -470,6 +487,9 @@ class FrameGuard:
         frame = protocol.current_frame
         if not is_new or frame is None or frame.opcode > 7:
             return
+        if not self._is_paused and protocol.application_queue.qsize() >= QUEUED_MESSAGES:
+            self._is_paused = True
+            protocol.transport.pauseProducing()
         self._began = now
         is_whole = frame.fin and len(protocol.data) >= frame.length
         if self._timer is None and not is_whole:

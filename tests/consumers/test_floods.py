@@ -190,6 +190,19 @@ async def test_a_client_that_splits_its_messages_is_served(server: Server) -> No
             assert (await client.receive())["type"] == "pong"
 
 
+async def test_commands_that_come_at_once_are_all_answered(server: Server) -> None:
+    async with connect(server) as client:
+        for number in range(1, 391):  # within the burst, and within that of the refusals
+            await client.send(type="subscribe", id=number, topic=f"public.burst{number % 90}")
+        answers = [await client.receive() for _ in range(390)]
+        assert sorted(answer["id"] for answer in answers) == list(range(1, 391))
+        assert {answer.get("code") for answer in answers} == {
+            None, "already_subscribed", "rate_limited",
+        }  # fmt: skip
+    async with connect(server) as other:
+        await other.subscribe("public.burst1")
+
+
 async def test_a_frame_that_is_a_little_too_large_gets_an_answer(server: Server) -> None:
     async with connect(server) as client:
         await client.socket.send(" " * 100_000)

@@ -1,5 +1,6 @@
 """The guard of a WebSocket's frames, on protocols that it does not understand."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from functools import partial
@@ -78,6 +79,7 @@ def test_a_protocol_that_handles_frames_elsewhere_is_left_alone_and_logged_once(
         monkeypatch.setattr(WebSocketServerProtocol, "processData", lambda protocol: False)
     protocol = kind()
     protocol.data, protocol.maxMessagePayloadSize, protocol.state = b"", 0, 1
+    protocol.application_queue = asyncio.Queue()
     for _ in range(3):
         guard(protocol)
     assert protocol.maxMessagePayloadSize == 0
@@ -95,5 +97,6 @@ def test_an_autobahn_that_fails_on_the_trial_is_logged_with_its_error(
     monkeypatch.setattr(WebSocketServerProtocol, "processData", fail)
     protocol = WebSocketProtocol()
     protocol.data, protocol.maxMessagePayloadSize, protocol.state = b"", 0, 1
+    protocol.application_queue = asyncio.Queue()
     guard(protocol)
     assert "which raises TypeError: it takes 2 arguments; upgrade" in caplog.text

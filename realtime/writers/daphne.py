@@ -11,6 +11,8 @@ buffer, and nothing is written past a buffer that is not empty. So no frame, whe
 Daphne's (a ping or a close), ends up inside another one.
 """
 
+# long: whoever updates Daphne, Twisted or autobahn has to check this file and no other.
+
 from __future__ import annotations
 
 import asyncio

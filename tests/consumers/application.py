@@ -11,10 +11,9 @@ from django.conf import settings
 settings.MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", *settings.MIDDLEWARE]
 settings.ALLOWED_HOSTS = ["127.0.0.1", "shop.example"]
 # All clients have one address, and a test opens 500 streams of 100 topics.
-settings.REALTIME = {
-    **getattr(settings, "REALTIME", {}),
-    "LIMITS": {"anonymous_requests_per_second": 1_000_000},
-}
+given = getattr(settings, "REALTIME", {})
+limits = {"anonymous_requests_per_second": 1_000_000, **given.get("LIMITS", {})}
+settings.REALTIME = {**given, "LIMITS": limits}
 
 from realtime.hub import member_writer  # noqa: E402 - after the settings
 from realtime.writers import asgi  # noqa: E402 - after the settings

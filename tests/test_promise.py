@@ -160,7 +160,7 @@ def copy(source: Path, target: Path) -> None:
         two.close()
 
 
-PROCESSES, EVENTS = 4, 150
+PROCESSES, EVENTS = 4, 100
 
 
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL", "MariaDB"])

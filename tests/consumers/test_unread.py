@@ -78,10 +78,10 @@ async def test_clients_that_do_not_read_are_cut_and_the_others_miss_nothing(
     with ExitStack() as stack:
         async with connect(server) as reader:
             await reader.subscribe(topic, since=start)
-            unread = [
-                stack.enter_context(open_unread(server, transport, topic, start))
-                for _ in range(CLIENTS)
-            ]
+            unread = []
+            for _ in range(CLIENTS):  # in a thread, so that the reader reads meanwhile
+                opened = asyncio.to_thread(open_unread, server, transport, topic, start)
+                unread.append(stack.enter_context(await opened))
             assert len(await reader.events(EVENTS)) == EVENTS
             closed = await await_until(
                 lambda: CLOSED.search(server.log.read_text(), log), "clients are closed", DEADLINE

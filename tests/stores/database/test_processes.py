@@ -15,7 +15,7 @@ from realtime.protocol.events import Cursor, Draft, Event
 from realtime.stores.database import DatabaseStore
 from tests.support.waiting import SCALE, wait_until
 
-PROCESSES, APPENDS = 8, 1_000
+PROCESSES, APPENDS = 8, 500
 # With a rollback journal, each append waits for the disk; PyMySQL builds its packets in Python.
 FEW_APPENDS = 150
 

@@ -7,6 +7,7 @@ So the header is read from the right, and an entry counts only if a trusted prox
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextvars import Token
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, TypeAlias
@@ -62,8 +63,10 @@ def source_of(scope: Mapping[str, Any]) -> Source:
     return Source(_name(hop), is_shared=_is_trusted(hop))
 
 
-def set_source(scope: Mapping[str, Any], connection: Hashable = None) -> None:
+def set_source(scope: Mapping[str, Any], connection: Hashable = None) -> Token[Hashable]:
     """Set the source of the current task, with which anonymous clients share their turns.
+
+    Returns what ``user_code.source.reset()`` takes.
 
     Args:
         scope: the ASGI scope.
@@ -71,7 +74,8 @@ def set_source(scope: Mapping[str, Any], connection: Hashable = None) -> None:
     """
     found = source_of(scope)
     is_connection = found.is_shared and connection is not None
-    user_code.source.set(("connection", connection) if is_connection else ("address", found.name))
+    name = ("connection", connection) if is_connection else ("address", found.name)
+    return user_code.source.set(name)
 
 
 def is_trusted_proxy(scope: Mapping[str, Any]) -> bool:

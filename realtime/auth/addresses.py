@@ -66,11 +66,12 @@ def source_of(scope: Mapping[str, Any]) -> Source:
 def set_source(scope: Mapping[str, Any], connection: Hashable = None) -> Token[Hashable]:
     """Set the source of the current task, with which anonymous clients share their turns.
 
-    Returns what ``user_code.source.reset()`` takes.
-
     Args:
         scope: the ASGI scope.
         connection: identifies the connection; it is the source behind a proxy that can be shared.
+
+    Returns:
+        The token for ``user_code.source.reset()``.
     """
     found = source_of(scope)
     is_connection = found.is_shared and connection is not None

@@ -323,7 +323,7 @@ async def answer(
     except Exception as error:
         response = error_response(error)
     finally:
-        source.reset(token)  # an open stream runs no more of the project's code; it saves 250 bytes
+        source.reset(token)  # an open stream asks the project nothing more, so free the name
     if response is not None:
         response = replace(response, headers={**response.headers, **cors})
         await _respond(send, response, without_body=request.method == "HEAD")
